@@ -1,0 +1,77 @@
+#include "runtime.hpp"
+
+#include <cstdlib>
+
+#include <ropewalk/cpu/execute.hpp>
+
+#include "kernels.hpp"
+
+namespace ropewalk::runtime {
+
+namespace {
+
+/// The sets that this machine can run, the widest first.
+std::vector<const kernel_set*> usable_sets() {
+#if defined(__x86_64__)
+    std::vector<const kernel_set*> sets;
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512cd");
+    if (avx2 && avx512) sets.push_back(&avx512_kernels);
+    if (avx2) sets.push_back(&avx2_kernels);
+    sets.push_back(&baseline_kernels);
+    return sets;
+#else
+    return {&neon_kernels};
+#endif
+}
+
+const kernel_set& choose() {
+    const auto sets = usable_sets();
+    const char* const wanted = std::getenv("ROPEWALK_ISA");
+    if (wanted == nullptr || *wanted == '\0') return *sets.front();
+    std::string known;
+    for (const kernel_set* set : sets) {
+        if (std::string_view(set->name) == wanted) return *set;
+        known += (known.empty() ? "" : ", ") + std::string(set->name);
+    }
+    ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", wanted, known);
+}
+
+const kernel_set& chosen_set() {
+    static const kernel_set& set = choose();
+    return set;
+}
+
+}  // namespace
+
+std::vector<std::string_view> instruction_sets() {
+    std::vector<std::string_view> names;
+    for (const kernel_set* set : usable_sets()) names.emplace_back(set->name);
+    return names;
+}
+
+std::string_view instruction_set() { return chosen_set().name; }
+
+void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
+            const Encoding& encoding, const positions& where, const cpu::options& chosen) {
+    const cpu::plan prepared = cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, chosen);
+    const element_type type = q.exists() ? q.type : k.type;
+    cpu::execute(prepared, chosen_set().rotate(type, layout, prepared.work.pairs), chosen.threads);
+}
+
+void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from, const positions& from_where,
+              const Encoding& to, const positions& to_where, int threads) {
+    const cpu::plan prepared = cpu::make_rerotation_plan(layout, k, k_out, from, from_where, to, to_where);
+    cpu::execute(prepared, chosen_set().rotate(k.type, layout, prepared.work.pairs), threads);
+}
+
+void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
+             std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
+    const cpu::plan prepared = cpu::make_table_plan(encoding, where, tokens, columns, cos, sin);
+    cpu::execute(prepared, chosen_set().cos_sin(layout), threads);
+}
+
+}  // namespace ropewalk::runtime

@@ -1,0 +1,43 @@
+// The element types that kernels read and write.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "ropewalk/core/half.hpp"
+
+namespace ropewalk {
+
+/// An element type as a value, for what is decided at run time.
+enum class element_type : std::uint8_t { f32, f16, bf16 };
+
+template <class T>
+concept Element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>;
+
+template <Element T>
+inline constexpr element_type type_of = std::same_as<T, float> ? element_type::f32
+                                        : std::same_as<T, f16> ? element_type::f16
+                                                               : element_type::bf16;
+
+constexpr std::size_t size_of(element_type type) { return type == element_type::f32 ? 4 : 2; }
+
+constexpr std::string_view to_string(element_type type) {
+    switch (type) {
+        case element_type::f32: return "f32";
+        case element_type::f16: return "f16";
+        default: return "bf16";
+    }
+}
+
+/// The largest finite number of the type.
+constexpr double largest(element_type type) {
+    switch (type) {
+        case element_type::f32: return 0x1.fffffep+127;
+        case element_type::f16: return 65504.0;
+        default: return 0x1.fep+127;
+    }
+}
+
+}  // namespace ropewalk

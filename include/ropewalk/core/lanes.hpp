@@ -1,0 +1,36 @@
+// The few operations in which one float differs from a vector of them, so that each formula is written once.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "ropewalk/core/config.hpp"
+
+namespace ropewalk::detail {
+
+/// lanes<F> tells how a formula handles F: `bits` is the unsigned integer type of the same lanes. cpu/simd.hpp
+/// specialises it for SIMD registers.
+template <class F>
+struct lanes;
+
+template <>
+struct lanes<float> {
+    using bits = std::uint32_t;
+
+    static RW_HD RW_INLINE constexpr float broadcast(float value) { return value; }
+    static RW_HD RW_INLINE constexpr bits broadcast_bits(std::uint32_t value) { return value; }
+    /// a · b + c, fused where the machine has it.
+    static RW_HD RW_INLINE constexpr float multiply_add(float a, float b, float c) { return RW_FMA(a, b, c); }
+    /// a · b − c, likewise.
+    static RW_HD RW_INLINE constexpr float multiply_subtract(float a, float b, float c) { return RW_FMA(a, b, -c); }
+    /// The float with the value of a two's complement integer.
+    static RW_HD RW_INLINE constexpr float from_signed(bits value) {
+        return static_cast<float>(static_cast<std::int32_t>(value));
+    }
+    static RW_HD RW_INLINE constexpr bits to_bits(float value) { return std::bit_cast<bits>(value); }
+    static RW_HD RW_INLINE constexpr float from_bits(bits value) { return std::bit_cast<float>(value); }
+    static RW_HD RW_INLINE constexpr bits shift_left(bits value, int count) { return value << count; }
+    static RW_HD RW_INLINE constexpr bits shift_right(bits value, int count) { return value >> count; }
+};
+
+}  // namespace ropewalk::detail

@@ -1,0 +1,46 @@
+// Which two elements of a head are a pair.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+#include "ropewalk/core/config.hpp"
+
+namespace ropewalk {
+
+/// Pair j is (j, j + pairs): GPT-NeoX and the Llama weights on Hugging Face.
+struct half_split {
+    static constexpr std::string_view name = "half_split";
+    static RW_HD RW_INLINE constexpr std::int64_t first(std::int64_t pair, std::int64_t /*pairs*/) { return pair; }
+    static RW_HD RW_INLINE constexpr std::int64_t second(std::int64_t pair, std::int64_t pairs) { return pair + pairs; }
+};
+
+/// Pair j is (2j, 2j + 1): GPT-J, Meta's Llama release and the xPos paper.
+struct interleaved {
+    static constexpr std::string_view name = "interleaved";
+    static RW_HD RW_INLINE constexpr std::int64_t first(std::int64_t pair, std::int64_t /*pairs*/) { return 2 * pair; }
+    static RW_HD RW_INLINE constexpr std::int64_t second(std::int64_t pair, std::int64_t /*pairs*/) {
+        return 2 * pair + 1;
+    }
+};
+
+template <class L>
+concept Layout = requires(std::int64_t pair, std::int64_t pairs) {
+    { L::first(pair, pairs) } -> std::same_as<std::int64_t>;
+    { L::second(pair, pairs) } -> std::same_as<std::int64_t>;
+    { L::name } -> std::convertible_to<std::string_view>;
+};
+
+/// A layout as a value, for what is decided at run time.
+enum class layout_kind : std::uint8_t { half_split, interleaved };
+
+template <Layout L>
+inline constexpr layout_kind kind_of = std::is_same_v<L, half_split> ? layout_kind::half_split : layout_kind::interleaved;
+
+constexpr std::string_view to_string(layout_kind kind) {
+    return kind == layout_kind::half_split ? half_split::name : interleaved::name;
+}
+
+}  // namespace ropewalk

@@ -1,0 +1,72 @@
+// Which index each token has.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "ropewalk/core/phase.hpp"
+
+namespace ropewalk {
+
+/// Token t of every sequence has index first + t.
+struct offset {
+    std::int64_t first = 0;
+};
+
+/// The indices of the tokens in memory that belongs to somebody else: [tokens], or [batch, tokens] with a stride.
+/// A token's index may be negative, and need not ascend.
+struct positions {
+    enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64 };
+
+    kind source = kind::offset;
+    std::int64_t first = 0;          ///< added to every index of `offset` and `cu_seqlens`
+    const void* data = nullptr;      ///< ids, or the starts of ragged sequences
+    std::int64_t count = 0;          ///< entries a batch row, or of cu_seqlens
+    std::int64_t rows = 1;           ///< batch rows of ids; 1 serves every row
+    std::int64_t stride_row = 0;     ///< entries from one batch row to the next
+
+    constexpr positions() = default;
+    constexpr positions(offset start) : first(start.first) {}  // NOLINT(google-explicit-constructor)
+};
+
+/// Explicit indices, the same for every batch row.
+constexpr positions ids(std::span<const std::int32_t> values) {
+    positions p;
+    p.source = positions::kind::ids32, p.data = values.data(), p.count = static_cast<std::int64_t>(values.size());
+    return p;
+}
+constexpr positions ids(std::span<const std::int64_t> values) {
+    positions p;
+    p.source = positions::kind::ids64, p.data = values.data(), p.count = static_cast<std::int64_t>(values.size());
+    return p;
+}
+/// Explicit numbers between the tokens.
+constexpr positions ids(std::span<const fixed_position> values) {
+    positions p;
+    p.source = positions::kind::fixed, p.data = values.data(), p.count = static_cast<std::int64_t>(values.size());
+    return p;
+}
+
+/// Explicit indices [batch, tokens], row by row.
+template <class I>
+constexpr positions ids(std::span<const I> values, std::int64_t batch) {
+    positions p = ids(values);
+    p.rows = batch, p.count = batch == 0 ? 0 : p.count / batch, p.stride_row = p.count;
+    return p;
+}
+
+/// A ragged batch: sequence i is tokens [starts[i], starts[i + 1]), each counted from `first`. `starts` begins with 0,
+/// ascends and ends with the number of tokens (the `cu_seqlens` of flash-attention).
+constexpr positions cu_seqlens(std::span<const std::int32_t> starts, std::int64_t first = 0) {
+    positions p = ids(starts);
+    p.source = positions::kind::cu_seqlens32, p.first = first;
+    return p;
+}
+constexpr positions cu_seqlens(std::span<const std::int64_t> starts, std::int64_t first = 0) {
+    positions p = ids(starts);
+    p.source = positions::kind::cu_seqlens64, p.first = first;
+    return p;
+}
+
+}  // namespace ropewalk

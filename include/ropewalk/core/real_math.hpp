@@ -1,0 +1,47 @@
+// log2, exp2, pow and friends of a real: what the formulas of the policies need.
+#pragma once
+
+#include "ropewalk/core/real.hpp"
+
+namespace ropewalk {
+
+/// The logarithm to base 2 of x > 0. Absolute error below 2^-62 · max(1, |log2 x|).
+constexpr real log2(const real& x) {
+    // x = m · 2^e with m in [√½, √2), so that the series of 2·atanh((m − 1)/(m + 1)) ends after 16 terms.
+    real m{false, x.mantissa(), -63};
+    int e = x.exponent() + 63;
+    if (m > real(1.41421356237309504880)) {
+        m = m.scaled(-1);
+        ++e;
+    }
+    const real z = (m - 1) / (m + 1), square = z * z;
+    real sum;
+    for (int k = 33; k >= 1; k -= 2) sum = sum * square + real(1) / real(k);
+    return real(e) + (z * sum).scaled(1) / ln_2;
+}
+
+/// 2^x. Relative error below 2^-61 · max(1, |x|).
+constexpr real exp2(const real& x) {
+    const double nearest = static_cast<double>(x);
+    const int whole = static_cast<int>(nearest < 0 ? nearest - 0.5 : nearest + 0.5);
+    const real f = (x - real(whole)) * ln_2;
+    real sum(1);
+    for (int k = 22; k >= 1; --k) sum = real(1) + sum * f / real(k);
+    return sum.scaled(whole);
+}
+
+/// base^exponent for base > 0, and 0^exponent = 0 (1 when the exponent is zero).
+constexpr real pow(const real& base, const real& exponent) {
+    if (exponent.is_zero()) return real(1);
+    if (base.is_zero()) return {};
+    return exp2(exponent * log2(base));
+}
+
+/// The natural logarithm of x > 0.
+constexpr real log(const real& x) { return log2(x) * ln_2; }
+
+constexpr real min(const real& a, const real& b) { return b < a ? b : a; }
+constexpr real max(const real& a, const real& b) { return a < b ? b : a; }
+constexpr real clamp(const real& x, const real& low, const real& high) { return min(max(x, low), high); }
+
+}  // namespace ropewalk

@@ -1,0 +1,67 @@
+// Strided views of queries and keys in memory that belongs to somebody else.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "ropewalk/core/element.hpp"
+
+namespace ropewalk {
+
+/// Heads of [batch, tokens, heads, head_dim] elements, each axis with its stride in elements. Rows of a head must be
+/// contiguous (stride_element 1): kernels refuse others. The order of the axes in memory is in the strides alone.
+struct tensor {
+    void* data = nullptr;  ///< null: there is no such tensor
+    element_type type = element_type::f32;
+    std::int64_t batch = 1, tokens = 0, heads = 0, head_dim = 0;
+    std::int64_t stride_batch = 0, stride_token = 0, stride_head = 0, stride_element = 1;
+
+    [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
+    [[nodiscard]] constexpr std::int64_t elements() const { return batch * tokens * heads * head_dim; }
+};
+
+/// A tensor whose element type is known. `const` elements may be read only.
+template <class T>
+    requires Element<std::remove_const_t<T>>
+struct view : tensor {
+    view() = default;
+    constexpr view(T* elements, std::int64_t batch_, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_,
+                   std::int64_t stride_batch_, std::int64_t stride_token_, std::int64_t stride_head_)
+        : tensor{const_cast<std::remove_const_t<T>*>(elements), type_of<std::remove_const_t<T>>,
+                 batch_, tokens_, heads_, head_dim_, stride_batch_, stride_token_, stride_head_, 1} {}
+    /// Contiguous [tokens, heads, head_dim].
+    constexpr view(T* elements, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_)
+        : view(elements, 1, tokens_, heads_, head_dim_, tokens_ * heads_ * head_dim_, heads_ * head_dim_, head_dim_) {}
+    /// Whatever may be written may be read.
+    constexpr operator view<const T>() const requires(!std::is_const_v<T>) {  // NOLINT(google-explicit-constructor)
+        view<const T> result;
+        static_cast<tensor&>(result) = *this;
+        return result;
+    }
+};
+
+/// Contiguous [tokens, heads, head_dim], for ragged batches too.
+template <class T>
+constexpr view<T> thd(T* data, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {
+    return {data, tokens, heads, head_dim};
+}
+
+/// Contiguous [batch, tokens, heads, head_dim].
+template <class T>
+constexpr view<T> bshd(T* data, std::int64_t batch, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim) {
+    return {data, batch, tokens, heads, head_dim, tokens * heads * head_dim, heads * head_dim, head_dim};
+}
+
+/// Contiguous [batch, heads, tokens, head_dim].
+template <class T>
+constexpr view<T> bhsd(T* data, std::int64_t batch, std::int64_t heads, std::int64_t tokens, std::int64_t head_dim) {
+    return {data, batch, tokens, heads, head_dim, heads * tokens * head_dim, head_dim, tokens * head_dim};
+}
+
+/// Contiguous [tokens, batch, heads, head_dim].
+template <class T>
+constexpr view<T> sbhd(T* data, std::int64_t tokens, std::int64_t batch, std::int64_t heads, std::int64_t head_dim) {
+    return {data, batch, tokens, heads, head_dim, heads * head_dim, batch * heads * head_dim, head_dim};
+}
+
+}  // namespace ropewalk

@@ -1,0 +1,166 @@
+// Cosines, sines and magnitudes of one token, in the order of the pairs.
+#pragma once
+
+#include "ropewalk/core/phase.hpp"
+#include "ropewalk/core/sincos.hpp"
+#include "ropewalk/cpu/job.hpp"
+#include "ropewalk/cpu/simd.hpp"
+
+namespace ropewalk::cpu::detail {
+
+/// A position as whole tokens and 2^-32 of one.
+struct split_position {
+    std::uint64_t whole = 0;
+    std::uint64_t fraction = 0;
+};
+
+RW_INLINE split_position position_at(const position_source& where, std::int64_t row, std::int64_t token,
+                                     std::int64_t centre) {
+    const std::int64_t at = row * where.stride_row + token;
+    switch (where.source) {
+        case positions::kind::ids32:
+            return {static_cast<std::uint64_t>(static_cast<const std::int32_t*>(where.data)[at] - centre), 0};
+        case positions::kind::ids64:
+            return {static_cast<std::uint64_t>(static_cast<const std::int64_t*>(where.data)[at] - centre), 0};
+        case positions::kind::fixed: {
+            const std::int64_t value = static_cast<const fixed_position*>(where.data)[at].value;
+            return {static_cast<std::uint64_t>((value >> 32) - centre), static_cast<std::uint64_t>(value) & 0xffffffffU};
+        }
+        default: return {static_cast<std::uint64_t>(where.first + token - centre), 0};
+    }
+}
+
+/// position · rate modulo 2^64: a phase where rate is a step, an exponent where it is a decay.
+template <class A>
+RW_INLINE quads<A> product(const split_position& position, const std::uint64_t* rate) {
+    const auto r = quads<A>::load_unaligned(rate);
+    quads<A> result = multiply_low<A>(r, quads<A>(position.whole));
+    if (position.fraction != 0) {
+        const quads<A> fraction(position.fraction);
+        result = result + multiply_low<A>(r >> 32, fraction) +
+                 (multiply_low<A>(r & quads<A>(std::uint64_t{0xffffffffU}), fraction) >> 32);
+    }
+    return result;
+}
+
+RW_INLINE std::uint64_t product(const split_position& position, const std::uint64_t* rate) {
+    const std::uint64_t r = *rate;
+    return r * position.whole + (r >> 32) * position.fraction + (((r & 0xffffffffU) * position.fraction) >> 32);
+}
+
+/// The upper words of turn − unturn for lane_count<A> pairs.
+template <class A>
+struct upper_words {
+    split_position turn, unturn;
+    const std::uint64_t* turn_rate;
+    const std::uint64_t* unturn_rate;  ///< null: nothing to undo
+
+    RW_INLINE typename ropewalk::detail::lanes<floats<A>>::bits at(std::int64_t pair) const {
+        const auto low = half(pair), high = half(pair + lane_count<A> / 2);
+        return as<std::uint32_t>(odd_lanes<A>(as<float>(low), as<float>(high)));
+    }
+
+private:
+    RW_INLINE quads<A> half(std::int64_t pair) const {
+        quads<A> value = product<A>(turn, turn_rate + pair);
+        if (unturn_rate != nullptr) value = value - product<A>(unturn, unturn_rate + pair);
+        return value;
+    }
+};
+
+template <>
+struct upper_words<scalar_arch> {
+    split_position turn, unturn;
+    const std::uint64_t* turn_rate;
+    const std::uint64_t* unturn_rate;
+
+    RW_INLINE std::uint32_t at(std::int64_t pair) const {
+        std::uint64_t value = product(turn, turn_rate + pair);
+        if (unturn_rate != nullptr) value -= product(unturn, unturn_rate + pair);
+        return static_cast<std::uint32_t>(value >> 32);
+    }
+};
+
+/// A register of floats, or one float for scalar_arch.
+template <class A>
+struct register_of {
+    using type = floats<A>;
+    static RW_INLINE type load(const float* source) { return type::load_unaligned(source); }
+    static RW_INLINE void store(float* target, const type& value) { value.store_unaligned(target); }
+};
+template <>
+struct register_of<scalar_arch> {
+    using type = float;
+    static RW_INLINE type load(const float* source) { return *source; }
+    static RW_INLINE void store(float* target, type value) { *target = value; }
+};
+
+/// Cosines and sines of the pairs [begin, end).
+template <class A>
+RW_INLINE void fill_angles(const job& work, const split_position& turn, const split_position& unturn, std::int64_t begin,
+                           std::int64_t end, float* cos, float* sin) {
+    using R = register_of<A>;
+    using F = typename R::type;
+    using l = ropewalk::detail::lanes<F>;
+    const upper_words<A> phases{turn, unturn, work.turn.steps, work.unturn.steps};
+    const auto negate = l::broadcast_bits(work.negate_angle ? 0x80000000U : 0U);
+    const F factor = l::broadcast(work.factor);
+    std::int64_t pair = begin;
+    for (; pair + lane_count<A> <= end; pair += lane_count<A>) {
+        const auto value = cos_sin<F>(phases.at(pair));
+        R::store(cos + pair, value.cos * factor);
+        R::store(sin + pair, l::from_bits(l::to_bits(value.sin) ^ negate) * factor);
+    }
+    if constexpr (lane_count<A> > 1) {
+        if (pair < end) fill_angles<narrower<A>>(work, turn, unturn, pair, end, cos, sin);
+    }
+}
+
+/// Multiplies the rows of the queries by 2^(−x) and makes those of the keys with 2^x, or the other way round.
+template <class A>
+RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, const split_position& unturn,
+                               std::int64_t begin, std::int64_t end, float* cos, float* sin, float* k_cos, float* k_sin) {
+    using R = register_of<A>;
+    using F = typename R::type;
+    using l = ropewalk::detail::lanes<F>;
+    const upper_words<A> exponents{turn, unturn, work.turn.decay, work.unturn.decay};
+    std::int64_t pair = begin;
+    for (; pair + lane_count<A> <= end; pair += lane_count<A>) {
+        const auto x = exponents.at(pair), opposite = l::broadcast_bits(0U) - x;
+        const F q = exp2_fixed<F>(work.swap_decay ? x : opposite), k = exp2_fixed<F>(work.swap_decay ? opposite : x);
+        const F c = R::load(cos + pair), s = R::load(sin + pair);
+        R::store(k_cos + pair, c * k);
+        R::store(k_sin + pair, s * k);
+        R::store(cos + pair, c * q);
+        R::store(sin + pair, s * q);
+    }
+    if constexpr (lane_count<A> > 1) {
+        if (pair < end) fill_magnitudes<narrower<A>>(work, turn, unturn, pair, end, cos, sin, k_cos, k_sin);
+    }
+}
+
+/// Cosines and sines from a table, which already hold whatever factor its maker chose.
+template <class L>
+RW_INLINE void fill_from_table(const job& work, std::int64_t row, std::int64_t token, float* cos, float* sin) {
+    const cos_sin_table& table = work.table;
+    const std::int64_t line = table.order == cos_sin_table::rows_are::by_token
+                                  ? token
+                                  : static_cast<std::int64_t>(position_at(work.turn.where, row, token, 0).whole);
+    const std::int64_t start = (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
+    const bool doubled = table.columns == 2 * work.pairs;
+    for (std::int64_t pair = 0; pair < work.pairs; ++pair) {
+        const std::int64_t at = start + (doubled ? L::first(pair, work.pairs) : pair);
+        float c = 0, s = 0;
+        if (table.type == element_type::bf16) {
+            c = static_cast<float>(static_cast<const bf16*>(table.cos)[at]);
+            s = static_cast<float>(static_cast<const bf16*>(table.sin)[at]);
+        } else {
+            c = static_cast<const float*>(table.cos)[at];
+            s = static_cast<const float*>(table.sin)[at];
+        }
+        cos[pair] = c;
+        sin[pair] = work.negate_angle ? -s : s;
+    }
+}
+
+}  // namespace ropewalk::cpu::detail

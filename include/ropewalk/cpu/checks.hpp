@@ -1,0 +1,138 @@
+// Every check of the arguments of a call. Kernels check nothing.
+#pragma once
+
+#include <limits>
+#include <string_view>
+
+#include "ropewalk/core/error.hpp"
+#include "ropewalk/core/overlap.hpp"
+#include "ropewalk/cpu/options.hpp"
+#include "ropewalk/encoding.hpp"
+
+namespace ropewalk::cpu::detail {
+
+/// "q [batch 1, tokens 4, heads 2, head_dim 128], strides [.., .., .., 1]"
+inline std::string shape_of(std::string_view name, const tensor& t) {
+    return ropewalk::detail::format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name,
+                                    t.batch, t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token,
+                                    t.stride_head, t.stride_element);
+}
+
+inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
+    RW_EXPECTS(t.batch >= 0 && t.tokens >= 0 && t.heads >= 0, "{}: no extent may be negative", shape_of(name, t));
+    RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
+    RW_EXPECTS(t.stride_element == 1 || t.elements() == 0, "{}: the elements of a head must be contiguous (last stride 1)",
+               shape_of(name, t));
+    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(t.data) % size_of(t.type) == 0,
+               "{}: address {} is not aligned to the {} bytes of {}", shape_of(name, t), t.data, size_of(t.type),
+               to_string(t.type));
+}
+
+inline bool same_place(const tensor& a, const tensor& b) {
+    return a.data == b.data && a.stride_batch == b.stride_batch && a.stride_token == b.stride_token &&
+           a.stride_head == b.stride_head;
+}
+
+inline void check_output(std::string_view name, const tensor& in, const tensor& out) {
+    if (!in.exists() && !out.exists()) return;
+    RW_EXPECTS(in.type == out.type, "{} is {} but its output is {}", name, to_string(in.type), to_string(out.type));
+    RW_EXPECTS(in.batch == out.batch && in.tokens == out.tokens && in.heads == out.heads && in.head_dim == out.head_dim,
+               "{} and its output must have one shape, got {} and {}", name, shape_of("input", in), shape_of("output", out));
+    if (out.elements() == 0) return;
+    RW_EXPECTS(in.exists() && out.exists(), "{} has {} elements but no memory", name, out.elements());
+    const char* const folded = ropewalk::detail::overlapping_axis(out);
+    RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
+               shape_of(name, out), folded == nullptr ? "" : folded);
+    RW_EXPECTS(same_place(in, out) || !ropewalk::detail::may_overlap(in, out),
+               "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in), in.data,
+               shape_of("output", out), out.data);
+}
+
+inline void check_tensors(const job& work, std::int64_t head_dim) {
+    if (work.q_in.exists()) check_tensor("q", work.q_in, head_dim);
+    if (work.k_in.exists()) check_tensor("k", work.k_in, head_dim);
+    if (work.q_out.exists()) check_tensor("q's output", work.q_out, head_dim);
+    if (work.k_out.exists()) check_tensor("k's output", work.k_out, head_dim);
+    check_output("q", work.q_in, work.q_out);
+    check_output("k", work.k_in, work.k_out);
+    if (!work.q_in.exists() || !work.k_in.exists()) return;
+
+    const tensor &q = work.q_in, &k = work.k_in;
+    RW_EXPECTS(q.type == k.type, "q is {} but k is {}", to_string(q.type), to_string(k.type));
+    RW_EXPECTS(q.batch == k.batch && q.tokens == k.tokens, "q and k must have the same batch and tokens, got {} and {}",
+               shape_of("q", q), shape_of("k", k));
+    RW_EXPECTS(k.heads > 0 ? q.heads % k.heads == 0 : q.heads == 0,
+               "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
+    RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}",
+               shape_of("q", work.q_out), work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
+    RW_EXPECTS(same_place(q, work.q_out) || !ropewalk::detail::may_overlap(work.q_out, k), "the output of q overlaps k: {}",
+               shape_of("k", k));
+    RW_EXPECTS(same_place(k, work.k_out) || !ropewalk::detail::may_overlap(q, work.k_out), "the output of k overlaps q: {}",
+               shape_of("q", q));
+}
+
+/// Calls check(index) for the smallest and the largest index of the call.
+template <class Check>
+void check_range(const position_source& where, std::int64_t rows, std::int64_t tokens, const Check& check) {
+    if (tokens == 0 || rows == 0) return;
+    if (where.source == positions::kind::offset) {
+        check(where.first);
+        check(where.first + tokens - 1);
+        return;
+    }
+    std::int64_t smallest = std::numeric_limits<std::int64_t>::max(), largest = std::numeric_limits<std::int64_t>::min();
+    const std::int64_t distinct = where.stride_row == 0 ? 1 : rows;
+    for (std::int64_t row = 0; row < distinct; ++row) {
+        for (std::int64_t token = 0; token < tokens; ++token) {
+            const std::int64_t at = row * where.stride_row + token;
+            std::int64_t index = 0;
+            if (where.source == positions::kind::ids32) {
+                index = static_cast<const std::int32_t*>(where.data)[at];
+            } else if (where.source == positions::kind::ids64) {
+                index = static_cast<const std::int64_t*>(where.data)[at];
+            } else {
+                index = static_cast<const fixed_position*>(where.data)[at].value >> 32;
+            }
+            smallest = index < smallest ? index : smallest;
+            largest = index > largest ? index : largest;
+        }
+    }
+    check(smallest);
+    check(largest);
+}
+
+/// xPos: the factor of every position must fit into the element type.
+inline void check_reach(const Encoding& encoding, const position_source& where, std::int64_t rows, std::int64_t tokens,
+                        element_type type) {
+    if (!encoding.has_decay()) return;
+    const double bits = type == element_type::f16 ? 15.9993 : 126;  // log2 of 65504; 2^±126 are normal floats
+    const std::int64_t reach = encoding.reach(bits);
+    check_range(where, rows, tokens, [&](std::int64_t position) {
+        RW_EXPECTS(position <= encoding.centre + reach && position >= encoding.centre - reach,
+                   "'{}' cannot hold position {} in {}: the largest distance from its centre {} is {}",
+                   encoding.expression, position, to_string(type), encoding.centre, reach);
+    });
+}
+
+inline void check_table(const cos_sin_table& table, const job& work) {
+    RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
+    RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
+    const std::size_t size = size_of(table.type);
+    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(table.cos) % size == 0 && reinterpret_cast<std::uintptr_t>(table.sin) % size == 0,
+               "the table at {} and {} is not aligned to the {} bytes of {}", table.cos, table.sin, size, to_string(table.type));
+    RW_EXPECTS(table.columns == work.pairs || table.columns == 2 * work.pairs,
+               "the table must have {} or {} columns, got {}", work.pairs, 2 * work.pairs, table.columns);
+    RW_EXPECTS(!work.decays, "a table holds no xpos magnitudes: rotate without it");
+    if (table.order == cos_sin_table::rows_are::by_token) {
+        RW_EXPECTS(table.rows >= work.tokens(), "the table has {} rows for {} tokens", table.rows, work.tokens());
+        RW_EXPECTS(table.batch == 1 || table.batch == work.batch(), "the table has {} batches for {}", table.batch, work.batch());
+        return;
+    }
+    RW_EXPECTS(table.batch == 1, "a table by index has one batch, got {}", table.batch);
+    RW_EXPECTS(work.turn.where.source != positions::kind::fixed, "a table has no rows between positions");
+    check_range(work.turn.where, work.batch(), work.tokens(), [&](std::int64_t index) {
+        RW_EXPECTS(index >= 0 && index < table.rows, "position {} lies outside the table of {} rows", index, table.rows);
+    });
+}
+
+}  // namespace ropewalk::cpu::detail

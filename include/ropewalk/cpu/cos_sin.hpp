@@ -1,0 +1,73 @@
+// Tables of cosines and sines: the angle alone, without any magnitude.
+#pragma once
+
+#include <span>
+
+#include "ropewalk/cpu/execute.hpp"
+#include "ropewalk/cpu/kernel.hpp"
+
+namespace ropewalk::cpu {
+
+namespace detail {
+
+/// Rows of `columns` floats: one a pair, or one an element of the layout, so that each pair's value stands twice.
+template <class L, class A>
+void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
+    const std::int64_t pairs = work.pairs, columns = work.table.columns;
+    auto* const cos_out = static_cast<float*>(const_cast<void*>(work.table.cos));
+    auto* const sin_out = static_cast<float*>(const_cast<void*>(work.table.sin));
+    for (std::int64_t at = begin; at < end; ++at) {
+        float* const cos = cos_out + at * work.table.stride_row;
+        float* const sin = sin_out + at * work.table.stride_row;
+        const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
+        float* const c = in_place ? cos : scratch;
+        float* const s = in_place ? sin : scratch + padded_row(pairs);
+        fill_angles<A>(work, position_at(work.turn.where, 0, at, 0), {}, 0, pairs, c, s);
+        if (columns == pairs) continue;
+        for (std::int64_t pair = 0; pair < pairs; ++pair) {
+            cos[L::first(pair, pairs)] = c[pair];
+            cos[L::second(pair, pairs)] = c[pair];
+            sin[L::first(pair, pairs)] = s[pair];
+            sin[L::second(pair, pairs)] = s[pair];
+        }
+    }
+}
+
+template <class A>
+range_function table_kernel_for(layout_kind layout) {
+    return layout == layout_kind::half_split ? fill_table<half_split, A> : fill_table<interleaved, A>;
+}
+
+}  // namespace detail
+
+/// Checks and prepares a table of `tokens` rows with `columns` floats each.
+inline plan make_table_plan(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
+                            std::span<float> cos, std::span<float> sin) {
+    RW_EXPECTS(tokens >= 0, "tokens must not be negative, got {}", tokens);
+    RW_EXPECTS(columns == encoding.pairs() || columns == 2 * encoding.pairs(), "a row has {} or {} columns, got {}",
+               encoding.pairs(), 2 * encoding.pairs(), columns);
+    const auto floats = static_cast<std::size_t>(tokens * columns);
+    RW_EXPECTS(cos.size() >= floats && sin.size() >= floats, "{} tokens of {} columns need {} floats, got {} and {}",
+               tokens, columns, floats, cos.size(), sin.size());
+    plan made;
+    job& work = made.work;
+    work.q_in.tokens = tokens, work.q_in.heads = 1, work.q_in.head_dim = columns;
+    work.q_in.data = tokens == 0 ? nullptr : cos.data();
+    work.pairs = encoding.pairs();
+    work.turn = {encoding.steps.data(), nullptr, 0, {}};
+    work.turn.where = detail::place(encoding, detail::read_positions(where, 1, tokens, made.spread[0]), 1, tokens, made.placed[0]);
+    work.table = {cos.data(), sin.data(), element_type::f32, tokens, columns, columns};
+    return made;
+}
+
+/// cos and sin of the angles at `tokens` positions, rows of `columns` floats: rotary_dim/2, one a pair, or rotary_dim,
+/// one an element of the layout L, which is what Transformers multiplies by. Max error 1.2e-7 for |p| < 2^31.
+/// `cos` and `sin` hold tokens · columns floats each.
+template <Layout L>
+void cos_sin(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
+             std::span<float> cos, std::span<float> sin, int threads = 0) {
+    const plan prepared = make_table_plan(encoding, where, tokens, columns, cos, sin);
+    execute(prepared, detail::table_kernel_for<native_arch>(kind_of<L>), threads);
+}
+
+}  // namespace ropewalk::cpu

@@ -1,0 +1,71 @@
+// Runs a plan on one thread or on many.
+#pragma once
+
+#include <memory>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "ropewalk/cpu/plan.hpp"
+
+namespace ropewalk::cpu {
+
+namespace detail {
+
+/// Threads that pay for a call: waking one costs more than turning 128 KiB, and one token is never shared.
+inline int threads_for(const job& work, int asked) {
+#if defined(_OPENMP)
+    if (omp_in_parallel() != 0) return 1;
+    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
+    const std::int64_t paying = bytes_of(work) / (128 * 1024);
+    const std::int64_t tokens = work.batch() * work.tokens();
+    const std::int64_t useful = paying < tokens ? paying : tokens;
+    return static_cast<int>(useful < 1 ? 1 : useful < most ? useful : most);
+#else
+    (void)work, (void)asked;
+    return 1;
+#endif
+}
+
+/// Floats of scratch a thread, on the stack where they fit.
+class scratch {
+public:
+    explicit scratch(std::int64_t floats) {
+        if (floats > static_cast<std::int64_t>(sizeof here_ / sizeof here_[0])) {
+            heap_.reset(new float[static_cast<std::size_t>(floats)]);
+        }
+    }
+    float* data() { return heap_ ? heap_.get() : here_; }
+
+private:
+    alignas(64) float here_[4096];
+    std::unique_ptr<float[]> heap_;
+};
+
+}  // namespace detail
+
+/// Runs the kernel over all tokens of the plan.
+inline void execute(const plan& prepared, range_function kernel, int threads) {
+    const job& work = prepared.work;
+    const std::int64_t tokens = work.batch() * work.tokens();
+    if (tokens == 0) return;
+    const int team = detail::threads_for(work, threads);
+    const std::int64_t floats = scratch_floats(work);
+    if (team == 1) {
+        detail::scratch mine(floats);
+        kernel(work, 0, tokens, mine.data());
+        return;
+    }
+#if defined(_OPENMP)
+    // Whatever may throw happens before the threads start.
+    const std::unique_ptr<float[]> all(new float[static_cast<std::size_t>(floats * team)]);
+    float* const buffers = all.get();
+#pragma omp parallel for num_threads(team) schedule(static, 1)
+    for (int part = 0; part < team; ++part) {
+        kernel(work, tokens * part / team, tokens * (part + 1) / team, buffers + floats * part);
+    }
+#endif
+}
+
+}  // namespace ropewalk::cpu

@@ -1,0 +1,65 @@
+// One call in plain data: what a kernel of any instruction set takes.
+#pragma once
+
+#include <cstdint>
+
+#include "ropewalk/core/positions.hpp"
+#include "ropewalk/core/table.hpp"
+#include "ropewalk/core/view.hpp"
+
+namespace ropewalk::cpu {
+
+/// Which way a call turns.
+enum class direction : std::uint8_t {
+    forward,  ///< encode
+    inverse,  ///< what forward did is undone, magnitudes too
+    adjoint,  ///< the transposed map, for gradients: the angle is negated, the magnitudes stay
+};
+
+/// Positions as a kernel reads them: checked, ragged batches spread out.
+struct position_source {
+    positions::kind source = positions::kind::offset;  ///< offset, ids32, ids64 or fixed
+    std::int64_t first = 0;
+    const void* data = nullptr;
+    std::int64_t stride_row = 0;
+};
+
+/// One encoding at one set of positions.
+struct turn_term {
+    const std::uint64_t* steps = nullptr;
+    const std::uint64_t* decay = nullptr;  ///< null: magnitudes stay
+    std::int64_t centre = 0;
+    position_source where;
+};
+
+struct job {
+    tensor q_in, q_out, k_in, k_out;  ///< data null: absent
+    std::int64_t rotary_offset = 0;
+    std::int64_t pairs = 0;
+
+    turn_term turn;
+    turn_term unturn;               ///< steps null unless keys leave another encoding
+    bool negate_angle = false;
+    bool decays = false;            ///< q × 2^(−x), k × 2^x, or the other way round
+    bool swap_decay = false;
+    float factor = 1;               ///< multiplies cosines and sines
+
+    cos_sin_table table;            ///< in place of `turn` where it exists
+    std::int64_t tile = 1;          ///< tokens whose rows are made before their heads are turned
+    bool streaming = false;         ///< the data does not fit into the caches near the core
+
+    [[nodiscard]] std::int64_t batch() const { return q_in.exists() ? q_in.batch : k_in.batch; }
+    [[nodiscard]] std::int64_t tokens() const { return q_in.exists() ? q_in.tokens : k_in.tokens; }
+};
+
+/// Floats of one row in any block order, padded so that a register may be read at its end.
+constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
+
+/// Floats of scratch that a kernel needs a thread: cos, sin and magnitude of one token in pair order, then the rows of a
+/// tile for queries and for keys.
+constexpr std::int64_t scratch_floats(const job& work) { return padded_row(work.pairs) * (4 + 4 * work.tile); }
+
+/// Turns the tokens [begin, end), counted through the batch.
+using range_function = void (*)(const job& work, std::int64_t begin, std::int64_t end, float* scratch);
+
+}  // namespace ropewalk::cpu

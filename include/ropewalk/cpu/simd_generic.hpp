@@ -1,0 +1,64 @@
+// Lane shuffles and 64-bit products for architectures without a file of their own, NEON among them: through memory,
+// which compilers turn into shuffles where they can.
+#pragma once
+
+#include <array>
+
+#include "ropewalk/cpu/simd.hpp"
+
+namespace ropewalk::cpu::detail {
+
+/// Lane i of the result is lane pick(i) of a and b laid end to end.
+template <class A, class Pick>
+RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Pick pick) {
+    constexpr auto n = static_cast<std::size_t>(lane_count<A>);
+    std::array<float, 2 * n> both;
+    std::array<float, n> result;
+    a.store_unaligned(both.data());
+    b.store_unaligned(both.data() + n);
+    for (std::size_t i = 0; i < n; ++i) result[i] = both[pick(i, n)];
+    return floats<A>::load_unaligned(result.data());
+}
+
+template <class A>
+RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
+    return shuffled(a, b, [](std::size_t i, std::size_t) { return 2 * i; });
+}
+template <class A>
+RW_INLINE floats<A> odd_lanes(const floats<A>& a, const floats<A>& b) {
+    return shuffled(a, b, [](std::size_t i, std::size_t) { return 2 * i + 1; });
+}
+template <class A>
+RW_INLINE floats<A> twice_low(const floats<A>& a) {
+    return shuffled(a, a, [](std::size_t i, std::size_t) { return i / 2; });
+}
+template <class A>
+RW_INLINE floats<A> swap_pairs(const floats<A>& a) {
+    return shuffled(a, a, [](std::size_t i, std::size_t) { return i ^ 1U; });
+}
+template <class A>
+RW_INLINE quads<A> multiply_low(const quads<A>& a, const quads<A>& b) {
+    return a * b;
+}
+
+template <class A>
+RW_INLINE words<A> load_upper_halves(const std::uint16_t* source) {
+    std::array<std::uint32_t, static_cast<std::size_t>(lane_count<A>)> lanes;
+    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = static_cast<std::uint32_t>(source[i]) << 16;
+    return words<A>::load_unaligned(lanes.data());
+}
+template <class A>
+RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) {
+    std::array<std::uint32_t, static_cast<std::size_t>(lane_count<A>)> lanes;
+    value.store_unaligned(lanes.data());
+    for (std::size_t i = 0; i < lanes.size(); ++i) target[i] = static_cast<std::uint16_t>(lanes[i] >> 16);
+}
+
+template <class A>
+inline constexpr bool converts_f16 = false;
+template <class A>
+RW_INLINE floats<A> load_f16(const f16* source);
+template <class A>
+RW_INLINE void store_f16(f16* target, const floats<A>& value);
+
+}  // namespace ropewalk::cpu::detail

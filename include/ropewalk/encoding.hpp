@@ -1,0 +1,161 @@
+// Policies + geometry → steps and magnitudes: all that a kernel needs.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "ropewalk/core/geometry.hpp"
+#include "ropewalk/core/phase.hpp"
+#include "ropewalk/policy/compose.hpp"
+#include "ropewalk/policy/expression.hpp"
+
+namespace ropewalk {
+
+/// What the policies made of one geometry. Make it with make_encoding().
+struct Encoding {
+    Geometry geometry;
+    std::vector<std::uint64_t> steps;  ///< [pairs], 2^-64 turns a token
+    std::vector<double> inv_freq;      ///< [pairs], radians a token
+    double attention_factor = 1;       ///< multiplies cos and sin, for queries and keys alike
+
+    /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · decay_j · 2^-56), a key by the inverse.
+    std::vector<std::uint64_t> decay;
+    std::int64_t centre = 0;
+
+    /// Empty where the token at index i is at position i; else fills in the positions of the indices 0 … n−1 of a row.
+    std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> place;
+    std::int64_t placed_tokens = 0;  ///< the n of `place`; 0: as many as a call has
+
+    /// Changes when the sequence length moves a policy to other frequencies: keys cached in one epoch do not fit another.
+    std::uint64_t epoch = 0;
+    std::string expression;  ///< the policies, as parse_policies() reads them
+
+    [[nodiscard]] std::int64_t pairs() const { return static_cast<std::int64_t>(steps.size()); }
+    [[nodiscard]] bool has_decay() const { return !decay.empty(); }
+
+    /// The largest |p − centre| whose factor lies within 2^±bits; the largest position of all where nothing decays.
+    [[nodiscard]] std::int64_t reach(double bits) const {
+        std::uint64_t steepest = 0;
+        for (const std::uint64_t one : decay) steepest = one > steepest ? one : steepest;
+        if (steepest == 0) return std::int64_t{1} << 62;
+        return static_cast<std::int64_t>(bits * 0x1p56 / static_cast<double>(steepest));
+    }
+};
+
+namespace detail {
+
+/// Applies policies one after the other.
+class encoding_builder {
+public:
+    explicit encoding_builder(const Geometry& geometry) {
+        geometry.validate();
+        encoding_.geometry = geometry;
+        for (std::int64_t pair = 0; pair < geometry.pairs(); ++pair) theta_.push_back(geometry.theta(pair));
+    }
+
+    template <class P>
+    void apply(const P& policy) {
+        static_assert(Policy<P>, "a policy needs a name, a tuple of parameters and validate(geometry)");
+        static_assert(AnyAxis<P>,
+                      "a policy needs one of: operator()(theta, pair, geometry) for the frequency, decay(pair, geometry) "
+                      "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, or "
+                      "place(row, numbers) with stated_tokens() for the position");
+        const Geometry& geometry = encoding_.geometry;
+        policy.validate(geometry);
+        if constexpr (FrequencyPolicy<P>) turn(policy);
+        if constexpr (MagnitudePolicy<P>) stretch(policy);
+        if constexpr (AttentionFactorPolicy<P>) encoding_.attention_factor *= policy.attention_factor(geometry);
+        if constexpr (PositionPolicy<P>) put(policy);
+        if constexpr (EpochPolicy<P>) encoding_.epoch = encoding_.epoch * 1000003U + policy.epoch(geometry);
+        encoding_.expression += (encoding_.expression.empty() ? "" : "|") + describe(policy);
+    }
+
+    Encoding finish() && {
+        for (const real& theta : theta_) {
+            encoding_.steps.push_back(make_step(theta));
+            encoding_.inv_freq.push_back(static_cast<double>(theta));
+        }
+        if (encoding_.expression.empty()) encoding_.expression = Default::name;
+        return std::move(encoding_);
+    }
+
+private:
+    template <class P>
+    void turn(const P& policy) {
+        for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
+            real& theta = theta_[static_cast<std::size_t>(pair)];
+            theta = policy(theta, pair, encoding_.geometry);
+            RW_EXPECTS(!theta.negative(), "{} makes the frequency of pair {} negative: {}", P::name, pair,
+                       static_cast<double>(theta));
+        }
+    }
+
+    template <class P>
+    void stretch(const P& policy) {
+        RW_EXPECTS(!encoding_.has_decay(), "{} comes second: '{}' already sets the magnitude", P::name, encoding_.expression);
+        bool any = false;
+        for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
+            encoding_.decay.push_back(real(policy.decay(pair, encoding_.geometry)).scaled(56).rounded_modulo_2_64());
+            any = any || encoding_.decay.back() != 0;
+        }
+        if (!any) encoding_.decay.clear();
+        encoding_.centre = policy.centre();
+        const std::int64_t reach = encoding_.reach(126);
+        RW_EXPECTS(policy.stated_length() - encoding_.centre <= reach,
+                   "{}: a length of {} tokens does not fit into f32 or bf16, which hold {} tokens with these parameters",
+                   P::name, policy.stated_length(), 2 * reach);
+    }
+
+    template <class P>
+    void put(const P& policy) {
+        RW_EXPECTS(!encoding_.place, "{} comes second: '{}' already sets the positions", P::name, encoding_.expression);
+        encoding_.place = [policy](std::uint64_t row, std::span<fixed_position> numbers) { policy.place(row, numbers); };
+        encoding_.placed_tokens =
+            policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
+    }
+
+    Encoding encoding_;
+    std::vector<real> theta_;
+};
+
+}  // namespace detail
+
+/// The encoding of one head shape by the policies in the order given: linear first, truncated second, say.
+/// Throws ropewalk::error when the geometry or a parameter makes no sense.
+template <class... Policies>
+Encoding make_encoding(const Geometry& geometry, const Policies&... policies) {
+    detail::encoding_builder builder(geometry);
+    (builder.apply(policies), ...);
+    return std::move(builder).finish();
+}
+
+/// The same for a composition, Linear{.factor = 4} | Truncated{.length = 4096}.
+template <class... Policies>
+Encoding make_encoding(const Geometry& geometry, const Composed<Policies...>& composed) {
+    return std::apply([&](const auto&... policies) { return make_encoding(geometry, policies...); }, composed.policies);
+}
+
+/// The same for policies chosen at run time.
+inline Encoding make_encoding(const Geometry& geometry, std::span<const any_policy> policies) {
+    detail::encoding_builder builder(geometry);
+    for (const any_policy& policy : policies) {
+        std::visit([&builder](const auto& chosen) { builder.apply(chosen); }, policy);
+    }
+    return std::move(builder).finish();
+}
+
+/// The same for an expression: make_encoding(geometry, "linear:4|truncated:4096").
+inline Encoding make_encoding(const Geometry& geometry, std::string_view expression) {
+    const std::vector<any_policy> policies = parse_policies(expression);
+    return make_encoding(geometry, std::span<const any_policy>(policies));
+}
+inline Encoding make_encoding(const Geometry& geometry, const char* expression) {
+    return make_encoding(geometry, std::string_view(expression));
+}
+
+}  // namespace ropewalk

@@ -1,0 +1,145 @@
+// Policy expressions: linear:8, truncated:4096, linear:4|truncated:4096, randomized:16384,seed=1.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "ropewalk/policy/describe.hpp"
+#include "ropewalk/policy/registry.hpp"
+
+namespace ropewalk {
+
+namespace detail {
+
+/// Reads an expression from left to right; every error shows the expression with a mark under the character.
+class expression_reader {
+public:
+    explicit expression_reader(std::string_view text) : text_(text) {}
+
+    std::vector<any_policy> read() {
+        std::vector<any_policy> policies;
+        do {
+            policies.push_back(read_policy());
+        } while (accept('|'));
+        if (at_ < text_.size()) fail_here("expected '|', ',' or the end");
+        return policies;
+    }
+
+private:
+    any_policy read_policy() {
+        const std::size_t start = at_;
+        const std::string_view name = read_name();
+        any_policy policy;
+        if (!select<0>(name, policy)) {
+            at_ = start;
+            fail_here("unknown policy '" + std::string(name) + "', known are " + known_policies<0>());
+        }
+        if (accept(':')) {
+            std::visit([this](auto& chosen) { read_parameters(chosen); }, policy);
+        }
+        return policy;
+    }
+
+    template <std::size_t I>
+    static bool select(std::string_view name, any_policy& policy) {
+        if constexpr (I < std::variant_size_v<any_policy>) {
+            using P = std::variant_alternative_t<I, any_policy>;
+            if (name != P::name) return select<I + 1>(name, policy);
+            policy = P{};
+            return true;
+        } else {
+            return false;
+        }
+    }
+
+    template <std::size_t I>
+    static std::string known_policies() {
+        if constexpr (I < std::variant_size_v<any_policy>) {
+            const std::string rest = known_policies<I + 1>();
+            return std::string(std::variant_alternative_t<I, any_policy>::name) + (rest.empty() ? "" : ", " + rest);
+        } else {
+            return {};
+        }
+    }
+
+    /// [value][,key=value…]; a bare value is the first parameter.
+    template <class P>
+    void read_parameters(P& policy) {
+        bool first = true;
+        do {
+            const std::size_t start = at_;
+            const std::string_view name = read_name();
+            const bool named = accept('=');
+            if (!named && !first) fail_here("expected '=' and a value");
+            if (!named) at_ = start;
+            const bool known = assign(policy, named ? name : std::string_view{}, !named);
+            if (!known) {
+                at_ = start;
+                fail_here("policy '" + std::string(P::name) + "' has no " +
+                          (named ? "parameter '" + std::string(name) + "'" : std::string("parameters")));
+            }
+            first = false;
+        } while (accept(','));
+    }
+
+    template <class P>
+    bool assign(P& policy, std::string_view name, bool bare) {
+        bool done = false;
+        const auto try_one = [&](const auto& one) {
+            if (done || !(bare || one.name == name)) return;
+            read_value(policy.*one.member);
+            done = true;
+        };
+        std::apply([&](const auto&... each) { (try_one(each), ...); }, P::parameters);
+        return done;
+    }
+
+    template <class T>
+    void read_value(T& value) {
+        const char* const begin = text_.data() + at_;
+        const auto [end, problem] = std::from_chars(begin, text_.data() + text_.size(), value);
+        if (problem == std::errc::result_out_of_range) fail_here("number out of range");
+        if (problem != std::errc{}) fail_here(std::is_integral_v<T> ? "expected a whole number" : "expected a number");
+        at_ += static_cast<std::size_t>(end - begin);
+    }
+    template <class T>
+    void read_value(std::optional<T>& value) {
+        T plain{};
+        read_value(plain);
+        value = plain;
+    }
+
+    std::string_view read_name() {
+        const std::size_t start = at_;
+        while (at_ < text_.size() && (is_letter(text_[at_]) || (at_ > start && text_[at_] >= '0' && text_[at_] <= '9'))) ++at_;
+        return text_.substr(start, at_ - start);
+    }
+    static constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || c == '_'; }
+
+    bool accept(char c) {
+        if (at_ >= text_.size() || text_[at_] != c) return false;
+        ++at_;
+        return true;
+    }
+
+    [[noreturn]] void fail_here(const std::string& problem) const {
+        fail("{} at character {}\n  {}\n  {}^", problem, at_ + 1, text_, std::string(at_, ' '));
+    }
+
+    std::string_view text_;
+    std::size_t at_ = 0;
+};
+
+}  // namespace detail
+
+/// The policies of an expression, in order. Throws with a mark under the character that is wrong.
+inline std::vector<any_policy> parse_policies(std::string_view expression) {
+    return detail::expression_reader(expression).read();
+}
+
+}  // namespace ropewalk

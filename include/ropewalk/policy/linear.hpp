@@ -1,0 +1,24 @@
+// Linear scaling, also known as position interpolation.
+#pragma once
+
+#include "ropewalk/policy/concepts.hpp"
+
+namespace ropewalk {
+
+/// θ'_j = θ_j / factor (position interpolation, arXiv 2306.15595, eq. 4; Giraffe, arXiv 2308.10882, §4.1).
+struct Linear {
+    double factor = 1;  ///< how many times longer the context becomes; positive
+
+    static constexpr std::string_view name = "linear";
+    static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor}};
+
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        RW_EXPECTS(std::isfinite(factor) && factor > 0, "linear: factor must be a positive number, got {}", factor);
+    }
+    constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
+        return theta / real(factor);
+    }
+    static constexpr Linear neutral() { return {.factor = 1}; }
+};
+
+}  // namespace ropewalk

@@ -1,0 +1,25 @@
+// Giraffe's power scaling.
+#pragma once
+
+#include "ropewalk/policy/concepts.hpp"
+
+namespace ropewalk {
+
+/// θ'_j = θ_j · (1 − 2j/d)^k (Giraffe, arXiv 2308.10882, §4.4): fast pairs hardly change, slow pairs slow down.
+struct Power {
+    double k = 0;  ///< the exponent; the paper used 0.1 and 0.5, 0 changes nothing
+
+    static constexpr std::string_view name = "power";
+    static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k}};
+
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        RW_EXPECTS(std::isfinite(k) && k >= 0 && k <= 64,
+                   "power: k must lie in [0, 64], got {}", k);
+    }
+    constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
+        return theta * pow(real(1) - real(2 * pair) / real(geometry.width()), real(k));
+    }
+    static constexpr Power neutral() { return {.k = 0}; }
+};
+
+}  // namespace ropewalk

@@ -1,0 +1,19 @@
+// The one list of policies. Expressions, Python, the configuration reader, tests and benchmarks find a policy here.
+#pragma once
+
+#include <variant>
+
+#include "ropewalk/policy/default.hpp"
+#include "ropewalk/policy/linear.hpp"
+#include "ropewalk/policy/power.hpp"
+#include "ropewalk/policy/randomized.hpp"
+#include "ropewalk/policy/randomized_sorted.hpp"
+#include "ropewalk/policy/truncated.hpp"
+#include "ropewalk/policy/xpos.hpp"
+
+namespace ropewalk {
+
+/// Any policy that has a name, chosen at run time.
+using any_policy = std::variant<Default, Linear, Power, Truncated, XPos, Randomized, RandomizedSorted>;
+
+}  // namespace ropewalk

@@ -1,0 +1,47 @@
+// Giraffe's truncated basis.
+#pragma once
+
+#include <optional>
+
+#include "ropewalk/policy/concepts.hpp"
+
+namespace ropewalk {
+
+/// θ'_j = θ_j where θ_j ≥ b, rho where a ≤ θ_j < b, 0 where θ_j < a (Giraffe, arXiv 2308.10882, §4.3). Give either
+/// `length` T, which sets b = 2π/T, a = b/8 and rho = 2π/(16 T) as Giraffe's code does, or a, b and rho themselves,
+/// radians a token.
+struct Truncated {
+    std::optional<double> length{};  ///< tokens
+    std::optional<double> a{}, b{}, rho{};
+
+    static constexpr std::string_view name = "truncated";
+    using optional_member = parameter<Truncated, std::optional<double>>;
+    static constexpr auto parameters =
+        std::tuple{optional_member{"length", &Truncated::length}, optional_member{"a", &Truncated::a},
+                   optional_member{"b", &Truncated::b}, optional_member{"rho", &Truncated::rho}};
+
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        const int edges = int{a.has_value()} + int{b.has_value()} + int{rho.has_value()};
+        RW_EXPECTS(length ? edges == 0 : edges == 3,
+                   "truncated: give either length or all of a, b and rho, got {} and {} of the three",
+                   length ? "length" : "no length", edges);
+        if (length) {
+            RW_EXPECTS(std::isfinite(*length) && *length > 0, "truncated: length must be a positive number, got {}",
+                       *length);
+            return;
+        }
+        RW_EXPECTS(std::isfinite(*a) && std::isfinite(*b) && 0 <= *a && *a <= *b,
+                   "truncated: needs 0 <= a <= b, got a = {} and b = {}", *a, *b);
+        RW_EXPECTS(std::isfinite(*rho) && *rho >= 0, "truncated: rho must not be negative, got {}", *rho);
+    }
+    constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
+        const real upper = length ? two_pi / real(*length) : real(*b);
+        const real lower = length ? upper.scaled(-3) : real(*a);
+        const real plateau = length ? upper.scaled(-4) : real(*rho);
+        if (theta >= upper) return theta;
+        return theta >= lower ? plateau : real(0);
+    }
+    static constexpr Truncated neutral() { return {.length = {}, .a = 0.0, .b = 0.0, .rho = 0.0}; }
+};
+
+}  // namespace ropewalk
