@@ -105,14 +105,14 @@ RW_INLINE void fill_angles(const job& work, const split_position& turn, const sp
     const upper_words<A> phases{turn, unturn, work.turn.steps, work.unturn.steps};
     const auto negate = l::broadcast_bits(work.negate_angle ? 0x80000000U : 0U);
     const F factor = l::broadcast(work.factor);
-    std::int64_t pair = begin;
-    for (; pair + lane_count<A> <= end; pair += lane_count<A>) {
+    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
+    for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
         const auto value = cos_sin<F>(phases.at(pair));
         R::store(cos + pair, value.cos * factor);
         R::store(sin + pair, l::from_bits(l::to_bits(value.sin) ^ negate) * factor);
     }
     if constexpr (lane_count<A> > 1) {
-        if (pair < end) fill_angles<narrower<A>>(work, turn, unturn, pair, end, cos, sin);
+        if (full < end) fill_angles<narrower<A>>(work, turn, unturn, full, end, cos, sin);
     }
 }
 
@@ -124,8 +124,8 @@ RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, cons
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
     const upper_words<A> exponents{turn, unturn, work.turn.decay, work.unturn.decay};
-    std::int64_t pair = begin;
-    for (; pair + lane_count<A> <= end; pair += lane_count<A>) {
+    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
+    for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
         const auto x = exponents.at(pair), opposite = l::broadcast_bits(0U) - x;
         const F q = exp2_fixed<F>(work.swap_decay ? x : opposite), k = exp2_fixed<F>(work.swap_decay ? opposite : x);
         const F c = R::load(cos + pair), s = R::load(sin + pair);
@@ -135,7 +135,7 @@ RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, cons
         R::store(sin + pair, s * q);
     }
     if constexpr (lane_count<A> > 1) {
-        if (pair < end) fill_magnitudes<narrower<A>>(work, turn, unturn, pair, end, cos, sin, k_cos, k_sin);
+        if (full < end) fill_magnitudes<narrower<A>>(work, turn, unturn, full, end, cos, sin, k_cos, k_sin);
     }
 }
 

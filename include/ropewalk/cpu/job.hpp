@@ -24,6 +24,9 @@ struct position_source {
     std::int64_t stride_row = 0;
 };
 
+/// Where the data of a call fits: it decides the order of the loops.
+enum class footprint : std::uint8_t { l2, l3, memory };
+
 /// One encoding at one set of positions.
 struct turn_term {
     const std::uint64_t* steps = nullptr;
@@ -46,7 +49,7 @@ struct job {
 
     cos_sin_table table;            ///< in place of `turn` where it exists
     std::int64_t tile = 1;          ///< tokens whose rows are made before their heads are turned
-    bool streaming = false;         ///< the data does not fit into the caches near the core
+    footprint size = footprint::memory;
 
     [[nodiscard]] std::int64_t batch() const { return q_in.exists() ? q_in.batch : k_in.batch; }
     [[nodiscard]] std::int64_t tokens() const { return q_in.exists() ? q_in.tokens : k_in.tokens; }

@@ -18,10 +18,11 @@ struct row {
 /// narrower ones. Unrolls where `pairs` is a constant.
 template <class B, class F>
 RW_INLINE void for_each_block(std::int64_t pair, std::int64_t pairs, const F& f) {
+    const std::int64_t full = pair + (pairs - pair) / B::pairs * B::pairs;
     RW_UNROLL
-    for (; pair + B::pairs <= pairs; pair += B::pairs) f.template operator()<B>(pair);
+    for (; pair < full; pair += B::pairs) f.template operator()<B>(pair);
     if constexpr (B::pairs > 1) {
-        if (pair < pairs) for_each_block<typename B::next>(pair, pairs, f);
+        if (full < pairs) for_each_block<typename B::next>(full, pairs, f);
     }
 }
 
@@ -38,97 +39,113 @@ RW_INLINE void arrange_row(std::int64_t pairs, float* c, float* s, const float* 
 template <class T, class L, class A, std::int64_t Pairs>
 struct rotate_kernel {
     static constexpr std::int64_t n = row_floats<T, L>;
-    /// A software prefetch this far ahead, bytes: measured best out of cache.
-    static constexpr std::int64_t prefetch = sizeof(T) == 4 ? 512 : 3072;
-    /// Registers that hold cosines and sines while the heads go by.
-    static constexpr int held = is_avx512<A> ? 16 : 8;
+    using main_block = block<T, L, A>;
+    /// Blocks whose cosines and sines are held in registers while the heads go by.
+    static constexpr int most = (is_avx512<A> ? 16 : 8) / main_block::registers;
+    static constexpr int chunk = Pairs >= main_block::pairs && Pairs / main_block::pairs < most
+                                     ? static_cast<int>(Pairs / main_block::pairs)
+                                     : most;
+    static constexpr bool whole_row_held = Pairs != 0 && chunk * main_block::pairs == Pairs;
+
+    /// What the loops over tokens and heads need, by value: a store to memory must not make the compiler read it again.
+    struct strides {
+        std::int64_t heads, in_head, out_head, in_token, out_token;
+    };
 
     static RW_INLINE std::int64_t pairs(const job& work) { return Pairs != 0 ? Pairs : work.pairs; }
 
     /// Copies what does not turn.
-    static RW_INLINE void pass_through(const job& work, const T* in, T* out, std::int64_t head_dim) {
-        if (in == out) return;
-        const std::int64_t end = work.rotary_offset + 2 * pairs(work);
-        if (work.rotary_offset > 0) std::memcpy(out, in, static_cast<std::size_t>(work.rotary_offset) * sizeof(T));
-        if (end < head_dim) std::memcpy(out + end, in + end, static_cast<std::size_t>(head_dim - end) * sizeof(T));
+    static RW_INLINE void pass_through(const job& work, std::int64_t head_dim, std::int64_t count, const T* in, T* out,
+                                       const strides& step) {
+        const std::int64_t begin = work.rotary_offset, end = begin + 2 * pairs(work);
+        for (std::int64_t head = 0; head < step.heads; ++head) {
+            for (std::int64_t token = 0; token < count; ++token) {
+                const T* source = in + head * step.in_head + token * step.in_token;
+                T* target = out + head * step.out_head + token * step.out_token;
+                if (begin > 0) std::memcpy(target, source, static_cast<std::size_t>(begin) * sizeof(T));
+                if (end < head_dim) std::memcpy(target + end, source + end, static_cast<std::size_t>(head_dim - end) * sizeof(T));
+            }
+        }
     }
 
-    static RW_INLINE void turn_head(const job& work, const row& r, const T* in, T* out) {
-        const std::int64_t half = pairs(work);
-        for_each_block<block<T, L, A>>(0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
+    static RW_INLINE void turn_head(std::int64_t half, row r, const T* in, T* out) {
+        for_each_block<main_block>(0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
             const std::int64_t at = L::first(pair, half);
-            B::apply(B::turn::load(r.c + n * pair, r.s + n * pair), in + at, out + at, half);
+            auto turn = B::turn::load(r.c + n * pair, r.s + n * pair);
+            turn.pin();
+            B::apply(turn, in + at, out + at, half);
         });
     }
 
     /// The blocks [pair, pair + N blocks) of all heads, their cosines and sines held in registers.
     template <class B, int N>
-    static RW_INLINE void turn_chunk(const job& work, const row& r, std::int64_t pair, const T* in, T* out,
-                                     const tensor& from, const tensor& to) {
+    static RW_INLINE void turn_chunk(std::int64_t half, row r, std::int64_t pair, const T* in, T* out, const strides& step) {
         typename B::turn turns[N];
         RW_UNROLL
         for (int i = 0; i < N; ++i) {
             turns[i] = B::turn::load(r.c + n * (pair + i * B::pairs), r.s + n * (pair + i * B::pairs));
             turns[i].pin();
         }
-        const std::int64_t half = pairs(work), start = L::first(pair, half), stride = L::first(B::pairs, half);
+        const std::int64_t start = L::first(pair, half), stride = L::first(B::pairs, half);
         in += start;
         out += start;
-        for (std::int64_t head = 0; head < from.heads; ++head, in += from.stride_head, out += to.stride_head) {
+        for (std::int64_t head = 0; head < step.heads; ++head, in += step.in_head, out += step.out_head) {
             RW_UNROLL
             for (int i = 0; i < N; ++i) B::apply(turns[i], in + i * stride, out + i * stride, half);
         }
     }
 
-    /// All heads of one token, the pairs outside: for data in cache.
-    static RW_INLINE void turn_token_in_cache(const job& work, const row& r, const T* in, T* out, const tensor& from,
-                                              const tensor& to) {
-        using B = block<T, L, A>;
-        constexpr int chunk = held / B::registers;
-        std::int64_t pair = 0;
-        for (; pair + chunk * B::pairs <= pairs(work); pair += chunk * B::pairs) {
-            turn_chunk<B, chunk>(work, r, pair, in, out, from, to);
+    /// All heads of one token, a few at a time, the pairs outside.
+    static RW_INLINE void turn_token_by_chunks(std::int64_t half, row r, const T* in, T* out, strides step,
+                                               std::int64_t group) {
+        const std::int64_t chunked = half / (chunk * main_block::pairs) * (chunk * main_block::pairs);
+        for (std::int64_t left = step.heads; left > 0; left -= group) {
+            step.heads = left < group ? left : group;
+            for (std::int64_t pair = 0; pair < chunked; pair += chunk * main_block::pairs) {
+                turn_chunk<main_block, chunk>(half, r, pair, in, out, step);
+            }
+            for_each_block<main_block>(chunked, half, [&]<class B>(std::int64_t at) __attribute__((always_inline)) {
+                turn_chunk<B, 1>(half, r, at, in, out, step);
+            });
+            in += group * step.in_head;
+            out += group * step.out_head;
         }
-        for_each_block<block<T, L, A>>(pair, pairs(work), [&]<class C>(std::int64_t at) __attribute__((always_inline)) {
-            turn_chunk<C, 1>(work, r, at, in, out, from, to);
-        });
     }
 
     /// All heads of the tokens of a tile, in the order of their addresses.
-    static RW_INLINE void turn_tile_streaming(const job& work, const float* rows, std::int64_t count, const T* in, T* out,
-                                              const tensor& from, const tensor& to) {
-        const std::int64_t stride = padded_row(work.pairs);
-        for (std::int64_t head = 0; head < from.heads; ++head) {
+    static RW_INLINE void turn_tile(std::int64_t half, const float* rows, std::int64_t row_stride, std::int64_t count,
+                                    const T* in, T* out, const strides& step) {
+        for (std::int64_t head = 0; head < step.heads; ++head, in += step.in_head, out += step.out_head) {
+            const T* source = in;
+            T* target = out;
+            const float* r = rows;
             for (std::int64_t token = 0; token < count; ++token) {
-                const T* source = in + head * from.stride_head + token * from.stride_token;
-                T* target = out + head * to.stride_head + token * to.stride_token;
-                const auto* ahead = reinterpret_cast<const char*>(source + work.rotary_offset) + prefetch;
-                for (std::int64_t byte = 0; byte < 2 * pairs(work) * static_cast<std::int64_t>(sizeof(T)); byte += 64) {
-                    RW_PREFETCH(ahead + byte);
-                }
-                pass_through(work, source, target, from.head_dim);
-                turn_head(work, {rows + 4 * stride * token, rows + 4 * stride * token + stride},
-                          source + work.rotary_offset, target + work.rotary_offset);
+                turn_head(half, {r, r + row_stride}, source, target);
+                source += step.in_token;
+                target += step.out_token;
+                r += 4 * row_stride;
             }
         }
     }
 
-    static RW_INLINE void turn_tensor(const job& work, const float* rows, std::int64_t batch, std::int64_t token,
+    static void turn_tensor(const job& work, const float* rows, std::int64_t batch, std::int64_t token,
                                       std::int64_t count, const tensor& from, const tensor& to) {
         if (!from.exists()) return;
         const T* in = static_cast<const T*>(from.data) + batch * from.stride_batch + token * from.stride_token;
         T* out = static_cast<T*>(to.data) + batch * to.stride_batch + token * to.stride_token;
-        if (work.streaming || work.tile > 1) {
-            turn_tile_streaming(work, rows, count, in, out, from, to);
-            return;
+        const strides step{from.heads, from.stride_head, to.stride_head, from.stride_token, to.stride_token};
+        const std::int64_t half = pairs(work), row_stride = padded_row(half);
+        if (in != out && 2 * half < from.head_dim) pass_through(work, from.head_dim, count, in, out, step);
+        in += work.rotary_offset;
+        out += work.rotary_offset;
+        // Where the registers hold the whole row, each element is touched in address order whichever loop is outside.
+        // Where they do not, passing over few heads at a time keeps them in L1, and out of cache one pass is best.
+        if (work.tile == 1 && (whole_row_held || work.size != footprint::memory)) {
+            const std::int64_t group = whole_row_held || work.size == footprint::l2 ? step.heads : 4;
+            turn_token_by_chunks(half, {rows, rows + row_stride}, in, out, step, group);
+        } else {
+            turn_tile(half, rows, row_stride, count, in, out, step);
         }
-        if (in != out && 2 * pairs(work) < from.head_dim) {
-            for (std::int64_t head = 0; head < from.heads; ++head) {
-                pass_through(work, in + head * from.stride_head, out + head * to.stride_head, from.head_dim);
-            }
-        }
-        turn_token_in_cache(work, {rows, rows + padded_row(work.pairs)}, in + work.rotary_offset,
-                            out + work.rotary_offset, from, to);
     }
 
     /// The rows of one token for queries and, where magnitudes differ, for keys: [q cos, q sin, k cos, k sin].

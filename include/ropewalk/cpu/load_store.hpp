@@ -61,11 +61,11 @@ RW_INLINE even_odd<A> load_bf16(const bf16* source) {
     return {as<float>(words<A>(both << 16)), as<float>(words<A>(both & words<A>(0xffff0000U)))};
 }
 
+/// Floats whose NaNs have a zero lower half: those that arithmetic makes of widened bf16.
 template <class A>
 RW_INLINE void store_bf16(bf16* target, const floats<A>& even, const floats<A>& odd) {
-    const words<A> low = rounded_to_bf16<A>(even) >> 16;
-    const words<A> high = rounded_to_bf16<A>(odd) & words<A>(0xffff0000U);
-    (low | high).store_unaligned(reinterpret_cast<std::uint32_t*>(target));
+    round_to_bf16_pairs<A>(as<std::uint32_t>(even), as<std::uint32_t>(odd))
+        .store_unaligned(reinterpret_cast<std::uint32_t*>(target));
 }
 
 }  // namespace ropewalk::cpu::detail

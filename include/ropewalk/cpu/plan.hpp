@@ -110,8 +110,8 @@ inline std::int64_t bytes_of(const job& work) {
 /// Chooses the order of the loops from the size and the strides.
 inline void choose_loops(job& work) {
     const tensor& t = work.q_in.exists() ? work.q_in : work.k_in;
-    // What fits into L2 with room to spare turns faster with the pairs outside; what does not, in address order.
-    work.streaming = bytes_of(work) > 512 * 1024;
+    const std::int64_t bytes = bytes_of(work);
+    work.size = bytes <= 1024 * 1024 ? footprint::l2 : bytes <= 16 * 1024 * 1024 ? footprint::l3 : footprint::memory;
     // [.., heads, tokens, ..]: the rows of a few tokens first, then one head after the other.
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;

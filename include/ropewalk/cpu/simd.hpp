@@ -59,6 +59,16 @@ RW_INLINE xsimd::batch<To, A> as(const xsimd::batch<From, A>& value) {
 #endif
 }
 
+/// The upper halves of even and odd, rounded to nearest even and interleaved, even ones first. Adding half a unit would
+/// carry a NaN with a large lower half into the sign, so its lower half must be zero.
+template <class A>
+RW_INLINE words<A> round_to_bf16_pairs_generic(const words<A>& even, const words<A>& odd) {
+    const words<A> one(1U), half(0x7fffU);
+    const words<A> low = (even + (((even >> 16) & one) + half)) >> 16;
+    const words<A> high = (odd + (((odd >> 16) & one) + half)) & words<A>(0xffff0000U);
+    return low | high;
+}
+
 }  // namespace detail
 }  // namespace ropewalk::cpu
 

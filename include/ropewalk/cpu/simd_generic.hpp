@@ -55,6 +55,11 @@ RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) 
 }
 
 template <class A>
+RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd) {
+    return round_to_bf16_pairs_generic<A>(even, odd);
+}
+
+template <class A>
 inline constexpr bool converts_f16 = false;
 template <class A>
 RW_INLINE floats<A> load_f16(const f16* source);

@@ -105,6 +105,30 @@ RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) 
     }
 }
 
+/// round_to_bf16_pairs_generic() on 16-bit lanes: the upper halves and what is cut off side by side, and one more where
+/// the cut-off exceeds half a unit, or equals it and the upper half is odd.
+template <class A>
+RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd) {
+    if constexpr (is_avx512<A>) {
+        const __mmask32 odd_lanes = 0xAAAAAAAAU;
+        const __m512i upper = _mm512_mask_blend_epi16(odd_lanes, _mm512_srli_epi32(even, 16), odd);
+        const __m512i lower = _mm512_mask_blend_epi16(odd_lanes, even, _mm512_slli_epi32(odd, 16));
+        const __m512i one = _mm512_set1_epi16(1);
+        const __m512i weight = _mm512_adds_epu16(lower, _mm512_and_si512(upper, one));
+        const __mmask32 up = _mm512_cmpgt_epu16_mask(weight, _mm512_set1_epi16(static_cast<short>(0x8000)));
+        return _mm512_mask_add_epi16(upper, up, upper, one);
+    } else if constexpr (is_avx2<A>) {
+        const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA);
+        const __m256i lower = _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xAA);
+        const __m256i weight = _mm256_adds_epu16(lower, _mm256_and_si256(upper, _mm256_set1_epi16(1)));
+        const __m256i up = _mm256_cmpgt_epi16(_mm256_xor_si256(weight, _mm256_set1_epi16(static_cast<short>(0x8000))),
+                                              _mm256_setzero_si256());
+        return _mm256_sub_epi16(upper, up);
+    } else {
+        return round_to_bf16_pairs_generic<A>(even, odd);
+    }
+}
+
 /// Whether f16 has instructions on A. Every machine with AVX2 and FMA has them; a compiler may not have been told.
 template <class A>
 #if defined(__F16C__)
