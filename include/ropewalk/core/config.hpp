@@ -31,13 +31,20 @@
 #define RW_PIN(value) ((void)0)
 #endif
 
-// RW_UNROLL unrolls the loop behind it, so that an array of registers is one.
-#if defined(__clang__)
-#define RW_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
+// RW_UNROLL unrolls the loop behind it, so that an array of registers is one. Clang does so unasked.
+#if defined(__GNUC__) && !defined(__clang__)
 #define RW_UNROLL _Pragma("GCC unroll 16")
 #else
 #define RW_UNROLL
+#endif
+
+// Around the inclusion of intrinsics: GCC 12 calls its own AVX-512 headers uninitialised (its bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#define RW_BEGIN_INTRINSICS _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define RW_END_INTRINSICS _Pragma("GCC diagnostic pop")
+#else
+#define RW_BEGIN_INTRINSICS
+#define RW_END_INTRINSICS
 #endif
 
 // RW_FMA is a · b + c with one rounding where the machine fuses it, with two elsewhere; so a scalar tail rounds as the

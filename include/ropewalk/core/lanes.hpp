@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "ropewalk/core/config.hpp"
 
@@ -20,9 +21,13 @@ struct lanes<float> {
     static RW_HD RW_INLINE constexpr float broadcast(float value) { return value; }
     static RW_HD RW_INLINE constexpr bits broadcast_bits(std::uint32_t value) { return value; }
     /// a · b + c, fused where the machine has it.
-    static RW_HD RW_INLINE constexpr float multiply_add(float a, float b, float c) { return RW_FMA(a, b, c); }
+    static RW_HD RW_INLINE constexpr float multiply_add(float a, float b, float c) {
+        return std::is_constant_evaluated() ? a * b + c : RW_FMA(a, b, c);
+    }
     /// a · b − c, likewise.
-    static RW_HD RW_INLINE constexpr float multiply_subtract(float a, float b, float c) { return RW_FMA(a, b, -c); }
+    static RW_HD RW_INLINE constexpr float multiply_subtract(float a, float b, float c) {
+        return multiply_add(a, b, -c);
+    }
     /// The float with the value of a two's complement integer.
     static RW_HD RW_INLINE constexpr float from_signed(bits value) {
         return static_cast<float>(static_cast<std::int32_t>(value));

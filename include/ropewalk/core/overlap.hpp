@@ -32,6 +32,11 @@ inline std::array<axis, 3> outer_axes(const tensor& t, std::uintptr_t& lowest) {
 
 /// The name of an axis along which elements of t share memory with each other (a stride of 0, say), or null.
 inline const char* overlapping_axis(const tensor& t) {
+    // The usual order of the axes, without sorting them.
+    if (t.stride_head >= t.head_dim && t.stride_token >= t.heads * t.stride_head &&
+        (t.batch == 1 || t.stride_batch >= t.tokens * t.stride_token)) {
+        return nullptr;
+    }
     std::uintptr_t lowest = 0;
     std::array<axis, 3> axes = outer_axes(t, lowest);
     std::int64_t span = t.head_dim;

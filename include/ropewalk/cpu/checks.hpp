@@ -61,7 +61,7 @@ inline void check_tensors(const job& work, std::int64_t head_dim) {
     RW_EXPECTS(q.type == k.type, "q is {} but k is {}", to_string(q.type), to_string(k.type));
     RW_EXPECTS(q.batch == k.batch && q.tokens == k.tokens, "q and k must have the same batch and tokens, got {} and {}",
                shape_of("q", q), shape_of("k", k));
-    RW_EXPECTS(k.heads > 0 ? q.heads % k.heads == 0 : q.heads == 0,
+    RW_EXPECTS(q.heads == k.heads || (k.heads > 0 && q.heads % k.heads == 0),
                "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
     RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}",
                shape_of("q", work.q_out), work.q_out.data, shape_of("k", work.k_out), work.k_out.data);

@@ -176,8 +176,9 @@ struct rotate_kernel {
     static void run(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
         const std::int64_t stride = padded_row(work.pairs), tokens = work.tokens();
         float* const rows = scratch + 4 * stride;
+        const bool one_row = work.batch() == 1;
         for (std::int64_t at = begin; at < end;) {
-            const std::int64_t batch = at / tokens, token = at % tokens;
+            const std::int64_t batch = one_row ? 0 : at / tokens, token = at - batch * tokens;
             std::int64_t count = work.tile < end - at ? work.tile : end - at;
             if (count > tokens - token) count = tokens - token;
             for (std::int64_t i = 0; i < count; ++i) make_rows(work, batch, token + i, rows + 4 * stride * i, scratch);

@@ -5,7 +5,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "ropewalk/core/config.hpp"
+
+RW_BEGIN_INTRINSICS
 #include <xsimd/xsimd.hpp>
+RW_END_INTRINSICS
 
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/lanes.hpp"

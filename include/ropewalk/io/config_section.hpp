@@ -81,12 +81,11 @@ public:
         return {};
     }
 
-    /// The members where all of them are objects; nothing where the section holds values.
+    /// The members that are objects themselves.
     [[nodiscard]] std::vector<config_section> subsections() const {
         std::vector<config_section> parts;
         for (const auto& [key, value] : object_->items()) {
-            if (!value.is_object()) return {};
-            parts.emplace_back(value, path_ + "." + key);
+            if (value.is_object()) parts.emplace_back(value, path_ + "." + key);
         }
         return parts;
     }

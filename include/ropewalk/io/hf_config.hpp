@@ -17,9 +17,9 @@ namespace ropewalk {
 
 /// What a configuration leaves open.
 struct config_choices {
-    std::string layer_type{};              ///< "full_attention", "sliding_attention", … where layers differ
-    std::int64_t sequence_length = 0;      ///< tokens, for schemes that depend on it; 0: not known
-    std::optional<layout_kind> layout{};   ///< in place of the one that the kind of model has
+    std::string layer_type{};             ///< "full_attention", "sliding_attention", … where layers differ
+    std::int64_t sequence_length = 0;     ///< tokens, for schemes that depend on it; 0: not known
+    std::optional<layout_kind> layout{};  ///< in place of the one that the kind of model has
 };
 
 namespace detail {
@@ -32,15 +32,16 @@ struct rope_scheme {
 
 inline constexpr std::array rope_schemes{
     rope_scheme{"default", [](const config_section&, const config_section&) -> any_policy { return Default{}; }},
-    rope_scheme{"linear", [](const config_section& scheme, const config_section&) -> any_policy {
+    rope_scheme{"linear",
+                [](const config_section& scheme, const config_section&) -> any_policy {
                     return Linear{.factor = scheme.required_number("factor")};
                 }},
 };
 
 /// Models of Transformers 5 whose weights pair neighbours; all others are half_split there.
 inline constexpr std::array<std::string_view, 13> interleaved_models{
-    "codegen", "cohere",   "cohere2", "deepseek_v2", "deepseek_v3", "ernie4_5",     "ernie4_5_moe",
-    "glm",     "glm4",     "gptj",    "helium",      "llama4_text", "longcat_flash"};
+    "codegen", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "ernie4_5",     "ernie4_5_moe",
+    "glm",     "glm4",   "gptj",    "helium",      "llama4_text", "longcat_flash"};
 
 inline layout_kind layout_from_config(const config_section& model) {
     const auto interleaves = model.flag("rope_interleave");
@@ -100,7 +101,7 @@ inline void check_layer_type(const config_section& model, const std::string& lay
 
 /// Gemma-3's sliding layers have a base of their own and no scaling; ModernBERT names both bases anew.
 inline std::optional<double> local_base(const config_section& model, const std::string& layer_type) {
-    if (layer_type != "sliding_attention") return {};
+    if (layer_type != "sliding_attention" || model.has("rope_parameters")) return {};
     return model.first_number({"rope_local_base_freq", "local_rope_theta"});
 }
 
@@ -109,13 +110,15 @@ inline std::int64_t head_dim_from_config(const config_section& model) {
     if (const auto stated = model.first_integer({"qk_rope_head_dim", "head_dim"})) return *stated;
     const auto hidden = model.first_integer({"hidden_size", "n_embd", "d_model"});
     const auto heads = model.first_integer({"num_attention_heads", "n_head", "n_heads"});
-    RW_EXPECTS(hidden && heads, "{} lacks 'head_dim', and 'hidden_size' or 'num_attention_heads' as well", model.path());
+    RW_EXPECTS(hidden && heads, "{} lacks 'head_dim', and 'hidden_size' or 'num_attention_heads' as well",
+               model.path());
     RW_EXPECTS(*heads > 0 && *hidden % *heads == 0, "{}: hidden_size {} is no multiple of num_attention_heads {}",
                model.path(), *hidden, *heads);
     return *hidden / *heads;
 }
 
-inline std::int64_t rotary_dim_from_config(const config_section& model, const config_section& scheme, std::int64_t head_dim) {
+inline std::int64_t rotary_dim_from_config(const config_section& model, const config_section& scheme,
+                                           std::int64_t head_dim) {
     if (model.has("qk_rope_head_dim")) return head_dim;
     if (const auto stated = model.first_integer({"rotary_dim"})) return *stated;
     auto part = scheme.number("partial_rotary_factor");
@@ -131,7 +134,9 @@ inline any_policy policy_from_config(const config_section& model, const std::str
     std::optional<any_policy> chosen;
     const char* chosen_by = "";
     const auto choose = [&](const any_policy& policy, const char* key) {
-        const auto text = [](const any_policy& one) { return std::visit([](const auto& p) { return describe(p); }, one); };
+        const auto text = [](const any_policy& one) {
+            return std::visit([](const auto& p) { return describe(p); }, one);
+        };
         RW_EXPECTS(!chosen || text(*chosen) == text(policy), "{} says '{}' but {} says '{}'", chosen_by,
                    chosen ? text(*chosen) : "", key, text(policy));
         chosen = policy, chosen_by = key;
