@@ -1,10 +1,9 @@
 // The few operations in which one float differs from a vector of them, so that each formula is written once.
 #pragma once
 
-#include <bit>
 #include <cstdint>
-#include <type_traits>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/config.hpp"
 
 namespace ropewalk::detail {
@@ -22,7 +21,7 @@ struct lanes<float> {
     static RW_HD RW_INLINE constexpr bits broadcast_bits(std::uint32_t value) { return value; }
     /// a · b + c, fused where the machine has it.
     static RW_HD RW_INLINE constexpr float multiply_add(float a, float b, float c) {
-        return std::is_constant_evaluated() ? a * b + c : RW_FMA(a, b, c);
+        return is_constant_evaluated() ? a * b + c : RW_FMA(a, b, c);
     }
     /// a · b − c, likewise.
     static RW_HD RW_INLINE constexpr float multiply_subtract(float a, float b, float c) {
@@ -32,8 +31,8 @@ struct lanes<float> {
     static RW_HD RW_INLINE constexpr float from_signed(bits value) {
         return static_cast<float>(static_cast<std::int32_t>(value));
     }
-    static RW_HD RW_INLINE constexpr bits to_bits(float value) { return std::bit_cast<bits>(value); }
-    static RW_HD RW_INLINE constexpr float from_bits(bits value) { return std::bit_cast<float>(value); }
+    static RW_HD RW_INLINE constexpr bits to_bits(float value) { return bit_cast<bits>(value); }
+    static RW_HD RW_INLINE constexpr float from_bits(bits value) { return bit_cast<float>(value); }
     static RW_HD RW_INLINE constexpr bits shift_left(bits value, int count) { return value << count; }
     static RW_HD RW_INLINE constexpr bits shift_right(bits value, int count) { return value >> count; }
 };
