@@ -139,6 +139,9 @@ RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, cons
     }
 }
 
+/// A NaN with a zero lower half, as the rounding to bf16 expects; any other value as it is.
+RW_INLINE float canonical(float value) { return value == value ? value : __builtin_nanf(""); }
+
 /// Cosines and sines from a table, which already hold whatever factor its maker chose.
 template <class L>
 RW_INLINE void fill_from_table(const job& work, std::int64_t row, std::int64_t token, float* cos, float* sin) {
@@ -158,8 +161,8 @@ RW_INLINE void fill_from_table(const job& work, std::int64_t row, std::int64_t t
             c = static_cast<const float*>(table.cos)[at];
             s = static_cast<const float*>(table.sin)[at];
         }
-        cos[pair] = c;
-        sin[pair] = work.negate_angle ? -s : s;
+        cos[pair] = canonical(c);
+        sin[pair] = canonical(work.negate_angle ? -s : s);
     }
 }
 

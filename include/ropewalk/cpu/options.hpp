@@ -9,7 +9,8 @@ namespace ropewalk::cpu {
 struct options {
     direction way = direction::forward;
     int threads = 0;        ///< 0: OpenMP's number; small calls run on one thread all the same
-    cos_sin_table table{};  ///< read instead of the encoding's phases where it exists
+    /// Read instead of the encoding's phases where it exists. Its factors are not known, so inverse is adjoint then.
+    cos_sin_table table{};
 };
 
 }  // namespace ropewalk::cpu
