@@ -13,6 +13,7 @@ namespace ropewalk::cpu {
 /// Throws ropewalk::error, with nothing written, when shapes, strides, positions or the layout do not fit.
 template <Layout L, class T>
 void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& where, const options& chosen = {}) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     const plan prepared = make_plan(kind_of<L>, q, k, q, k, encoding, where, chosen);
     execute(prepared, detail::kernel_for<T, L, native_arch>(prepared.work.pairs), chosen.threads);
 }
@@ -24,9 +25,10 @@ void rotate(const view<T>& q, const Encoding& encoding, const positions& where, 
 }
 
 /// The same into other buffers, which must not overlap the inputs. Elements that do not turn are copied.
-template <Layout L, class T>
-void rotate(const view<const T>& q, const view<const T>& k, const view<T>& q_out, const view<T>& k_out,
-            const Encoding& encoding, const positions& where, const options& chosen = {}) {
+template <Layout L, class In, class T>
+    requires std::same_as<std::remove_const_t<In>, T>
+void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out, const Encoding& encoding,
+            const positions& where, const options& chosen = {}) {
     const plan prepared = make_plan(kind_of<L>, q, k, q_out, k_out, encoding, where, chosen);
     execute(prepared, detail::kernel_for<T, L, native_arch>(prepared.work.pairs), chosen.threads);
 }
@@ -36,6 +38,7 @@ void rotate(const view<const T>& q, const view<const T>& k, const view<T>& q_out
 template <Layout L, class T>
 void rerotate(const view<T>& k, const Encoding& from, const positions& from_where, const Encoding& to,
               const positions& to_where, int threads = 0) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     const plan prepared = make_rerotation_plan(kind_of<L>, k, k, from, from_where, to, to_where);
     execute(prepared, detail::kernel_for<T, L, native_arch>(prepared.work.pairs), threads);
 }
