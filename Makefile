@@ -1,0 +1,46 @@
+# make demo | test | bench ARGS='--benchmark_filter=...' | format | lint | clean
+
+PYTHON := .venv/bin/python
+# The installed package is older than one of these: install it again.
+PACKAGE_SOURCES := $(shell find include bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
+PACKAGE_STAMP := .venv/.ropewalk-installed
+
+.PHONY: demo test bench python build configure setup format lint clean
+
+demo: configure python
+	cmake --build build --target demo
+	build/examples/demo
+	$(PYTHON) examples/demo_torch.py
+
+test: setup
+	tools/test
+
+bench: configure
+	cmake --build build --target bench_rotate
+	build/benchmarks/bench_rotate --benchmark_out=build/bench.json --benchmark_out_format=json $(ARGS)
+
+build: configure
+	cmake --build build
+
+python: $(PACKAGE_STAMP)
+
+$(PACKAGE_STAMP): $(PACKAGE_SOURCES) | setup
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps .
+	touch $@
+
+configure: setup
+	cmake --preset release
+
+setup:
+	tools/setup
+
+format: setup
+	tools/sources | xargs $$(tools/llvm clang-format) -i
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lint: configure
+	tools/lint
+
+clean:
+	rm -rf build $(PACKAGE_STAMP)

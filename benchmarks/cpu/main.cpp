@@ -1,0 +1,112 @@
+// Google Benchmark with our clock: each row's time is the median over interleaved samples, and the context says which
+// machine, compiler, instruction set and commit it was.
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+#include <runtime/runtime.hpp>
+#include <xsimd/xsimd.hpp>
+
+#include "rows.hpp"
+
+namespace {
+
+/// Puts the median in the place of the time which Google Benchmark took of all candidates together.
+template <class Base>
+class with_medians : public Base {
+public:
+    using Base::Base;
+    void ReportRuns(const std::vector<benchmark::BenchmarkReporter::Run>& report) override {
+        auto runs = report;
+        for (auto& run : runs) {
+            const auto found = run.counters.find(bench::median_seconds);
+            if (found == run.counters.end()) continue;
+            const double iterations = run.iterations == 0 ? 1.0 : static_cast<double>(run.iterations);
+            run.real_accumulated_time = run.cpu_accumulated_time = found->second.value * iterations;
+            run.counters.erase(found);
+        }
+        Base::ReportRuns(runs);
+    }
+};
+
+/// What a command prints, without the end of the line; "unknown" when it prints nothing.
+std::string output_of(const std::string& command) {
+    std::string text;
+    if (FILE* const pipe = popen(command.c_str(), "r")) {
+        std::array<char, 256> buffer{};
+        while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) text += buffer.data();
+        pclose(pipe);
+    }
+    while (!text.empty() && text.back() == '\n') text.pop_back();
+    return text.empty() ? "unknown" : text;
+}
+
+std::string machine() {
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line);) {
+        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+    }
+    return "unknown";
+}
+
+std::string compiler() {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#else
+    return "g++ " __VERSION__;
+#endif
+}
+
+void describe_context() {
+    benchmark::AddCustomContext("machine", machine());
+    benchmark::AddCustomContext("compiler", compiler());
+    benchmark::AddCustomContext("instruction_set", std::string(ropewalk::runtime::instruction_set()));
+    benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
+                                             std::to_string(XSIMD_VERSION_MINOR) + "." +
+                                             std::to_string(XSIMD_VERSION_PATCH));
+    benchmark::AddCustomContext("commit",
+                                output_of("git -C '" ROPEWALK_SOURCE_DIR "' describe --always --dirty 2>/dev/null"));
+}
+
+bool any_starts_with(const std::vector<std::string>& arguments, std::string_view prefix) {
+    return std::any_of(arguments.begin(), arguments.end(), [&](const auto& one) { return one.starts_with(prefix); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+    std::vector<std::string> arguments(argv, argv + argc);
+    // One round of samples is one iteration, and every row has as many rounds as it needs.
+    arguments.insert(arguments.begin() + 1, "--benchmark_min_time=0.000001");
+    const bool file = any_starts_with(arguments, "--benchmark_out=");
+    const bool json = any_starts_with(arguments, "--benchmark_format=json");
+
+    std::vector<char*> pointers;
+    for (auto& one : arguments) pointers.push_back(one.data());
+    auto count = static_cast<int>(pointers.size());
+    benchmark::Initialize(&count, pointers.data());
+    if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 1;
+
+    bench::register_rotations();
+    bench::register_tables();
+    describe_context();
+    std::unique_ptr<benchmark::BenchmarkReporter> display, results;
+    if (json) {
+        display = std::make_unique<with_medians<benchmark::JSONReporter>>();
+    } else {
+        display = std::make_unique<with_medians<benchmark::ConsoleReporter>>(benchmark::ConsoleReporter::OO_Tabular);
+    }
+    if (file) results = std::make_unique<with_medians<benchmark::JSONReporter>>();
+    benchmark::RunSpecifiedBenchmarks(display.get(), results.get());
+    benchmark::Shutdown();
+} catch (const std::exception& problem) {
+    std::fprintf(stderr, "%s\n", problem.what());
+    return 1;
+}

@@ -1,0 +1,262 @@
+"""What a PyTorch user would pick, beside ropewalk, on the CPU.
+
+python benchmarks/python/bench_peers.py [--tokens 1,128,4096,32768] [--threads 1,2] [--types f32,bf16]
+
+Llama-2-13B's queries and keys (40 + 40 heads of 128). Every candidate is checked against float64 first; then all of
+them and PyTorch's own in-place float32 scale over as many bytes take turns, at least 7 times, and medians are compared:
+the ratio is the time of the scale divided by that of the candidate, in the same run. Peers get their cosines and sines
+for nothing (made before the clock starts, in the type of the tensor, as Transformers does); ropewalk makes its own in
+every call. Results out of place come from PyTorch's allocator, except `out=`, whose pages are mapped already.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections import defaultdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import ropewalk as rw
+import torch
+
+HEADS, HEAD_DIM, BASE = 40, 128, 10000.0
+OFFSET = 1000
+ROUNDS = 7
+SAMPLE_SECONDS = 2e-3
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+# Of the pair's norm. A bfloat16 table alone costs peers 4e-3.
+ALLOWED = {"f32": 2e-6, "bf16": 2e-2}
+
+HALF, INTERLEAVED = "half_split", "interleaved"
+
+
+class Case:
+    """Tensors of one element type and length, and what exact arithmetic makes of some of them."""
+
+    def __init__(self, name, tokens):
+        self.name, self.tokens, self.dtype = name, tokens, DTYPES[name]
+        torch.manual_seed(tokens)
+        self.both = torch.empty(2, tokens, HEADS, HEAD_DIM, dtype=self.dtype)
+        self.known = (torch.rand(8191) - 0.5).to(self.dtype)
+        self.q, self.k = self.both
+        theta = BASE ** (-torch.arange(HEAD_DIM // 2, dtype=torch.float64) * 2 / HEAD_DIM)
+        self.angles = torch.outer(OFFSET + torch.arange(tokens, dtype=torch.float64), theta)
+        doubled = torch.cat((self.angles, self.angles), dim=-1)
+        self.cos, self.sin = doubled.cos().to(self.dtype)[None], doubled.sin().to(self.dtype)[None]
+        self.unit = torch.polar(torch.ones_like(self.angles), self.angles).to(torch.complex64)
+        self.scaled = torch.ones(self.both.nbytes // 4)
+        self.fill()
+
+    def fill(self):
+        flat = self.both.view(-1)
+        whole = flat.numel() // 8191 * 8191
+        flat[:whole].view(-1, 8191)[:] = self.known
+        flat[whole:] = self.known[: flat.numel() - whole]
+
+    def error(self, run, layout):
+        """The largest error of run()'s q at some tokens, relative to the norm of the pair."""
+        at = [0, self.tokens // 2, self.tokens - 1]
+        self.fill()
+        x, y = pairs_of(self.q[at], layout)
+        result = run()
+        q = (self.q if result is None else result[0])[at]
+        cos, sin = self.angles[at].cos()[:, None], self.angles[at].sin()[:, None]
+        first, second = pairs_of(q, layout)
+        off = torch.maximum((first - (x * cos - y * sin)).abs(), (second - (x * sin + y * cos)).abs())
+        self.fill()
+        return (off / torch.hypot(x, y).clamp_min(1e-9)).max().item()
+
+
+def pairs_of(x, layout):
+    x = x.to(torch.float64)
+    return x.chunk(2, dim=-1) if layout == HALF else (x[..., 0::2], x[..., 1::2])
+
+
+def huggingface(case, compiled):
+    """[(name, layout, run)] of Transformers' own function, on [1, tokens, heads, head_dim]."""
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    def written_back(q, k, cos, sin):
+        new_q, new_k = apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=2)
+        q.copy_(new_q)
+        k.copy_(new_k)
+
+    def candidate(function, in_place=False, **options):
+        q, k = case.q[None], case.k[None]
+
+        def run():
+            result = function(q, k, case.cos, case.sin, **options)
+            return None if in_place else [one[0] for one in result]
+
+        return run
+
+    eager = ("Hugging Face, eager", HALF, candidate(apply_rotary_pos_emb, unsqueeze_dim=2))
+    if not compiled:
+        return [eager]
+    torch._dynamo.reset()
+    out_of_place = torch.compile(lambda q, k, cos, sin: apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=2))
+    in_place = torch.compile(written_back)
+    return [
+        eager,
+        ("torch.compile, out of place", HALF, candidate(out_of_place)),
+        ("torch.compile, written back", HALF, candidate(in_place, in_place=True)),
+    ]
+
+
+def complex_product(case):
+    """Meta's way, in place: pairs of neighbours as complex numbers. float32 only, PyTorch has no complex bfloat16."""
+    q, k = (torch.view_as_complex(one.view(case.tokens, HEADS, HEAD_DIM // 2, 2)) for one in (case.q, case.k))
+    unit = case.unit[:, None]
+
+    def run():
+        q.mul_(unit)
+        k.mul_(unit)
+
+    return ("complex product, in place", INTERLEAVED, run)
+
+
+def ours(case, threads):
+    out = (torch.zeros_like(case.q), torch.zeros_like(case.k))
+
+    def candidates(layout):
+        enc = rw.encoding("default", head_dim=HEAD_DIM, base=BASE, layout=layout)
+
+        def in_place():
+            rw.rotate_(case.q, case.k, encoding=enc, offset=OFFSET, threads=threads)
+
+        def into_buffers():
+            return rw.rotate(case.q, case.k, encoding=enc, offset=OFFSET, threads=threads, out=out)
+
+        return [(f"ropewalk, {layout}", layout, in_place), (f"ropewalk, {layout}, out=", layout, into_buffers)]
+
+    return [*candidates(HALF), *candidates(INTERLEAVED)]
+
+
+def seconds_a_pass(run, passes):
+    start = time.perf_counter()
+    for _ in range(passes):
+        run()
+    return (time.perf_counter() - start) / passes
+
+
+def contest(case, candidates):
+    """{name: median seconds}, the candidates taking turns with the scale."""
+    factors = [2.0, 0.5]
+
+    def scale():
+        case.scaled.mul_(factors[0])
+        factors.reverse()
+
+    runs = [("scale", scale)] + [(name, run) for name, _, run in candidates]
+    passes = {}
+    for name, run in runs:
+        seconds_a_pass(run, 2)
+        passes[name] = max(1, min(10000, int(SAMPLE_SECONDS / seconds_a_pass(run, 2))))
+    samples = defaultdict(list)
+    for _ in range(ROUNDS):
+        for name, run in runs:
+            if passes[name] > 1:
+                # A bfloat16 table turns by not quite a unit, so thousands of passes would reach denormals or infinity.
+                case.fill()
+                run()
+            samples[name].append(seconds_a_pass(run, passes[name]))
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def measure(name, tokens, threads, compiled, peers):
+    torch.set_num_threads(threads)
+    case = Case(name, tokens)
+    candidates = huggingface(case, compiled) if peers else []
+    if name == "f32":
+        candidates.append(complex_product(case))
+    candidates += ours(case, threads)
+    errors = {}
+    for label, layout, run in candidates:
+        errors[label] = case.error(run, layout)
+        if not errors[label] <= ALLOWED[name]:
+            raise SystemExit(f"{label}, {name}, {tokens} tokens: wrong by {errors[label]:.2e} of the norm")
+    times = contest(case, candidates)
+    return [
+        {
+            "candidate": label,
+            "layout": layout,
+            "type": name,
+            "tokens": tokens,
+            "threads": threads,
+            "milliseconds": times[label] * 1e3,
+            "ratio_to_scale": times["scale"] / times[label],
+            "error_to_norm": errors[label],
+        }
+        for label, layout, _ in candidates
+    ]
+
+
+def print_table(rows, tokens):
+    """The ratios of one element type and number of threads, a column a length."""
+    print(f"\n{rows[0]['type']}, {rows[0]['threads']} thread(s): time of the in-place scale / time of the candidate")
+    print(f"{'':36s}" + "".join(f"{n:>10d}" for n in tokens))
+    by_name = defaultdict(dict)
+    for row in rows:
+        by_name[row["candidate"]][row["tokens"]] = row["ratio_to_scale"]
+    for name, ratios in by_name.items():
+        print(f"{name:36s}" + "".join(f"{ratios[n]:10.2f}" for n in tokens))
+
+
+def installed(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def context():
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False)
+    return {
+        "machine": models[0] if models else platform.processor(),
+        "instruction_set": rw.instruction_set(),
+        "torch": torch.__version__,
+        "transformers": installed("transformers"),
+        "commit": commit.stdout.strip() or "unknown",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", default="1,128,4096,32768")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs a C++ compiler")
+    parser.add_argument("--out", type=Path, default=Path("build/peers.json"))
+    options = parser.parse_args()
+    tokens = [int(one) for one in options.tokens.split(",")]
+
+    peers = find_spec("transformers") is not None
+    if not peers:
+        print("transformers is not installed: no rows of Hugging Face's function")
+    print("not measured here, as they need a GPU: liger-kernel, flash-attn, FlashInfer, vLLM, Transformer Engine")
+
+    rows = []
+    for name in options.types.split(","):
+        for threads in map(int, options.threads.split(",")):
+            part = []
+            for n in tokens:
+                part += measure(name, n, threads, not options.no_compile, peers)
+            print_table(part, tokens)
+            rows += part
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
+    print(f"\nwritten to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

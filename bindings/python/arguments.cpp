@@ -1,0 +1,204 @@
+#include "arguments.hpp"
+
+#include <cstring>
+
+namespace ropewalk::python {
+
+namespace {
+
+struct axis_order {
+    std::string_view name;
+    int batch, token, head;  ///< -1: there is no such axis
+};
+constexpr std::array<axis_order, 4> axis_orders{
+    {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}}};
+
+/// Where an empty tensor lies: its checks run like those of any other.
+alignas(64) char nothing[64];
+
+const axis_order& order_of(const array& a, const char* name, py::handle order) {
+    if (order.is_none()) {
+        RW_EXPECTS(a.axes == 3 || a.axes == 4,
+                   "{} has {} axes, expected [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]",
+                   describe(a, name), a.axes);
+        return axis_orders[a.axes == 3 ? 0 : 1];
+    }
+    const auto wanted = order.cast<std::string_view>();
+    for (const axis_order& one : axis_orders) {
+        if (one.name != wanted) continue;
+        RW_EXPECTS(a.axes == static_cast<int>(wanted.size()), "{} has {} axes, but the order '{}' names {}",
+                   describe(a, name), a.axes, wanted, wanted.size());
+        return one;
+    }
+    detail::fail("order must be 'thd', 'bshd', 'bhsd' or 'sbhd', got '{}'", wanted);
+}
+
+element_type element_of(const array& a, const char* name) {
+    switch (a.type) {
+        case number::f32:
+            return element_type::f32;
+        case number::f16:
+            return element_type::f16;
+        case number::bf16:
+            return element_type::bf16;
+        default:
+            detail::fail("{}: expected float32, float16 or bfloat16", describe(a, name));
+    }
+}
+
+/// Python's own numbers as an array that the caller keeps.
+py::object as_numpy(py::handle object, const char* name) {
+    RW_EXPECTS(!PyLong_Check(object.ptr()),
+               "{} must name every token, got the number {}: the first token's position is offset=", name,
+               std::string(py::str(object)));
+    const py::module_ numpy = py::module_::import("numpy");
+    if (PyRange_Check(object.ptr()) != 0) {
+        return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
+                                    py::arg("dtype") = "int64");
+    }
+    const py::object made = numpy.attr("asarray")(object);
+    return made.attr("size").cast<std::int64_t>() == 0 ? made.attr("astype")("int64") : made;
+}
+
+template <class I>
+void copy_rows(const array& a, std::vector<std::int64_t>& into) {
+    const int last = a.axes - 1;
+    const std::int64_t rows = a.axes == 2 ? a.shape[0] : 1, columns = a.shape[static_cast<std::size_t>(last)];
+    const std::int64_t row_stride = a.axes == 2 ? a.strides[0] : 0, stride = a.strides[static_cast<std::size_t>(last)];
+    const auto* const data = static_cast<const char*>(a.data);
+    for (std::int64_t row = 0; row < rows; ++row) {
+        for (std::int64_t column = 0; column < columns; ++column) {
+            I value{};  // memcpy: the address may be odd
+            std::memcpy(&value, data + (row * row_stride + column * stride) * static_cast<std::int64_t>(sizeof(I)),
+                        sizeof value);
+            into.push_back(value);
+        }
+    }
+}
+
+}  // namespace
+
+const Encoding& as_encoding(py::handle object, const char* name) {
+    py::detail::make_caster<Encoding> caster;
+    if (object.is_none() || !caster.load(object, false)) {
+        throw py::type_error(
+            detail::format("ropewalk: {} must be a ropewalk.Encoding, got {}: ropewalk.encoding() makes one", name,
+                           Py_TYPE(object.ptr())->tp_name));
+    }
+    return py::detail::cast_op<const Encoding&>(caster);
+}
+
+tensor as_tensor(const array& a, const char* name, py::handle order) {
+    const axis_order& axes = order_of(a, name, order);
+    const auto shape = [&a](int axis) { return axis < 0 ? 1 : a.shape[static_cast<std::size_t>(axis)]; };
+    const auto stride = [&a](int axis) { return axis < 0 ? 0 : a.strides[static_cast<std::size_t>(axis)]; };
+    const int last = a.axes - 1;
+    tensor t{a.data,      element_of(a, name), shape(axes.batch),  shape(axes.token), shape(axes.head),
+             shape(last), stride(axes.batch),  stride(axes.token), stride(axes.head), stride(last)};
+    if (t.elements() == 0) t.data = nothing;
+    return t;
+}
+
+void check_writable(const array& a, const char* name, const char* function) {
+    RW_EXPECTS(a.writable, "{} is read-only and {} would write it: use rotate(), or pass a copy", describe(a, name),
+               function);
+}
+
+void check_gradient(const array& a, const char* name, const char* function) {
+    if (a.origin != array::library::torch) return;
+    static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+    if (attribute(a.source, requires_grad).ptr() != Py_True) return;
+    const py::handle is_grad_enabled = loaded_torch()->is_grad_enabled;
+    RW_EXPECTS(!is_grad_enabled().cast<bool>(),
+               "{} requires grad, and {} would lose its gradient: pass {}.detach() or call under torch.no_grad(). "
+               "The gradient of a rotation is the rotation of the gradient with adjoint=True",
+               describe(a, name), function, name);
+}
+
+token_positions::token_positions(py::handle ids, std::int64_t offset, py::handle cu_seqlens) {
+    RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
+    if (!ids.is_none()) {
+        RW_EXPECTS(offset == 0, "give either positions or offset, got both and an offset of {}", offset);
+        read(ids, "positions", 2);
+    } else if (!cu_seqlens.is_none()) {
+        read(cu_seqlens, "cu_seqlens", 1);
+        where.source =
+            where.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
+    }
+    where.first = offset;
+}
+
+void token_positions::read(py::handle object, const char* name, int most_axes) {
+    if (is_array(object)) {
+        source = read_array(object, name);
+    } else {
+        py::object made = as_numpy(object, name);
+        source = read_array(made, name);
+        source.owner = std::move(made);
+    }
+    RW_EXPECTS(source.type == number::i32 || source.type == number::i64, "{}: expected int32 or int64",
+               describe(source, name));
+    RW_EXPECTS(source.axes >= 1 && source.axes <= most_axes, "{}: expected [{}]{}", describe(source, name),
+               most_axes == 1 ? "sequences + 1" : "tokens", most_axes == 1 ? "" : " or [batch, tokens]");
+    const bool rows = source.axes == 2;
+    const auto last = static_cast<std::size_t>(source.axes - 1);
+    where.source = source.type == number::i32 ? positions::kind::ids32 : positions::kind::ids64;
+    where.data = source.data;
+    where.count = source.shape[last];
+    where.rows = rows ? source.shape[0] : 1;
+    where.stride_row = rows ? source.strides[0] : 0;
+    const std::size_t size = source.type == number::i32 ? 4 : 8;
+    const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % size == 0;
+    if ((source.strides[last] == 1 || where.count <= 1) && aligned) return;
+    if (source.type == number::i32) copy_rows<std::int32_t>(source, copy);
+    if (source.type == number::i64) copy_rows<std::int64_t>(source, copy);
+    where.source = positions::kind::ids64;
+    where.data = copy.data();
+    where.stride_row = where.count;
+}
+
+cos_sin_table as_table(py::handle pair) {
+    if (pair.is_none()) return {};
+    RW_EXPECTS(py::isinstance<py::sequence>(pair) && !is_array(pair) && py::len(pair) == 2,
+               "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
+    const py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
+    const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
+    RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
+               "cos and sin must be alike, got {} and {}", describe(cos, "cos"), describe(sin, "sin"));
+    RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",
+               describe(cos, "cos"));
+    RW_EXPECTS(
+        cos.axes == 2 || cos.axes == 3,
+        "{}: expected [positions, columns] or [batch or 1, tokens, columns], columns being rotary_dim or half of it",
+        describe(cos, "cos"));
+    const auto row = static_cast<std::size_t>(cos.axes - 2), column = row + 1;
+    RW_EXPECTS(cos.strides[column] == 1 || cos.shape[column] <= 1, "{}: a row must be contiguous (last stride 1)",
+               describe(cos, "cos"));
+    cos_sin_table table{cos.data,       sin.data,          element_of(cos, "cos"),
+                        cos.shape[row], cos.shape[column], cos.strides[row]};
+    if (cos.axes == 3) {
+        table.order = cos_sin_table::rows_are::by_token;
+        table.batch = cos.shape[0];
+        table.stride_batch = cos.strides[0];
+    }
+    if (cos.elements() == 0) table.cos = table.sin = nothing;
+    return table;
+}
+
+int as_threads(py::handle threads) {
+    if (!threads.is_none()) {
+        const auto count = threads.cast<int>();
+        RW_EXPECTS(count >= 1, "threads must be at least 1, got {}", count);
+        return count;
+    }
+    const torch_module* const torch = loaded_torch();
+    return torch == nullptr ? 0 : py::handle(torch->get_num_threads)().cast<int>();
+}
+
+layout_kind as_layout(std::string_view name) {
+    if (name == half_split::name) return layout_kind::half_split;
+    if (name == interleaved::name) return layout_kind::interleaved;
+    detail::fail("layout must be '{}' or '{}', got '{}'", half_split::name, interleaved::name, name);
+}
+
+}  // namespace ropewalk::python

@@ -1,0 +1,52 @@
+// From the arguments of a Python call to those of the runtime.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <ropewalk/core/positions.hpp>
+#include <ropewalk/core/table.hpp>
+#include <ropewalk/core/view.hpp>
+#include <ropewalk/encoding.hpp>
+
+#include "array.hpp"
+
+namespace ropewalk::python {
+
+/// The encoding inside a Python object; TypeError when it is something else.
+const Encoding& as_encoding(py::handle object, const char* name = "encoding");
+
+/// Queries or keys as the runtime takes them. `order` is None or one of the names of axis_orders.
+tensor as_tensor(const array& a, const char* name, py::handle order);
+
+/// Throws unless the memory may be written.
+void check_writable(const array& a, const char* name, const char* function);
+
+/// Throws where autograd would lose a gradient.
+void check_gradient(const array& a, const char* name, const char* function);
+
+/// Positions from Python, with whatever keeps them alive. Not to be moved: `where` may point into `copy`.
+struct token_positions {
+    positions where;
+    array source;
+    std::vector<std::int64_t> copy;
+
+    /// At most one of `ids` and `cu_seqlens`; None for neither.
+    token_positions(py::handle ids, std::int64_t offset, py::handle cu_seqlens);
+    token_positions(const token_positions&) = delete;
+    token_positions& operator=(const token_positions&) = delete;
+
+private:
+    void read(py::handle object, const char* name, int most_axes);
+};
+
+/// A foreign (cos, sin) in Hugging Face order: two axes are rows by index, three [batch or 1, tokens, columns].
+cos_sin_table as_table(py::handle pair);
+
+/// None: torch's number where torch is loaded, else OpenMP's, which is 0.
+int as_threads(py::handle threads);
+
+layout_kind as_layout(std::string_view name);
+
+}  // namespace ropewalk::python

@@ -1,0 +1,158 @@
+#include "array.hpp"
+
+#include <ropewalk/core/error.hpp>
+
+namespace ropewalk::python {
+
+namespace {
+
+/// Attribute names, made once.
+struct names {
+    PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
+    PyObject* shape = PyUnicode_InternFromString("shape");
+    PyObject* stride = PyUnicode_InternFromString("stride");
+    PyObject* dtype = PyUnicode_InternFromString("dtype");
+    PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+    PyObject* is_neg = PyUnicode_InternFromString("is_neg");
+    PyObject* array_struct = PyUnicode_InternFromString("__array_struct__");
+    PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
+};
+const names& name_of() {
+    static const names all;
+    return all;
+}
+
+void read_tuple(py::handle tuple, std::array<std::int64_t, array::most_axes>& values) {
+    for (int i = 0; i < PyTuple_GET_SIZE(tuple.ptr()); ++i) {
+        values[static_cast<std::size_t>(i)] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), i));
+    }
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+}
+
+void check_axes(py::ssize_t axes, const char* name) {
+    RW_EXPECTS(axes <= array::most_axes, "{} has {} axes", name, axes);
+}
+
+number torch_type(PyObject* dtype, const torch_module& torch) {
+    if (dtype == torch.float32) return number::f32;
+    if (dtype == torch.bfloat16) return number::bf16;
+    if (dtype == torch.float16) return number::f16;
+    if (dtype == torch.int64) return number::i64;
+    if (dtype == torch.int32) return number::i32;
+    return number::other;
+}
+
+array read_torch(py::handle tensor, const char* name) {
+    const names& n = name_of();
+    const py::object on_cpu = attribute(tensor, n.is_cpu);
+    RW_EXPECTS(on_cpu.ptr() == Py_True, "{} is on the device {}, and this module computes on the CPU: pass {}.cpu()",
+               name, std::string(py::str(tensor.attr("device"))), name);
+    array a;
+    a.origin = array::library::torch;
+    a.source = tensor;
+    const py::object shape = attribute(tensor, n.shape);
+    check_axes(PyTuple_GET_SIZE(shape.ptr()), name);
+    a.axes = static_cast<int>(PyTuple_GET_SIZE(shape.ptr()));
+    read_tuple(shape, a.shape);
+    try {
+        read_tuple(call(tensor, n.stride), a.strides);
+        a.data = PyLong_AsVoidPtr(call(tensor, n.data_ptr).ptr());
+        RW_EXPECTS(call(tensor, n.is_neg).ptr() == Py_False, "{} is a lazy negation: pass {}.resolve_neg()", name,
+                   name);
+    } catch (py::error_already_set& problem) {
+        // Sparse and traced tensors have no memory to point at.
+        detail::fail("{} has no strided memory: {}", name, std::string(py::str(problem.value())));
+    }
+    a.type = torch_type(attribute(tensor, n.dtype).ptr(), *loaded_torch());
+    return a;
+}
+
+/// What NumPy's `__array_struct__` points at: a layout that no version of NumPy has changed.
+struct array_interface {
+    int two;
+    int axes;
+    char kind;
+    int item_size;
+    int flags;
+    Py_intptr_t* shape;
+    Py_intptr_t* strides;  // bytes
+    void* data;
+    PyObject* description;
+};
+constexpr int native_byte_order = 0x200, writable = 0x400;
+
+/// NumPy has no bfloat16; the one of ml_dtypes, which JAX uses too, reaches it as two opaque bytes.
+bool is_bfloat16(py::handle array_object) {
+    static PyObject* known = nullptr;  // the last dtype that was one, held for good
+    const py::object dtype = attribute(array_object, name_of().dtype);
+    if (dtype.ptr() == known) return true;
+    if (std::string(py::str(dtype.attr("name"))) != "bfloat16") return false;
+    known = dtype.inc_ref().ptr();
+    return true;
+}
+
+number numpy_type(const array_interface& raw, py::handle array_object) {
+    const bool native = (raw.flags & native_byte_order) != 0;
+    if (raw.kind == 'f' && native)
+        return raw.item_size == 4 ? number::f32 : raw.item_size == 2 ? number::f16 : number::other;
+    if (raw.kind == 'i' && native)
+        return raw.item_size == 8 ? number::i64 : raw.item_size == 4 ? number::i32 : number::other;
+    return raw.kind == 'V' && raw.item_size == 2 && is_bfloat16(array_object) ? number::bf16 : number::other;
+}
+
+array read_numpy(py::handle object, const py::object& capsule, const char* name) {
+    const auto* const raw = static_cast<const array_interface*>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
+    if (raw == nullptr) throw py::error_already_set();
+    check_axes(raw->axes, name);
+    array a;
+    a.data = raw->data;
+    a.source = object;
+    a.axes = raw->axes;
+    a.writable = (raw->flags & writable) != 0;
+    a.type = numpy_type(*raw, object);
+    for (int i = 0; i < raw->axes; ++i) {
+        const auto axis = static_cast<std::size_t>(i);
+        a.shape[axis] = raw->shape[i];
+        RW_EXPECTS(a.type == number::other || raw->strides[i] % raw->item_size == 0,
+                   "{} has a stride of {} bytes along axis {}, no multiple of its {} bytes an element", name,
+                   raw->strides[i], i, raw->item_size);
+        a.strides[axis] = raw->item_size == 0 ? 0 : raw->strides[i] / raw->item_size;
+    }
+    return a;
+}
+
+std::string list(const std::array<std::int64_t, array::most_axes>& values, int count) {
+    std::string text = "[";
+    for (int i = 0; i < count; ++i) text += (i == 0 ? "" : ", ") + std::to_string(values[static_cast<std::size_t>(i)]);
+    return text + "]";
+}
+
+}  // namespace
+
+bool is_array(py::handle object) {
+    return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), name_of().array_struct) != 0 ||
+           PyObject_HasAttr(object.ptr(), name_of().dlpack) != 0;
+}
+
+array read_array(py::handle object, const char* name) {
+    if (is_torch_tensor(object)) return read_torch(object, name);
+    const names& n = name_of();
+    if (PyObject* const capsule = PyObject_GetAttr(object.ptr(), n.array_struct)) {
+        return read_numpy(object, py::reinterpret_steal<py::object>(capsule), name);
+    }
+    PyErr_Clear();
+    if (PyObject_HasAttr(object.ptr(), n.dlpack) != 0) return read_dlpack(object, name);
+    throw py::type_error(
+        detail::format("ropewalk: {} must be a NumPy array, a PyTorch tensor or an object with __dlpack__, got {}",
+                       name, Py_TYPE(object.ptr())->tp_name));
+}
+
+std::string describe(const array& a, const char* name) {
+    const bool typed = py::hasattr(a.source, "dtype");
+    return detail::format(
+        "{} {} {} of strides {}", name,
+        typed ? std::string(py::str(a.source.attr("dtype"))) : std::string(Py_TYPE(a.source.ptr())->tp_name),
+        list(a.shape, a.axes), list(a.strides, a.axes));
+}
+
+}  // namespace ropewalk::python

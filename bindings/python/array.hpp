@@ -1,0 +1,61 @@
+// Somebody else's array, whichever library it comes from: where its memory is and how its axes lie in it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "torch.hpp"
+
+namespace ropewalk::python {
+
+enum class number : std::uint8_t { f32, f16, bf16, i32, i64, other };
+
+/// Valid while the Python object is.
+struct array {
+    enum class library : std::uint8_t { numpy, torch, other };
+    static constexpr int most_axes = 8;
+
+    void* data = nullptr;
+    int axes = 0;
+    std::array<std::int64_t, most_axes> shape{}, strides{};  ///< strides in elements
+    number type = number::other;
+    bool writable = true;
+    library origin = library::numpy;
+    py::handle source;
+    py::object owner;  ///< what keeps the memory, where the source alone does not
+
+    [[nodiscard]] std::int64_t elements() const {
+        std::int64_t product = 1;
+        for (int i = 0; i < axes; ++i) product *= shape[static_cast<std::size_t>(i)];
+        return product;
+    }
+};
+
+/// Reads a NumPy array, a torch tensor or whatever has __dlpack__, without a copy. `name` is for messages. Throws
+/// ropewalk::error for memory that the CPU cannot reach and TypeError for what is no array.
+array read_array(py::handle object, const char* name);
+
+/// Whether read_array() would know what to do.
+bool is_array(py::handle object);
+
+/// "q float64 [4, 2, 128] of strides [256, 128, 1]"
+std::string describe(const array& a, const char* name);
+
+/// For read_array(): the part that speaks DLPack.
+array read_dlpack(py::handle object, const char* name);
+
+/// Calls an attribute without arguments.
+inline py::object call(py::handle object, PyObject* method) {
+    PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), method);
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
+inline py::object attribute(py::handle object, PyObject* name) {
+    PyObject* const result = PyObject_GetAttr(object.ptr(), name);
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
+}  // namespace ropewalk::python

@@ -1,0 +1,82 @@
+// The array interchange protocol DLPack (https://dmlc.github.io/dlpack/latest/python_spec.html).
+
+#include <dlpack/dlpack.h>
+
+#include <ropewalk/core/error.hpp>
+
+#include "array.hpp"
+
+namespace ropewalk::python {
+
+namespace {
+
+/// DLManagedTensorVersioned of DLPack 1.0, which older headers lack.
+struct versioned_tensor {
+    std::uint32_t major, minor;
+    void* manager;
+    void (*deleter)(versioned_tensor*);
+    std::uint64_t flags;
+    DLTensor tensor;
+};
+constexpr std::uint64_t read_only = 1;
+
+/// Producers before DLPack 1.0 do not know `max_version`.
+py::object export_capsule(py::handle object) {
+    const py::object method = object.attr("__dlpack__");
+    try {
+        return method(py::arg("max_version") = py::make_tuple(1, 0));
+    } catch (const py::error_already_set& problem) {
+        if (!problem.matches(PyExc_TypeError)) throw;
+    }
+    return method();
+}
+
+/// The tensor inside. The capsule keeps it: one that nobody renames deletes its tensor when it goes.
+const DLTensor& open_capsule(const py::object& capsule, bool& writable, const char* name) {
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
+        const auto* const managed =
+            static_cast<const versioned_tensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+        RW_EXPECTS(managed->major == 1, "{} speaks DLPack {}.{}, this module 1", name, managed->major, managed->minor);
+        writable = (managed->flags & read_only) == 0;
+        return managed->tensor;
+    }
+    const auto* const managed = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+    if (managed == nullptr) throw py::error_already_set();
+    return managed->dl_tensor;
+}
+
+number type_of(const DLDataType& type) {
+    if (type.lanes != 1) return number::other;
+    if (type.code == kDLFloat) return type.bits == 32 ? number::f32 : type.bits == 16 ? number::f16 : number::other;
+    if (type.code == kDLBfloat && type.bits == 16) return number::bf16;
+    if (type.code == kDLInt) return type.bits == 64 ? number::i64 : type.bits == 32 ? number::i32 : number::other;
+    return number::other;
+}
+
+}  // namespace
+
+array read_dlpack(py::handle object, const char* name) {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    RW_EXPECTS(device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost,
+               "{} is on DLPack device {}:{}, and this module computes on the CPU: copy it there first", name,
+               device.first, device.second);
+    array a;
+    a.origin = array::library::other;
+    a.source = object;
+    a.owner = export_capsule(object);
+    const DLTensor& tensor = open_capsule(a.owner, a.writable, name);
+    RW_EXPECTS(tensor.ndim <= array::most_axes, "{} has {} axes", name, tensor.ndim);
+    a.axes = tensor.ndim;
+    a.type = type_of(tensor.dtype);
+    a.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    std::int64_t compact = 1;
+    for (int i = a.axes - 1; i >= 0; --i) {
+        const auto axis = static_cast<std::size_t>(i);
+        a.shape[axis] = tensor.shape[i];
+        a.strides[axis] = tensor.strides == nullptr ? compact : tensor.strides[i];
+        compact *= tensor.shape[i];
+    }
+    return a;
+}
+
+}  // namespace ropewalk::python

@@ -1,0 +1,162 @@
+// One Python class for each policy of the registry, made from its name and its tuple of parameters.
+
+#include <pybind11/stl.h>
+
+#include "bindings.hpp"
+
+namespace ropewalk::python {
+
+namespace {
+
+/// What every policy is in Python: policies in a row, often just one.
+struct policy {
+    std::vector<any_policy> chain;
+};
+
+/// A class of its own for each member of the registry.
+template <class P>
+struct single : policy {
+    explicit single(P only) : policy{{std::move(only)}} {}
+    [[nodiscard]] const P& get() const { return std::get<P>(chain.front()); }
+};
+
+std::string expression_of(const std::vector<any_policy>& chain) {
+    std::string text;
+    for (const any_policy& one : chain) {
+        if (!text.empty()) text += "|";
+        text += std::visit([](const auto& chosen) { return describe(chosen); }, one);
+    }
+    return text;
+}
+
+/// "XPos" for ropewalk::XPos: Python and C++ share the names.
+template <class P>
+std::string class_name() {
+    std::string name = py::type_id<P>();
+    return name.substr(name.rfind(':') + 1);
+}
+
+template <class P>
+std::string repr_of(const P& chosen) {
+    std::string text = class_name<P>() + "(";
+    const P defaults{};
+    bool first = true;
+    const auto append = [&](const auto& one, bool always) {
+        const py::object value = py::cast(chosen.*one.member);
+        if (value.is_none() || (!always && chosen.*one.member == defaults.*one.member)) return;
+        text += (text.back() == '(' ? "" : ", ") + std::string(one.name) + "=" + std::string(py::repr(value));
+    };
+    std::apply([&](const auto&... each) { ((append(each, first), first = false), ...); }, P::parameters);
+    return text + ")";
+}
+
+std::string repr_of_chain(const policy& all) {
+    std::string text;
+    for (const any_policy& one : all.chain) {
+        if (!text.empty()) text += " | ";
+        text += std::visit([](const auto& chosen) { return repr_of(chosen); }, one);
+    }
+    return text;
+}
+
+py::object join(const std::vector<any_policy>& left, const std::vector<any_policy>& right) {
+    std::vector<any_policy> chain = left;
+    chain.insert(chain.end(), right.begin(), right.end());
+    return policy_object(std::move(chain));
+}
+
+template <class P>
+std::string documentation() {
+    std::string text = "The policy '" + std::string(P::name) + "'.";
+    if constexpr (requires { P::about; }) text += " " + std::string(P::about);
+    text += "\n\nA parameter that makes no sense is refused by ropewalk.encoding(), with ropewalk.Error.";
+    return text;
+}
+
+template <class P>
+void bind_policy(py::module_& m) {
+    py::class_<single<P>, policy> made(m, class_name<P>().c_str(), documentation<P>().c_str());
+    const P defaults{};
+    std::apply(
+        [&](const auto&... each) {
+            made.def(py::init([](std::remove_cvref_t<decltype(defaults.*each.member)>... values) {
+                         P chosen{};
+                         std::apply([&](const auto&... one) { ((chosen.*one.member = values), ...); }, P::parameters);
+                         return single<P>(chosen);
+                     }),
+                     (py::arg(std::string(each.name).c_str()) = defaults.*each.member)...);
+            [[maybe_unused]] const auto read = [&made](const auto& one) {
+                const auto member = one.member;
+                made.def_property_readonly(std::string(one.name).c_str(),
+                                           [member](const single<P>& self) { return self.get().*member; });
+            };
+            (read(each), ...);
+        },
+        P::parameters);
+    made.def("__reduce__", [](const single<P>& self) {
+        const py::tuple values =
+            std::apply([&](const auto&... one) { return py::make_tuple(self.get().*one.member...); }, P::parameters);
+        return py::make_tuple(py::type::of<single<P>>(), values);
+    });
+    made.attr("name") = std::string(P::name);
+}
+
+template <std::size_t... I>
+void bind_registry(py::module_& m, std::index_sequence<I...> /*all*/) {
+    (bind_policy<std::variant_alternative_t<I, any_policy>>(m), ...);
+    m.attr("policy_classes") =
+        py::make_tuple(m.attr(class_name<std::variant_alternative_t<I, any_policy>>().c_str())...);
+}
+
+}  // namespace
+
+std::vector<any_policy> as_policies(py::handle object) {
+    if (py::isinstance<py::str>(object)) return parse_policies(object.cast<std::string>());
+    if (py::isinstance<policy>(object)) return object.cast<const policy&>().chain;
+    throw py::type_error(
+        "ropewalk: a policy is an expression such as 'linear:8' or an object such as ropewalk.Linear(8), got " +
+        std::string(Py_TYPE(object.ptr())->tp_name));
+}
+
+py::object policy_object(std::vector<any_policy> chain) {
+    if (chain.size() != 1) return py::cast(policy{std::move(chain)});
+    return std::visit([](auto& only) { return py::cast(single(only)); }, chain.front());
+}
+
+void bind_policies(py::module_& m) {
+    py::class_<policy>(
+        m, "Policy",
+        "Policies in the order of their application: `ropewalk.Linear(4) | ropewalk.Truncated(4096)`.\n\n"
+        "str() is the expression, `linear:4|truncated:4096`, which ropewalk.policy() reads back.")
+        .def(py::init([](const std::string& expression) { return policy{parse_policies(expression)}; }),
+             py::arg("expression"))
+        .def("__str__", [](const policy& self) { return expression_of(self.chain); })
+        .def("__repr__", &repr_of_chain)
+        .def("__or__", [](const policy& self, py::handle next) { return join(self.chain, as_policies(next)); })
+        .def("__ror__", [](const policy& self, py::handle first) { return join(as_policies(first), self.chain); })
+        .def("__eq__",
+             [](const policy& self, py::handle other) {
+                 return py::isinstance<policy>(other) &&
+                        expression_of(self.chain) == expression_of(other.cast<const policy&>().chain);
+             })
+        .def("__hash__", [](const policy& self) { return py::hash(py::str(expression_of(self.chain))); })
+        .def("__reduce__",
+             [](py::handle self) { return py::make_tuple(py::type::of(self), py::make_tuple(py::str(self))); });
+    bind_registry(m, std::make_index_sequence<std::variant_size_v<any_policy>>{});
+    m.def(
+        "policy", [](const std::string& expression) { return policy_object(parse_policies(expression)); },
+        py::arg("expression"),
+        "The policy object of an expression: `name[:value][,key=value...]`, joined by `|`.\n\n"
+        "Throws ropewalk.Error with a mark under the character that is wrong.");
+    m.def(
+        "policies",
+        [] {
+            py::list names;
+            for (const py::handle one : py::module_::import("ropewalk._ropewalk").attr("policy_classes"))
+                names.append(one.attr("name"));
+            return names;
+        },
+        "The names of all policies, as expressions use them.");
+}
+
+}  // namespace ropewalk::python

@@ -1,0 +1,55 @@
+"""Rotary position encodings for attention: every published context extension, exact at any position.
+
+    import ropewalk as rw
+
+    enc = rw.encoding("linear:8", head_dim=128)              # or rw.Linear(8), or rw.from_config("config.json")
+    rw.rotate_(q, k, encoding=enc)                           # NumPy arrays or torch tensors, in place
+    q2, k2 = rw.rotate(q, k, encoding=enc, positions=ids)    # new ones
+
+Pair j of the token at position p turns by `p * enc.inv_freq[j]` radians. Which two elements are a pair is the layout:
+`half_split` (j, j + rotary_dim/2) for Llama on Hugging Face, `interleaved` (2j, 2j + 1) for GPT-J and Meta's own Llama.
+`rw.policies()` names the policies; each is a class here, such as `rw.Truncated`, and they compose with `|`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ropewalk import _ropewalk
+from ropewalk._ropewalk import (
+    Encoding,
+    Error,
+    Policy,
+    __version__,
+    instruction_set,
+    instruction_sets,
+    policies,
+    policy,
+)
+from ropewalk._encoding import encoding, from_config
+from ropewalk._rotate import rerotate_, rotate, rotate_
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[Policy]: ...  # the classes below
+
+
+# One class for each policy that the library was compiled with.
+globals().update({one.__name__: one for one in _ropewalk.policy_classes})
+
+__all__ = [
+    "Encoding",
+    "Error",
+    "Policy",
+    "__version__",
+    "encoding",
+    "from_config",
+    "instruction_set",
+    "instruction_sets",
+    "policies",
+    "policy",
+    "rerotate_",
+    "rotate",
+    "rotate_",
+    *(one.__name__ for one in _ropewalk.policy_classes),
+]

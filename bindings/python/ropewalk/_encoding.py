@@ -1,0 +1,64 @@
+"""Making encodings."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropewalk import _ropewalk
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def encoding(
+    policy: str | _ropewalk.Policy,
+    head_dim: int,
+    base: float = 10000.0,
+    rotary_dim: int | None = None,
+    rotary_offset: int = 0,
+    layout: str = "half_split",
+    sequence_length: int | None = None,
+) -> _ropewalk.Encoding:
+    """Work out the frequencies of one head shape.
+
+    policy: an expression such as "linear:4|truncated:4096", or objects such as Linear(4) | Truncated(4096); "default"
+        is plain RoPE.
+    head_dim: elements a head.
+    base: `rope_theta`; pair j of plain RoPE turns by base**(-2j/rotary_dim) radians a token (arXiv 2104.09864, eq. 15).
+    rotary_dim: elements that turn, even; the others pass through. All behind rotary_offset by default.
+    rotary_offset: the first element that turns.
+    layout: "half_split", pairs (j, j + rotary_dim/2), or "interleaved", pairs (2j, 2j + 1).
+    sequence_length: tokens, for policies that depend on it.
+
+    Throws Error when the geometry or a parameter makes no sense.
+    """
+    return _ropewalk.Encoding(policy, head_dim, base, rotary_dim, rotary_offset, layout, sequence_length)
+
+
+def from_config(
+    config: str | os.PathLike[str] | Mapping[str, Any],
+    layer_type: str | None = None,
+    sequence_length: int | None = None,
+    layout: str | None = None,
+) -> _ropewalk.Encoding:
+    """Make the encoding that a Hugging Face model's configuration asks for.
+
+    config: the path of a config.json or of the folder with it, a dict, or a configuration object of Transformers.
+    layer_type: "full_attention", "sliding_attention", ... where the layers of a model differ.
+    sequence_length: tokens, for schemes that depend on it.
+    layout: overrides the layout that the kind of model has.
+
+    Throws Error, with the key in the message, for a scheme that is unknown or lacks something.
+    """
+    source = "the configuration"
+    if isinstance(config, (str, os.PathLike)):
+        path = Path(config)
+        path = path / "config.json" if path.is_dir() else path
+        source, text = str(path), path.read_text(encoding="utf-8")
+    else:
+        plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        text = json.dumps(plain, default=str)
+    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout)

@@ -1,0 +1,103 @@
+"""Turning queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+from ropewalk import _ropewalk
+
+Array = Any  # a NumPy array, a torch tensor, or anything with __dlpack__
+Positions = Union[Array, Sequence[int], None]
+Table = Optional[tuple[Array, Array]]
+
+
+def rotate_(
+    q: Array,
+    k: Array = None,
+    *,
+    encoding: _ropewalk.Encoding,
+    positions: Positions = None,
+    offset: int = 0,
+    cu_seqlens: Positions = None,
+    order: str | None = None,
+    inverse: bool = False,
+    adjoint: bool = False,
+    table: Table = None,
+    threads: int | None = None,
+) -> Array:
+    """Encode queries q and keys k in place; return what was given, q, k or (q, k).
+
+    q, k: float32, float16 or bfloat16 (NumPy's is that of ml_dtypes), [tokens, heads, head_dim] or
+        [batch, tokens, heads, head_dim], strided as they like as long as the last stride is 1; no copy is made. k may
+        have fewer heads, by a whole factor. Either may be None.
+    encoding: from encoding() or from_config().
+    positions: int32 or int64 [tokens] or [batch, tokens]: the position of each token, negative ones included.
+    offset: the position of the first token, where positions is None.
+    cu_seqlens: int32 or int64 [sequences + 1] for packed sequences (3 axes): token cu_seqlens[i] is the first of
+        sequence i. It starts with 0, ascends and ends with the number of tokens.
+    order: of the axes: "thd", "bshd" (the defaults for 3 and 4 axes), "bhsd" or "sbhd".
+    inverse: undo the encoding. adjoint: its transpose, for gradients; the same unless there are magnitudes (xpos).
+    table: (cos, sin) of float32 or bfloat16, used instead of the encoding's own angles: [n, columns], whose row p serves
+        position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers. columns is
+        rotary_dim, in the order of the layout, or rotary_dim/2.
+    threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
+        calls use one.
+
+    Pair j at position p turns by p * encoding.inv_freq[j] radians. float32 results lie within 3e-7 of the norm of the
+    head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
+    strides, types or positions do not fit, for read-only memory and for tensors that need a gradient.
+    """
+    return _ropewalk.rotate_(
+        q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads
+    )
+
+
+def rotate(
+    q: Array,
+    k: Array = None,
+    *,
+    encoding: _ropewalk.Encoding,
+    positions: Positions = None,
+    offset: int = 0,
+    cu_seqlens: Positions = None,
+    order: str | None = None,
+    inverse: bool = False,
+    adjoint: bool = False,
+    table: Table = None,
+    threads: int | None = None,
+    out: Any = None,
+) -> Array:
+    """Encode queries q and keys k into new arrays; the arguments are those of rotate_().
+
+    out: where the results go, (q, k), or one array where one of q and k is None. It may be the input itself; an overlap
+        with it otherwise is an error. Without out, results are new arrays of the library of the input (of NumPy where
+        that library has no __array_namespace__).
+
+    Returns q, k or (q, k), as given.
+    """
+    return _ropewalk.rotate(
+        q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out
+    )
+
+
+def rerotate_(
+    k: Array,
+    old_encoding: _ropewalk.Encoding,
+    new_encoding: _ropewalk.Encoding,
+    positions: Positions = None,
+    offset: int = 0,
+    new_positions: Positions = None,
+    new_offset: int | None = None,
+    order: str | None = None,
+    threads: int | None = None,
+) -> Array:
+    """Take cached keys in place from one encoding, and from one position, to another; return them.
+
+    The keys were encoded by old_encoding at positions (or from offset on) and come out as new_encoding would encode them
+    at new_positions (or from new_offset on), by default at the old places. Within one rounding of encoding afresh.
+    k, positions, offset, order and threads are those of rotate_(); both encodings must turn the same elements.
+    """
+    return _ropewalk.rerotate_(
+        k, old_encoding, new_encoding, positions, offset, new_positions, new_offset, order, threads
+    )

@@ -1,0 +1,165 @@
+// rotate_, rotate and rerotate_: read the arguments, let go of the interpreter, run.
+
+#include <optional>
+
+#include "arguments.hpp"
+#include "bindings.hpp"
+#include "runtime/runtime.hpp"
+
+namespace ropewalk::python {
+
+namespace {
+
+/// What rotate_() and rotate() have in common beside their tensors.
+struct turn_arguments {
+    const Encoding& encoding;
+    token_positions where;
+    cpu::options options;
+
+    turn_arguments(py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens, bool inverse,
+                   bool adjoint, py::handle table, py::handle threads)
+        : encoding(as_encoding(encoding_)), where(ids, offset, cu_seqlens) {
+        RW_EXPECTS(!(inverse && adjoint), "give either inverse or adjoint");
+        if (inverse) options.way = cpu::direction::inverse;
+        if (adjoint) options.way = cpu::direction::adjoint;
+        options.table = as_table(table);
+        options.threads = as_threads(threads);
+    }
+
+    void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
+        const py::gil_scoped_release released;
+        runtime::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
+    }
+};
+
+void check_presence(py::handle q, py::handle k) { RW_EXPECTS(!q.is_none() || !k.is_none(), "q and k are both None"); }
+
+/// q, k or (q, k): what there is.
+py::object results(const py::object& q, const py::object& k) {
+    if (k.is_none()) return q;
+    if (q.is_none()) return k;
+    return py::make_tuple(q, k);
+}
+
+/// An array that is written in place, and its view; the view of None is absent.
+struct written {
+    array memory;
+    tensor view;
+
+    written(py::handle object, const char* name, const char* function, py::handle order) {
+        if (object.is_none()) return;
+        memory = read_array(object, name);
+        view = as_tensor(memory, name, order);
+        check_writable(memory, name, function);
+        check_gradient(memory, name, function);
+    }
+};
+
+py::object rotate_in_place(const py::object& q, const py::object& k, py::handle encoding, py::handle ids,
+                           std::int64_t offset, py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint,
+                           py::handle table, py::handle threads) {
+    check_presence(q, k);
+    const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
+    const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
+    turn.run(a.view, b.view, a.view, b.view);
+    return results(q, k);
+}
+
+/// A new array like `a`, in the same library where that lets its arrays be written, else in NumPy.
+py::object allocate_like(const array& a) {
+    if (a.origin == array::library::torch) return py::handle(loaded_torch()->empty_like)(a.source);
+    py::tuple shape(static_cast<std::size_t>(a.axes));
+    for (int i = 0; i < a.axes; ++i)
+        shape[static_cast<std::size_t>(i)] = py::int_(a.shape[static_cast<std::size_t>(i)]);
+    py::object type = py::str(a.type == number::f32 ? "float32" : "float16");
+    if (a.origin == array::library::numpy) {
+        type = a.source.attr("dtype");
+    } else if (a.type == number::bf16) {
+        type = py::module_::import("ml_dtypes").attr("bfloat16");
+    }
+    return py::module_::import("numpy").attr("empty")(shape, type);
+}
+
+/// An array that is read, its new home, and what the caller gets.
+struct copied {
+    array in;
+    tensor from;
+    std::optional<written> out;
+    py::object result = py::none();
+
+    copied(const py::object& object, const py::object& given, const char* name, const char* out_name,
+           py::handle order) {
+        RW_EXPECTS(!object.is_none() || given.is_none(), "{} is given but {} is None", out_name, name);
+        if (object.is_none()) return;
+        in = read_array(object, name);
+        from = as_tensor(in, name, order);
+        check_gradient(in, name, "rotate");
+        result = given.is_none() ? allocate_like(in) : given;
+        out.emplace(result, out_name, "rotate", order);
+    }
+    [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
+
+    /// JAX and others get an array of their own kind, made from NumPy's.
+    [[nodiscard]] py::object finish(const py::object& given) const {
+        const bool foreign = from.exists() && in.origin == array::library::other && given.is_none();
+        if (!foreign || !py::hasattr(in.source, "__array_namespace__")) return result;
+        return in.source.attr("__array_namespace__")().attr("asarray")(result);
+    }
+};
+
+/// out=(q, k), or one array where there is only one.
+std::pair<py::object, py::object> split_outputs(const py::object& out, py::handle q, py::handle k) {
+    if (out.is_none()) return {py::none(), py::none()};
+    if (PyTuple_Check(out.ptr()) || PyList_Check(out.ptr())) {
+        const auto parts = py::reinterpret_borrow<py::sequence>(out);
+        const std::size_t wanted = q.is_none() || k.is_none() ? 1 : 2;
+        RW_EXPECTS(parts.size() == wanted || parts.size() == 2, "out holds {} arrays, expected {}", parts.size(),
+                   wanted);
+        if (parts.size() == 2) return {parts[0], parts[1]};
+        return q.is_none() ? std::pair<py::object, py::object>{py::none(), parts[0]}
+                           : std::pair<py::object, py::object>{parts[0], py::none()};
+    }
+    RW_EXPECTS(q.is_none() || k.is_none(), "out must be a pair for q and k, got {}", Py_TYPE(out.ptr())->tp_name);
+    if (q.is_none()) return {py::none(), out};
+    return {out, py::none()};
+}
+
+py::object rotate(const py::object& q, const py::object& k, py::handle encoding, py::handle ids, std::int64_t offset,
+                  py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint, py::handle table,
+                  py::handle threads, const py::object& out) {
+    check_presence(q, k);
+    const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
+    const auto [q_given, k_given] = split_outputs(out, q, k);
+    const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
+    turn.run(a.from, b.from, a.to(), b.to());
+    return results(a.finish(q_given), b.finish(k_given));
+}
+
+py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
+                    std::int64_t offset, py::handle new_ids, py::handle new_offset, py::handle order,
+                    py::handle threads) {
+    const Encoding& from = as_encoding(old_encoding, "old_encoding");
+    const Encoding& to = as_encoding(new_encoding, "new_encoding");
+    const bool stays = new_ids.is_none() && new_offset.is_none();
+    const token_positions from_where(ids, offset, py::none());
+    const token_positions to_where(stays ? ids : new_ids,
+                                   new_offset.is_none() ? (stays ? offset : 0) : new_offset.cast<std::int64_t>(),
+                                   py::none());
+    const int team = as_threads(threads);
+    const written a(k, "k", "rerotate_", order);
+    RW_EXPECTS(a.view.exists(), "k is None");
+    const py::gil_scoped_release released;
+    runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
+    return k;
+}
+
+}  // namespace
+
+void bind_rotate(py::module_& m) {
+    // Positional: the package gives them names, defaults and documentation.
+    m.def("rotate_", &rotate_in_place);
+    m.def("rotate", &rotate);
+    m.def("rerotate_", &rerotate);
+}
+
+}  // namespace ropewalk::python

@@ -1,0 +1,55 @@
+#include "torch.hpp"
+
+#include <array>
+#include <utility>
+
+namespace ropewalk::python {
+
+namespace {
+
+/// Null where an attribute is still missing: somebody is importing torch this very moment.
+const torch_module* look_up(PyObject* module) {
+    torch_module found{};
+    const std::array<std::pair<PyObject**, const char*>, 10> attributes{{
+        {&found.tensor_type, "Tensor"},
+        {&found.float32, "float32"},
+        {&found.float16, "float16"},
+        {&found.bfloat16, "bfloat16"},
+        {&found.int32, "int32"},
+        {&found.int64, "int64"},
+        {&found.empty, "empty"},
+        {&found.empty_like, "empty_like"},
+        {&found.get_num_threads, "get_num_threads"},
+        {&found.is_grad_enabled, "is_grad_enabled"},
+    }};
+    for (const auto& [place, name] : attributes) {
+        *place = PyObject_GetAttrString(module, name);
+        if (*place == nullptr) {
+            PyErr_Clear();
+            return nullptr;
+        }
+    }
+    return new torch_module(found);
+}
+
+}  // namespace
+
+const torch_module* loaded_torch() {
+    static const torch_module* torch = nullptr;
+    if (torch != nullptr) return torch;
+    static PyObject* const name = PyUnicode_InternFromString("torch");
+    PyObject* const module = PyDict_GetItemWithError(PyImport_GetModuleDict(), name);
+    if (module != nullptr) torch = look_up(module);
+    return torch;
+}
+
+bool is_torch_tensor(py::handle object) {
+    const torch_module* const torch = loaded_torch();
+    if (torch == nullptr) return false;
+    if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == torch->tensor_type) return true;
+    const int answer = PyObject_IsInstance(object.ptr(), torch->tensor_type);
+    if (answer < 0) throw py::error_already_set();
+    return answer == 1;
+}
+
+}  // namespace ropewalk::python

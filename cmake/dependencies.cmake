@@ -1,0 +1,62 @@
+# Every dependency is looked for on the system first and fetched only where it is missing.
+# ropewalk_need(<name>) makes one available; nothing is looked up that is not needed.
+
+include(FetchContent)
+
+set(JSON_Install OFF)
+set(BENCHMARK_ENABLE_TESTING OFF)
+set(BENCHMARK_ENABLE_INSTALL OFF)
+
+# No version for xsimd: its package accepts one major version only, and ropewalk works with 8.1 to 14.
+FetchContent_Declare(xsimd GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.0.0
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+FetchContent_Declare(Eigen3 GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git GIT_TAG 3.4.0
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS 3.3)
+FetchContent_Declare(Catch2 GIT_REPOSITORY https://github.com/catchorg/Catch2.git GIT_TAG v3.5.4
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+FetchContent_Declare(benchmark GIT_REPOSITORY https://github.com/google/benchmark.git GIT_TAG v1.8.3
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+FetchContent_Declare(pybind11 GIT_REPOSITORY https://github.com/pybind/pybind11.git GIT_TAG v2.13.6
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS 2.10)
+FetchContent_Declare(nlohmann_json GIT_REPOSITORY https://github.com/nlohmann/json.git GIT_TAG v3.11.3
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS 3.10)
+FetchContent_Declare(dlpack GIT_REPOSITORY https://github.com/dmlc/dlpack.git GIT_TAG v1.0
+    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+
+macro(ropewalk_need name)
+    FetchContent_MakeAvailable(${name})
+endmacro()
+
+# ropewalk_include_dir(<variable> <name> <header> <target>...): the include directory of a header-only dependency,
+# whether found or fetched. Used where the target's name or its link libraries differ between versions.
+function(ropewalk_include_dir variable name header)
+    string(TOLOWER "${name}" lower)
+    if(${lower}_SOURCE_DIR)
+        set(hints "${${lower}_SOURCE_DIR}/include" "${${lower}_SOURCE_DIR}")
+    else()
+        foreach(target IN LISTS ARGN)
+            if(TARGET ${target})
+                get_target_property(hints ${target} INTERFACE_INCLUDE_DIRECTORIES)
+            endif()
+        endforeach()
+    endif()
+    foreach(directory IN LISTS hints)
+        if(EXISTS "${directory}/${header}")
+            set(${variable} "${directory}" PARENT_SCOPE)
+            return()
+        endif()
+    endforeach()
+    message(FATAL_ERROR "ropewalk: ${name} was found, but not its header ${header}; looked in '${hints}'")
+endfunction()
+
+ropewalk_need(xsimd)
+ropewalk_include_dir(ROPEWALK_XSIMD_INCLUDE_DIR xsimd xsimd/xsimd.hpp xsimd xsimd::xsimd)
+
+if(ROPEWALK_OPENMP)
+    # Global, so that a project which adds ropewalk with add_subdirectory() sees the target too.
+    find_package(OpenMP QUIET GLOBAL COMPONENTS CXX)
+    if(NOT OpenMP_CXX_FOUND)
+        message(STATUS "ropewalk: no OpenMP for ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}; "
+            "the kernels use one thread")
+    endif()
+endif()

@@ -1,0 +1,22 @@
+# ropewalk::core      the headers alone: core, policies, encoding. No dependency.
+# ropewalk::ropewalk  everything on the CPU: adds xsimd's headers and OpenMP.
+
+add_library(ropewalk_core INTERFACE)
+add_library(ropewalk::core ALIAS ropewalk_core)
+set_target_properties(ropewalk_core PROPERTIES EXPORT_NAME core)
+target_compile_features(ropewalk_core INTERFACE cxx_std_20)
+target_include_directories(ropewalk_core INTERFACE
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+if(EXISTS "${PROJECT_SOURCE_DIR}/cuda/ropewalk")
+    target_include_directories(ropewalk_core INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/cuda>)
+endif()
+
+add_library(ropewalk INTERFACE)
+add_library(ropewalk::ropewalk ALIAS ropewalk)
+target_link_libraries(ropewalk INTERFACE ropewalk_core)
+# The directory and not the target: xsimd 8 links a library that does not exist (xtl), later ones do not.
+target_include_directories(ropewalk SYSTEM INTERFACE $<BUILD_INTERFACE:${ROPEWALK_XSIMD_INCLUDE_DIR}>)
+if(TARGET OpenMP::OpenMP_CXX)
+    target_link_libraries(ropewalk INTERFACE OpenMP::OpenMP_CXX)
+endif()

@@ -1,0 +1,29 @@
+# Defaults that only a top-level build may choose; a project which adds ropewalk keeps its own.
+
+get_property(is_multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
+if(NOT is_multi_config AND NOT CMAKE_BUILD_TYPE)
+    set(CMAKE_BUILD_TYPE Release CACHE STRING "Build type" FORCE)
+endif()
+
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+
+if(ROPEWALK_SANITIZE)
+    add_compile_options(-fsanitize=${ROPEWALK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+    add_link_options(-fsanitize=${ROPEWALK_SANITIZE})
+endif()
+# The kernels are inlined whole, and checks written out inline make one file of them take three minutes to compile.
+# Calls instead, without the checks that AddressSanitizer covers, take one. At -O1 not every loop can be unrolled.
+if(ROPEWALK_SANITIZE AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    add_compile_options(-Wno-pass-failed)
+    if(ROPEWALK_SANITIZE MATCHES "address")
+        add_compile_options(-fsanitize-address-outline-instrumentation)
+    endif()
+    if(ROPEWALK_SANITIZE MATCHES "undefined")
+        add_compile_options(-fno-sanitize=null,vptr,object-size,pointer-overflow)
+    endif()
+endif()

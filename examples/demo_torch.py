@@ -1,0 +1,99 @@
+"""The same as examples/demo.cpp on PyTorch tensors: does Python get what C++ got, and what float64 says?
+
+python examples/demo_torch.py [build/demo_checksums.json]
+
+Encodes the same queries and keys in place and compares the sum of all 32-bit words of the result with the one which the
+C++ demonstration wrote, so every element must agree bit for bit. Some tokens are compared with float64 besides. Fails
+when anything differs.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import ropewalk as rw
+import torch
+
+HEADS, HEAD_DIM = 40, 128
+CONFIGS = Path(__file__).parent / "configs"
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+ROUNDING = {"f32": 0.0, "bf16": 2.0**-8}
+
+
+def known_heads(tokens, dtype):
+    """q and k [tokens, heads, head_dim] behind each other, filled as demo.cpp fills them."""
+    pattern = (torch.arange(8191) * 40503 % 65536).to(torch.float32) / 65536 - 0.5
+    count = 2 * tokens * HEADS * HEAD_DIM
+    both = torch.empty(count, dtype=dtype)
+    whole = count // 8191 * 8191
+    both[:whole].view(-1, 8191)[:] = pattern.to(dtype)
+    both[whole:] = pattern.to(dtype)[: count - whole]
+    return both, *both.view(2, tokens, HEADS, HEAD_DIM)
+
+
+def make_encoding(policy, layout):
+    """default and linear:8 are what two configurations say, the others are named."""
+    if policy == "default":
+        return rw.from_config(CONFIGS / "llama-2-13b.json")
+    if policy == "linear:8":
+        return rw.from_config(CONFIGS / "llama-2-7b-32k.json")
+    return rw.encoding(policy, head_dim=HEAD_DIM, layout=layout)
+
+
+def pairs_of(x, layout):
+    """The first and the second elements of the pairs, float64."""
+    x = x.to(torch.float64)
+    return x.chunk(2, dim=-1) if layout == "half_split" else (x[..., 0::2], x[..., 1::2])
+
+
+def worst_error(before, after, positions, enc, layout, rounding):
+    """The largest error against float64, in units of what is allowed. For policies that only turn."""
+    worst = 0.0
+    for i, position in enumerate(positions):
+        angle = position * torch.as_tensor(enc.inv_freq)
+        x, y = pairs_of(before[i], layout)
+        first, second = pairs_of(after[i], layout)
+        norm = torch.hypot(x, y)
+        for got, exact in (
+            (first, x * angle.cos() - y * angle.sin()),
+            (second, x * angle.sin() + y * angle.cos()),
+        ):
+            worst = max(worst, ((got - exact).abs() / (rounding * exact.abs() + 3e-7 * norm + 1e-9)).max().item())
+    return worst
+
+
+def run(expected):
+    """One row: encode, compare; whether all is well."""
+    name, layout, tokens = expected["type"], expected["layout"], expected["tokens"]
+    enc = make_encoding(expected["policy"], layout)
+    both, q, k = known_heads(tokens, DTYPES[name])
+    looked_at = [0, 1, tokens // 3, tokens - 1]
+    before = q[looked_at]
+    start = time.perf_counter()
+    rw.rotate_(q, k, encoding=enc)
+    seconds = time.perf_counter() - start
+    same = int(both.view(torch.int32).numpy().view(np.uint32).sum(dtype=np.uint64)) == expected["checksum"]
+    verdict = "every bit as in C++" if same else "DIFFERS from C++"
+    well = same
+    if expected["policy"] not in ("xpos:512", "randomized"):
+        error = worst_error(before, q[looked_at], looked_at, enc, layout, ROUNDING[name])
+        well = well and error <= 1
+        verdict += f", {error:.2f} of the error allowed against float64"
+    print(f"{expected['policy']:15s} {name:5s} {layout:12s} {1e3 * seconds:7.1f} ms  {verdict}", flush=True)
+    return well
+
+
+def main():
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo_checksums.json")
+    if not path.is_file():
+        sys.exit(f"{path} is missing: run build/examples/demo first")
+    print(f"the same from Python, on PyTorch {torch.__version__} tensors, {rw.instruction_set()}:")
+    if not all([run(expected) for expected in json.loads(path.read_text())]):
+        sys.exit("Python and C++ do NOT agree")
+    print("Python and C++ agree")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Compile a source twice: without RW_FAIL it must compile, with RW_FAIL it must fail with the message it promises.
+
+The first line of the source says what to expect:  // expect: <regular expression of the compiler's message>
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXPECT = re.compile(r"// expect: (\S.*)")
+
+
+def promised_message(source):
+    lines = source.read_text(encoding="utf-8").splitlines()
+    match = EXPECT.fullmatch(lines[0].strip()) if lines else None
+    if match is None:
+        sys.exit(f"{source}: the first line must be '// expect: <regular expression>', got {lines[:1]}")
+    if not any(re.match(r"#\s*if(def|ndef)\s+RW_FAIL", line) for line in lines):
+        sys.exit(f"{source}: needs a bad twin under '#ifdef RW_FAIL'")
+    return match.group(1)
+
+
+def compile_source(compiler, source, includes, *definitions):
+    command = [compiler, "-std=c++20", "-fsyntax-only", *includes, *definitions, str(source)]
+    plain = {**os.environ, "LC_ALL": "C"}  # untranslated messages with ASCII quotes
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+
+
+def check(compiler, source, includes):
+    """Returns what is wrong with the case, or None."""
+    message = promised_message(source)
+    good = compile_source(compiler, source, includes)
+    if good.returncode != 0:
+        return f"{source}: the good twin must compile, but:\n{good.stderr}"
+    bad = compile_source(compiler, source, includes, "-DRW_FAIL")
+    if bad.returncode == 0:
+        return f"{source}: the bad twin compiles; expected an error which matches '{message}'"
+    if not re.search(message, " ".join(bad.stderr.split())):
+        return f"{source}: the bad twin fails without a message which matches '{message}':\n{bad.stderr}"
+    return None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compiler", required=True)
+    parser.add_argument("--source", type=Path, required=True)
+    options, includes = parser.parse_known_args()
+    try:
+        wrong = check(options.compiler, options.source, includes)
+    except FileNotFoundError as missing:
+        wrong = f"{options.source}: cannot run the compiler '{options.compiler}': {missing}"
+    if wrong:
+        sys.exit(wrong)
+
+
+if __name__ == "__main__":
+    main()

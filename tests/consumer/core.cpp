@@ -1,0 +1,3 @@
+#include <ropewalk/encoding.hpp>
+
+int main() {}

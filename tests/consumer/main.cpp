@@ -1,0 +1,3 @@
+#include <ropewalk/ropewalk.hpp>
+
+int main() {}

@@ -1,0 +1,34 @@
+#include <ropewalk/core/error.hpp>
+
+#include <type_traits>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+
+namespace rw = ropewalk;
+using ropewalk::detail::format;
+
+TEST_CASE("format replaces each {} by the next argument", "[error]") {
+    CHECK(format("nothing") == "nothing");
+    CHECK(format("{} and {}", 1, "two") == "1 and two");
+    CHECK(format("{}", 0.1) == "0.10000000000000001");
+    CHECK(format("{} {}", 1) == "1 {}");
+    CHECK(format("{}", 1, 2) == "1");
+    CHECK(format("{{}}", 3) == "{3}");
+}
+
+TEST_CASE("RW_EXPECTS throws an error that names the library and carries the values", "[error]") {
+    static_assert(std::is_base_of_v<std::invalid_argument, rw::error>);
+    const auto expects = [](int dim) { RW_EXPECTS(dim % 2 == 0, "rotary_dim must be even, got {}", dim); };
+    CHECK_NOTHROW(expects(4));
+    CHECK(test::message_of([&] { expects(7); }) == "ropewalk: rotary_dim must be even, got 7");
+}
+
+TEST_CASE("RW_EXPECTS is one statement and evaluates the condition once", "[error]") {
+    int evaluated = 0;
+    if (evaluated == 0)
+        RW_EXPECTS(++evaluated == 1, "not reached");
+    else
+        FAIL("RW_EXPECTS swallowed the else");
+    CHECK(evaluated == 1);
+}

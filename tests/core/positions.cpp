@@ -1,0 +1,27 @@
+#include <ropewalk/core/positions.hpp>
+
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+using kind = rw::positions::kind;
+
+TEST_CASE("positions remember where the indices are", "[positions]") {
+    const std::vector<std::int32_t> narrow{1, 2, 3, 4, 5, 6};
+    const std::vector<std::int64_t> wide{7, 8};
+    const std::vector<rw::fixed_position> fixed{{1}, {2}, {3}};
+    const rw::positions start = rw::offset{-5};
+    CHECK((start.source == kind::offset && start.first == -5));
+    const auto a = rw::ids(narrow);
+    CHECK((a.source == kind::ids32 && a.data == narrow.data() && a.count == 6 && a.rows == 1));
+    const auto b = rw::ids(wide);
+    CHECK((b.source == kind::ids64 && b.data == wide.data() && b.count == 2));
+    const auto c = rw::ids(fixed);
+    CHECK((c.source == kind::fixed && c.count == 3));
+    const auto rows = rw::ids(std::span<const std::int32_t>(narrow), 2);
+    CHECK((rows.rows == 2 && rows.count == 3 && rows.stride_row == 3));
+    const auto ragged = rw::cu_seqlens(narrow, 10);
+    CHECK((ragged.source == kind::cu_seqlens32 && ragged.first == 10 && ragged.count == 6));
+    CHECK(rw::cu_seqlens(wide).source == kind::cu_seqlens64);
+}

@@ -1,0 +1,62 @@
+#include <ropewalk/core/view.hpp>
+
+#include <cmath>
+
+#include "support/catch.hpp"
+#include "support/rounding.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+/// Elements from the start to (batch, token, head).
+std::int64_t at(const rw::tensor& t, std::int64_t b, std::int64_t s, std::int64_t h) {
+    return b * t.stride_batch + s * t.stride_token + h * t.stride_head;
+}
+
+}  // namespace
+
+TEST_CASE("views lay the axes out as they are named", "[view]") {
+    constexpr std::int64_t B = 2, S = 3, H = 5, D = 8;
+    float data[B * S * H * D];
+    for (std::int64_t b = 0; b < B; ++b) {
+        for (std::int64_t s = 0; s < S; ++s) {
+            for (std::int64_t h = 0; h < H; ++h) {
+                CHECK(at(rw::bshd(data, B, S, H, D), b, s, h) == ((b * S + s) * H + h) * D);
+                CHECK(at(rw::bhsd(data, B, H, S, D), b, s, h) == ((b * H + h) * S + s) * D);
+                CHECK(at(rw::sbhd(data, S, B, H, D), b, s, h) == ((s * B + b) * H + h) * D);
+                CHECK(at(rw::thd(data, S, H, D), 0, s, h) == (s * H + h) * D);
+            }
+        }
+    }
+    for (const rw::tensor& t : {rw::tensor(rw::bshd(data, B, S, H, D)), rw::tensor(rw::bhsd(data, B, H, S, D)),
+                                rw::tensor(rw::sbhd(data, S, B, H, D))}) {
+        CHECK((t.batch == B && t.tokens == S && t.heads == H && t.head_dim == D && t.stride_element == 1));
+        CHECK((t.data == data && t.exists() && t.elements() == B * S * H * D && t.type == rw::element_type::f32));
+    }
+}
+
+TEST_CASE("a view knows its element type and may become read only", "[view]") {
+    rw::bf16 data[4];
+    const rw::view<rw::bf16> v = rw::thd(data, 1, 2, 2);
+    const rw::view<const rw::bf16> read = v;
+    CHECK(read.type == rw::element_type::bf16);
+    CHECK(read.data == data);
+    CHECK(read.stride_token == 4);
+    CHECK_FALSE(rw::view<float>{}.exists());
+    CHECK(rw::view<rw::f16>(nullptr, 1, 1, 2).type == rw::element_type::f16);
+}
+
+TEST_CASE("element types have the size, name and largest number of their format", "[element]") {
+    CHECK(rw::size_of(rw::element_type::f32) == 4);
+    CHECK(rw::size_of(rw::element_type::f16) == 2);
+    CHECK(rw::size_of(rw::element_type::bf16) == 2);
+    CHECK(rw::to_string(rw::element_type::f32) == "f32");
+    CHECK(rw::to_string(rw::element_type::f16) == "f16");
+    CHECK(rw::to_string(rw::element_type::bf16) == "bf16");
+    CHECK(rw::largest(rw::element_type::f32) == oracle::f32.largest);
+    CHECK(rw::largest(rw::element_type::f16) == oracle::f16.largest);
+    CHECK(rw::largest(rw::element_type::bf16) == oracle::bf16.largest);
+    static_assert(rw::Element<float> && rw::Element<rw::f16> && rw::Element<rw::bf16>);
+    static_assert(!rw::Element<double> && !rw::Element<const float> && !rw::Element<std::uint16_t>);
+}

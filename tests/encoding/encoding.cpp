@@ -1,0 +1,113 @@
+#include <ropewalk/encoding.hpp>
+
+#include <string>
+
+#include "support/catch.hpp"
+#include "support/effort.hpp"
+#include "support/encodings.hpp"
+#include "support/errors.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+const rw::Geometry llama{.head_dim = 128};
+
+/// Turns the wrong way.
+struct Backwards {
+    static constexpr std::string_view name = "backwards";
+    static constexpr std::tuple<> parameters{};
+    constexpr void validate(const rw::Geometry& /*geometry*/) const {}
+    constexpr rw::real operator()(const rw::real& theta, std::int64_t pair, const rw::Geometry& /*geometry*/) const {
+        return pair == 3 ? -theta : theta;
+    }
+};
+}  // namespace
+
+TEST_CASE("steps are within 4 units of 2^-64 turn, for all policies, bases and widths", "[encoding]") {
+    SEEDED(numbers);
+    double worst = 0;
+    for (std::int64_t i = 0; i < test::cases(400); ++i) {
+        const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
+        const test::twin t = test::random_twin(numbers, g);
+        INFO(t.ours.expression << ", base " << g.base << ", width " << g.width());
+        const double error = test::worst_step_error(t);
+        CHECK(error <= 4);
+        worst = std::max(worst, error);
+    }
+    UNSCOPED_INFO("worst step error " << worst << " units");
+    CHECK(worst > 0);
+}
+
+TEST_CASE("a pair that turns more than once a token keeps its precision", "[encoding]") {
+    for (const double factor : {0.1, 0.01, 1e-3, 1e-6}) {
+        const test::twin t{rw::make_encoding(llama, rw::Linear{.factor = factor}),
+                           oracle::encode(oracle::linear(oracle::plain(llama.base, 128), factor))};
+        INFO("factor " << factor);
+        CHECK(test::worst_step_error(t) <= 4 + 4 / factor);
+    }
+}
+
+TEST_CASE("inv_freq is the frequency after every policy", "[encoding]") {
+    const rw::Encoding e = rw::make_encoding(llama, rw::Linear{.factor = 8});
+    const auto exact = oracle::linear(oracle::plain(10000, 128), 8);
+    REQUIRE(e.pairs() == 64);
+    for (std::size_t j = 0; j < 64; ++j) CHECK(e.inv_freq[j] == Approx(oracle::to_double(exact[j])).epsilon(3e-16));
+}
+
+TEST_CASE("an encoding remembers what it was made of", "[encoding]") {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 96, .rotary_dim = 32, .base = 5e5}, "linear:4|xpos:length=1000");
+    CHECK(e.expression == "linear:4|xpos:length=1000");
+    CHECK(e.geometry.rotary_dim == 32);
+    CHECK(e.pairs() == 16);
+    CHECK(e.decay.size() == 16);
+    CHECK(e.centre == 500);
+    CHECK(rw::make_encoding(e.geometry, e.expression.c_str()).steps == e.steps);
+}
+
+TEST_CASE("an expression may be a literal, a string_view or a string", "[encoding]") {
+    const rw::Encoding e = rw::make_encoding(llama, "linear:8");
+    CHECK(rw::make_encoding(llama, std::string_view("linear:8")).steps == e.steps);
+    CHECK(e.steps == rw::make_encoding(llama, rw::Linear{.factor = 8}).steps);
+}
+
+TEST_CASE("make_encoding refuses a geometry or a parameter that makes no sense", "[encoding]") {
+    CHECK_REFUSED(rw::make_encoding({.head_dim = 127}), "even", "127");
+    CHECK_REFUSED(rw::make_encoding({.head_dim = 64, .rotary_dim = 128}, "linear:8"), "128", "64");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::Linear{.factor = 0}), "linear", "got 0");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::Power{.k = -1}), "power", "-1");
+    CHECK_REFUSED(rw::make_encoding(llama, Backwards{}), "backwards", "pair 3", "-0.64938");
+}
+
+TEST_CASE("two policies that place tokens, or two that stretch, are refused", "[encoding]") {
+    const rw::Randomized where{.length = 16};
+    CHECK_REFUSED(rw::make_encoding(llama, where | rw::RandomizedSorted{.range = 100}), "randomized_sorted comes second", "randomized:16");
+    CHECK_REFUSED(rw::make_encoding(llama, where | where), "randomized comes second");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos comes second", "xpos|linear");
+}
+
+TEST_CASE("attention factors multiply", "[encoding]") {
+    CHECK(rw::make_encoding(llama).attention_factor == 1);
+    CHECK(rw::make_encoding(llama, test::Constant{1.5}, test::Constant{2}).attention_factor == 3);
+    const rw::Encoding e = rw::make_encoding(llama, rw::Linear{.factor = 2} | test::Constant{1.25});
+    CHECK(e.attention_factor == 1.25);
+    CHECK(e.expression == "linear:2|constant:1.25");
+    CHECK(e.steps == rw::make_encoding(llama, "linear:2").steps);
+}
+
+TEST_CASE("placed_tokens is the policy's own length, or the geometry's, or the call's", "[encoding]") {
+    rw::Geometry g = llama;
+    CHECK(rw::make_encoding(g, rw::Randomized{}).placed_tokens == 0);
+    g.sequence_length = 100;
+    CHECK(rw::make_encoding(g, rw::Randomized{}).placed_tokens == 100);
+    CHECK(rw::make_encoding(g, rw::Randomized{.length = 7}).placed_tokens == 7);
+    CHECK(rw::make_encoding(g, rw::RandomizedSorted{.range = 1000}).placed_tokens == 100);
+}
+
+TEST_CASE("relative positions are exact in the phases of an encoding", "[encoding]") {
+    SEEDED(numbers);
+    const test::twin t = test::random_twin(numbers, llama);
+    for (const std::uint64_t step : t.ours.steps) {
+        const std::int64_t m = numbers.integer(-(std::int64_t{1} << 40), std::int64_t{1} << 40), n = numbers.integer(0, 1 << 30);
+        CHECK(rw::phase(m, step) - rw::phase(n, step) == rw::phase(m - n, step));
+    }
+}

@@ -1,0 +1,85 @@
+"""Includes point down the layers only: core <- policy <- encoding <- {cpu | gpu} <- attention <- bindings.
+
+`cpu` and `gpu` never meet in one header, directly or through others. `io` is optional and stands on the encoding.
+"""
+
+import argparse
+from pathlib import Path
+
+from common import ROOT, finish, headers, includes, resolve
+
+BELOW = {
+    "core": set(),
+    "policy": {"core"},
+    "encoding": {"core", "policy"},
+    "cpu": {"core", "policy", "encoding"},
+    "gpu": {"core", "policy", "encoding"},
+    "io": {"core", "policy", "encoding"},
+    "attention": {"core", "policy", "encoding", "cpu", "gpu", "io"},
+    "umbrella": {"core", "policy", "encoding", "cpu"},
+}
+SIMD = ("xsimd/", "immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h")
+CUDA = ("cuda", "cooperative_groups", "cub/", "thrust/", "mma.h")
+EIGEN = ("Eigen/", "unsupported/Eigen/")
+JSON = ("nlohmann/",)
+PLAIN = SIMD + CUDA + EIGEN + JSON + ("omp.h",)
+FORBIDDEN = {
+    "core": PLAIN,
+    "policy": PLAIN,
+    "encoding": PLAIN,
+    "cpu": CUDA + EIGEN + JSON,
+    "gpu": SIMD + EIGEN + JSON,
+    "io": SIMD + CUDA + EIGEN,
+    "attention": JSON,
+    "umbrella": CUDA + EIGEN + JSON,
+}
+
+
+def layer(root, path):
+    """The layer of a file, from its place in the tree."""
+    parts = path.relative_to(root).parts
+    if parts[0] == "bindings":
+        return "bindings"
+    if parts[:2] in (("include", "ropewalk"), ("cuda", "ropewalk")):
+        name = Path(parts[2]).stem
+        return {"ropewalk": "umbrella"}.get(name, name)
+    return None
+
+
+def reachable(root, path, seen=None):
+    """Every file of the repository that including `path` brings in, itself among them."""
+    seen = seen if seen is not None else set()
+    if path not in seen:
+        seen.add(path)
+        for target in filter(None, (resolve(root, path, name) for name in includes(path))):
+            reachable(root, target, seen)
+    return seen
+
+
+def check(root):
+    problems = []
+    files = headers(root)
+    for path in files:
+        short, own = path.relative_to(root), layer(root, path)
+        if own not in BELOW:
+            problems.append(f"{short}: no layer named '{own}'; the layers are {', '.join(BELOW)}")
+            continue
+        for name in includes(path):
+            target = resolve(root, path, name)
+            if target is not None and layer(root, target) not in BELOW[own] | {own}:
+                problems.append(f"{short} ({own}) includes {name} ({layer(root, target)}), which is not below it")
+            if target is None and name.startswith(FORBIDDEN[own]):
+                problems.append(f"{short} ({own}) includes <{name}>, which this layer must do without")
+        if {"cpu", "gpu"} <= {layer(root, target) for target in reachable(root, path)}:
+            problems.append(f"{short}: cpu and gpu meet in what it includes")
+    return problems, f"{len(files)} headers in layers"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT)
+    finish(*check(parser.parse_args().root.resolve()))
+
+
+if __name__ == "__main__":
+    main()

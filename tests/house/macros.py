@@ -1,0 +1,51 @@
+"""No `#if` on the compiler outside core/config.hpp.
+
+A macro of the compiler is a name reserved for it: one which begins with two underscores or an underscore and a capital.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from common import ROOT, finish, headers
+
+CONDITIONAL = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b(.*)$")
+RESERVED = re.compile(r"\b_(?:_|[A-Z])\w*")
+
+CONFIG = "include/ropewalk/core/config.hpp"
+# Files which may ask for more, which macros, and why.
+ALLOWED = [
+    (
+        re.compile(r"include/ropewalk/cpu/.*"),
+        re.compile(r"__(SSE|AVX|FMA|F16C|BMI|ARM_NEON|ARM_FEATURE|aarch64|x86_64)\w*|_M_(X64|IX86|ARM64)"),
+        "choose intrinsics which xsimd has no name for",
+    ),
+]
+
+
+def allowed(name, macro):
+    return any(files.fullmatch(name) and macros.fullmatch(macro) for files, macros, _ in ALLOWED)
+
+
+def check(root):
+    problems = []
+    files = headers(root)
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        if name == CONFIG:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            match = CONDITIONAL.match(line)
+            macros = RESERVED.findall(match.group(1)) if match else []
+            problems += [f"{name}:{number}: asks for {m}; move it to {CONFIG}" for m in macros if not allowed(name, m)]
+    return problems, f"{len(files)} headers for compiler macros"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT)
+    finish(*check(parser.parse_args().root.resolve()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Each house check finds what it is there to find."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import check as compile_fail
+import layers
+import macros
+import pytest
+import sizes
+import snippets
+import symbols
+
+COMPILER = shutil.which("c++") or "c++"
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def header(root, name, *names):
+    return write(root / "include" / "ropewalk" / name, "".join(f'#include "{other}"\n' for other in names))
+
+
+@pytest.fixture
+def root(tmp_path):
+    header(tmp_path, "core/a.hpp")
+    header(tmp_path, "cpu/a.hpp", "ropewalk/core/a.hpp", "xsimd/xsimd.hpp")
+    write(tmp_path / "cuda/ropewalk/gpu/a.cuh", '#include "ropewalk/core/a.hpp"\n')
+    return tmp_path
+
+
+def test_layers_accept_includes_that_point_down(root):
+    assert layers.check(root)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "included", "complaint"),
+    [
+        ("core/b.hpp", "ropewalk/cpu/a.hpp", "core) includes ropewalk/cpu/a.hpp"),
+        ("core/b.hpp", "../cpu/a.hpp", "core) includes ../cpu/a.hpp"),
+        ("policy/b.hpp", "immintrin.h", "must do without"),
+        ("encoding.hpp", "Eigen/Core", "must do without"),
+        ("cpu/b.hpp", "ropewalk/gpu/a.cuh", "cpu and gpu meet"),
+        ("somewhere/b.hpp", "ropewalk/core/a.hpp", "no layer named 'somewhere'"),
+    ],
+)
+def test_layers_refuse(root, name, included, complaint):
+    header(root, name, included)
+    assert any(complaint in problem for problem in layers.check(root)[0])
+
+
+def test_layers_see_cpu_and_gpu_meet_through_other_headers(root):
+    header(root, "attention/cpu_only.hpp", "ropewalk/cpu/a.hpp")
+    header(root, "attention/both.hpp", "cpu_only.hpp", "ropewalk/gpu/a.cuh")
+    assert layers.check(root)[0] == ["include/ropewalk/attention/both.hpp: cpu and gpu meet in what it includes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "count"),
+    [
+        ("core/b.hpp", "#ifdef __CUDACC__", 1),
+        ("core/b.hpp", "#if defined(_MSC_VER) && __AVX2__", 2),
+        ("core/b.hpp", "#ifndef ROPEWALK_B_HPP", 0),
+        ("core/config.hpp", "#ifdef __CUDACC__", 0),
+        ("cpu/b.hpp", "#  elif defined(__AVX512F__)", 0),
+        ("cpu/b.hpp", "#ifdef __GNUC__", 1),
+    ],
+)
+def test_macros(root, name, line, count):
+    write(root / "include/ropewalk" / name, line + "\n#endif\n")
+    assert len(macros.check(root)[0]) == count
+
+
+def test_sizes(root):
+    write(root / "tests/long.cpp", "\n" * 400)
+    write(root / "tests/excused.cpp", "// longer than 400 lines because it is a table\n" + "\n" * 400)
+    assert sizes.check(root)[0] == ["tests/long.cpp: 400 lines, expected fewer than 400"]
+
+
+def test_sizes_look_at_the_median_header(root):
+    for name in ("b", "c", "d", "e"):
+        write(root / f"include/ropewalk/core/{name}.hpp", "\n" * 151)
+    assert sizes.check(root)[0] == ["the median header has 151 lines, expected at most 150"]
+
+
+def test_snippets(tmp_path):
+    good = '```cpp\n#include <cstdio>\nstd::puts("x");\n```\n'
+    document = write(tmp_path / "a.md", good + "\n<!-- not run -->\n```cpp\nnonsense\n```\n")
+    assert snippets.run_cpp(document, COMPILER, []) == ([], 1)
+    problems, count = snippets.run_cpp(write(tmp_path / "b.md", good + "```cpp\nnonsense\n```\n"), COMPILER, [])
+    assert (len(problems), count) == (1, 2)
+    assert problems[0].startswith("b.md:5: ")
+
+
+def test_python_snippets_share_names_and_report_their_line(tmp_path):
+    document = write(tmp_path / "a.md", "```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
+    problems, count = snippets.run_python(document, sys.executable)
+    assert count == 2
+    assert 'File "a.md", line 6' in problems[0]
+
+
+def test_symbols(tmp_path):
+    source = write(tmp_path / "a.cpp", "inline int shared() { return 1; }\nint f() { return shared(); }\n")
+    subprocess.run([COMPILER, "-c", str(source), "-o", str(tmp_path / "a.o")], check=True)
+    assert symbols.weak_symbols("nm", tmp_path / "a.o") == ["_Z6sharedv"]
+
+
+@pytest.mark.parametrize(
+    ("first_line", "bad_twin", "complaint"),
+    [
+        ("// expect: must be even", 'static_assert(3 % 2 == 0, "must be even");', None),
+        ("// expect: must be even", "", "the bad twin compiles"),
+        ("// expect: must be even", "int x = y;", "without a message which matches"),
+    ],
+)
+def test_compile_fail(tmp_path, first_line, bad_twin, complaint):
+    source = write(tmp_path / "a.cpp", f"{first_line}\n#ifdef RW_FAIL\n{bad_twin}\n#endif\n")
+    wrong = compile_fail.check(COMPILER, source, [])
+    assert wrong is None if complaint is None else complaint in wrong
+
+
+def test_compile_fail_refuses_a_bad_good_twin_and_a_missing_compiler(tmp_path):
+    source = write(tmp_path / "a.cpp", "// expect: x\n#ifdef RW_FAIL\n#else\nint x = y;\n#endif\n")
+    assert "the good twin must compile" in compile_fail.check(COMPILER, source, [])
+    script = Path(compile_fail.__file__)
+    command = [sys.executable, str(script), "--compiler", "no-such-compiler", "--source", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "no-such-compiler" in result.stderr

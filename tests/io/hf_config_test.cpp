@@ -1,0 +1,190 @@
+// The rotary part of config.json: fragments of real models, and what is wrong with others.
+
+#include <ropewalk/io/hf_config.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+/// The keys of a shape that many of the fragments below lack.
+const std::string heads = R"("hidden_size": 5120, "num_attention_heads": 40)";
+
+rw::Encoding read(const std::string& fragment, const rw::config_choices& choices = {}) {
+    return rw::encoding_from_config(rw::parse_config("{" + fragment + "}", "the test"), choices);
+}
+
+std::string message_of(const std::string& fragment, const rw::config_choices& choices = {}) {
+    try {
+        const rw::Encoding made = read(fragment, choices);
+        return "no error but " + made.expression;
+    } catch (const rw::error& problem) {
+        return problem.what();
+    }
+}
+
+struct accepted {
+    std::string name, fragment;
+    std::string layer_type;
+    std::string expression;
+    double base;
+    std::int64_t head_dim, rotary_dim;
+    rw::layout_kind layout = rw::layout_kind::half_split;
+};
+
+const std::vector<accepted> models{
+    {"Llama-2-13B", heads + R"(, "max_position_embeddings": 4096, "rope_scaling": null)", "", "default", 1e4, 128, 128},
+    {"Together LLaMA-2-7B-32K",
+     R"("hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 32768,
+        "rope_scaling": {"factor": 8.0, "type": "linear"})",
+     "", "linear:8", 1e4, 128, 128},
+    {"Giraffe v2, early", heads + R"(, "abacus_scale": 8, "rope_scaling": null)", "", "linear:8", 1e4, 128, 128},
+    {"Giraffe v2, both names", heads + R"(, "abacus_scale": 8, "rope_scaling": {"factor": 8.0, "type": "linear"})", "",
+     "linear:8", 1e4, 128, 128},
+    {"Pythia", R"("hidden_size": 2048, "num_attention_heads": 8, "rotary_pct": 0.25, "rotary_emb_base": 10000,
+                  "model_type": "gpt_neox")",
+     "", "default", 1e4, 256, 64},
+    {"Phi-2", R"("hidden_size": 2560, "num_attention_heads": 32, "partial_rotary_factor": 0.4)", "", "default", 1e4, 80,
+     32},
+    {"Mistral-7B v0.2", R"("hidden_size": 4096, "num_attention_heads": 32, "rope_theta": 1e6)", "", "default", 1e6, 128,
+     128},
+    {"Gemma-3", R"("head_dim": 256, "rope_local_base_freq": 10000, "rope_theta": 1000000,
+                   "rope_scaling": {"factor": 8.0, "rope_type": "linear"})",
+     "", "linear:8", 1e6, 256, 256},
+    {"Gemma-3, its sliding layers", R"("head_dim": 256, "rope_local_base_freq": 10000, "rope_theta": 1000000,
+                   "rope_scaling": {"factor": 8.0, "rope_type": "linear"})",
+     "sliding_attention", "default", 1e4, 256, 256},
+    {"Gemma-3 inside a multimodal configuration",
+     R"("vision_config": {}, "text_config": {"head_dim": 256, "rope_theta": 1000000,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}})",
+     "", "linear:8", 1e6, 256, 256},
+    {"Gemma-4, its sliding layers",
+     R"("head_dim": 256, "rope_parameters": {
+            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+            "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"}})",
+     "sliding_attention", "default", 1e4, 256, 256},
+    {"rope_parameters", heads + R"(, "rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 4})", "",
+     "linear:4", 5e5, 128, 128},
+    {"rope_parameters without a type", heads + R"(, "rope_parameters": {"rope_theta": 5e5})", "", "default", 5e5, 128,
+     128},
+    {"rope_parameters with a partial factor",
+     heads + R"(, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "partial_rotary_factor": 0.5})", "",
+     "default", 1e4, 128, 64},
+    {"one layer type only",
+     heads + R"(, "rope_parameters": {"full_attention": {"rope_theta": 5e5, "rope_type": "default"}})", "", "default",
+     5e5, 128, 128},
+    {"both names of the type", heads + R"(, "rope_scaling": {"rope_type": "default", "type": "default"})", "",
+     "default", 1e4, 128, 128},
+    {"GPT-J", R"("n_embd": 4096, "n_head": 16, "rotary_dim": 64, "model_type": "gptj")", "", "default", 1e4, 256, 64,
+     rw::layout_kind::interleaved},
+    {"MLA", R"("hidden_size": 7168, "num_attention_heads": 128, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+               "model_type": "deepseek_v3")",
+     "", "default", 1e4, 64, 64, rw::layout_kind::interleaved},
+    {"an explicit layout key", R"("head_dim": 64, "model_type": "deepseek_v3", "rope_interleave": false)", "",
+     "default", 1e4, 64, 64},
+    {"null widths", R"("head_dim": null, "hidden_size": 64, "num_attention_heads": 2, "rope_theta": null)", "",
+     "default", 1e4, 32, 32},
+};
+
+struct refused {
+    std::string fragment, layer_type, message;
+};
+
+const std::vector<refused> mistakes{
+    {heads + R"(, "rope_scaling": {"factor": 16.0, "original_max_position_embeddings": 4096, "type": "yarn"})", "",
+     "rope_scaling: rope_type 'yarn' is not supported, known are default, linear"},
+    {heads + R"(, "rope_scaling": {"factor": 2.0, "rope_type": "linaer"})", "", "rope_type 'linaer' is not supported"},
+    {heads + R"(, "rope_scaling": {"type": "linear"})", "", "rope_scaling lacks 'factor'"},
+    {heads + R"(, "rope_scaling": {"type": "linear", "factor": null})", "", "rope_scaling lacks 'factor'"},
+    {heads + R"(, "rope_scaling": {"type": "linear", "factor": "8"})", "",
+     "rope_scaling.factor must be a number, got \"8\""},
+    {heads + R"(, "rope_scaling": {"type": "linear", "factor": true})", "",
+     "rope_scaling.factor must be a number, got true"},
+    {heads + R"(, "rope_scaling": {"type": "linear", "factor": -8})", "", "factor must be a positive number, got -8"},
+    {heads + R"(, "rope_scaling": {"type": 3, "factor": 8})", "", "rope_scaling.type must be text, got 3"},
+    {heads + R"(, "rope_scaling": {"factor": 8})", "", "rope_scaling has a factor but lacks 'rope_type'"},
+    {heads + R"(, "rope_scaling": {"rope_type": "default", "type": "linear", "factor": 8})", "",
+     "rope_type is 'default' but type is 'linear'"},
+    {heads + R"(, "rope_scaling": "linear")", "", "rope_scaling must be an object, got \"linear\""},
+    {heads + R"(, "rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"})", "",
+     "rope_scaling.mrope_section (three positions a token) is not supported"},
+    {heads + R"(, "rope_theta": "10000")", "", "rope_theta must be a number, got \"10000\""},
+    {heads + R"(, "rope_theta": 0)", "", "base must be a finite number above 1, got 0"},
+    {heads + R"(, "abacus_scale": 4, "rope_scaling": {"type": "linear", "factor": 8})", "",
+     "rope_scaling says 'linear:8' but abacus_scale says 'linear:4'"},
+    {heads + R"(, "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 8})", "",
+     "rope_parameters says 'default' but rope_scaling says 'linear:8'"},
+    {heads +
+         R"(, "rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}})",
+     "", "layer_type must be one of full_attention, sliding_attention, got ''"},
+    {heads + R"(, "rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": null})",
+     "sliding_attention", "layer_type must be one of full_attention, got 'sliding_attention'"},
+    {heads, "slidign_attention", "layer_type 'slidign_attention' is not among"},
+    {R"("head_dim": 64, "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.25, "rope_type": "proportional"},
+         "sliding_attention": {"rope_type": "default"}})",
+     "full_attention", "rope_parameters.full_attention: rope_type 'proportional' is not supported"},
+    {R"("hidden_size": 100)", "", "lacks 'head_dim', and 'hidden_size' or 'num_attention_heads'"},
+    {R"("hidden_size": 100, "num_attention_heads": 7)", "", "100 is no multiple of num_attention_heads 7"},
+    {R"("hidden_size": 100, "num_attention_heads": 0)", "", "is no multiple of num_attention_heads 0"},
+    {R"("head_dim": 64.5)", "", "head_dim must be a whole number, got 64.5"},
+    {R"("head_dim": 64, "rotary_pct": 1.5)", "", "partial_rotary_factor must lie in (0, 1], got 1.5"},
+    {R"("head_dim": 64, "rotary_pct": 0.01)", "", "the rotary part of a head of 64 has 0 elements"},
+    {R"("head_dim": 64, "rotary_dim": 128)", "", "reaches beyond head_dim 64"},
+};
+
+}  // namespace
+
+TEST_CASE("configurations of real models are read", "[io]") {
+    for (const accepted& model : models) {
+        INFO(model.name);
+        const rw::Encoding encoding =
+            read(model.fragment, {.layer_type = model.layer_type, .sequence_length = 0, .layout = {}});
+        CHECK(encoding.expression == model.expression);
+        CHECK(encoding.geometry.base == model.base);
+        CHECK(encoding.geometry.head_dim == model.head_dim);
+        CHECK(encoding.geometry.width() == model.rotary_dim);
+        CHECK(encoding.geometry.rotary_offset == 0);
+        CHECK((encoding.geometry.layout == model.layout));
+    }
+}
+
+TEST_CASE("a configuration that cannot be read names the key", "[io]") {
+    for (const refused& mistake : mistakes) {
+        INFO(mistake.fragment);
+        const std::string message =
+            message_of(mistake.fragment, {.layer_type = mistake.layer_type, .sequence_length = 0, .layout = {}});
+        INFO(message);
+        CHECK(message.find(mistake.message) != std::string::npos);
+    }
+}
+
+TEST_CASE("the encoding of a configuration is that of its policy", "[io]") {
+    const rw::Encoding read_one = read(heads + R"(, "rope_scaling": {"type": "linear", "factor": 8.0})");
+    const rw::Encoding made = rw::make_encoding(rw::Geometry{.head_dim = 128}, rw::Linear{.factor = 8});
+    CHECK((read_one.steps == made.steps));
+    CHECK((read_one.inv_freq == made.inv_freq));
+}
+
+TEST_CASE("choices reach the geometry", "[io]") {
+    const rw::Encoding encoding =
+        read(heads, {.layer_type = "", .sequence_length = 4096, .layout = rw::layout_kind::interleaved});
+    CHECK(encoding.geometry.sequence_length == 4096);
+    CHECK((encoding.geometry.layout == rw::layout_kind::interleaved));
+}
+
+TEST_CASE("configurations are read from files", "[io]") {
+    const auto path = std::filesystem::temp_directory_path() / "ropewalk_hf_config_test.json";
+    std::ofstream(path) << "{" << heads << "}";
+    CHECK(rw::encoding_from_config_file(path).geometry.head_dim == 128);
+    std::ofstream(path) << "{" << heads;
+    CHECK_THROWS_AS(rw::encoding_from_config_file(path), rw::error);
+    std::filesystem::remove(path);
+    CHECK_THROWS_AS(rw::encoding_from_config_file(path), rw::error);
+    CHECK_THROWS_AS(rw::encoding_from_config(nlohmann::json("config.json")), rw::error);
+}

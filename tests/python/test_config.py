@@ -1,0 +1,68 @@
+"""from_config on the fragments of real models. The reader itself is tested in tests/io."""
+
+import json
+
+import pytest
+
+import ropewalk as rw
+
+LLAMA = {"hidden_size": 5120, "num_attention_heads": 40, "max_position_embeddings": 4096, "rope_scaling": None}
+TOGETHER = {
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 32768,
+    "rope_scaling": {"factor": 8.0, "type": "linear"},
+}
+
+
+def test_path_folder_dict_and_object(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TOGETHER))
+    expected = rw.encoding("linear:8", head_dim=128)
+    for source in (tmp_path / "config.json", str(tmp_path / "config.json"), tmp_path, TOGETHER):
+        assert rw.from_config(source) == expected
+    assert rw.from_config(LLAMA) == rw.encoding("default", head_dim=128)
+    assert rw.from_config(LLAMA, sequence_length=100).sequence_length == 100
+    assert rw.from_config(LLAMA, layout="interleaved").layout == "interleaved"
+
+
+def test_configuration_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 500000.0})
+    assert rw.from_config(config) == rw.encoding("linear:4", head_dim=128, base=500000.0)
+    neox = transformers.GPTNeoXConfig(hidden_size=512, num_attention_heads=8)
+    assert rw.from_config(neox) == rw.encoding("default", head_dim=64, rotary_dim=16)
+    assert rw.from_config(transformers.GPTJConfig()).layout == "interleaved"
+
+
+def test_layer_types():
+    gemma = {
+        "head_dim": 256,
+        "rope_local_base_freq": 10000,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "rope_theta": 1000000,
+    }
+    assert rw.from_config(gemma) == rw.encoding("linear:8", 256, 1e6)
+    assert rw.from_config(gemma, layer_type="full_attention") == rw.encoding("linear:8", 256, 1e6)
+    assert rw.from_config(gemma, layer_type="sliding_attention") == rw.encoding("default", 256, 1e4)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**LLAMA, "rope_scaling": {"type": "yarn", "factor": 16.0}}, "rope_type 'yarn' is not supported"),
+        ({**LLAMA, "rope_scaling": {"type": "linear"}}, "rope_scaling lacks 'factor'"),
+        ({**LLAMA, "rope_scaling": {"type": "linear", "factor": "8"}}, 'rope_scaling.factor must be a number, got "8"'),
+        ({}, "lacks 'head_dim'"),
+    ],
+)
+def test_errors(config, message):
+    with pytest.raises(rw.Error, match=message):
+        rw.from_config(config)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        rw.from_config(tmp_path / "nothing.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(rw.Error, match="broken.json is no JSON"):
+        rw.from_config(tmp_path / "broken.json")

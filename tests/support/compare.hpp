@@ -1,0 +1,89 @@
+/// @file  Compares a rotated tensor with exact values.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <ropewalk/encoding.hpp>
+
+#include "support/tensors.hpp"
+
+namespace test {
+
+/// What a comparison found. `first_problem` is empty where everything is within the bound.
+struct verdict {
+    double worst = 0;  ///< f32: largest error of a pair over its norm; 16 bits: over the rounding step
+    std::int64_t pairs = 0;
+    std::string first_problem;
+
+    void operator+=(const verdict& other) {
+        worst = std::max(worst, other.worst);
+        pairs += other.pairs;
+        if (first_problem.empty()) first_problem = other.first_problem;
+    }
+};
+
+/// How far float32 arithmetic may be from exact, over the norm of the pair. The promise is over the norm of the whole
+/// vector, so this is stricter.
+inline constexpr double f32_bound = 3e-7;
+
+inline oracle::shape shape_of(const extents& size, const ropewalk::Geometry& g, ropewalk::layout_kind layout) {
+    return {size.batch, size.tokens, size.heads, size.head_dim, g.rotary_offset, g.width(),
+            layout == ropewalk::layout_kind::interleaved};
+}
+
+/// Whether `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some number
+/// that is.
+inline bool within(double got, double exact, double room, const oracle::format& f) {
+    room += 0x1p-148;  // f32 steps below its normal range
+    if (f.bytes == 4) return std::fabs(got - exact) <= room;
+    return oracle::rounded(exact - room, f) <= got && got <= oracle::rounded(exact + room, f);
+}
+
+inline std::string describe_pair(std::int64_t row, std::int64_t pair, const double* got, const double* exact, const oracle::shape& s) {
+    std::ostringstream text;
+    text.precision(17);
+    text << "head row " << row << " (" << s.heads << " heads), pair " << pair << ": got (" << got[s.first(pair)] << ", "
+         << got[s.second(pair)] << "), exact is (" << exact[s.first(pair)] << ", " << exact[s.second(pair)] << ")";
+    return text.str();
+}
+
+/// Every pair within `bound` of its exact norm (16 bits: and one rounding), everything else unchanged.
+inline verdict compare(const array& result, const std::vector<double>& exact, const oracle::shape& s, double bound = f32_bound) {
+    verdict v;
+    const std::vector<double> got = result.values();
+    const oracle::format& f = result.format();
+    for (std::int64_t row = 0; row < s.batch * s.tokens * s.heads; ++row) {
+        const double *const g = got.data() + row * s.head_dim, *const e = exact.data() + row * s.head_dim;
+        for (std::int64_t pair = 0; pair < s.width / 2; ++pair) {
+            const std::int64_t a = s.first(pair), b = s.second(pair);
+            const double norm = std::hypot(e[a], e[b]), room = bound * norm;
+            const double error = std::hypot(g[a] - e[a], g[b] - e[b]);
+            if (f.bytes == 4 && norm > 1e-30) v.worst = std::max(v.worst, error / norm);
+            const bool close = f.bytes == 4 ? error <= room + 0x1p-147 : within(g[a], e[a], room, f) && within(g[b], e[b], room, f);
+            if (!close && v.first_problem.empty()) v.first_problem = describe_pair(row, pair, g, e, s);
+            ++v.pairs;
+        }
+        for (std::int64_t i = 0; i < s.head_dim; ++i) {
+            const bool turns = i >= s.offset && i < s.offset + s.width;
+            if (!turns && g[i] != e[i] && v.first_problem.empty()) {
+                v.first_problem = "element " + std::to_string(i) + " does not turn but changed in head row " + std::to_string(row);
+            }
+        }
+    }
+    return v;
+}
+
+/// Positions first, first + 1, … for every batch row.
+inline std::vector<oracle::place> consecutive(const extents& size, std::int64_t first) {
+    std::vector<oracle::place> places;
+    for (std::int64_t b = 0; b < size.batch; ++b) {
+        for (std::int64_t t = 0; t < size.tokens; ++t) places.push_back({first + t, 0});
+    }
+    return places;
+}
+
+}  // namespace test

@@ -1,0 +1,150 @@
+/// @file  Tensors in guarded memory: every byte that no element owns keeps a pattern, which a test can look at.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <ropewalk/core/layout.hpp>
+#include <ropewalk/core/view.hpp>
+
+#include "support/oracle.hpp"
+#include "support/random.hpp"
+
+namespace test {
+
+inline const oracle::format& format_of(ropewalk::element_type type) {
+    switch (type) {
+        case ropewalk::element_type::f32: return oracle::f32;
+        case ropewalk::element_type::f16: return oracle::f16;
+        default: return oracle::bf16;
+    }
+}
+
+inline constexpr ropewalk::element_type all_types[] = {ropewalk::element_type::f32, ropewalk::element_type::f16,
+                                                       ropewalk::element_type::bf16};
+inline constexpr ropewalk::layout_kind all_layouts[] = {ropewalk::layout_kind::half_split,
+                                                        ropewalk::layout_kind::interleaved};
+
+/// Where the axes lie in memory. `padded` is BSHD with unused elements behind every head, token and batch row.
+enum class order { bshd, bhsd, sbhd, padded, reversed };
+inline constexpr order all_orders[] = {order::bshd, order::bhsd, order::sbhd, order::padded, order::reversed};
+
+struct extents {
+    std::int64_t batch = 1, tokens = 1, heads = 1, head_dim = 2;
+};
+
+class array {
+public:
+    static constexpr std::int64_t guard = 64;  ///< elements on either side
+    static constexpr unsigned char pattern = 0xA5;
+
+    array() = default;
+    array(ropewalk::element_type type, const extents& size, order where = order::bshd) : size_(size) {
+        view_.type = type;
+        view_.batch = size.batch, view_.tokens = size.tokens, view_.heads = size.heads, view_.head_dim = size.head_dim;
+        const std::int64_t elements = set_strides(where);
+        bytes_.assign(static_cast<std::size_t>((elements + 2 * guard) * width()), pattern);
+        first_ = guard + (where == order::reversed ? (size.tokens - 1) * -view_.stride_token : 0);
+    }
+    array(ropewalk::element_type type, const extents& size, random& numbers, order where = order::bshd) : array(type, size, where) {
+        fill(numbers);
+    }
+
+    /// The tensor. The memory belongs to this object.
+    ropewalk::tensor tensor() {
+        ropewalk::tensor result = view_;
+        result.data = bytes_.data() + first_ * width();
+        return result;
+    }
+    template <class T>
+    ropewalk::view<T> view() {
+        ropewalk::view<T> result;
+        static_cast<ropewalk::tensor&>(result) = tensor();
+        return result;
+    }
+
+    void fill(random& numbers) {
+        for_each([&](std::int64_t at) { put(at, oracle::rounded(numbers.normal(), format())); });
+    }
+    /// Every element in the order [batch, tokens, heads, head_dim].
+    [[nodiscard]] std::vector<double> values() const {
+        std::vector<double> result;
+        for_each([&](std::int64_t at) { result.push_back(get(at)); });
+        return result;
+    }
+    /// Rounds the values to the type and writes them.
+    void set(const std::vector<double>& values) {
+        std::size_t i = 0;
+        for_each([&](std::int64_t at) { put(at, oracle::rounded(values[i++], format())); });
+    }
+    /// Whether the bytes around and between the elements are as they were.
+    [[nodiscard]] bool guards_intact() const {
+        std::vector<unsigned char> rest = bytes_;
+        for_each([&](std::int64_t at) { std::memset(rest.data() + at * width(), pattern, static_cast<std::size_t>(width())); });
+        return std::all_of(rest.begin(), rest.end(), [](unsigned char byte) { return byte == pattern; });
+    }
+
+    [[nodiscard]] const std::vector<unsigned char>& bytes() const { return bytes_; }
+    [[nodiscard]] const oracle::format& format() const { return format_of(view_.type); }
+    [[nodiscard]] ropewalk::element_type type() const { return view_.type; }
+    [[nodiscard]] const extents& size() const { return size_; }
+    friend bool operator==(const array& a, const array& b) { return a.bytes_ == b.bytes_; }
+
+private:
+    [[nodiscard]] std::int64_t width() const { return format().bytes; }
+
+    /// Returns the elements from the lowest to behind the highest.
+    std::int64_t set_strides(order where) {
+        const auto [b, s, h, d] = size_;
+        switch (where) {
+            case order::bshd: return strides(s * h * d, h * d, d, b * s * h * d);
+            case order::bhsd: return strides(h * s * d, d, s * d, b * s * h * d);
+            case order::sbhd: return strides(h * d, b * h * d, d, b * s * h * d);
+            case order::reversed: return strides(s * h * d, -h * d, d, b * s * h * d);
+            default: {
+                const std::int64_t head = d + 3, token = h * head + 5, batch = s * token + 7;
+                return strides(batch, token, head, b * batch);
+            }
+        }
+    }
+    std::int64_t strides(std::int64_t batch, std::int64_t token, std::int64_t head, std::int64_t elements) {
+        view_.stride_batch = batch, view_.stride_token = token, view_.stride_head = head;
+        return elements;
+    }
+
+    template <class F>
+    void for_each(const F& f) const {
+        for (std::int64_t b = 0; b < size_.batch; ++b) {
+            for (std::int64_t s = 0; s < size_.tokens; ++s) {
+                for (std::int64_t h = 0; h < size_.heads; ++h) {
+                    const std::int64_t row = first_ + b * view_.stride_batch + s * view_.stride_token + h * view_.stride_head;
+                    for (std::int64_t i = 0; i < size_.head_dim; ++i) f(row + i);
+                }
+            }
+        }
+    }
+
+    [[nodiscard]] double get(std::int64_t at) const {
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, bytes_.data() + at * width(), static_cast<std::size_t>(width()));
+        return oracle::decode(bits, format());
+    }
+    void put(std::int64_t at, double value) {
+        const std::uint32_t bits = oracle::encode(value, format());
+        std::memcpy(bytes_.data() + at * width(), &bits, static_cast<std::size_t>(width()));
+    }
+
+    extents size_;
+    ropewalk::tensor view_;
+    std::vector<unsigned char> bytes_;
+    std::int64_t first_ = 0;
+};
+
+/// The tensor that is not there.
+inline ropewalk::tensor none() { return {}; }
+
+}  // namespace test
