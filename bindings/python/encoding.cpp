@@ -92,8 +92,7 @@ element_type element_named(py::handle dtype) {
 }
 
 std::int64_t max_position(const Encoding& self, py::handle dtype) {
-    const double bits = std::min(126.0, std::log2(largest(element_named(dtype))));
-    return self.centre + self.reach(bits);
+    return self.centre + self.reach(element_named(dtype));
 }
 
 }  // namespace

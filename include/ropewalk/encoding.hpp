@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "ropewalk/core/element.hpp"
 #include "ropewalk/core/geometry.hpp"
 #include "ropewalk/core/phase.hpp"
 #include "ropewalk/policy/compose.hpp"
@@ -38,7 +39,12 @@ struct Encoding {
     [[nodiscard]] std::int64_t pairs() const { return static_cast<std::int64_t>(steps.size()); }
     [[nodiscard]] bool has_decay() const { return !decay.empty(); }
 
-    /// The largest |p − centre| whose factor lies within 2^±bits; the largest position of all where nothing decays.
+    /// The largest |p − centre| whose magnitude the element type holds; 2^62 where nothing decays.
+    [[nodiscard]] std::int64_t reach(element_type type) const {
+        // log2 of 65504, and what leaves f32 and bf16 normal on both sides of 1.
+        return reach(type == element_type::f16 ? 15.9993 : 126.0);
+    }
+    /// The largest |p − centre| whose magnitude lies within 2^±bits.
     [[nodiscard]] std::int64_t reach(double bits) const {
         std::uint64_t steepest = 0;
         for (const std::uint64_t one : decay) steepest = one > steepest ? one : steepest;
@@ -72,7 +78,7 @@ public:
         if constexpr (AttentionFactorPolicy<P>) encoding_.attention_factor *= policy.attention_factor(geometry);
         if constexpr (PositionPolicy<P>) put(policy);
         if constexpr (EpochPolicy<P>) encoding_.epoch = encoding_.epoch * 1000003U + policy.epoch(geometry);
-        encoding_.expression += (encoding_.expression.empty() ? "" : "|") + describe(policy);
+        encoding_.expression.append(encoding_.expression.empty() ? "" : "|").append(describe(policy));
     }
 
     Encoding finish() && {
@@ -105,7 +111,7 @@ private:
         }
         if (!any) encoding_.decay.clear();
         encoding_.centre = policy.centre();
-        const std::int64_t reach = encoding_.reach(126);
+        const std::int64_t reach = encoding_.reach(element_type::f32);
         RW_EXPECTS(policy.stated_length() - encoding_.centre <= reach,
                    "{}: a length of {} tokens does not fit into f32 or bf16, which hold {} tokens with these parameters",
                    P::name, policy.stated_length(), 2 * reach);

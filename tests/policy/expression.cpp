@@ -81,7 +81,7 @@ TEST_CASE("describe and parse_policies undo each other for random policies and p
         for (std::int64_t count = numbers.integer(1, 4); count > 0; --count) {
             const auto which = static_cast<std::size_t>(numbers.integer(0, std::variant_size_v<rw::any_policy> - 1));
             policies.push_back(random_policy(numbers, which));
-            text += (text.empty() ? "" : "|") + describe(policies.back());
+            text.append(text.empty() ? "" : "|").append(describe(policies.back()));
         }
         INFO(text);
         const auto back = rw::parse_policies(text);

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 import ropewalk as rw
 
 LLAMA = {"hidden_size": 5120, "num_attention_heads": 40, "max_position_embeddings": 4096, "rope_scaling": None}
@@ -64,5 +63,5 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError):
         rw.from_config(tmp_path / "nothing.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(rw.Error, match="broken.json is no JSON"):
+    with pytest.raises(rw.Error, match=r"broken\.json is no JSON"):
         rw.from_config(tmp_path / "broken.json")

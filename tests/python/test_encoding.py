@@ -5,10 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import plain
-
-import ropewalk as rw
 
 
 def test_attributes():
@@ -41,8 +40,8 @@ def test_frequencies_are_a_copy():
         ),
         (
             rw.encoding(rw.Linear(4) | rw.Truncated(4096), 64, 1e6, 32, 16, "interleaved", 8192),
-            'ropewalk.Encoding("linear:4|truncated:4096", head_dim=64, base=1000000.0, rotary_dim=32, rotary_offset=16, '
-            'layout="interleaved", sequence_length=8192)',
+            'ropewalk.Encoding("linear:4|truncated:4096", head_dim=64, base=1000000.0, rotary_dim=32, '
+            'rotary_offset=16, layout="interleaved", sequence_length=8192)',
         ),
     ],
 )

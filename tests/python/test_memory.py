@@ -3,10 +3,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import assert_close, exact, make, plain, turn
-
-import ropewalk as rw
 
 ENCODING = rw.encoding("default", head_dim=64)
 THETA = plain(64)
@@ -55,7 +54,9 @@ def test_new_tensors_of_strided_input(library):
     else:
         seen, expanded = whole.transpose(0, 2, 1, 3), np.broadcast_to(whole[:, :1], (2, 5, 7, 64))
     assert_close(exact(rw.rotate(seen, encoding=ENCODING)), turn(exact(seen), THETA, np.arange(7)[None]), "float32")
-    assert_close(exact(rw.rotate(expanded, encoding=ENCODING)), turn(exact(expanded), THETA, np.arange(5)[None]), "float32")
+    assert_close(
+        exact(rw.rotate(expanded, encoding=ENCODING)), turn(exact(expanded), THETA, np.arange(5)[None]), "float32"
+    )
 
 
 def test_expanded_tensors_are_not_written():
@@ -80,7 +81,7 @@ def test_read_only_arrays():
         rw.rotate_(q, encoding=ENCODING, offset=4)
     np.testing.assert_array_equal(q, before)
     rw.rotate(q, encoding=ENCODING)  # reading is fine
-    with pytest.raises(rw.Error, match="out of q .*read-only"):
+    with pytest.raises(rw.Error, match=r"out of q .*read-only"):
         rw.rotate(before, encoding=ENCODING, out=q)
     np.testing.assert_array_equal(q, before)
 

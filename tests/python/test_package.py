@@ -8,10 +8,9 @@ import threading
 
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import make
-
-import ropewalk as rw
 
 ENCODING = rw.encoding("default", head_dim=64)
 
@@ -24,7 +23,12 @@ def python(code, **environment):
 
 
 def test_import_is_quick_and_brings_no_torch():
-    code = "import time; t = time.perf_counter(); import ropewalk, sys; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    code = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "import ropewalk\n"
+        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+    )
     seconds, torch_too = min(python(code).split() for _ in range(3))
     assert torch_too == "False"
     assert float(seconds) < 0.3
@@ -56,13 +60,7 @@ def test_instruction_sets_agree(name):
 
 
 def test_unknown_instruction_set():
-    code = (
-        "import ropewalk as rw\n"
-        "try:\n"
-        "    rw.instruction_set()\n"
-        "except rw.Error as problem:\n"
-        "    print(problem)"
-    )
+    code = "import ropewalk as rw\ntry:\n    rw.instruction_set()\nexcept rw.Error as problem:\n    print(problem)"
     assert "ROPEWALK_ISA is 'mmx', this machine has" in python(code, ROPEWALK_ISA="mmx")
 
 
@@ -146,9 +144,9 @@ def test_outputs_that_do_not_fit(out, message):
 
 def test_arguments_of_other_types():
     q = make("numpy", "float32", (4, 2, 64))
-    with pytest.raises(TypeError, match="q must be a NumPy array, a PyTorch tensor .* got list"):
+    with pytest.raises(TypeError, match=r"q must be a NumPy array, a PyTorch tensor .* got list"):
         rw.rotate_([[[1.0]]], encoding=ENCODING)
-    with pytest.raises(TypeError, match="encoding must be a ropewalk.Encoding, got str"):
+    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str"):
         rw.rotate_(q, encoding="linear:8")
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'encoding'"):
         rw.rotate_(q)

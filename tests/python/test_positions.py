@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import assert_close, exact, make, plain, turn
-
-import ropewalk as rw
 
 ENCODING = rw.encoding("default", head_dim=32)
 THETA = plain(32)

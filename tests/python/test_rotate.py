@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import arrange, assert_close, exact, make, plain, power, restore, truncated, turn, xpos
-
-import ropewalk as rw
 
 LIBRARIES = ["numpy", "torch"]
 TYPES = ["float32", "float16", "bfloat16"]

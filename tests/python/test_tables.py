@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import ropewalk as rw
 import torch
 from rope_reference import assert_close, exact, make, plain, turn
-
-import ropewalk as rw
 
 ENCODING = rw.encoding("default", head_dim=32)
 LAYOUTS = ["half_split", "interleaved"]
@@ -60,7 +59,9 @@ def test_bfloat16_and_strided_table():
         (lambda c, s: c, "table must be a pair .* got numpy.ndarray"),
         (lambda c, s: (c[0], s[0]), r"cos float32 \[32\]"),
         (
-            lambda c, s: tuple(np.frombuffer(b"x" + x.tobytes(), np.int8)[1:].view(np.float32).reshape(9, 32) for x in (c, s)),
+            lambda c, s: tuple(
+                np.frombuffer(b"x" + x.tobytes(), np.int8)[1:].view(np.float32).reshape(9, 32) for x in (c, s)
+            ),
             "not aligned",
         ),
     ],
@@ -79,7 +80,10 @@ def llama(scaling):
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
     config = transformers.LlamaConfig(
-        hidden_size=4 * 128, num_attention_heads=4, num_key_value_heads=2, rope_parameters={"rope_theta": 10000.0, **scaling}
+        hidden_size=4 * 128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_theta": 10000.0, **scaling},
     )
     return config, LlamaRotaryEmbedding(config), apply_rotary_pos_emb
 

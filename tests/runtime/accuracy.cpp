@@ -121,7 +121,7 @@ TEST_CASE("xpos: rotations with magnitudes stay as close, wherever the element t
             const rw::XPos xpos{.scale_base = numbers.logarithmic(128, 2048), .gamma = numbers.uniform(0.2, 1), .length = numbers.integer(0, 2000)};
             const test::twin t = test::xpos_twin(random_geometry(numbers), xpos);
             // Products of a normal number with 2^±10 fit into f16 without becoming subnormal too often.
-            const std::int64_t reach = t.ours.reach(type == rw::element_type::f16 ? 10 : 120);
+            const std::int64_t reach = t.ours.reach(type == rw::element_type::f16 ? 10.0 : 120.0);
             const located at = locate(24, [&] { return t.ours.centre + numbers.integer(-reach, reach); });
             INFO(t.ours.expression << ", width " << t.ours.geometry.width());
             for (const rw::layout_kind layout : test::all_layouts) all += one_case(numbers, type, layout, t, at);

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ropewalk import _ropewalk
+from ropewalk._encoding import encoding, from_config
 from ropewalk._ropewalk import (
     Encoding,
     Error,
@@ -26,7 +27,6 @@ from ropewalk._ropewalk import (
     policies,
     policy,
 )
-from ropewalk._encoding import encoding, from_config
 from ropewalk._rotate import rerotate_, rotate, rotate_
 
 if TYPE_CHECKING:

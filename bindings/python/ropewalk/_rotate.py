@@ -38,9 +38,9 @@ def rotate_(
         sequence i. It starts with 0, ascends and ends with the number of tokens.
     order: of the axes: "thd", "bshd" (the defaults for 3 and 4 axes), "bhsd" or "sbhd".
     inverse: undo the encoding. adjoint: its transpose, for gradients; the same unless there are magnitudes (xpos).
-    table: (cos, sin) of float32 or bfloat16, used instead of the encoding's own angles: [n, columns], whose row p serves
-        position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers. columns is
-        rotary_dim, in the order of the layout, or rotary_dim/2.
+    table: (cos, sin) of float32 or bfloat16, used instead of the encoding's own angles: [n, columns], whose row p
+        serves position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers.
+        columns is rotary_dim, in the order of the layout, or rotary_dim/2.
     threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
         calls use one.
 
@@ -48,9 +48,7 @@ def rotate_(
     head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
     strides, types or positions do not fit, for read-only memory and for tensors that need a gradient.
     """
-    return _ropewalk.rotate_(
-        q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads
-    )
+    return _ropewalk.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
 def rotate(
@@ -76,9 +74,7 @@ def rotate(
 
     Returns q, k or (q, k), as given.
     """
-    return _ropewalk.rotate(
-        q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out
-    )
+    return _ropewalk.rotate(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out)
 
 
 def rerotate_(
@@ -94,8 +90,8 @@ def rerotate_(
 ) -> Array:
     """Take cached keys in place from one encoding, and from one position, to another; return them.
 
-    The keys were encoded by old_encoding at positions (or from offset on) and come out as new_encoding would encode them
-    at new_positions (or from new_offset on), by default at the old places. Within one rounding of encoding afresh.
+    The keys were encoded by old_encoding at positions (or from offset on) and come out as new_encoding would encode
+    them at new_positions (or from new_offset on), by default at the old places. Within one rounding of encoding afresh.
     k, positions, offset, order and threads are those of rotate_(); both encodings must turn the same elements.
     """
     return _ropewalk.rerotate_(

@@ -47,6 +47,11 @@
 #define RW_END_INTRINSICS
 #endif
 
+// RW_OPENMP is defined where the compiler has OpenMP switched on.
+#if defined(_OPENMP)
+#define RW_OPENMP
+#endif
+
 // RW_FMA is a · b + c with one rounding where the machine fuses it, with two elsewhere; so a scalar tail rounds as the
 // SIMD registers before it do.
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)

@@ -38,7 +38,7 @@ std::string format(std::string_view text, const Args&... args) {
 
 template <class... Args>
 [[noreturn]] void fail(std::string_view text, const Args&... args) {
-    throw error("ropewalk: " + format(text, args...));
+    throw error(std::string("ropewalk: ").append(format(text, args...)));
 }
 
 }  // namespace detail

@@ -36,7 +36,7 @@ struct Geometry {
                    "rotary_offset must lie in the head of {} elements, got {}", head_dim, rotary_offset);
         RW_EXPECTS(rotary_dim >= 0, "rotary_dim must not be negative, got {}", rotary_dim);
         RW_EXPECTS(width() > 0 && width() % 2 == 0, "rotary_dim must be even and positive, got {}", width());
-        RW_EXPECTS(rotary_offset + width() <= head_dim,
+        RW_EXPECTS(width() <= head_dim - rotary_offset,
                    "rotary_dim {} at rotary_offset {} reaches beyond head_dim {}", width(), rotary_offset, head_dim);
         RW_EXPECTS(std::isfinite(base) && base > 1, "base must be a finite number above 1, got {}", base);
         RW_EXPECTS(sequence_length >= 0, "sequence_length must not be negative, got {}", sequence_length);

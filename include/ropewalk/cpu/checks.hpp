@@ -105,8 +105,7 @@ void check_range(const position_source& where, std::int64_t rows, std::int64_t t
 inline void check_reach(const Encoding& encoding, const position_source& where, std::int64_t rows, std::int64_t tokens,
                         element_type type) {
     if (!encoding.has_decay()) return;
-    const double bits = type == element_type::f16 ? 15.9993 : 126;  // log2 of 65504; 2^±126 are normal floats
-    const std::int64_t reach = encoding.reach(bits);
+    const std::int64_t reach = encoding.reach(type);
     check_range(where, rows, tokens, [&](std::int64_t position) {
         RW_EXPECTS(position <= encoding.centre + reach && position >= encoding.centre - reach,
                    "'{}' cannot hold position {} in {}: the largest distance from its centre {} is {}",

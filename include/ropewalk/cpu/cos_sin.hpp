@@ -1,8 +1,6 @@
 // Tables of cosines and sines: the angle alone, without any magnitude.
 #pragma once
 
-#include <span>
-
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
 
@@ -39,26 +37,6 @@ range_function table_kernel_for(layout_kind layout) {
 }
 
 }  // namespace detail
-
-/// Checks and prepares a table of `tokens` rows with `columns` floats each.
-inline plan make_table_plan(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
-                            std::span<float> cos, std::span<float> sin) {
-    RW_EXPECTS(tokens >= 0, "tokens must not be negative, got {}", tokens);
-    RW_EXPECTS(columns == encoding.pairs() || columns == 2 * encoding.pairs(), "a row has {} or {} columns, got {}",
-               encoding.pairs(), 2 * encoding.pairs(), columns);
-    const auto floats = static_cast<std::size_t>(tokens * columns);
-    RW_EXPECTS(cos.size() >= floats && sin.size() >= floats, "{} tokens of {} columns need {} floats, got {} and {}",
-               tokens, columns, floats, cos.size(), sin.size());
-    plan made;
-    job& work = made.work;
-    work.q_in.tokens = tokens, work.q_in.heads = 1, work.q_in.head_dim = columns;
-    work.q_in.data = tokens == 0 ? nullptr : cos.data();
-    work.pairs = encoding.pairs();
-    work.turn = {encoding.steps.data(), nullptr, 0, {}};
-    work.turn.where = detail::place(encoding, detail::read_positions(where, 1, tokens, made.spread[0]), 1, tokens, made.placed[0]);
-    work.table = {cos.data(), sin.data(), element_type::f32, tokens, columns, columns};
-    return made;
-}
 
 /// cos and sin of the angles at `tokens` positions, rows of `columns` floats: rotary_dim/2, one a pair, or rotary_dim,
 /// one an element of the layout L, which is what Transformers multiplies by. Max error 1.2e-7 for |p| < 2^31.

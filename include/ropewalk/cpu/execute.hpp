@@ -3,11 +3,11 @@
 
 #include <memory>
 
-#if defined(_OPENMP)
+#include "ropewalk/cpu/plan.hpp"
+
+#if defined(RW_OPENMP)
 #include <omp.h>
 #endif
-
-#include "ropewalk/cpu/plan.hpp"
 
 namespace ropewalk::cpu {
 
@@ -15,7 +15,7 @@ namespace detail {
 
 /// Threads that pay for a call: waking one costs more than turning 128 KiB, and one token is never shared.
 inline int threads_for(const job& work, int asked) {
-#if defined(_OPENMP)
+#if defined(RW_OPENMP)
     if (omp_in_parallel() != 0) return 1;
     const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
     const std::int64_t paying = bytes_of(work) / (128 * 1024);
@@ -57,7 +57,7 @@ inline void execute(const plan& prepared, range_function kernel, int threads) {
         kernel(work, 0, tokens, mine.data());
         return;
     }
-#if defined(_OPENMP)
+#if defined(RW_OPENMP)
     // Whatever may throw happens before the threads start.
     const std::unique_ptr<float[]> all(new float[static_cast<std::size_t>(floats * team)]);
     float* const buffers = all.get();

@@ -99,7 +99,7 @@ struct lanes<xsimd::batch<float, A>> {
 }  // namespace ropewalk::detail
 
 #if defined(__x86_64__) || defined(_M_X64)
-#include "ropewalk/cpu/simd_x86.hpp"
+#include "ropewalk/cpu/simd_x86.inl"
 #else
-#include "ropewalk/cpu/simd_generic.hpp"
+#include "ropewalk/cpu/simd_generic.inl"
 #endif

@@ -37,7 +37,7 @@ std::string describe(const P& policy) {
     const auto append = [&](const auto& one) {
         if (policy.*one.member != defaults.*one.member) {
             text += separator;
-            if (!bare_possible) text += std::string(one.name) + "=";
+            if (!bare_possible) text.append(one.name).append("=");
             text += detail::describe_value(policy.*one.member);
             separator = ',';
         }

@@ -1,6 +1,7 @@
 // Policy expressions: linear:8, truncated:4096, linear:4|truncated:4096, randomized:16384,seed=1.
 #pragma once
 
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <optional>
@@ -37,7 +38,7 @@ private:
         any_policy policy;
         if (!select<0>(name, policy)) {
             at_ = start;
-            fail_here("unknown policy '" + std::string(name) + "', known are " + known_policies<0>());
+            fail_here(format("unknown policy '{}', known are {}", name, known_policies<0>()));
         }
         if (accept(':')) {
             std::visit([this](auto& chosen) { read_parameters(chosen); }, policy);
@@ -60,8 +61,7 @@ private:
     template <std::size_t I>
     static std::string known_policies() {
         if constexpr (I < std::variant_size_v<any_policy>) {
-            const std::string rest = known_policies<I + 1>();
-            return std::string(std::variant_alternative_t<I, any_policy>::name) + (rest.empty() ? "" : ", " + rest);
+            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, any_policy>::name, known_policies<I + 1>());
         } else {
             return {};
         }
@@ -70,6 +70,7 @@ private:
     /// [value][,key=value…]; a bare value is the first parameter.
     template <class P>
     void read_parameters(P& policy) {
+        std::array<bool, std::tuple_size_v<std::remove_cvref_t<decltype(P::parameters)>>> given{};
         bool first = true;
         do {
             const std::size_t start = at_;
@@ -77,23 +78,29 @@ private:
             const bool named = accept('=');
             if (!named && !first) fail_here("expected '=' and a value");
             if (!named) at_ = start;
-            const bool known = assign(policy, named ? name : std::string_view{}, !named);
-            if (!known) {
+            if (!assign(policy, name, !named, start, given)) {
                 at_ = start;
-                fail_here("policy '" + std::string(P::name) + "' has no " +
-                          (named ? "parameter '" + std::string(name) + "'" : std::string("parameters")));
+                if (!named) fail_here(format("policy '{}' has no parameters", P::name));
+                fail_here(format("policy '{}' has no parameter '{}'", P::name, name));
             }
             first = false;
         } while (accept(','));
     }
 
-    template <class P>
-    bool assign(P& policy, std::string_view name, bool bare) {
+    /// Reads the value of the parameter `name`, or of the first one where the value is bare.
+    template <class P, std::size_t N>
+    bool assign(P& policy, std::string_view name, bool bare, std::size_t start, std::array<bool, N>& given) {
         bool done = false;
+        std::size_t index = 0;
         const auto try_one = [&](const auto& one) {
+            const std::size_t i = index++;
             if (done || !(bare || one.name == name)) return;
+            if (given[i]) {
+                at_ = start;
+                fail_here(format("parameter '{}' is given twice", one.name));
+            }
             read_value(policy.*one.member);
-            done = true;
+            given[i] = done = true;
         };
         std::apply([&](const auto&... each) { (try_one(each), ...); }, P::parameters);
         return done;

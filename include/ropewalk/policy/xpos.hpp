@@ -11,7 +11,7 @@ namespace ropewalk {
 ///
 /// The centre is half of `length` and never moves, so a cached key stays valid while the sequence grows. Without a
 /// length it is 0. Kernels refuse positions whose factor the element type cannot hold: |p − c| may reach
-/// 4532 in f16 and 35693 in f32 and bf16 for a scale_base of 512, in proportion to it.
+/// 4532 in f16 and 35694 in f32 and bf16 for a scale_base of 512, in proportion to it.
 struct XPos {
     double scale_base = 512;  ///< tokens after which the magnitude has changed by ζ_j; Giraffe went from 8192 to 128
     double gamma = 0.4;

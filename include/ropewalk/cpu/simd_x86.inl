@@ -1,9 +1,5 @@
-// Lane shuffles, 64-bit products and half precision with x86 intrinsics.
-#pragma once
-
+// Lane shuffles, 64-bit products and half precision with x86 intrinsics. Included by simd.hpp.
 #include <immintrin.h>
-
-#include "ropewalk/cpu/simd.hpp"
 
 namespace ropewalk::cpu::detail {
 

@@ -1,10 +1,6 @@
 // Lane shuffles and 64-bit products for architectures without a file of their own, NEON among them: through memory,
-// which compilers turn into shuffles where they can.
-#pragma once
-
+// which compilers turn into shuffles where they can. Included by simd.hpp.
 #include <array>
-
-#include "ropewalk/cpu/simd.hpp"
 
 namespace ropewalk::cpu::detail {
 

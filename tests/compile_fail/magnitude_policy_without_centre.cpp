@@ -1,0 +1,17 @@
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+#include <ropewalk/encoding.hpp>
+namespace rw = ropewalk;
+struct Made {
+    static constexpr std::string_view name = "made";
+    static constexpr std::tuple<> parameters{};
+    void validate(const rw::Geometry&) const {}
+#ifdef RW_FAIL
+    rw::real decay(std::int64_t, const rw::Geometry&) const { return {}; }
+    std::int64_t stated_length() const { return 0; }
+#else
+    rw::real decay(std::int64_t, const rw::Geometry&) const { return {}; }
+    std::int64_t centre() const { return 0; }
+    std::int64_t stated_length() const { return 0; }
+#endif
+};
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }

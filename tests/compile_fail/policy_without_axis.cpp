@@ -1,0 +1,14 @@
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+#include <ropewalk/encoding.hpp>
+namespace rw = ropewalk;
+struct Made {
+    static constexpr std::string_view name = "made";
+    static constexpr std::tuple<> parameters{};
+    void validate(const rw::Geometry&) const {}
+#ifdef RW_FAIL
+    double factor(const rw::Geometry&) const { return 1; }
+#else
+    double attention_factor(const rw::Geometry&) const { return 1; }
+#endif
+};
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }

@@ -1,0 +1,15 @@
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+#include <ropewalk/encoding.hpp>
+namespace rw = ropewalk;
+struct Made {
+    static constexpr std::string_view name = "made";
+    static constexpr std::tuple<> parameters{};
+    void validate(const rw::Geometry&) const {}
+#ifdef RW_FAIL
+    void place(std::uint64_t, std::span<rw::fixed_position>) const {}
+#else
+    void place(std::uint64_t, std::span<rw::fixed_position>) const {}
+    std::int64_t stated_tokens() const { return 0; }
+#endif
+};
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }

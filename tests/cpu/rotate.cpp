@@ -1,0 +1,98 @@
+#include <ropewalk/cpu/rotate.hpp>
+
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/compare.hpp"
+#include "support/encodings.hpp"
+#include "support/errors.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+constexpr rw::Geometry head{.head_dim = 100, .rotary_dim = 94, .rotary_offset = 4};
+constexpr test::extents q_size{2, 9, 4, 100}, k_size{2, 9, 2, 100};
+
+test::twin scaled_twin() {
+    return {rw::make_encoding(head, rw::Linear{.factor = 8}), oracle::encode(oracle::linear(oracle::plain(10000, 94), 8))};
+}
+
+template <class L>
+std::string problem_of(const test::array& result, const std::vector<double>& before, const test::twin& t, std::int64_t first,
+                       oracle::role who = oracle::role::query, oracle::way way = oracle::way::forward) {
+    const auto shape = test::shape_of(result.size(), head, rw::kind_of<L>);
+    const auto exact = oracle::rotate(shape, before, t.exact, test::consecutive(result.size(), first), who, way);
+    if (!result.guards_intact()) return "bytes around the tensor changed";
+    return test::compare(result, exact, shape).first_problem;
+}
+
+template <class T, class L>
+struct typed {
+    using type = T;
+    using layout = L;
+};
+using f32_half_split = typed<float, rw::half_split>;
+using f16_interleaved = typed<rw::f16, rw::interleaved>;
+using bf16_half_split = typed<rw::bf16, rw::half_split>;
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved, bf16_half_split) {
+    using T = typename TestType::type;
+    using L = typename TestType::layout;
+    SEEDED(numbers);
+    const test::twin t = scaled_twin();
+    for (const test::order order : test::all_orders) {
+        test::array q(rw::type_of<T>, q_size, numbers, order), k(rw::type_of<T>, k_size, numbers, order);
+        test::array q_out(rw::type_of<T>, q_size, order), k_out(rw::type_of<T>, k_size, order);
+        const auto q_before = q.values(), k_before = k.values();
+        rw::cpu::rotate<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_out.view<T>(), k_out.view<T>(), t.ours, rw::offset{70000});
+        rw::cpu::rotate<L>(q.view<T>(), k.view<T>(), t.ours, rw::offset{70000});
+        CHECK(problem_of<L>(q, q_before, t, 70000) == "");
+        CHECK(problem_of<L>(k, k_before, t, 70000, oracle::role::key) == "");
+        CHECK(q_out == q);
+        CHECK(k_out == k);
+    }
+}
+
+TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]", f32_half_split, f16_interleaved, bf16_half_split) {
+    using T = typename TestType::type;
+    using L = typename TestType::layout;
+    SEEDED(numbers);
+    const test::twin t = test::xpos_twin(head, {.length = 1000});
+    test::array q(rw::type_of<T>, q_size, numbers), k(rw::type_of<T>, k_size, numbers);
+    const auto q_before = q.values(), k_before = k.values();
+    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300});
+    rw::cpu::rotate<L>(rw::view<T>{}, k.view<T>(), t.ours, rw::offset{300});
+    CHECK(problem_of<L>(q, q_before, t, 300) == "");
+    CHECK(problem_of<L>(k, k_before, t, 300, oracle::role::key) == "");
+    const auto turned = q.values();
+    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300}, {.way = rw::cpu::direction::inverse});
+    CHECK(problem_of<L>(q, turned, t, 300, oracle::role::query, oracle::way::inverse) == "");
+}
+
+TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu]", f32_half_split, f16_interleaved) {
+    using T = typename TestType::type;
+    using L = typename TestType::layout;
+    SEEDED(numbers);
+    const test::twin from = scaled_twin(), to = test::plain_twin(head);
+    test::array k(rw::type_of<T>, k_size, numbers);
+    const auto shape = test::shape_of(k_size, head, rw::kind_of<L>);
+    const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(k_size, 500), oracle::role::key, oracle::way::inverse);
+    const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(k_size, -20), oracle::role::key);
+    rw::cpu::rerotate<L>(k.view<T>(), from.ours, rw::offset{500}, to.ours, rw::offset{-20});
+    CHECK(test::compare(k, exact, shape).first_problem == "");
+}
+
+TEST_CASE("the header's functions refuse what does not fit before they write", "[cpu]") {
+    SEEDED(numbers);
+    const rw::Encoding e = rw::make_encoding(rw::Geometry{.head_dim = 100, .layout = rw::layout_kind::half_split});
+    test::array q(rw::element_type::f32, q_size, numbers), k(rw::element_type::f32, {1, 9, 2, 100}, numbers);
+    const test::array q_before = q, k_before = k;
+    CHECK_REFUSED(rw::cpu::rotate<rw::half_split>(q.view<float>(), k.view<float>(), e, rw::offset{0}), "batch 2", "batch 1");
+    CHECK_REFUSED(rw::cpu::rotate<rw::interleaved>(q.view<float>(), e, rw::offset{0}), "half_split", "interleaved");
+    CHECK_REFUSED(rw::cpu::rerotate<rw::interleaved>(q.view<float>(), e, rw::offset{0}, e, rw::offset{1}), "half_split", "interleaved");
+    CHECK(q == q_before);
+    CHECK(k == k_before);
+}
