@@ -39,7 +39,7 @@ struct Encoding {
     [[nodiscard]] std::int64_t pairs() const { return static_cast<std::int64_t>(steps.size()); }
     [[nodiscard]] bool has_decay() const { return !decay.empty(); }
 
-    /// The largest |p − centre| whose magnitude the element type holds; 2^62 where nothing decays.
+    /// The largest |p − centre| whose magnitude the element type holds; 2^61 where nothing decays.
     [[nodiscard]] std::int64_t reach(element_type type) const {
         // log2 of 65504, and what leaves f32 and bf16 normal on both sides of 1.
         return reach(type == element_type::f16 ? 15.9993 : 126.0);
@@ -48,8 +48,9 @@ struct Encoding {
     [[nodiscard]] std::int64_t reach(double bits) const {
         std::uint64_t steepest = 0;
         for (const std::uint64_t one : decay) steepest = one > steepest ? one : steepest;
-        if (steepest == 0) return std::int64_t{1} << 62;
-        return static_cast<std::int64_t>(bits * 0x1p56 / static_cast<double>(steepest));
+        // Beyond 2^61 a centre and a reach would leave 64 bits together.
+        const double distance = steepest == 0 ? 0x1p61 : bits * 0x1p56 / static_cast<double>(steepest);
+        return static_cast<std::int64_t>(distance < 0x1p61 ? distance : 0x1p61);
     }
 };
 

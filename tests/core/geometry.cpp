@@ -56,5 +56,6 @@ TEST_CASE("a geometry that makes no sense is refused with its numbers", "[geomet
 
 TEST_CASE("a rotary_dim near the end of the integers does not wrap into the head", "[geometry]") {
     constexpr std::int64_t huge = std::numeric_limits<std::int64_t>::max() - 1;
-    CHECK_REFUSED((Geometry{.head_dim = 128, .rotary_dim = huge, .rotary_offset = 64}.validate()), "9223372036854775806");
+    CHECK_REFUSED((Geometry{.head_dim = 128, .rotary_dim = huge, .rotary_offset = 64}.validate()),
+                  "9223372036854775806");
 }

@@ -15,9 +15,13 @@ namespace {
 template <class T>
 const oracle::format& format_for();
 template <>
-const oracle::format& format_for<rw::f16>() { return oracle::f16; }
+const oracle::format& format_for<rw::f16>() {
+    return oracle::f16;
+}
 template <>
-const oracle::format& format_for<rw::bf16>() { return oracle::bf16; }
+const oracle::format& format_for<rw::bf16>() {
+    return oracle::bf16;
+}
 
 /// Bits that are not the oracle's, or −1.
 template <class T>
@@ -85,7 +89,8 @@ TEMPLATE_TEST_CASE("random bit patterns of floats round as the oracle does", "[h
 
 TEMPLATE_TEST_CASE("every NaN stays a NaN of its sign", "[half]", rw::f16, rw::bf16) {
     // The lowest bits alone are set in some: cutting them off would leave infinity.
-    for (const std::uint32_t bits : {0x7f800001U, 0x7fc00000U, 0x7fffffffU, 0x7f801000U, 0xff800001U, 0xffc00000U, 0xffffffffU}) {
+    for (const std::uint32_t bits :
+         {0x7f800001U, 0x7fc00000U, 0x7fffffffU, 0x7f801000U, 0xff800001U, 0xffc00000U, 0xffffffffU}) {
         const TestType half(std::bit_cast<float>(bits));
         CHECK(std::isnan(static_cast<float>(half)));
         CHECK((half.bits >> 15) == static_cast<int>(bits >> 31));

@@ -42,12 +42,14 @@ rw::tensor random_tensor(test::random& numbers) {
     rw::tensor t;
     t.batch = numbers.integer(1, 3), t.tokens = numbers.integer(1, 3), t.heads = numbers.integer(1, 3);
     t.head_dim = 2 * numbers.integer(1, 2);
-    t.stride_batch = numbers.integer(-24, 24), t.stride_token = numbers.integer(-24, 24), t.stride_head = numbers.integer(-24, 24);
+    t.stride_batch = numbers.integer(-24, 24), t.stride_token = numbers.integer(-24, 24),
+    t.stride_head = numbers.integer(-24, 24);
     t.data = memory.data() + arena / 2 + numbers.integer(-40, 40);
     return t;
 }
 
-rw::tensor slice(std::int64_t start, std::int64_t heads, std::int64_t tokens, std::int64_t stride_head, std::int64_t stride_token) {
+rw::tensor slice(std::int64_t start, std::int64_t heads, std::int64_t tokens, std::int64_t stride_head,
+                 std::int64_t stride_token) {
     rw::tensor t;
     t.data = memory.data() + start;
     t.tokens = tokens, t.heads = heads, t.head_dim = 4, t.stride_head = stride_head, t.stride_token = stride_token;
@@ -75,8 +77,9 @@ TEST_CASE("overlapping_axis accepts every order of the axes, padded or not", "[o
     SEEDED(numbers);
     for (int i = 0; i < 2000; ++i) {
         rw::tensor t = random_tensor(numbers);
-        std::array<std::pair<std::int64_t, std::int64_t*>, 3> axes{
-            std::pair{t.batch, &t.stride_batch}, std::pair{t.tokens, &t.stride_token}, std::pair{t.heads, &t.stride_head}};
+        std::array<std::pair<std::int64_t, std::int64_t*>, 3> axes{std::pair{t.batch, &t.stride_batch},
+                                                                   std::pair{t.tokens, &t.stride_token},
+                                                                   std::pair{t.heads, &t.stride_head}};
         const auto turn = static_cast<std::size_t>(numbers.integer(0, 2));
         std::swap(axes[0], axes[turn]);
         if (numbers.coin()) std::swap(axes[1], axes[2]);

@@ -21,7 +21,8 @@ TEST_CASE("phase(m) − phase(n) == phase(m − n) bit for bit, wherever m and n
 }
 
 TEST_CASE("the phase at the ends of the 64-bit positions is exact", "[phase]") {
-    constexpr auto lowest = std::numeric_limits<std::int64_t>::min(), highest = std::numeric_limits<std::int64_t>::max();
+    constexpr auto lowest = std::numeric_limits<std::int64_t>::min(),
+                   highest = std::numeric_limits<std::int64_t>::max();
     constexpr std::uint64_t step = 0x28be60db9391054bU;
     static_assert(rw::phase(0, step) == 0 && rw::phase(1, step) == step && rw::phase(-1, step) == 0 - step);
     CHECK(rw::phase(lowest, step) == (step & 1U) << 63);

@@ -81,7 +81,8 @@ TEST_CASE("comparisons agree with the oracle", "[real]") {
     int wrong = 0;
     for (int i = 0; i < 200000; ++i) {
         const real a = test::random_real(numbers);
-        const real b = numbers.coin() ? test::random_real(numbers) : a + a.scaled(-static_cast<int>(numbers.integer(50, 70)));
+        const real b =
+            numbers.coin() ? test::random_real(numbers) : a + a.scaled(-static_cast<int>(numbers.integer(50, 70)));
         const double difference = oracle::to_double(to_dd(a) - to_dd(b));
         wrong += (a < b) != (difference < 0) || (a > b) != (difference > 0) || (a == b) != (difference == 0);
     }

@@ -41,7 +41,8 @@ TEST_CASE("exp2 stays within a relative 2^-61 · max(1, |x|)", "[real_math]") {
     for (std::int64_t i = 0; i < test::cases(10000); ++i) {
         const real x = real(numbers.uniform(-1, 1)) * real(numbers.logarithmic(1e-6, 900));
         const oracle::dd exact = oracle::exp(to_dd(x) * oracle::ln_2);
-        worst = std::max(worst, test::relative_error(rw::exp2(x), exact) / std::max(1.0, std::fabs(static_cast<double>(x))));
+        worst = std::max(worst,
+                         test::relative_error(rw::exp2(x), exact) / std::max(1.0, std::fabs(static_cast<double>(x))));
     }
     UNSCOPED_INFO("worst error 2^" << std::log2(worst));
     CHECK(worst <= 0x1p-61);

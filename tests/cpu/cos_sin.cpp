@@ -9,7 +9,8 @@
 
 namespace rw = ropewalk;
 
-TEMPLATE_TEST_CASE("a table of the header's cos_sin is within 1.2e-7, at any width and start", "[cos_sin]", rw::half_split, rw::interleaved) {
+TEMPLATE_TEST_CASE("a table of the header's cos_sin is within 1.2e-7, at any width and start", "[cos_sin]",
+                   rw::half_split, rw::interleaved) {
     SEEDED(numbers);
     double worst = 0;
     for (std::int64_t width = 2; width <= 140; width += 2) {
@@ -19,10 +20,12 @@ TEMPLATE_TEST_CASE("a table of the header's cos_sin is within 1.2e-7, at any wid
         rw::cpu::cos_sin<TestType>(t.ours, rw::offset{first}, 5, width, cos, sin);
         for (std::int64_t token = 0; token < 5; ++token) {
             for (std::int64_t j = 0; j < width / 2; ++j) {
-                const oracle::unit exact = oracle::cos_sin(t.exact.turns[static_cast<std::size_t>(j)], {first + token, 0});
+                const oracle::unit exact =
+                    oracle::cos_sin(t.exact.turns[static_cast<std::size_t>(j)], {first + token, 0});
                 for (const std::int64_t column : {TestType::first(j, width / 2), TestType::second(j, width / 2)}) {
                     const auto at = static_cast<std::size_t>(token * width + column);
-                    worst = std::max({worst, std::fabs(static_cast<double>(cos[at]) - exact.cos), std::fabs(static_cast<double>(sin[at]) - exact.sin)});
+                    worst = std::max({worst, std::fabs(static_cast<double>(cos[at]) - exact.cos),
+                                      std::fabs(static_cast<double>(sin[at]) - exact.sin)});
                 }
             }
         }

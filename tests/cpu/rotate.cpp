@@ -15,12 +15,14 @@ constexpr rw::Geometry head{.head_dim = 100, .rotary_dim = 94, .rotary_offset = 
 constexpr test::extents q_size{2, 9, 4, 100}, k_size{2, 9, 2, 100};
 
 test::twin scaled_twin() {
-    return {rw::make_encoding(head, rw::Linear{.factor = 8}), oracle::encode(oracle::linear(oracle::plain(10000, 94), 8))};
+    return {rw::make_encoding(head, rw::Linear{.factor = 8}),
+            oracle::encode(oracle::linear(oracle::plain(10000, 94), 8))};
 }
 
 template <class L>
-std::string problem_of(const test::array& result, const std::vector<double>& before, const test::twin& t, std::int64_t first,
-                       oracle::role who = oracle::role::query, oracle::way way = oracle::way::forward) {
+std::string problem_of(const test::array& result, const std::vector<double>& before, const test::twin& t,
+                       std::int64_t first, oracle::role who = oracle::role::query,
+                       oracle::way way = oracle::way::forward) {
     const auto shape = test::shape_of(result.size(), head, rw::kind_of<L>);
     const auto exact = oracle::rotate(shape, before, t.exact, test::consecutive(result.size(), first), who, way);
     if (!result.guards_intact()) return "bytes around the tensor changed";
@@ -38,7 +40,8 @@ using bf16_half_split = typed<rw::bf16, rw::half_split>;
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved, bf16_half_split) {
+TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved,
+                   bf16_half_split) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
@@ -47,7 +50,8 @@ TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[c
         test::array q(rw::type_of<T>, q_size, numbers, order), k(rw::type_of<T>, k_size, numbers, order);
         test::array q_out(rw::type_of<T>, q_size, order), k_out(rw::type_of<T>, k_size, order);
         const auto q_before = q.values(), k_before = k.values();
-        rw::cpu::rotate<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_out.view<T>(), k_out.view<T>(), t.ours, rw::offset{70000});
+        rw::cpu::rotate<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_out.view<T>(),
+                           k_out.view<T>(), t.ours, rw::offset{70000});
         rw::cpu::rotate<L>(q.view<T>(), k.view<T>(), t.ours, rw::offset{70000});
         CHECK(problem_of<L>(q, q_before, t, 70000) == "");
         CHECK(problem_of<L>(k, k_before, t, 70000, oracle::role::key) == "");
@@ -56,7 +60,8 @@ TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[c
     }
 }
 
-TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]", f32_half_split, f16_interleaved, bf16_half_split) {
+TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]", f32_half_split, f16_interleaved,
+                   bf16_half_split) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
@@ -79,7 +84,8 @@ TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu
     const test::twin from = scaled_twin(), to = test::plain_twin(head);
     test::array k(rw::type_of<T>, k_size, numbers);
     const auto shape = test::shape_of(k_size, head, rw::kind_of<L>);
-    const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(k_size, 500), oracle::role::key, oracle::way::inverse);
+    const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(k_size, 500), oracle::role::key,
+                                    oracle::way::inverse);
     const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(k_size, -20), oracle::role::key);
     rw::cpu::rerotate<L>(k.view<T>(), from.ours, rw::offset{500}, to.ours, rw::offset{-20});
     CHECK(test::compare(k, exact, shape).first_problem == "");
@@ -90,9 +96,11 @@ TEST_CASE("the header's functions refuse what does not fit before they write", "
     const rw::Encoding e = rw::make_encoding(rw::Geometry{.head_dim = 100, .layout = rw::layout_kind::half_split});
     test::array q(rw::element_type::f32, q_size, numbers), k(rw::element_type::f32, {1, 9, 2, 100}, numbers);
     const test::array q_before = q, k_before = k;
-    CHECK_REFUSED(rw::cpu::rotate<rw::half_split>(q.view<float>(), k.view<float>(), e, rw::offset{0}), "batch 2", "batch 1");
+    CHECK_REFUSED(rw::cpu::rotate<rw::half_split>(q.view<float>(), k.view<float>(), e, rw::offset{0}), "batch 2",
+                  "batch 1");
     CHECK_REFUSED(rw::cpu::rotate<rw::interleaved>(q.view<float>(), e, rw::offset{0}), "half_split", "interleaved");
-    CHECK_REFUSED(rw::cpu::rerotate<rw::interleaved>(q.view<float>(), e, rw::offset{0}, e, rw::offset{1}), "half_split", "interleaved");
+    CHECK_REFUSED(rw::cpu::rerotate<rw::interleaved>(q.view<float>(), e, rw::offset{0}, e, rw::offset{1}), "half_split",
+                  "interleaved");
     CHECK(q == q_before);
     CHECK(k == k_before);
 }

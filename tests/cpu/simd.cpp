@@ -57,7 +57,8 @@ TEST_CASE("a register of phases has the cosines and sines of its lanes", "[simd]
         const float_lanes cos = store(both.cos), sin = store(both.sin);
         for (std::size_t k = 0; k < lanes; ++k) {
             const double angle = static_cast<double>(static_cast<std::int32_t>(phases[k])) * 0x1p-32 * 2 * M_PI;
-            worst = std::max({worst, std::fabs(static_cast<double>(cos[k]) - std::cos(angle)), std::fabs(static_cast<double>(sin[k]) - std::sin(angle))});
+            worst = std::max({worst, std::fabs(static_cast<double>(cos[k]) - std::cos(angle)),
+                              std::fabs(static_cast<double>(sin[k]) - std::sin(angle))});
         }
     }
     CHECK(worst <= 9.0e-8);
@@ -68,7 +69,8 @@ TEST_CASE("a register of exponents has the powers of its lanes", "[simd]") {
     double worst = 0;
     for (std::int64_t i = 0; i < test::cases(50000); ++i) {
         word_lanes exponents;
-        for (auto& one : exponents) one = static_cast<std::uint32_t>(static_cast<std::int32_t>(numbers.uniform(-126, 126) * 0x1p24));
+        for (auto& one : exponents)
+            one = static_cast<std::uint32_t>(static_cast<std::int32_t>(numbers.uniform(-126, 126) * 0x1p24));
         const float_lanes got = store(rw::exp2_fixed<detail::floats<arch>>(load(exponents)));
         for (std::size_t k = 0; k < lanes; ++k) {
             const double exact = std::exp2(static_cast<double>(static_cast<std::int32_t>(exponents[k])) * 0x1p-24);
@@ -115,11 +117,14 @@ TEST_CASE("bf16 pairs store what single elements store", "[simd]") {
         for (std::size_t k = 0; k < lanes; ++k) {
             even[k] = border(numbers), odd[k] = border(numbers);
             // What arithmetic makes of widened bf16: quiet NaNs without a lower half.
-            if (std::isnan(even[k])) even[k] = numbers.coin() ? std::bit_cast<float>(0xffff0000U) : std::bit_cast<float>(0x7fc00000U);
-            if (std::isnan(odd[k])) odd[k] = numbers.coin() ? std::bit_cast<float>(0x7fff0000U) : std::bit_cast<float>(0xffc00000U);
+            if (std::isnan(even[k]))
+                even[k] = numbers.coin() ? std::bit_cast<float>(0xffff0000U) : std::bit_cast<float>(0x7fc00000U);
+            if (std::isnan(odd[k]))
+                odd[k] = numbers.coin() ? std::bit_cast<float>(0x7fff0000U) : std::bit_cast<float>(0xffc00000U);
         }
         std::array<rw::bf16, 2 * lanes> target;
-        detail::store_bf16<arch>(target.data(), detail::floats<arch>::load_unaligned(even.data()), detail::floats<arch>::load_unaligned(odd.data()));
+        detail::store_bf16<arch>(target.data(), detail::floats<arch>::load_unaligned(even.data()),
+                                 detail::floats<arch>::load_unaligned(odd.data()));
         for (std::size_t k = 0; k < lanes; ++k) {
             wrong += !same_half(target[2 * k].bits, even[k], oracle::bf16);
             wrong += !same_half(target[2 * k + 1].bits, odd[k], oracle::bf16);
@@ -134,7 +139,9 @@ TEST_CASE("64-bit products wrap lane by lane", "[simd]") {
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
         std::array<std::uint64_t, lanes / 2> a, b, got;
         for (std::size_t k = 0; k < a.size(); ++k) a[k] = numbers.bits(), b[k] = numbers.bits();
-        detail::multiply_low<arch>(detail::quads<arch>::load_unaligned(a.data()), detail::quads<arch>::load_unaligned(b.data())).store_unaligned(got.data());
+        detail::multiply_low<arch>(detail::quads<arch>::load_unaligned(a.data()),
+                                   detail::quads<arch>::load_unaligned(b.data()))
+            .store_unaligned(got.data());
         for (std::size_t k = 0; k < a.size(); ++k) wrong += got[k] != a[k] * b[k];
     }
     CHECK(wrong == 0);
@@ -143,8 +150,10 @@ TEST_CASE("64-bit products wrap lane by lane", "[simd]") {
 TEST_CASE("lane shuffles put every lane where their names say", "[simd]") {
     float_lanes a, b;
     for (std::size_t k = 0; k < lanes; ++k) a[k] = static_cast<float>(k), b[k] = static_cast<float>(lanes + k);
-    const auto left = detail::floats<arch>::load_unaligned(a.data()), right = detail::floats<arch>::load_unaligned(b.data());
-    const float_lanes even = store(detail::even_lanes<arch>(left, right)), odd = store(detail::odd_lanes<arch>(left, right));
+    const auto left = detail::floats<arch>::load_unaligned(a.data()),
+               right = detail::floats<arch>::load_unaligned(b.data());
+    const float_lanes even = store(detail::even_lanes<arch>(left, right)),
+                      odd = store(detail::odd_lanes<arch>(left, right));
     const float_lanes twice = store(detail::twice_low<arch>(left)), swapped = store(detail::swap_pairs<arch>(left));
     for (std::size_t k = 0; k < lanes; ++k) {
         CHECK(distance(even[k], static_cast<float>(2 * k)) == 0);

@@ -55,7 +55,8 @@ TEST_CASE("inv_freq is the frequency after every policy", "[encoding]") {
 }
 
 TEST_CASE("an encoding remembers what it was made of", "[encoding]") {
-    const rw::Encoding e = rw::make_encoding({.head_dim = 96, .rotary_dim = 32, .base = 5e5}, "linear:4|xpos:length=1000");
+    const rw::Encoding e =
+        rw::make_encoding({.head_dim = 96, .rotary_dim = 32, .base = 5e5}, "linear:4|xpos:length=1000");
     CHECK(e.expression == "linear:4|xpos:length=1000");
     CHECK(e.geometry.rotary_dim == 32);
     CHECK(e.pairs() == 16);
@@ -80,9 +81,11 @@ TEST_CASE("make_encoding refuses a geometry or a parameter that makes no sense",
 
 TEST_CASE("two policies that place tokens, or two that stretch, are refused", "[encoding]") {
     const rw::Randomized where{.length = 16};
-    CHECK_REFUSED(rw::make_encoding(llama, where | rw::RandomizedSorted{.range = 100}), "randomized_sorted comes second", "randomized:16");
+    CHECK_REFUSED(rw::make_encoding(llama, where | rw::RandomizedSorted{.range = 100}),
+                  "randomized_sorted comes second", "randomized:16");
     CHECK_REFUSED(rw::make_encoding(llama, where | where), "randomized comes second");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos comes second", "xpos|linear");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos comes second",
+                  "xpos|linear");
 }
 
 TEST_CASE("attention factors multiply", "[encoding]") {
@@ -107,7 +110,8 @@ TEST_CASE("relative positions are exact in the phases of an encoding", "[encodin
     SEEDED(numbers);
     const test::twin t = test::random_twin(numbers, llama);
     for (const std::uint64_t step : t.ours.steps) {
-        const std::int64_t m = numbers.integer(-(std::int64_t{1} << 40), std::int64_t{1} << 40), n = numbers.integer(0, 1 << 30);
+        const std::int64_t m = numbers.integer(-(std::int64_t{1} << 40), std::int64_t{1} << 40),
+                           n = numbers.integer(0, 1 << 30);
         CHECK(rw::phase(m, step) - rw::phase(n, step) == rw::phase(m - n, step));
     }
 }

@@ -17,10 +17,14 @@ struct Stretched {
     constexpr rw::real operator()(const rw::real& theta, std::int64_t /*pair*/, const rw::Geometry& g) const {
         return epoch(g) == 0 ? theta : theta.scaled(-1);
     }
-    [[nodiscard]] constexpr std::uint64_t epoch(const rw::Geometry& g) const { return g.sequence_length > original_length ? 1 : 0; }
+    [[nodiscard]] constexpr std::uint64_t epoch(const rw::Geometry& g) const {
+        return g.sequence_length > original_length ? 1 : 0;
+    }
 };
 
-rw::Encoding at(std::int64_t length) { return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{}); }
+rw::Encoding at(std::int64_t length) {
+    return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{});
+}
 
 }  // namespace
 

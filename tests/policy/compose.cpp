@@ -44,7 +44,8 @@ TEST_CASE("policies of different axes compose in either order", "[compose]") {
     const rw::XPos stretch{.length = 8192};
     const rw::Linear scale{.factor = 2};
     const rw::Randomized where{.length = 64};
-    const rw::Encoding one = rw::make_encoding(llama, stretch | scale | where), other = rw::make_encoding(llama, where | scale | stretch);
+    const rw::Encoding one = rw::make_encoding(llama, stretch | scale | where),
+                       other = rw::make_encoding(llama, where | scale | stretch);
     CHECK(one.steps == other.steps);
     CHECK(one.decay == other.decay);
     CHECK(one.centre == 4096);

@@ -16,12 +16,15 @@ namespace {
 
 double random_double(test::random& numbers) {
     for (;;) {
-        const auto value = numbers.coin() ? std::bit_cast<double>(numbers.bits()) : std::nearbyint(numbers.uniform(-1e6, 1e6)) / 8;
+        const auto value =
+            numbers.coin() ? std::bit_cast<double>(numbers.bits()) : std::nearbyint(numbers.uniform(-1e6, 1e6)) / 8;
         if (!std::isnan(value)) return value;
     }
 }
 void randomize(test::random& numbers, double& value) { value = random_double(numbers); }
-void randomize(test::random& numbers, std::int64_t& value) { value = static_cast<std::int64_t>(numbers.bits() >> numbers.integer(0, 63)); }
+void randomize(test::random& numbers, std::int64_t& value) {
+    value = static_cast<std::int64_t>(numbers.bits() >> numbers.integer(0, 63));
+}
 template <class T>
 void randomize(test::random& numbers, std::optional<T>& value) {
     value.reset();
@@ -50,7 +53,8 @@ bool same(const rw::any_policy& a, const rw::any_policy& b) {
         [&](const auto& left) {
             const auto& right = std::get<std::remove_cvref_t<decltype(left)>>(b);
             bool equal = true;
-            std::apply([&](const auto&... each) { ((equal = equal && left.*each.member == right.*each.member), ...); }, left.parameters);
+            std::apply([&](const auto&... each) { ((equal = equal && left.*each.member == right.*each.member), ...); },
+                       left.parameters);
             return equal;
         },
         a);
@@ -101,7 +105,8 @@ TEST_CASE("expressions read as they are documented", "[expression]") {
     CHECK(same(one("xpos:512"), rw::XPos{.scale_base = 512}));
     CHECK(same(one("xpos:length=16384"), rw::XPos{.length = 16384}));
     CHECK(same(one("randomized:16384,seed=1"), rw::Randomized{.length = 16384, .seed = 1}));
-    CHECK(same(one("randomized_sorted:65536,draw=3,seed=-1"), rw::RandomizedSorted{.range = 65536, .seed = -1, .draw = 3}));
+    CHECK(same(one("randomized_sorted:65536,draw=3,seed=-1"),
+               rw::RandomizedSorted{.range = 65536, .seed = -1, .draw = 3}));
     const auto chain = rw::parse_policies("linear:4|truncated:4096");
     REQUIRE(chain.size() == 2);
     CHECK(same(chain[0], rw::Linear{.factor = 4}));

@@ -25,7 +25,8 @@ std::vector<double> as_defined(const rw::Randomized& policy, std::size_t n, std:
     std::vector<double> t;
     double sum = 0;
     for (std::size_t i = 0; i < n; ++i) {
-        const auto bits = rw::random_bits(static_cast<std::uint64_t>(policy.seed), static_cast<std::uint32_t>(policy.draw), row, i);
+        const auto bits =
+            rw::random_bits(static_cast<std::uint64_t>(policy.seed), static_cast<std::uint32_t>(policy.draw), row, i);
         sum += policy.epsilon + (2 - policy.epsilon) * static_cast<double>(bits) * 0x1p-64;
         t.push_back(sum);
     }
@@ -40,7 +41,8 @@ TEST_CASE("randomized positions are those of Giraffe's definition", "[randomized
     SEEDED(numbers);
     double worst = 0;
     for (int i = 0; i < 100; ++i) {
-        const rw::Randomized policy{.epsilon = numbers.one_of({0.0, 0.25, 1.5, 2.0}), .seed = numbers.integer(-100, 100),
+        const rw::Randomized policy{.epsilon = numbers.one_of({0.0, 0.25, 1.5, 2.0}),
+                                    .seed = numbers.integer(-100, 100),
                                     .draw = numbers.integer(0, 10)};
         const auto n = static_cast<std::size_t>(numbers.integer(1, 3000));
         const auto row = static_cast<std::uint32_t>(numbers.integer(0, 5));

@@ -59,11 +59,13 @@ TEST_CASE("every position is drawn equally often, alone and in pairs", "[randomi
     const double p = static_cast<double>(n) / range, q = p * (n - 1) / (range - 1);
     for (std::int64_t a = 0; a < range; ++a) {
         CHECK(std::fabs(single[a] - draws * p) < 5 * std::sqrt(draws * p * (1 - p)));
-        for (std::int64_t b = 0; b < a; ++b) CHECK(std::fabs(both[a][b] - draws * q) < 5 * std::sqrt(draws * q * (1 - q)));
+        for (std::int64_t b = 0; b < a; ++b)
+            CHECK(std::fabs(both[a][b] - draws * q) < 5 * std::sqrt(draws * q * (1 - q)));
     }
 }
 
-TEST_CASE("randomized_sorted is the same for the same seed and another for another seed, draw or row", "[randomized_sorted]") {
+TEST_CASE("randomized_sorted is the same for the same seed and another for another seed, draw or row",
+          "[randomized_sorted]") {
     const auto first = places({.range = 10000, .seed = 1}, 100);
     CHECK(first == places({.range = 10000, .seed = 1}, 100));
     CHECK(first != places({.range = 10000, .seed = 2}, 100));

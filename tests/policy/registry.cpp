@@ -26,7 +26,8 @@ void for_each_policy(const F& f) {
 std::vector<rw::Geometry> geometries() {
     std::vector<rw::Geometry> result;
     for (const double base : {1e4, 5e5, 1e7}) {
-        for (const std::int64_t dim : {2, 64, 80, 128, 512}) result.push_back({.head_dim = dim, .base = base, .sequence_length = 32768});
+        for (const std::int64_t dim : {2, 64, 80, 128, 512})
+            result.push_back({.head_dim = dim, .base = base, .sequence_length = 32768});
     }
     result.push_back({.head_dim = 192, .rotary_dim = 64, .rotary_offset = 128});
     return result;

@@ -47,8 +47,10 @@ TEST_CASE("truncated agrees with the oracle, by length and by edges", "[truncate
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const auto plain = oracle::plain(g.base, g.width());
         const double length = numbers.logarithmic(16, 1e7);
-        worst = std::max(worst, test::worst_frequency_error(rw::Truncated{.length = length}, g, oracle::truncated(plain, length)));
-        const double b = numbers.logarithmic(1e-7, 1), a = b * numbers.uniform(0, 1), rho = numbers.logarithmic(1e-8, 1);
+        worst = std::max(
+            worst, test::worst_frequency_error(rw::Truncated{.length = length}, g, oracle::truncated(plain, length)));
+        const double b = numbers.logarithmic(1e-7, 1), a = b * numbers.uniform(0, 1),
+                     rho = numbers.logarithmic(1e-8, 1);
         worst = std::max(worst, test::worst_frequency_error(rw::Truncated{.length = {}, .a = a, .b = b, .rho = rho}, g,
                                                             oracle::truncated(plain, {a}, {b}, {rho})));
     }

@@ -18,7 +18,8 @@ TEST_CASE("xpos decays by −log2(ζ_j)/scale_base a token", "[xpos]") {
         const rw::XPos policy{.scale_base = numbers.logarithmic(64, 8192), .gamma = numbers.uniform(0.1, 4)};
         const oracle::decay exact{policy.scale_base, policy.gamma, 0};
         for (std::int64_t j = 0; j < g.pairs(); ++j) {
-            const long double rate = -std::log2(oracle::zeta(exact, j, g.pairs())) / static_cast<long double>(policy.scale_base);
+            const long double rate =
+                -std::log2(oracle::zeta(exact, j, g.pairs())) / static_cast<long double>(policy.scale_base);
             const long double got = static_cast<double>(policy.decay(j, g));
             worst = std::max(worst, static_cast<double>(std::fabs(got / rate - 1)));
         }

@@ -17,16 +17,25 @@ constexpr std::int64_t two_31 = std::int64_t{1} << 31;
 /// −2^31 < p < 2^31: near zero, near the ends, and anywhere.
 std::int64_t random_position(test::random& numbers) {
     switch (numbers.integer(0, 3)) {
-        case 0: return numbers.integer(0, 4096);
-        case 1: return numbers.one_of({1 - two_31, two_31 - 1, -numbers.integer(0, 4096), two_31 - numbers.integer(1, 4096)});
-        default: return numbers.integer(1 - two_31, two_31 - 1);
+        case 0:
+            return numbers.integer(0, 4096);
+        case 1:
+            return numbers.one_of(
+                {1 - two_31, two_31 - 1, -numbers.integer(0, 4096), two_31 - numbers.integer(1, 4096)});
+        default:
+            return numbers.integer(1 - two_31, two_31 - 1);
     }
 }
 
 rw::Geometry random_geometry(test::random& numbers) {
-    const std::int64_t width = numbers.coin() ? numbers.one_of<std::int64_t>({2, 4, 64, 80, 96, 128, 256, 512}) : 2 * numbers.integer(1, 256);
-    const std::int64_t before = numbers.coin() ? 0 : numbers.integer(0, 9), behind = numbers.coin() ? 0 : numbers.integer(0, 9);
-    return {.head_dim = before + width + behind, .rotary_dim = width, .rotary_offset = before, .base = test::random_base(numbers)};
+    const std::int64_t width =
+        numbers.coin() ? numbers.one_of<std::int64_t>({2, 4, 64, 80, 96, 128, 256, 512}) : 2 * numbers.integer(1, 256);
+    const std::int64_t before = numbers.coin() ? 0 : numbers.integer(0, 9),
+                       behind = numbers.coin() ? 0 : numbers.integer(0, 9);
+    return {.head_dim = before + width + behind,
+            .rotary_dim = width,
+            .rotary_offset = before,
+            .base = test::random_base(numbers)};
 }
 
 struct located {
@@ -45,8 +54,10 @@ located locate(std::int64_t count, const F& f) {
 }
 
 /// Rotates one random tensor, as a query or as a key, in place or not, and compares.
-test::verdict one_case(test::random& numbers, rw::element_type type, rw::layout_kind layout, const test::twin& t, const located& at) {
-    const test::extents size{1, static_cast<std::int64_t>(at.ids.size()), numbers.integer(1, 3), t.ours.geometry.head_dim};
+test::verdict one_case(test::random& numbers, rw::element_type type, rw::layout_kind layout, const test::twin& t,
+                       const located& at) {
+    const test::extents size{1, static_cast<std::int64_t>(at.ids.size()), numbers.integer(1, 3),
+                             t.ours.geometry.head_dim};
     test::array x(type, size, numbers, numbers.one_of({test::order::bshd, test::order::bhsd, test::order::padded}));
     const auto shape = test::shape_of(size, t.ours.geometry, layout);
     const auto who = numbers.coin() ? oracle::role::query : oracle::role::key;
@@ -62,7 +73,8 @@ test::verdict one_case(test::random& numbers, rw::element_type type, rw::layout_
 }
 
 /// How far cos and sin of a table are from exact.
-double table_error(const test::twin& t, const located& at, const std::vector<float>& cos, const std::vector<float>& sin) {
+double table_error(const test::twin& t, const located& at, const std::vector<float>& cos,
+                   const std::vector<float>& sin) {
     double worst = 0;
     const auto pairs = static_cast<std::size_t>(t.ours.pairs());
     for (std::size_t i = 0; i < at.ids.size(); ++i) {
@@ -96,7 +108,8 @@ TEST_CASE("cos and sin are within 1.2e-7 of exact for |p| < 2^31 over all polici
     CHECK(worst > 0);
 }
 
-TEST_CASE("a million random rotations: f32 within 3e-7 of the pair's norm, 16 bits within one rounding of that", "[accuracy]") {
+TEST_CASE("a million random rotations: f32 within 3e-7 of the pair's norm, 16 bits within one rounding of that",
+          "[accuracy]") {
     SEEDED(numbers);
     for (const rw::element_type type : test::all_types) {
         test::verdict all;
@@ -118,7 +131,9 @@ TEST_CASE("xpos: rotations with magnitudes stay as close, wherever the element t
     for (const rw::element_type type : test::all_types) {
         test::verdict all;
         for (std::int64_t i = 0; i < test::cases(60); ++i) {
-            const rw::XPos xpos{.scale_base = numbers.logarithmic(128, 2048), .gamma = numbers.uniform(0.2, 1), .length = numbers.integer(0, 2000)};
+            const rw::XPos xpos{.scale_base = numbers.logarithmic(128, 2048),
+                                .gamma = numbers.uniform(0.2, 1),
+                                .length = numbers.integer(0, 2000)};
             const test::twin t = test::xpos_twin(random_geometry(numbers), xpos);
             // Products of a normal number with 2^±10 fit into f16 without becoming subnormal too often.
             const std::int64_t reach = t.ours.reach(type == rw::element_type::f16 ? 10.0 : 120.0);
@@ -127,7 +142,8 @@ TEST_CASE("xpos: rotations with magnitudes stay as close, wherever the element t
             for (const rw::layout_kind layout : test::all_layouts) all += one_case(numbers, type, layout, t, at);
             REQUIRE(all.first_problem == "");
         }
-        UNSCOPED_INFO("xpos " << rw::to_string(type) << ": " << all.pairs << " pairs, worst error over norm " << all.worst);
+        UNSCOPED_INFO("xpos " << rw::to_string(type) << ": " << all.pairs << " pairs, worst error over norm "
+                              << all.worst);
         CHECK(all.pairs > 0);
     }
 }
@@ -136,16 +152,17 @@ TEST_CASE("far beyond 2^31 the rotation is still that of the steps, in exact 64-
     SEEDED(numbers);
     for (int i = 0; i < 40; ++i) {
         const test::twin t = test::random_twin(numbers, {.head_dim = 2 * numbers.integer(1, 64)});
-        const std::int64_t first = numbers.one_of({std::int64_t{1} << 41, -(std::int64_t{1} << 41), std::int64_t{1} << 62,
-                                                   std::numeric_limits<std::int64_t>::min(),
-                                                   static_cast<std::int64_t>(numbers.bits() >> 1)});
+        const std::int64_t first =
+            numbers.one_of({std::int64_t{1} << 41, -(std::int64_t{1} << 41), std::int64_t{1} << 62,
+                            std::numeric_limits<std::int64_t>::min(), static_cast<std::int64_t>(numbers.bits() >> 1)});
         const test::extents size{1, 5, 2, t.ours.geometry.head_dim};
         const auto layout = numbers.one_of({rw::layout_kind::half_split, rw::layout_kind::interleaved});
         test::array x(rw::element_type::f32, size, numbers);
         auto exact = x.values();
         const auto shape = test::shape_of(size, t.ours.geometry, layout);
         oracle::apply(shape, exact, [&](std::int64_t pair, std::int64_t token) {
-            const std::uint64_t phase = static_cast<std::uint64_t>(first + token) * t.ours.steps[static_cast<std::size_t>(pair)];
+            const std::uint64_t phase =
+                static_cast<std::uint64_t>(first + token) * t.ours.steps[static_cast<std::size_t>(pair)];
             const double angle = static_cast<double>(static_cast<std::int64_t>(phase)) * 0x1p-64 * oracle::two_pi.hi;
             return oracle::unit{std::cos(angle), std::sin(angle)};
         });

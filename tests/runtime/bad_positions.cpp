@@ -17,13 +17,14 @@ constexpr auto layout = rw::layout_kind::half_split;
 constexpr rw::Geometry head{.head_dim = 16};
 
 /// Expects an error with all the parts, and not a bit written.
-void check_refused(const rw::Encoding& e, const rw::positions& where, std::initializer_list<const char*> parts, const rw::cpu::options& options = {},
-                   rw::element_type type = rw::element_type::f32, const test::extents& size = {1, 6, 2, 16}) {
+void check_refused(const rw::Encoding& e, const rw::positions& where, std::initializer_list<const char*> parts,
+                   const rw::cpu::options& options = {}, rw::element_type type = rw::element_type::f32,
+                   const test::extents& size = {1, 6, 2, 16}) {
     SEEDED(numbers);
     test::array x(type, size, numbers);
     const test::array before = x;
-    const std::string message =
-        test::message_of([&] { runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, where, options); });
+    const std::string message = test::message_of(
+        [&] { runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, where, options); });
     INFO("message: '" << message << "'");
     CHECK(test::holds(message, parts));
     CHECK(x == before);
@@ -32,10 +33,14 @@ void check_refused(const rw::Encoding& e, const rw::positions& where, std::initi
 bool accepted(const rw::Encoding& e, const rw::positions& where, rw::element_type type = rw::element_type::f32) {
     SEEDED(numbers);
     test::array x(type, {1, 6, 2, 16}, numbers);
-    return test::message_of([&] { runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, where); }).empty();
+    return test::message_of(
+               [&] { runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, where); })
+        .empty();
 }
 
-rw::positions ragged(const std::vector<std::int64_t>& starts, std::int64_t first = 0) { return rw::cu_seqlens(starts, first); }
+rw::positions ragged(const std::vector<std::int64_t>& starts, std::int64_t first = 0) {
+    return rw::cu_seqlens(starts, first);
+}
 
 }  // namespace
 
@@ -45,7 +50,8 @@ TEST_CASE("ids that do not fit the tokens or the batch are refused", "[bad_posit
     const std::vector<std::int64_t> wide(18);
     check_refused(e, rw::ids(narrow), {"5 entries", "6 tokens"});
     check_refused(e, rw::ids(std::span<const std::int64_t>(wide), 3), {"3 rows", "batch of 1"});
-    check_refused(e, rw::ids(std::span<const std::int64_t>(wide), 3), {"3 rows", "batch of 2"}, {}, rw::element_type::f32, {2, 6, 1, 16});
+    check_refused(e, rw::ids(std::span<const std::int64_t>(wide), 3), {"3 rows", "batch of 2"}, {},
+                  rw::element_type::f32, {2, 6, 1, 16});
 }
 
 TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_positions]") {
@@ -88,7 +94,8 @@ TEST_CASE("xpos refuses positions whose magnitude the element type cannot hold",
     check_refused(e, rw::ids(fixed), {"xpos", "40000"});
     check_refused(e, ragged({0, 6}, 40000), {"xpos", "40000"});
     // A stated length moves the centre: f16 then refuses the beginning too.
-    check_refused(rw::make_encoding(head, rw::XPos{.length = 16384}), rw::offset{0}, {"xpos", "position 0", "8192", "4532"}, {}, rw::element_type::f16);
+    check_refused(rw::make_encoding(head, rw::XPos{.length = 16384}), rw::offset{0},
+                  {"xpos", "position 0", "8192", "4532"}, {}, rw::element_type::f16);
 }
 
 TEST_CASE("a decay so slow that its reach is all of 64 bits refuses nothing", "[bad_positions][xpos]") {
@@ -116,7 +123,8 @@ TEST_CASE("a table that does not fit is refused", "[bad_positions][table]") {
     std::vector<float> cos(64, 1), sin(64, 0);
     const auto with = [&](const auto& spoil) {
         rw::cpu::options o;
-        o.table.cos = cos.data(), o.table.sin = sin.data(), o.table.rows = 8, o.table.columns = 8, o.table.stride_row = 8;
+        o.table.cos = cos.data(), o.table.sin = sin.data(), o.table.rows = 8, o.table.columns = 8,
+        o.table.stride_row = 8;
         spoil(o.table);
         return o;
     };
@@ -129,21 +137,25 @@ TEST_CASE("a table that does not fit is refused", "[bad_positions][table]") {
     check_refused(e, rw::ids(ids), {"position 8", "8 rows"}, as_it_is);
     const std::vector<rw::fixed_position> fixed(6);
     check_refused(e, rw::ids(fixed), {"between positions"}, as_it_is);
-    check_refused(e, rw::offset{0}, {"5 rows", "6 tokens"}, with([](table& t) { t.order = rows_are::by_token, t.rows = 5; }));
+    check_refused(e, rw::offset{0}, {"5 rows", "6 tokens"},
+                  with([](table& t) { t.order = rows_are::by_token, t.rows = 5; }));
     check_refused(e, rw::offset{0}, {"2 batches"}, with([](table& t) { t.order = rows_are::by_token, t.batch = 2; }));
     check_refused(e, rw::offset{0}, {"one batch", "2"}, with([](table& t) { t.batch = 2; }));
     check_refused(e, rw::offset{0}, {"8 or 16 columns", "got 7"}, with([](table& t) { t.columns = 7; }));
     check_refused(e, rw::offset{0}, {"cosines"}, with([](table& t) { t.cos = nullptr; }));
     check_refused(e, rw::offset{0}, {"sines"}, with([](table& t) { t.sin = nullptr; }));
     check_refused(e, rw::offset{0}, {"f32 or bf16", "f16"}, with([](table& t) { t.type = rw::element_type::f16; }));
-    check_refused(e, rw::offset{0}, {"aligned", "4 bytes"}, with([](table& t) { t.cos = static_cast<const char*>(t.cos) + 2; }));
+    check_refused(e, rw::offset{0}, {"aligned", "4 bytes"},
+                  with([](table& t) { t.cos = static_cast<const char*>(t.cos) + 2; }));
     check_refused(rw::make_encoding(head, rw::XPos{}), rw::offset{0}, {"table", "xpos"}, as_it_is);
 }
 
 TEST_CASE("cos_sin refuses what does not fit its buffers", "[bad_positions][table]") {
     const rw::Encoding e = rw::make_encoding(head);
     std::vector<float> cos(48, 7), sin(48, 7);
-    const auto make = [&](std::int64_t tokens, std::int64_t columns) { runtime::cos_sin(layout, e, rw::offset{0}, tokens, columns, cos, sin); };
+    const auto make = [&](std::int64_t tokens, std::int64_t columns) {
+        runtime::cos_sin(layout, e, rw::offset{0}, tokens, columns, cos, sin);
+    };
     CHECK_REFUSED(make(7, 8), "7 tokens", "8 columns", "56 floats", "48");
     CHECK_REFUSED(make(6, 9), "8 or 16 columns", "got 9");
     CHECK_REFUSED(make(-1, 8), "tokens", "-1");

@@ -15,16 +15,20 @@ constexpr auto layout = rw::layout_kind::half_split;
 /// A call whose arguments a test spoils; `message` also checks that not a bit was written anywhere.
 struct call {
     explicit call(test::random& numbers)
-        : q_memory(rw::element_type::f32, {2, 4, 4, 16}, numbers), k_memory(rw::element_type::f32, {2, 4, 2, 16}, numbers),
-          q_out_memory(rw::element_type::f32, {2, 4, 4, 16}, numbers), k_out_memory(rw::element_type::f32, {2, 4, 2, 16}, numbers) {
+        : q_memory(rw::element_type::f32, {2, 4, 4, 16}, numbers),
+          k_memory(rw::element_type::f32, {2, 4, 2, 16}, numbers),
+          q_out_memory(rw::element_type::f32, {2, 4, 4, 16}, numbers),
+          k_out_memory(rw::element_type::f32, {2, 4, 2, 16}, numbers) {
         q = q_memory.tensor(), k = k_memory.tensor(), q_out = q_out_memory.tensor(), k_out = k_out_memory.tensor();
     }
     void in_place() { q_out = q, k_out = k; }
 
     std::string message() {
         const test::array before[] = {q_memory, k_memory, q_out_memory, k_out_memory};
-        const std::string text = test::message_of([&] { runtime::rotate(layout, q, k, q_out, k_out, encoding, where, options); });
-        const bool written = !(before[0] == q_memory && before[1] == k_memory && before[2] == q_out_memory && before[3] == k_out_memory);
+        const std::string text =
+            test::message_of([&] { runtime::rotate(layout, q, k, q_out, k_out, encoding, where, options); });
+        const bool written =
+            !(before[0] == q_memory && before[1] == k_memory && before[2] == q_out_memory && before[3] == k_out_memory);
         return written ? "something was written; " + text : text;
     }
 
@@ -64,7 +68,8 @@ TEST_CASE("the unspoilt call works, so that the errors below are about what they
 }
 
 TEST_CASE("a head_dim other than the encoding's is refused", "[bad_tensors]") {
-    check_refused(true, [](call& c) { c.encoding = rw::make_encoding({.head_dim = 18}); }, {"q", "head_dim 16", "head_dim 18"});
+    check_refused(true, [](call& c) { c.encoding = rw::make_encoding({.head_dim = 18}); },
+                  {"q", "head_dim 16", "head_dim 18"});
     check_refused(true, [](call& c) { c.k.head_dim = c.k_out.head_dim = 8; }, {"k", "head_dim 8", "head_dim 16"});
 }
 
@@ -125,13 +130,19 @@ TEST_CASE("an output that overlaps its input without being it is refused", "[bad
 TEST_CASE("queries and keys that overlap each other are refused", "[bad_tensors]") {
     check_refused(true, [](call& c) { c.k = c.q, c.k_out = c.q; }, {"q and k overlap"});
     check_refused(false, [](call& c) { c.k_out = c.q_out, c.k_out.heads = 2; }, {"overlap"});
-    check_refused(false, [](call& c) { c.q_out = c.k, c.q_out.heads = 4, c.q_out.stride_head = 16, c.q_out.stride_token = 64, c.q_out.stride_batch = 256; }, {"overlap"});
+    check_refused(false,
+                  [](call& c) {
+                      c.q_out = c.k, c.q_out.heads = 4, c.q_out.stride_head = 16, c.q_out.stride_token = 64,
+                      c.q_out.stride_batch = 256;
+                  },
+                  {"overlap"});
     check_refused(false, [](call& c) { c.k_out = c.q, c.k_out.heads = 2; }, {"overlap"});
 }
 
 TEST_CASE("q in place over the memory that k still has to be read from is refused", "[bad_tensors]") {
     check_refused(false, [](call& c) { c.q_out = c.q, c.k = c.q, c.k.heads = 2; }, {"overlap"});
-    check_refused(false, [](call& c) { c.q = c.q_out, c.k_out = c.k, c.q = c.k, c.q.heads = c.q_out.heads = 2; }, {"overlap"});
+    check_refused(false, [](call& c) { c.q = c.q_out, c.k_out = c.k, c.q = c.k, c.q.heads = c.q_out.heads = 2; },
+                  {"overlap"});
 }
 
 TEST_CASE("strides of axes with one entry do not matter in place", "[bad_tensors]") {
@@ -140,16 +151,20 @@ TEST_CASE("strides of axes with one entry do not matter in place", "[bad_tensors
     const test::array before = x;
     rw::tensor in = x.tensor(), out = x.tensor();
     in.stride_batch = 0, out.stride_batch = 1000000;
-    CHECK_NOTHROW(runtime::rotate(layout, in, test::none(), out, test::none(), rw::make_encoding({.head_dim = 16}), rw::offset{1}));
+    CHECK_NOTHROW(runtime::rotate(layout, in, test::none(), out, test::none(), rw::make_encoding({.head_dim = 16}),
+                                  rw::offset{1}));
     CHECK_FALSE(x == before);
 }
 
 TEST_CASE("a tensor with elements but without memory is refused", "[bad_tensors]") {
-    check_refused(true, [](call& c) { c.q.data = c.q_out.data = nullptr, c.k = c.k_out = test::none(); }, {"q", "no memory"});
+    check_refused(true, [](call& c) { c.q.data = c.q_out.data = nullptr, c.k = c.k_out = test::none(); },
+                  {"q", "no memory"});
 }
 
 TEST_CASE("the layout that the encoding names is the only one it takes", "[bad_tensors]") {
-    check_refused(true, [](call& c) { c.encoding = rw::make_encoding({.head_dim = 16, .layout = rw::layout_kind::interleaved}); }, {"interleaved", "half_split"});
+    check_refused(
+        true, [](call& c) { c.encoding = rw::make_encoding({.head_dim = 16, .layout = rw::layout_kind::interleaved}); },
+        {"interleaved", "half_split"});
     SEEDED(numbers);
     call c(numbers);
     c.encoding = rw::make_encoding({.head_dim = 16, .layout = rw::layout_kind::half_split});
@@ -160,7 +175,8 @@ TEST_CASE("rerotate refuses encodings of different shapes or layouts", "[bad_ten
     SEEDED(numbers);
     test::array k(rw::element_type::f32, {1, 4, 2, 16}, numbers);
     const test::array before = k;
-    const rw::Encoding whole = rw::make_encoding({.head_dim = 16}), part = rw::make_encoding({.head_dim = 16, .rotary_dim = 8}),
+    const rw::Encoding whole = rw::make_encoding({.head_dim = 16}),
+                       part = rw::make_encoding({.head_dim = 16, .rotary_dim = 8}),
                        moved_part = rw::make_encoding({.head_dim = 16, .rotary_dim = 8, .rotary_offset = 8}),
                        other = rw::make_encoding({.head_dim = 16, .layout = rw::layout_kind::interleaved});
     const auto rerotate = [&](const rw::Encoding& from, const rw::Encoding& to) {

@@ -77,7 +77,8 @@ TEST_CASE("inverse and adjoint are the oracle's", "[directions]") {
     SEEDED(numbers);
     for (const rw::layout_kind layout : test::all_layouts) {
         for (const rw::element_type type : test::all_types) {
-            for (const auto& [way, exact_way] : {std::pair{direction::inverse, oracle::way::inverse}, std::pair{direction::adjoint, oracle::way::adjoint}}) {
+            for (const auto& [way, exact_way] : {std::pair{direction::inverse, oracle::way::inverse},
+                                                 std::pair{direction::adjoint, oracle::way::adjoint}}) {
                 test::twin t = test::xpos_twin(head, {.length = 2048});
                 t.ours.attention_factor = t.exact.factor = 1.25;
                 pair_of_arrays x = random_arrays(numbers, type);
@@ -97,7 +98,8 @@ TEST_CASE("<R x, y> == <x, adjoint(R) y>, with magnitudes and a factor", "[direc
     SEEDED(numbers);
     for (const rw::layout_kind layout : test::all_layouts) {
         for (const rw::Encoding& e : encodings()) {
-            const pair_of_arrays x = random_arrays(numbers, rw::element_type::f32), y = random_arrays(numbers, rw::element_type::f32);
+            const pair_of_arrays x = random_arrays(numbers, rw::element_type::f32),
+                                 y = random_arrays(numbers, rw::element_type::f32);
             pair_of_arrays forth = x, back = y;
             rotate(layout, forth, e, direction::forward);
             rotate(layout, back, e, direction::adjoint);

@@ -18,7 +18,8 @@ namespace {
 class sparse {
 public:
     explicit sparse(std::size_t bytes) : bytes_(bytes) {
-        void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* const memory =
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         REQUIRE(memory != MAP_FAILED);
         memory_ = static_cast<unsigned char*>(memory);
     }
@@ -74,7 +75,8 @@ TEST_CASE("strides carry tensors past 2^31 elements and 2^32 bytes", "[huge]") {
             const auto layout = numbers.one_of({rw::layout_kind::half_split, rw::layout_kind::interleaved});
             const auto shape = test::shape_of(size, t.ours.geometry, layout);
             const auto places = test::consecutive(size, 5);
-            const auto exact = oracle::rotate(shape, values.values(), t.exact, places), k_exact = oracle::rotate(shape, k_values.values(), t.exact, places);
+            const auto exact = oracle::rotate(shape, values.values(), t.exact, places),
+                       k_exact = oracle::rotate(shape, k_values.values(), t.exact, places);
             runtime::rotate(layout, q, k, q, k, t.ours, rw::offset{5});
             copy(q, values, true);
             copy(k, k_values, true);
@@ -88,7 +90,8 @@ TEST_CASE("strides carry tensors past 2^31 elements and 2^32 bytes", "[huge]") {
 TEST_CASE("a cos_sin table by index is read past 2^31 elements", "[huge]") {
     SEEDED(numbers);
     constexpr std::int64_t stride = (std::int64_t{1} << 31) + 32;
-    const sparse cos_memory(static_cast<std::size_t>(2 * stride) * 4 + 4096), sin_memory(static_cast<std::size_t>(2 * stride) * 4 + 4096);
+    const sparse cos_memory(static_cast<std::size_t>(2 * stride) * 4 + 4096),
+        sin_memory(static_cast<std::size_t>(2 * stride) * 4 + 4096);
     rw::cpu::options options;
     options.table.cos = cos_memory.data(), options.table.sin = sin_memory.data();
     options.table.rows = 3, options.table.columns = 32, options.table.stride_row = stride;
@@ -97,7 +100,8 @@ TEST_CASE("a cos_sin table by index is read past 2^31 elements", "[huge]") {
     for (int j = 0; j < 32; ++j) cos[j] = 0.0F, sin[j] = 1.0F;
     test::array x(rw::element_type::f32, {1, 1, 1, 64}, numbers);
     const auto before = x.values();
-    runtime::rotate(rw::layout_kind::half_split, x.tensor(), test::none(), x.tensor(), test::none(), rw::make_encoding({.head_dim = 64}), rw::offset{2}, options);
+    runtime::rotate(rw::layout_kind::half_split, x.tensor(), test::none(), x.tensor(), test::none(),
+                    rw::make_encoding({.head_dim = 64}), rw::offset{2}, options);
     const auto after = x.values();
     for (std::size_t j = 0; j < 32; ++j) {
         CHECK(after[j] == -before[j + 32]);

@@ -33,14 +33,18 @@ const runtime::kernel_set* kernels(std::string_view name) {
 template <class T>
 rw::cpu::range_function scalar_kernel(rw::layout_kind layout) {
     using rw::cpu::scalar_arch;
-    return layout == rw::layout_kind::half_split ? rw::cpu::detail::rotate_kernel<T, rw::half_split, scalar_arch, 0>::run
-                                                 : rw::cpu::detail::rotate_kernel<T, rw::interleaved, scalar_arch, 0>::run;
+    return layout == rw::layout_kind::half_split
+               ? rw::cpu::detail::rotate_kernel<T, rw::half_split, scalar_arch, 0>::run
+               : rw::cpu::detail::rotate_kernel<T, rw::interleaved, scalar_arch, 0>::run;
 }
 rw::cpu::range_function scalar_kernel(rw::element_type type, rw::layout_kind layout) {
     switch (type) {
-        case rw::element_type::f32: return scalar_kernel<float>(layout);
-        case rw::element_type::f16: return scalar_kernel<rw::f16>(layout);
-        default: return scalar_kernel<rw::bf16>(layout);
+        case rw::element_type::f32:
+            return scalar_kernel<float>(layout);
+        case rw::element_type::f16:
+            return scalar_kernel<rw::f16>(layout);
+        default:
+            return scalar_kernel<rw::bf16>(layout);
     }
 }
 
@@ -48,16 +52,19 @@ struct inputs {
     test::array q, k;
 };
 
-inputs run(rw::cpu::range_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e, const rw::positions& where) {
+inputs run(rw::cpu::range_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e,
+           const rw::positions& where) {
     rw::cpu::options options;
-    const auto plan = rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, where, options);
+    const auto plan =
+        rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, where, options);
     rw::cpu::execute(plan, kernel, 1);
     return x;
 }
 
 /// Calls f(name, result of that set) for every set, the scalar path first.
 template <class F>
-void for_each_set(const inputs& x, rw::layout_kind layout, const rw::Encoding& e, const rw::positions& where, const F& f) {
+void for_each_set(const inputs& x, rw::layout_kind layout, const rw::Encoding& e, const rw::positions& where,
+                  const F& f) {
     f(std::string("scalar"), run(scalar_kernel(x.q.type(), layout), x, layout, e, where));
     for (const std::string_view name : runtime::instruction_sets()) {
         const runtime::kernel_set* const set = kernels(name);
@@ -68,10 +75,12 @@ void for_each_set(const inputs& x, rw::layout_kind layout, const rw::Encoding& e
 
 void check_agreement(test::random& numbers, const rw::Encoding& e, rw::element_type type, rw::layout_kind layout) {
     const test::extents size{1, 19, 3, e.geometry.head_dim};
-    const inputs x{test::array(type, size, numbers, test::order::padded), test::array(type, size, numbers, test::order::bhsd)};
+    const inputs x{test::array(type, size, numbers, test::order::padded),
+                   test::array(type, size, numbers, test::order::bhsd)};
     const auto shape = test::shape_of(size, e.geometry, layout);
     std::map<std::string, inputs> results;
-    for_each_set(x, layout, e, rw::offset{12345}, [&](const std::string& name, const inputs& result) { results[name] = result; });
+    for_each_set(x, layout, e, rw::offset{12345},
+                 [&](const std::string& name, const inputs& result) { results[name] = result; });
     INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " width " << e.geometry.width() << ' ' << e.expression);
     for (const auto& [name, result] : results) {
         INFO(name);
@@ -102,7 +111,8 @@ TEST_CASE("all instruction sets agree with the scalar path", "[instruction_sets]
             for (const std::int64_t width : {2, 6, 14, 34, 62, 64, 80, 96, 126, 128, 200, 256}) {
                 const rw::Geometry g{.head_dim = width + 2, .rotary_dim = width, .rotary_offset = 1};
                 check_agreement(numbers, rw::make_encoding(g, "linear:3|power:0.5"), type, layout);
-                check_agreement(numbers, rw::make_encoding(g, "xpos:length=20000"), type == rw::element_type::f16 ? rw::element_type::f32 : type, layout);
+                check_agreement(numbers, rw::make_encoding(g, "xpos:length=20000"),
+                                type == rw::element_type::f16 ? rw::element_type::f32 : type, layout);
             }
         }
     }
@@ -112,7 +122,8 @@ TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest
     const auto sets = runtime::instruction_sets();
     REQUIRE_FALSE(sets.empty());
     const char* const wanted = std::getenv("ROPEWALK_ISA");
-    CHECK(runtime::instruction_set() == (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted) : sets.front()));
+    CHECK(runtime::instruction_set() ==
+          (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted) : sets.front()));
     for (const auto name : sets) CHECK(kernels(name) != nullptr);
 #if defined(__x86_64__)
     CHECK(sets.back() == "baseline");
@@ -122,10 +133,13 @@ TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest
 TEST_CASE("the set in use is the one whose kernels run", "[instruction_sets]") {
     SEEDED(numbers);
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
-    inputs x{test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers), test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers)};
+    inputs x{test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers),
+             test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers)};
     std::map<std::string, inputs> results;
-    for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3}, [&](const std::string& name, const inputs& result) { results[name] = result; });
-    runtime::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, rw::offset{3});
+    for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3},
+                 [&](const std::string& name, const inputs& result) { results[name] = result; });
+    runtime::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e,
+                    rw::offset{3});
     CHECK(x.q == results[std::string(runtime::instruction_set())].q);
     if (results.count("avx2") != 0) CHECK_FALSE(results["avx2"].q == results["baseline"].q);
 }

@@ -13,7 +13,8 @@ namespace runtime = ropewalk::runtime;
 namespace {
 
 /// Encodes one query and one key (f32, one head) and returns their score.
-double score(const rw::Encoding& e, rw::layout_kind layout, const std::vector<double>& q, const std::vector<double>& k, std::int64_t p_q, std::int64_t p_k) {
+double score(const rw::Encoding& e, rw::layout_kind layout, const std::vector<double>& q, const std::vector<double>& k,
+             std::int64_t p_q, std::int64_t p_k) {
     const test::extents one{1, 1, 1, e.geometry.head_dim};
     test::array query(rw::element_type::f32, one), key(rw::element_type::f32, one);
     query.set(q);
@@ -41,15 +42,18 @@ std::vector<double> random_head(test::random& numbers, std::int64_t dim) {
 TEST_CASE("a rotation keeps the norm of every head", "[properties]") {
     SEEDED(numbers);
     for (const rw::layout_kind layout : test::all_layouts) {
-        const rw::Encoding e = rw::make_encoding({.head_dim = 96}, rw::Linear{.factor = 4} | rw::Truncated{.length = 4096.0});
+        const rw::Encoding e =
+            rw::make_encoding({.head_dim = 96}, rw::Linear{.factor = 4} | rw::Truncated{.length = 4096.0});
         test::array x(rw::element_type::f32, {1, 50, 2, 96}, numbers);
         const auto before = x.values();
         runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, rw::offset{2000000000});
         const auto after = x.values();
         CHECK(after != before);
         for (std::size_t row = 0; row < before.size(); row += 96) {
-            const std::vector<double> a(before.begin() + static_cast<std::ptrdiff_t>(row), before.begin() + static_cast<std::ptrdiff_t>(row + 96));
-            const std::vector<double> b(after.begin() + static_cast<std::ptrdiff_t>(row), after.begin() + static_cast<std::ptrdiff_t>(row + 96));
+            const std::vector<double> a(before.begin() + static_cast<std::ptrdiff_t>(row),
+                                        before.begin() + static_cast<std::ptrdiff_t>(row + 96));
+            const std::vector<double> b(after.begin() + static_cast<std::ptrdiff_t>(row),
+                                        after.begin() + static_cast<std::ptrdiff_t>(row + 96));
             CHECK(norm(b) == Approx(norm(a)).epsilon(3e-7));
         }
     }
@@ -57,7 +61,9 @@ TEST_CASE("a rotation keeps the norm of every head", "[properties]") {
 
 TEST_CASE("position 0 and a frequency of 0 leave every bit as it is", "[properties]") {
     SEEDED(numbers);
-    const rw::Encoding plain = rw::make_encoding({.head_dim = 64}), still = rw::make_encoding({.head_dim = 64}, rw::Truncated{.length = {}, .a = 9.0, .b = 9.0, .rho = 0.0});
+    const rw::Encoding plain = rw::make_encoding({.head_dim = 64}),
+                       still = rw::make_encoding({.head_dim = 64},
+                                                 rw::Truncated{.length = {}, .a = 9.0, .b = 9.0, .rho = 0.0});
     for (const rw::element_type type : test::all_types) {
         for (const rw::layout_kind layout : test::all_layouts) {
             test::array x(type, {1, 1, 3, 64}, numbers);
@@ -87,7 +93,8 @@ TEST_CASE("scores depend on the distance alone", "[properties]") {
     }
 }
 
-TEST_CASE("an xpos score is the sum over pairs of ζ_j^((p_q − p_k)/S) times the rotated products", "[properties][xpos]") {
+TEST_CASE("an xpos score is the sum over pairs of ζ_j^((p_q − p_k)/S) times the rotated products",
+          "[properties][xpos]") {
     SEEDED(numbers);
     const oracle::decay stretch{512, 0.4, 0};
     const rw::Geometry g{.head_dim = 64};
@@ -101,7 +108,8 @@ TEST_CASE("an xpos score is the sum over pairs of ζ_j^((p_q − p_k)/S) times t
             for (std::size_t j = 0; j < 32; ++j) {
                 const oracle::unit u = oracle::cos_sin(exact.turns[j], {distance, 0});
                 const double m = oracle::magnitude(stretch, static_cast<std::int64_t>(j), 32, {distance, 0});
-                sum += m * (u.cos * (q[2 * j] * k[2 * j] + q[2 * j + 1] * k[2 * j + 1]) - u.sin * (q[2 * j + 1] * k[2 * j] - q[2 * j] * k[2 * j + 1]));
+                sum += m * (u.cos * (q[2 * j] * k[2 * j] + q[2 * j + 1] * k[2 * j + 1]) -
+                            u.sin * (q[2 * j + 1] * k[2 * j] - q[2 * j] * k[2 * j + 1]));
                 room += m * std::hypot(q[2 * j], q[2 * j + 1]) * std::hypot(k[2 * j], k[2 * j + 1]);
             }
             CHECK(std::fabs(score(e, rw::layout_kind::interleaved, q, k, p_k + distance, p_k) - sum) <= 1e-6 * room);

@@ -17,7 +17,8 @@ constexpr test::extents size{2, 9, 3, 72};
 constexpr rw::Geometry head{.head_dim = 72, .rotary_dim = 68, .rotary_offset = 2};
 
 test::twin linear_twin(double factor) {
-    return {rw::make_encoding(head, rw::Linear{.factor = factor}), oracle::encode(oracle::linear(oracle::plain(10000, 68), factor))};
+    return {rw::make_encoding(head, rw::Linear{.factor = factor}),
+            oracle::encode(oracle::linear(oracle::plain(10000, 68), factor))};
 }
 
 struct move {
@@ -29,7 +30,8 @@ struct move {
 std::vector<double> exactly(const oracle::shape& s, std::vector<double> x, const move& m) {
     oracle::apply(s, x, [&](std::int64_t pair, std::int64_t token) {
         const std::int64_t t = token % s.tokens;
-        const auto a = oracle::pair_map(m.from.exact, pair, {m.from_first + t, 0}, oracle::role::key, oracle::way::inverse);
+        const auto a =
+            oracle::pair_map(m.from.exact, pair, {m.from_first + t, 0}, oracle::role::key, oracle::way::inverse);
         const auto b = oracle::pair_map(m.to.exact, pair, {m.to_first + t, 0}, oracle::role::key, oracle::way::forward);
         return oracle::unit{a.cos * b.cos - a.sin * b.sin, a.cos * b.sin + a.sin * b.cos};
     });
@@ -48,10 +50,12 @@ void check_move(test::random& numbers, const move& m) {
             encode(layout, afresh, m.to.ours, m.to_first);
             const auto shape = test::shape_of(size, head, layout);
             const auto exact = exactly(shape, cached.values(), m);
-            runtime::rerotate(layout, cached.tensor(), out.tensor(), m.from.ours, rw::offset{m.from_first}, m.to.ours, rw::offset{m.to_first});
-            runtime::rerotate(layout, cached.tensor(), cached.tensor(), m.from.ours, rw::offset{m.from_first}, m.to.ours, rw::offset{m.to_first});
-            INFO(m.from.ours.expression << " at " << m.from_first << " → " << m.to.ours.expression << " at " << m.to_first << ", "
-                                        << rw::to_string(type) << ' ' << rw::to_string(layout));
+            runtime::rerotate(layout, cached.tensor(), out.tensor(), m.from.ours, rw::offset{m.from_first}, m.to.ours,
+                              rw::offset{m.to_first});
+            runtime::rerotate(layout, cached.tensor(), cached.tensor(), m.from.ours, rw::offset{m.from_first},
+                              m.to.ours, rw::offset{m.to_first});
+            INFO(m.from.ours.expression << " at " << m.from_first << " → " << m.to.ours.expression << " at "
+                                        << m.to_first << ", " << rw::to_string(type) << ' ' << rw::to_string(layout));
             CHECK(test::compare(cached, exact, shape).first_problem == "");
             CHECK(out == cached);
             // Against a fresh encoding: half a rounding of the cached key, half of each result.
@@ -75,7 +79,8 @@ TEST_CASE("rerotated keys are what the new encoding would have made of them", "[
 
 TEST_CASE("rerotate turns xpos into another xpos, into none and out of none", "[rerotate][xpos]") {
     SEEDED(numbers);
-    const test::twin wide = test::xpos_twin(head, {.length = 4096}), narrow = test::xpos_twin(head, {.scale_base = 300, .gamma = 0.6, .length = 1000}),
+    const test::twin wide = test::xpos_twin(head, {.length = 4096}),
+                     narrow = test::xpos_twin(head, {.scale_base = 300, .gamma = 0.6, .length = 1000}),
                      plain = test::plain_twin(head), scaled = linear_twin(2);
     check_move(numbers, {wide, wide, 100, 2000});
     check_move(numbers, {wide, narrow, 1500, 1500});
@@ -109,7 +114,8 @@ TEST_CASE("rerotate takes ids on either side", "[rerotate]") {
         const auto b = oracle::pair_map(to.exact, pair, {new_ids[at], 0}, oracle::role::key, oracle::way::forward);
         return oracle::unit{a.cos * b.cos - a.sin * b.sin, a.cos * b.sin + a.sin * b.cos};
     });
-    runtime::rerotate(rw::layout_kind::half_split, k.tensor(), k.tensor(), from.ours, rw::ids(std::span<const std::int32_t>(old_ids), size.batch), to.ours,
+    runtime::rerotate(rw::layout_kind::half_split, k.tensor(), k.tensor(), from.ours,
+                      rw::ids(std::span<const std::int32_t>(old_ids), size.batch), to.ours,
                       rw::ids(std::span<const std::int64_t>(new_ids), size.batch));
     CHECK(test::compare(k, exact, shape).first_problem == "");
 }
@@ -120,6 +126,8 @@ TEST_CASE("an xpos shift too long for the element type is refused, not wrapped a
     const rw::Encoding e = rw::make_encoding({.head_dim = 64}, rw::XPos{});
     test::array k(rw::element_type::f32, {1, 1, 1, 64}, numbers);
     const test::array before = k;
-    CHECK_REFUSED(runtime::rerotate(rw::layout_kind::interleaved, k.tensor(), k.tensor(), e, rw::offset{-30000}, e, rw::offset{30000}), "xpos", "30000");
+    CHECK_REFUSED(runtime::rerotate(rw::layout_kind::interleaved, k.tensor(), k.tensor(), e, rw::offset{-30000}, e,
+                                    rw::offset{30000}),
+                  "xpos", "30000");
     CHECK(k == before);
 }

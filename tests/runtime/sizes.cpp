@@ -25,7 +25,8 @@ std::vector<std::uint16_t> random_words(test::random& numbers, std::int64_t coun
     return words;
 }
 
-rw::tensor over(std::vector<std::uint16_t>& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t dim, bool heads_first) {
+rw::tensor over(std::vector<std::uint16_t>& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads,
+                std::int64_t dim, bool heads_first) {
     rw::tensor t = rw::thd<float>(nullptr, tokens, heads, dim);
     if (heads_first) t = rw::bhsd<float>(nullptr, 1, heads, tokens, dim);
     t.data = memory.data();
@@ -39,7 +40,8 @@ void rotate_one_by_one(rw::layout_kind layout, const rw::tensor& x, const rw::En
         for (std::int64_t head = 0; head < x.heads; head += 16) {
             rw::tensor part = x;
             part.tokens = 1, part.heads = std::min<std::int64_t>(16, x.heads - head);
-            part.data = static_cast<char*>(x.data) + (token * x.stride_token + head * x.stride_head) * static_cast<std::int64_t>(rw::size_of(x.type));
+            part.data = static_cast<char*>(x.data) + (token * x.stride_token + head * x.stride_head) *
+                                                         static_cast<std::int64_t>(rw::size_of(x.type));
             runtime::rotate(layout, part, test::none(), part, test::none(), e, rw::offset{token});
         }
     }
@@ -52,13 +54,15 @@ void check_size(test::random& numbers, std::int64_t bytes, const rw::Geometry& g
         const std::int64_t heads = 67, tokens = bytes / (heads * g.head_dim * size) + 2;
         for (const rw::layout_kind layout : test::all_layouts) {
             auto whole = random_words(numbers, tokens * heads * g.head_dim * size / 2, type), parts = whole;
-            const rw::tensor x = over(whole, type, tokens, heads, g.head_dim, heads_first), y = over(parts, type, tokens, heads, g.head_dim, heads_first);
+            const rw::tensor x = over(whole, type, tokens, heads, g.head_dim, heads_first),
+                             y = over(parts, type, tokens, heads, g.head_dim, heads_first);
             auto elsewhere = std::vector<std::uint16_t>(whole.size());
             const rw::tensor out = over(elsewhere, type, tokens, heads, g.head_dim, heads_first);
             runtime::rotate(layout, x, test::none(), out, test::none(), e, rw::offset{0});
             runtime::rotate(layout, x, test::none(), x, test::none(), e, rw::offset{0});
             rotate_one_by_one(layout, y, e);
-            INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " head_dim " << g.head_dim << ", " << bytes << " bytes");
+            INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " head_dim " << g.head_dim << ", " << bytes
+                                     << " bytes");
             CHECK((whole == parts));
             CHECK((whole == elsewhere));
         }
@@ -71,7 +75,8 @@ void check_size(test::random& numbers, std::int64_t bytes, const rw::Geometry& g
 TEST_CASE("the size of a call and its order of loops do not change a bit of the result", "[sizes]") {
     SEEDED(numbers);
     for (const bool heads_first : {false, true}) {
-        for (const rw::Geometry g : {rw::Geometry{.head_dim = 128}, rw::Geometry{.head_dim = 76, .rotary_dim = 72, .rotary_offset = 4}}) {
+        for (const rw::Geometry g :
+             {rw::Geometry{.head_dim = 128}, rw::Geometry{.head_dim = 76, .rotary_dim = 72, .rotary_offset = 4}}) {
             check_size(numbers, std::int64_t{1} << 19, g, heads_first);
             check_size(numbers, std::int64_t{2} << 20, g, heads_first);
             if (test::divisor == 1) check_size(numbers, std::int64_t{17} << 20, g, heads_first);

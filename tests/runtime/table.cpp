@@ -20,11 +20,17 @@ struct foreign {
     std::int64_t rows, pairs, stride;
     bool doubled;
     rw::layout_kind layout;
-    std::vector<double> cos, sin;          ///< [rows, pairs]
+    std::vector<double> cos, sin;  ///< [rows, pairs]
     std::vector<unsigned char> cos_bytes, sin_bytes;
 
-    foreign(test::random& numbers, rw::element_type type_, rw::layout_kind layout_, std::int64_t rows_, std::int64_t pairs_, bool doubled_)
-        : type(type_), rows(rows_), pairs(pairs_), stride((doubled_ ? 2 : 1) * pairs_ + 3), doubled(doubled_), layout(layout_) {
+    foreign(test::random& numbers, rw::element_type type_, rw::layout_kind layout_, std::int64_t rows_,
+            std::int64_t pairs_, bool doubled_)
+        : type(type_),
+          rows(rows_),
+          pairs(pairs_),
+          stride((doubled_ ? 2 : 1) * pairs_ + 3),
+          doubled(doubled_),
+          layout(layout_) {
         const oracle::format& f = test::format_of(type);
         const auto bytes = static_cast<std::size_t>(rows * stride * f.bytes);
         cos_bytes.resize(bytes), sin_bytes.resize(bytes);
@@ -72,7 +78,8 @@ void check_table(test::random& numbers, const foreign& f, const rw::cos_sin_tabl
         rw::cpu::options options;
         options.table = table, options.way = way;
         runtime::rotate(f.layout, x.tensor(), test::none(), x.tensor(), test::none(), e, where, options);
-        INFO("table " << rw::to_string(f.type) << (f.doubled ? " doubled " : " ") << rw::to_string(f.layout) << ", data " << rw::to_string(type));
+        INFO("table " << rw::to_string(f.type) << (f.doubled ? " doubled " : " ") << rw::to_string(f.layout)
+                      << ", data " << rw::to_string(type));
         CHECK(test::compare(x, exact, shape).first_problem == "");
     }
 }
@@ -96,9 +103,12 @@ TEST_CASE("a foreign table is used to the bit, f32 and bf16, one column a pair o
                 check_table(numbers, f, f.table(rows_are::by_index), rw::offset{11}, lines_from(11));
                 check_table(numbers, f, f.table(rows_are::by_token), rw::offset{11}, lines_from(0));
                 const std::vector<std::int32_t> ids{29, 0, 5, 5, 4, 17, 3};
-                check_table(numbers, f, f.table(rows_are::by_index), rw::ids(ids), {29, 0, 5, 5, 4, 17, 3, 29, 0, 5, 5, 4, 17, 3});
-                check_table(numbers, f, f.table(rows_are::by_index), rw::offset{0}, lines_from(0), rw::cpu::direction::inverse);
-                check_table(numbers, f, f.table(rows_are::by_index), rw::offset{0}, lines_from(0), rw::cpu::direction::adjoint);
+                check_table(numbers, f, f.table(rows_are::by_index), rw::ids(ids),
+                            {29, 0, 5, 5, 4, 17, 3, 29, 0, 5, 5, 4, 17, 3});
+                check_table(numbers, f, f.table(rows_are::by_index), rw::offset{0}, lines_from(0),
+                            rw::cpu::direction::inverse);
+                check_table(numbers, f, f.table(rows_are::by_index), rw::offset{0}, lines_from(0),
+                            rw::cpu::direction::adjoint);
             }
         }
     }
@@ -149,7 +159,8 @@ TEST_CASE("cos_sin writes one column a pair, or each value where Transformers ex
                     const oracle::unit u = oracle::cos_sin(exact.turns[static_cast<std::size_t>(j)], {token - 2, 0});
                     for (const std::int64_t c : {columns == 15 ? j : s.first(j), columns == 15 ? j : s.second(j)}) {
                         const auto at = static_cast<std::size_t>(token * columns + c);
-                        worst = std::max({worst, std::fabs(static_cast<double>(cos[at]) - u.cos), std::fabs(static_cast<double>(sin[at]) - u.sin)});
+                        worst = std::max({worst, std::fabs(static_cast<double>(cos[at]) - u.cos),
+                                          std::fabs(static_cast<double>(sin[at]) - u.sin)});
                     }
                 }
             }
@@ -169,8 +180,10 @@ TEST_CASE("a NaN in the data or in a table stays a NaN in every element type", "
                 x.set(std::vector<double>(280, 1.0));
                 std::vector<float> cos(70, std::bit_cast<float>(bits)), sin(70, 0.5F);
                 rw::cpu::options options;
-                options.table.cos = cos.data(), options.table.sin = sin.data(), options.table.rows = 1, options.table.columns = options.table.stride_row = 70;
-                runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), rw::make_encoding({.head_dim = 140}), rw::offset{0}, options);
+                options.table.cos = cos.data(), options.table.sin = sin.data(), options.table.rows = 1,
+                options.table.columns = options.table.stride_row = 70;
+                runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(),
+                                rw::make_encoding({.head_dim = 140}), rw::offset{0}, options);
                 int numbers = 0;
                 for (const double value : x.values()) numbers += !std::isnan(value);
                 INFO(std::hex << bits << ' ' << rw::to_string(type) << ' ' << rw::to_string(layout));
@@ -198,7 +211,8 @@ TEST_CASE("a NaN or an infinity in the data spoils its own pair and no other", "
                 for (std::int64_t i = 0; i < 140; ++i) {
                     const bool own = i == shape.first(pair) || i == shape.second(pair);
                     const auto at = static_cast<std::size_t>(i);
-                    CHECK((own ? !std::isfinite(got[at]) && std::isnan(got[at]) == std::isnan(bad) : got[at] == expected[at]));
+                    CHECK((own ? !std::isfinite(got[at]) && std::isnan(got[at]) == std::isnan(bad)
+                               : got[at] == expected[at]));
                 }
             }
         }

@@ -7,7 +7,7 @@
 namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 
-TEST_CASE("one, two and five threads give the same bits", "[threads]") {
+TEST_CASE("any number of threads gives the same bits", "[threads]") {
     SEEDED(numbers);
     for (const char* const expression : {"linear:4", "xpos", "randomized:seed=2"}) {
         const rw::Encoding e = rw::make_encoding({.head_dim = 128}, expression);
@@ -16,11 +16,12 @@ TEST_CASE("one, two and five threads give the same bits", "[threads]") {
                 const auto layout = numbers.one_of({rw::layout_kind::half_split, rw::layout_kind::interleaved});
                 test::array q(type, {2, 130, 8, 128}, numbers, order), k(type, {2, 130, 2, 128}, numbers, order);
                 test::array first_q, first_k;
-                for (const int threads : {1, 2, 5, 0}) {
+                for (const int threads : {1, 2, 3, 0}) {
                     test::array q_turned = q, k_turned = k;
                     rw::cpu::options options;
                     options.threads = threads;
-                    runtime::rotate(layout, q_turned.tensor(), k_turned.tensor(), q_turned.tensor(), k_turned.tensor(), e, rw::offset{0}, options);
+                    runtime::rotate(layout, q_turned.tensor(), k_turned.tensor(), q_turned.tensor(), k_turned.tensor(),
+                                    e, rw::offset{0}, options);
                     if (threads == 1) {
                         first_q = q_turned, first_k = k_turned;
                         CHECK_FALSE(q_turned == q);
@@ -36,7 +37,8 @@ TEST_CASE("one, two and five threads give the same bits", "[threads]") {
 
 TEST_CASE("tables and rerotated keys do not depend on the threads either", "[threads]") {
     SEEDED(numbers);
-    const rw::Encoding from = rw::make_encoding({.head_dim = 128}, "linear:4"), to = rw::make_encoding({.head_dim = 128}, "linear:8");
+    const rw::Encoding from = rw::make_encoding({.head_dim = 128}, "linear:4"),
+                       to = rw::make_encoding({.head_dim = 128}, "linear:8");
     std::vector<float> cos[2], sin[2];
     for (int i = 0; i < 2; ++i) {
         cos[i].resize(3000 * 64), sin[i].resize(3000 * 64);
@@ -45,7 +47,9 @@ TEST_CASE("tables and rerotated keys do not depend on the threads either", "[thr
     CHECK((cos[0] == cos[1]));
     CHECK((sin[0] == sin[1]));
     test::array one(rw::element_type::bf16, {1, 700, 8, 128}, numbers), three = one;
-    runtime::rerotate(rw::layout_kind::half_split, one.tensor(), one.tensor(), from, rw::offset{0}, to, rw::offset{9}, 1);
-    runtime::rerotate(rw::layout_kind::half_split, three.tensor(), three.tensor(), from, rw::offset{0}, to, rw::offset{9}, 3);
+    runtime::rerotate(rw::layout_kind::half_split, one.tensor(), one.tensor(), from, rw::offset{0}, to, rw::offset{9},
+                      1);
+    runtime::rerotate(rw::layout_kind::half_split, three.tensor(), three.tensor(), from, rw::offset{0}, to,
+                      rw::offset{9}, 3);
     CHECK(one == three);
 }

@@ -31,19 +31,25 @@ struct verdict {
 inline constexpr double f32_bound = 3e-7;
 
 inline oracle::shape shape_of(const extents& size, const ropewalk::Geometry& g, ropewalk::layout_kind layout) {
-    return {size.batch, size.tokens, size.heads, size.head_dim, g.rotary_offset, g.width(),
+    return {size.batch,
+            size.tokens,
+            size.heads,
+            size.head_dim,
+            g.rotary_offset,
+            g.width(),
             layout == ropewalk::layout_kind::interleaved};
 }
 
-/// Whether `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some number
-/// that is.
+/// Whether `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some
+/// number that is.
 inline bool within(double got, double exact, double room, const oracle::format& f) {
     room += 0x1p-148;  // f32 steps below its normal range
     if (f.bytes == 4) return std::fabs(got - exact) <= room;
     return oracle::rounded(exact - room, f) <= got && got <= oracle::rounded(exact + room, f);
 }
 
-inline std::string describe_pair(std::int64_t row, std::int64_t pair, const double* got, const double* exact, const oracle::shape& s) {
+inline std::string describe_pair(std::int64_t row, std::int64_t pair, const double* got, const double* exact,
+                                 const oracle::shape& s) {
     std::ostringstream text;
     text.precision(17);
     text << "head row " << row << " (" << s.heads << " heads), pair " << pair << ": got (" << got[s.first(pair)] << ", "
@@ -52,7 +58,8 @@ inline std::string describe_pair(std::int64_t row, std::int64_t pair, const doub
 }
 
 /// Every pair within `bound` of its exact norm (16 bits: and one rounding), everything else unchanged.
-inline verdict compare(const array& result, const std::vector<double>& exact, const oracle::shape& s, double bound = f32_bound) {
+inline verdict compare(const array& result, const std::vector<double>& exact, const oracle::shape& s,
+                       double bound = f32_bound) {
     verdict v;
     const std::vector<double> got = result.values();
     const oracle::format& f = result.format();
@@ -63,14 +70,16 @@ inline verdict compare(const array& result, const std::vector<double>& exact, co
             const double norm = std::hypot(e[a], e[b]), room = bound * norm;
             const double error = std::hypot(g[a] - e[a], g[b] - e[b]);
             if (f.bytes == 4 && norm > 1e-30) v.worst = std::max(v.worst, error / norm);
-            const bool close = f.bytes == 4 ? error <= room + 0x1p-147 : within(g[a], e[a], room, f) && within(g[b], e[b], room, f);
+            const bool close =
+                f.bytes == 4 ? error <= room + 0x1p-147 : within(g[a], e[a], room, f) && within(g[b], e[b], room, f);
             if (!close && v.first_problem.empty()) v.first_problem = describe_pair(row, pair, g, e, s);
             ++v.pairs;
         }
         for (std::int64_t i = 0; i < s.head_dim; ++i) {
             const bool turns = i >= s.offset && i < s.offset + s.width;
             if (!turns && g[i] != e[i] && v.first_problem.empty()) {
-                v.first_problem = "element " + std::to_string(i) + " does not turn but changed in head row " + std::to_string(row);
+                v.first_problem =
+                    "element " + std::to_string(i) + " does not turn but changed in head row " + std::to_string(row);
             }
         }
     }

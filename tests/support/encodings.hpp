@@ -28,7 +28,8 @@ inline double step_error(std::uint64_t step, oracle::dd turns) {
 
 inline double worst_step_error(const twin& t) {
     double worst = 0;
-    for (std::size_t j = 0; j < t.ours.steps.size(); ++j) worst = std::max(worst, step_error(t.ours.steps[j], t.exact.turns[j]));
+    for (std::size_t j = 0; j < t.ours.steps.size(); ++j)
+        worst = std::max(worst, step_error(t.ours.steps[j], t.exact.turns[j]));
     return worst;
 }
 
@@ -38,9 +39,12 @@ inline double random_base(random& numbers) {
 }
 
 /// Appends one random frequency policy to both.
-inline void append_policy(random& numbers, std::vector<ropewalk::any_policy>& policies, std::vector<oracle::dd>& theta) {
+inline void append_policy(random& numbers, std::vector<ropewalk::any_policy>& policies,
+                          std::vector<oracle::dd>& theta) {
     switch (numbers.integer(0, 3)) {
-        case 0: policies.push_back(ropewalk::Default{}); return;
+        case 0:
+            policies.push_back(ropewalk::Default{});
+            return;
         case 1: {
             const double factor = numbers.coin() ? numbers.one_of({2.0, 4.0, 8.0, 16.0}) : numbers.logarithmic(1, 64);
             policies.push_back(ropewalk::Linear{.factor = factor});
@@ -70,12 +74,14 @@ inline twin random_twin(random& numbers, const ropewalk::Geometry& geometry) {
 }
 
 inline twin plain_twin(const ropewalk::Geometry& geometry) {
-    return {ropewalk::make_encoding(geometry, ropewalk::Default{}), oracle::encode(oracle::plain(geometry.base, geometry.width()))};
+    return {ropewalk::make_encoding(geometry, ropewalk::Default{}),
+            oracle::encode(oracle::plain(geometry.base, geometry.width()))};
 }
 
 /// Plain frequencies with xPos magnitudes around length/2.
 inline twin xpos_twin(const ropewalk::Geometry& geometry, const ropewalk::XPos& xpos) {
-    twin result{ropewalk::make_encoding(geometry, xpos), oracle::encode(oracle::plain(geometry.base, geometry.width()))};
+    twin result{ropewalk::make_encoding(geometry, xpos),
+                oracle::encode(oracle::plain(geometry.base, geometry.width()))};
     result.exact.stretch = oracle::decay{xpos.scale_base, xpos.gamma, xpos.length / 2};
     return result;
 }
@@ -92,10 +98,12 @@ struct Constant {
 
 /// The largest relative difference between a frequency policy and the oracle's frequencies.
 template <class P>
-double worst_frequency_error(const P& policy, const ropewalk::Geometry& geometry, const std::vector<oracle::dd>& exact) {
+double worst_frequency_error(const P& policy, const ropewalk::Geometry& geometry,
+                             const std::vector<oracle::dd>& exact) {
     double worst = 0;
     for (std::int64_t j = 0; j < geometry.pairs(); ++j) {
-        worst = std::max(worst, relative_error(policy(geometry.theta(j), j, geometry), exact[static_cast<std::size_t>(j)]));
+        worst =
+            std::max(worst, relative_error(policy(geometry.theta(j), j, geometry), exact[static_cast<std::size_t>(j)]));
     }
     return worst;
 }

@@ -30,9 +30,9 @@ inline bool holds(const std::string& text, std::initializer_list<const char*> pa
 }  // namespace test
 
 /// Checks that an expression throws ropewalk::error and that its message holds every one of the parts.
-#define CHECK_REFUSED(expression, ...)                                             \
-    do {                                                                           \
+#define CHECK_REFUSED(expression, ...)                                                \
+    do {                                                                              \
         const std::string rw_message = test::message_of([&] { (void)(expression); }); \
-        INFO("message: '" << rw_message << "'");                                   \
-        CHECK(test::holds(rw_message, {__VA_ARGS__}));                             \
+        INFO("message: '" << rw_message << "'");                                      \
+        CHECK(test::holds(rw_message, {__VA_ARGS__}));                                \
     } while (false)

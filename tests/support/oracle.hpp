@@ -1,5 +1,5 @@
-/// @file  The independent reference: frequencies, angles, magnitudes and whole rotations from the published definitions,
-/// in numbers of 106 bits. Includes nothing of the library.
+/// @file  The independent reference: frequencies, angles, magnitudes and whole rotations from the published
+/// definitions, in numbers of 106 bits. Includes nothing of the library.
 #pragma once
 
 #include <cmath>
@@ -69,7 +69,8 @@ struct unit {
 inline dd reduced_product(double factor, dd turns) {
     const dd product = two_product(factor, turns.hi);
     const dd rest = two_product(factor, turns.lo);
-    return two_sum(product.hi - std::nearbyint(product.hi), product.lo) + dd{rest.hi - std::nearbyint(rest.hi)} + dd{rest.lo};
+    return two_sum(product.hi - std::nearbyint(product.hi), product.lo) + dd{rest.hi - std::nearbyint(rest.hi)} +
+           dd{rest.lo};
 }
 
 /// The angle of a pair of θ = 2π·turns at a position. Error below 1e-15 for |p| < 2^40.
@@ -95,7 +96,8 @@ inline long double zeta(const decay& d, std::int64_t pair, std::int64_t pairs) {
 }
 /// What a query is stretched by.
 inline double magnitude(const decay& d, std::int64_t pair, std::int64_t pairs, place p) {
-    const long double at = static_cast<long double>(p.whole - d.centre) + static_cast<long double>(p.fraction) * 0x1p-32L;
+    const long double at =
+        static_cast<long double>(p.whole - d.centre) + static_cast<long double>(p.fraction) * 0x1p-32L;
     return static_cast<double>(std::pow(zeta(d, pair, pairs), at / static_cast<long double>(d.scale_base)));
 }
 
@@ -134,7 +136,9 @@ struct shape {
     bool interleaved = false;
 
     [[nodiscard]] std::int64_t first(std::int64_t pair) const { return offset + (interleaved ? 2 * pair : pair); }
-    [[nodiscard]] std::int64_t second(std::int64_t pair) const { return interleaved ? first(pair) + 1 : first(pair) + width / 2; }
+    [[nodiscard]] std::int64_t second(std::int64_t pair) const {
+        return interleaved ? first(pair) + 1 : first(pair) + width / 2;
+    }
     [[nodiscard]] std::int64_t elements() const { return batch * tokens * heads * head_dim; }
 };
 
@@ -155,8 +159,8 @@ inline void apply(const shape& s, std::vector<double>& x, const std::function<un
 }
 
 /// A whole array rotated; `places` holds one position a token, batch row by batch row.
-inline std::vector<double> rotate(const shape& s, std::vector<double> x, const encoding& e, const std::vector<place>& places,
-                                  role who = role::query, way to = way::forward) {
+inline std::vector<double> rotate(const shape& s, std::vector<double> x, const encoding& e,
+                                  const std::vector<place>& places, role who = role::query, way to = way::forward) {
     apply(s, x, [&](std::int64_t pair, std::int64_t token) {
         return pair_map(e, pair, places[static_cast<std::size_t>(token)], who, to);
     });

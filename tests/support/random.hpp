@@ -24,7 +24,9 @@ public:
 
     std::uint64_t bits() { return engine_(); }
     /// A whole number in [low, high].
-    std::int64_t integer(std::int64_t low, std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(low, high)(engine_); }
+    std::int64_t integer(std::int64_t low, std::int64_t high) {
+        return std::uniform_int_distribution<std::int64_t>(low, high)(engine_);
+    }
     double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
     /// Between low and high, every factor of two as likely as any other.
     double logarithmic(double low, double high) { return std::exp(uniform(std::log(low), std::log(high))); }
@@ -43,6 +45,6 @@ private:
 }  // namespace test
 
 /// Declares a generator and prints its seed with every failure behind it.
-#define SEEDED(name)                                   \
+#define SEEDED(name)                                         \
     test::random name(static_cast<std::uint64_t>(__LINE__)); \
     INFO("random seed " << test::program_seed() << " (--rng-seed), line " << __LINE__)

@@ -1,4 +1,5 @@
-/// @file  Rounding to f32, f16 and bf16, and reading them back, through frexp and ldexp alone. Shares nothing with the library.
+/// @file  Rounding to f32, f16 and bf16, and reading them back, through frexp and ldexp alone. Shares nothing with the
+/// library.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +14,9 @@ namespace oracle {
 /// A binary floating-point format of at most 32 bits.
 struct format {
     int bytes;
-    int digits;        ///< of the significand, the hidden one included
-    int least;         ///< exponent of the smallest subnormal number
-    double largest;    ///< finite
+    int digits;      ///< of the significand, the hidden one included
+    int least;       ///< exponent of the smallest subnormal number
+    double largest;  ///< finite
 };
 inline constexpr format f32{4, 24, -149, 0x1.fffffep+127};
 inline constexpr format f16{2, 11, -24, 65504.0};
@@ -55,7 +56,8 @@ inline double decode(std::uint32_t bits, const format& f) {
     const std::uint32_t exponent = (bits >> fraction_bits) & ((1U << exponent_bits) - 1);
     const double sign = (bits >> (8 * f.bytes - 1)) != 0 ? -1.0 : 1.0;
     if (exponent == (1U << exponent_bits) - 1) {
-        return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
+        return fraction != 0 ? std::numeric_limits<double>::quiet_NaN()
+                             : sign * std::numeric_limits<double>::infinity();
     }
     const std::uint32_t hidden = exponent == 0 ? 0U : 1U << fraction_bits;
     const int shift = exponent == 0 ? 0 : static_cast<int>(exponent) - 1;

@@ -18,9 +18,12 @@ namespace test {
 
 inline const oracle::format& format_of(ropewalk::element_type type) {
     switch (type) {
-        case ropewalk::element_type::f32: return oracle::f32;
-        case ropewalk::element_type::f16: return oracle::f16;
-        default: return oracle::bf16;
+        case ropewalk::element_type::f32:
+            return oracle::f32;
+        case ropewalk::element_type::f16:
+            return oracle::f16;
+        default:
+            return oracle::bf16;
     }
 }
 
@@ -50,7 +53,8 @@ public:
         bytes_.assign(static_cast<std::size_t>((elements + 2 * guard) * width()), pattern);
         first_ = guard + (where == order::reversed ? (size.tokens - 1) * -view_.stride_token : 0);
     }
-    array(ropewalk::element_type type, const extents& size, random& numbers, order where = order::bshd) : array(type, size, where) {
+    array(ropewalk::element_type type, const extents& size, random& numbers, order where = order::bshd)
+        : array(type, size, where) {
         fill(numbers);
     }
 
@@ -84,7 +88,9 @@ public:
     /// Whether the bytes around and between the elements are as they were.
     [[nodiscard]] bool guards_intact() const {
         std::vector<unsigned char> rest = bytes_;
-        for_each([&](std::int64_t at) { std::memset(rest.data() + at * width(), pattern, static_cast<std::size_t>(width())); });
+        for_each([&](std::int64_t at) {
+            std::memset(rest.data() + at * width(), pattern, static_cast<std::size_t>(width()));
+        });
         return std::all_of(rest.begin(), rest.end(), [](unsigned char byte) { return byte == pattern; });
     }
 
@@ -101,10 +107,14 @@ private:
     std::int64_t set_strides(order where) {
         const auto [b, s, h, d] = size_;
         switch (where) {
-            case order::bshd: return strides(s * h * d, h * d, d, b * s * h * d);
-            case order::bhsd: return strides(h * s * d, d, s * d, b * s * h * d);
-            case order::sbhd: return strides(h * d, b * h * d, d, b * s * h * d);
-            case order::reversed: return strides(s * h * d, -h * d, d, b * s * h * d);
+            case order::bshd:
+                return strides(s * h * d, h * d, d, b * s * h * d);
+            case order::bhsd:
+                return strides(h * s * d, d, s * d, b * s * h * d);
+            case order::sbhd:
+                return strides(h * d, b * h * d, d, b * s * h * d);
+            case order::reversed:
+                return strides(s * h * d, -h * d, d, b * s * h * d);
             default: {
                 const std::int64_t head = d + 3, token = h * head + 5, batch = s * token + 7;
                 return strides(batch, token, head, b * batch);
@@ -121,7 +131,8 @@ private:
         for (std::int64_t b = 0; b < size_.batch; ++b) {
             for (std::int64_t s = 0; s < size_.tokens; ++s) {
                 for (std::int64_t h = 0; h < size_.heads; ++h) {
-                    const std::int64_t row = first_ + b * view_.stride_batch + s * view_.stride_token + h * view_.stride_head;
+                    const std::int64_t row =
+                        first_ + b * view_.stride_batch + s * view_.stride_token + h * view_.stride_head;
                     for (std::int64_t i = 0; i < size_.head_dim; ++i) f(row + i);
                 }
             }

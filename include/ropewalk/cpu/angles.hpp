@@ -95,8 +95,8 @@ struct register_of<scalar_arch> {
     static RW_INLINE void store(float* target, type value) { *target = value; }
 };
 
-/// Cosines and sines of the pairs [begin, end).
-template <class A>
+/// Cosines and sines of the pairs [begin, end); as they are where Plain, else times the factor, the angle perhaps negated.
+template <class A, bool Plain>
 RW_INLINE void fill_angles(const job& work, const split_position& turn, const split_position& unturn, std::int64_t begin,
                            std::int64_t end, float* cos, float* sin) {
     using R = register_of<A>;
@@ -107,12 +107,16 @@ RW_INLINE void fill_angles(const job& work, const split_position& turn, const sp
     const F factor = l::broadcast(work.factor);
     const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
     for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
-        const auto value = cos_sin<F>(phases.at(pair));
-        R::store(cos + pair, value.cos * factor);
-        R::store(sin + pair, l::from_bits(l::to_bits(value.sin) ^ negate) * factor);
+        auto value = cos_sin<F>(phases.at(pair));
+        if constexpr (!Plain) {
+            value.cos = value.cos * factor;
+            value.sin = l::from_bits(l::to_bits(value.sin) ^ negate) * factor;
+        }
+        R::store(cos + pair, value.cos);
+        R::store(sin + pair, value.sin);
     }
     if constexpr (lane_count<A> > 1) {
-        if (full < end) fill_angles<narrower<A>>(work, turn, unturn, full, end, cos, sin);
+        if (full < end) fill_angles<narrower<A>, Plain>(work, turn, unturn, full, end, cos, sin);
     }
 }
 

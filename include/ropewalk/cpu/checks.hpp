@@ -20,6 +20,7 @@ inline std::string shape_of(std::string_view name, const tensor& t) {
 
 inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
     RW_EXPECTS(t.batch >= 0 && t.tokens >= 0 && t.heads >= 0, "{}: no extent may be negative", shape_of(name, t));
+    RW_EXPECTS(t.exists() || t.elements() == 0, "{} has {} elements but no memory", shape_of(name, t), t.elements());
     RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
     RW_EXPECTS(t.stride_element == 1 || t.elements() == 0, "{}: the elements of a head must be contiguous (last stride 1)",
                shape_of(name, t));
@@ -29,8 +30,8 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
 }
 
 inline bool same_place(const tensor& a, const tensor& b) {
-    return a.data == b.data && a.stride_batch == b.stride_batch && a.stride_token == b.stride_token &&
-           a.stride_head == b.stride_head;
+    return a.data == b.data && (a.batch <= 1 || a.stride_batch == b.stride_batch) &&
+           (a.tokens <= 1 || a.stride_token == b.stride_token) && (a.heads <= 1 || a.stride_head == b.stride_head);
 }
 
 inline void check_output(std::string_view name, const tensor& in, const tensor& out) {
@@ -39,7 +40,6 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
     RW_EXPECTS(in.batch == out.batch && in.tokens == out.tokens && in.heads == out.heads && in.head_dim == out.head_dim,
                "{} and its output must have one shape, got {} and {}", name, shape_of("input", in), shape_of("output", out));
     if (out.elements() == 0) return;
-    RW_EXPECTS(in.exists() && out.exists(), "{} has {} elements but no memory", name, out.elements());
     const char* const folded = ropewalk::detail::overlapping_axis(out);
     RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
                shape_of(name, out), folded == nullptr ? "" : folded);
@@ -49,10 +49,11 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
 }
 
 inline void check_tensors(const job& work, std::int64_t head_dim) {
-    if (work.q_in.exists()) check_tensor("q", work.q_in, head_dim);
-    if (work.k_in.exists()) check_tensor("k", work.k_in, head_dim);
-    if (work.q_out.exists()) check_tensor("q's output", work.q_out, head_dim);
-    if (work.k_out.exists()) check_tensor("k's output", work.k_out, head_dim);
+    const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
+    if (given(work.q_in)) check_tensor("q", work.q_in, head_dim);
+    if (given(work.k_in)) check_tensor("k", work.k_in, head_dim);
+    if (given(work.q_out)) check_tensor("q's output", work.q_out, head_dim);
+    if (given(work.k_out)) check_tensor("k's output", work.k_out, head_dim);
     check_output("q", work.q_in, work.q_out);
     check_output("k", work.k_in, work.k_out);
     if (!work.q_in.exists() || !work.k_in.exists()) return;
@@ -65,10 +66,9 @@ inline void check_tensors(const job& work, std::int64_t head_dim) {
                "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
     RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}",
                shape_of("q", work.q_out), work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
-    RW_EXPECTS(same_place(q, work.q_out) || !ropewalk::detail::may_overlap(work.q_out, k), "the output of q overlaps k: {}",
-               shape_of("k", k));
-    RW_EXPECTS(same_place(k, work.k_out) || !ropewalk::detail::may_overlap(q, work.k_out), "the output of k overlaps q: {}",
-               shape_of("q", q));
+    if (same_place(q, work.q_out) && same_place(k, work.k_out)) return;
+    RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
+    RW_EXPECTS(!ropewalk::detail::may_overlap(q, work.k_out), "the output of k overlaps q: {}", shape_of("q", q));
 }
 
 /// Calls check(index) for the smallest and the largest index of the call.
@@ -111,6 +111,35 @@ inline void check_reach(const Encoding& encoding, const position_source& where, 
                    "'{}' cannot hold position {} in {}: the largest distance from its centre {} is {}",
                    encoding.expression, position, to_string(type), encoding.centre, reach);
     });
+}
+
+/// The position that a kernel reads for one token, in tokens.
+inline double position_of(const position_source& where, std::int64_t row, std::int64_t token) {
+    const std::int64_t at = row * where.stride_row + token;
+    switch (where.source) {
+        case positions::kind::ids32: return static_cast<const std::int32_t*>(where.data)[at];
+        case positions::kind::ids64: return static_cast<double>(static_cast<const std::int64_t*>(where.data)[at]);
+        case positions::kind::fixed:
+            return static_cast<double>(static_cast<const fixed_position*>(where.data)[at].value) * 0x1p-32;
+        default: return static_cast<double>(where.first + token);
+    }
+}
+
+/// rerotate: from one position to another the magnitude may change by more than either of them has, and by no more
+/// than a float holds.
+inline void check_shift(const job& work, const Encoding& from, const Encoding& to) {
+    for (std::int64_t at = 0; at < work.batch() * work.tokens(); ++at) {
+        const std::int64_t row = at / work.tokens(), token = at % work.tokens();
+        const double was = position_of(work.unturn.where, row, token), is = position_of(work.turn.where, row, token);
+        for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
+            double bits = 0;
+            if (to.has_decay()) bits += (is - static_cast<double>(to.centre)) * static_cast<double>(to.decay[pair]);
+            if (from.has_decay()) bits -= (was - static_cast<double>(from.centre)) * static_cast<double>(from.decay[pair]);
+            RW_EXPECTS(bits <= 126 * 0x1p56 && bits >= -126 * 0x1p56,
+                       "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
+                       from.expression, was, to.expression, is, pair, bits * 0x1p-56);
+        }
+    }
 }
 
 inline void check_table(const cos_sin_table& table, const job& work) {

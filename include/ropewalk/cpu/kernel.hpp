@@ -160,7 +160,7 @@ struct rotate_kernel {
         } else {
             split_position turn = position_at(work.turn.where, batch, token, 0), unturn{};
             if (work.unturn.steps != nullptr) unturn = position_at(work.unturn.where, batch, token, 0);
-            fill_angles<A>(work, turn, unturn, 0, pairs(work), cos, sin);
+            fill_angles<A, false>(work, turn, unturn, 0, pairs(work), cos, sin);
             if (work.decays) {
                 turn.whole -= static_cast<std::uint64_t>(work.turn.centre);
                 unturn.whole -= static_cast<std::uint64_t>(work.unturn.centre);

@@ -1,8 +1,6 @@
 // Elements of any type to and from registers of floats.
 #pragma once
 
-#include <array>
-
 #include "ropewalk/cpu/simd.hpp"
 
 namespace ropewalk::cpu::detail {
@@ -17,6 +15,35 @@ RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     return as<std::uint32_t>(xsimd::select(value != value, as<float>(quiet), as<float>(rounded)));
 }
 
+/// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet.
+template <class A>
+RW_INLINE floats<A> widen_f16(const f16* source) {
+    const words<A> half = load_upper_halves<A>(&source->bits) >> 16;
+    // The exponent is rebased by a multiplication, which normalises subnormals too.
+    const floats<A> value = as<float>(words<A>((half & words<A>(0x7fffU)) << 13)) * floats<A>(0x1p112F);
+    const words<A> bits = as<std::uint32_t>(value), infinite = bits | words<A>(0x7f800000U);
+    const floats<A> finite_or_not = xsimd::select(value < floats<A>(65536.0F), value, as<float>(infinite));
+    const floats<A> magnitude =
+        xsimd::select(value > floats<A>(65536.0F), as<float>(words<A>(infinite | words<A>(0x400000U))), finite_or_not);
+    return as<float>(words<A>(as<std::uint32_t>(magnitude) | ((half & words<A>(0x8000U)) << 16)));
+}
+
+/// The way back, as detail::float_to_f16() does it.
+template <class A>
+RW_INLINE void narrow_f16(f16* target, const floats<A>& value) {
+    const words<A> bits = as<std::uint32_t>(value), magnitude = bits & words<A>(0x7fffffffU);
+    const floats<A> size = as<float>(magnitude);
+    const words<A> odd = (magnitude >> 13) & words<A>(1U);
+    const words<A> normal = (magnitude + (odd + words<A>(0xfffU)) - words<A>(0x38000000U)) >> 13;
+    const words<A> subnormal = as<std::uint32_t>(floats<A>(size + floats<A>(0.5F))) - words<A>(0x3f000000U);
+    const words<A> nan = words<A>(0x7e00U) | ((magnitude >> 13) & words<A>(0x3ffU));
+    floats<A> half = xsimd::select(size < floats<A>(0x1p-14F), as<float>(subnormal), as<float>(normal));
+    half = xsimd::select(size >= floats<A>(65520.0F), as<float>(words<A>(0x7c00U)), half);
+    half = xsimd::select(size != size, as<float>(nan), half);
+    const words<A> sign = (bits >> 16) & words<A>(0x8000U);
+    store_upper_halves<A>(&target->bits, words<A>((as<std::uint32_t>(half) | sign) << 16));
+}
+
 /// lane_count<A> consecutive elements.
 template <class A, class T>
 RW_INLINE floats<A> load_elements(const T* source) {
@@ -27,9 +54,7 @@ RW_INLINE floats<A> load_elements(const T* source) {
     } else if constexpr (converts_f16<A>) {
         return load_f16<A>(source);
     } else {
-        std::array<float, static_cast<std::size_t>(lane_count<A>)> values;
-        for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(source[i]);
-        return floats<A>::load_unaligned(values.data());
+        return widen_f16<A>(source);
     }
 }
 
@@ -42,9 +67,7 @@ RW_INLINE void store_elements(T* target, const floats<A>& value) {
     } else if constexpr (converts_f16<A>) {
         store_f16<A>(target, value);
     } else {
-        std::array<float, static_cast<std::size_t>(lane_count<A>)> values;
-        value.store_unaligned(values.data());
-        for (std::size_t i = 0; i < values.size(); ++i) target[i] = f16(values[i]);
+        narrow_f16<A>(target, value);
     }
 }
 

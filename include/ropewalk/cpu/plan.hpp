@@ -31,6 +31,8 @@ inline std::vector<std::int64_t> spread_sequences(const positions& where, std::i
         RW_EXPECTS(start_at(where, i) >= start_at(where, i - 1), "cu_seqlens must ascend, got {} behind {} at entry {}",
                    start_at(where, i), start_at(where, i - 1), i);
     }
+    RW_EXPECTS(where.first <= std::numeric_limits<std::int64_t>::max() - tokens,
+               "offset {} and {} tokens leave the 64-bit positions", where.first, tokens);
     RW_EXPECTS(start_at(where, where.count - 1) == tokens, "cu_seqlens ends with {} but there are {} tokens",
                start_at(where, where.count - 1), tokens);
     std::vector<std::int64_t> indices(static_cast<std::size_t>(tokens));
@@ -163,6 +165,7 @@ inline plan make_rerotation_plan(layout_kind layout, const tensor& k, const tens
     work.turn = detail::make_term(to, to_where, work, made, 0);
     work.unturn = detail::make_term(from, from_where, work, made, 1);
     work.decays = from.has_decay() || to.has_decay();
+    if (work.decays) detail::check_shift(work, from, to);
     if (work.decays && !to.has_decay()) {
         made.no_decay.assign(static_cast<std::size_t>(work.pairs), 0);
         work.turn.decay = made.no_decay.data();

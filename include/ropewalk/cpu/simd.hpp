@@ -76,6 +76,12 @@ RW_INLINE words<A> round_to_bf16_pairs_generic(const words<A>& even, const words
 }  // namespace detail
 }  // namespace ropewalk::cpu
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include "ropewalk/cpu/simd_x86.inl"
+#else
+#include "ropewalk/cpu/simd_generic.inl"
+#endif
+
 namespace ropewalk::detail {
 
 template <class A>
@@ -85,8 +91,8 @@ struct lanes<xsimd::batch<float, A>> {
 
     static RW_INLINE F broadcast(float value) { return F(value); }
     static RW_INLINE bits broadcast_bits(std::uint32_t value) { return bits(value); }
-    static RW_INLINE F multiply_add(const F& a, const F& b, const F& c) { return xsimd::fma(a, b, c); }
-    static RW_INLINE F multiply_subtract(const F& a, const F& b, const F& c) { return xsimd::fms(a, b, c); }
+    static RW_INLINE F multiply_add(const F& a, const F& b, const F& c) { return cpu::detail::multiply_add<A>(a, b, c); }
+    static RW_INLINE F multiply_subtract(const F& a, const F& b, const F& c) { return cpu::detail::multiply_subtract<A>(a, b, c); }
     static RW_INLINE F from_signed(const bits& value) {
         return xsimd::to_float(cpu::detail::as<std::int32_t>(value));
     }
@@ -97,9 +103,3 @@ struct lanes<xsimd::batch<float, A>> {
 };
 
 }  // namespace ropewalk::detail
-
-#if defined(__x86_64__) || defined(_M_X64)
-#include "ropewalk/cpu/simd_x86.inl"
-#else
-#include "ropewalk/cpu/simd_generic.inl"
-#endif

@@ -4,6 +4,15 @@
 
 namespace ropewalk::cpu::detail {
 
+template <class A>
+RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    return xsimd::fma(a, b, c);
+}
+template <class A>
+RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    return xsimd::fms(a, b, c);
+}
+
 /// Lane i of the result is lane pick(i) of a and b laid end to end.
 template <class A, class Pick>
 RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Pick pick) {

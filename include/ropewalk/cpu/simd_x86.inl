@@ -3,6 +3,26 @@
 
 namespace ropewalk::cpu::detail {
 
+/// a · b + c, fused where A can. (xsimd 8.1 does not fuse for AVX-512.)
+template <class A>
+RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    if constexpr (is_avx512<A>) {
+        return _mm512_fmadd_ps(a, b, c);
+    } else {
+        return xsimd::fma(a, b, c);
+    }
+}
+
+/// a · b − c, likewise.
+template <class A>
+RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    if constexpr (is_avx512<A>) {
+        return _mm512_fmsub_ps(a, b, c);
+    } else {
+        return xsimd::fms(a, b, c);
+    }
+}
+
 /// Lanes 0, 2, 4, … of a, then those of b.
 template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
