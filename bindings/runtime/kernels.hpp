@@ -1,8 +1,8 @@
 // What one translation unit an instruction set provides.
 #pragma once
 
-#include <ropewalk/cpu/job.hpp>
 #include <ropewalk/core/layout.hpp>
+#include <ropewalk/cpu/job.hpp>
 
 namespace ropewalk::runtime {
 

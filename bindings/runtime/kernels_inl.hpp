@@ -10,9 +10,12 @@ namespace ropewalk::runtime {
 template <class A, class L>
 RW_INLINE cpu::range_function rotate_kernel(element_type type, std::int64_t pairs) {
     switch (type) {
-        case element_type::f32: return cpu::detail::kernel_for<float, L, A>(pairs);
-        case element_type::f16: return cpu::detail::kernel_for<f16, L, A>(pairs);
-        default: return cpu::detail::kernel_for<bf16, L, A>(pairs);
+        case element_type::f32:
+            return cpu::detail::kernel_for<float, L, A>(pairs);
+        case element_type::f16:
+            return cpu::detail::kernel_for<f16, L, A>(pairs);
+        default:
+            return cpu::detail::kernel_for<bf16, L, A>(pairs);
     }
 }
 

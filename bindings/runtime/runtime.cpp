@@ -63,8 +63,8 @@ void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& 
     cpu::execute(prepared, chosen_set().rotate(type, layout, prepared.work.pairs), chosen.threads);
 }
 
-void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from, const positions& from_where,
-              const Encoding& to, const positions& to_where, int threads) {
+void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
+              const positions& from_where, const Encoding& to, const positions& to_where, int threads) {
     const cpu::plan prepared = cpu::make_rerotation_plan(layout, k, k_out, from, from_where, to, to_where);
     cpu::execute(prepared, chosen_set().rotate(k.type, layout, prepared.work.pairs), threads);
 }

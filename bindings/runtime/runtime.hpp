@@ -23,8 +23,8 @@ void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& 
             const Encoding& encoding, const positions& where, const cpu::options& chosen = {});
 
 /// cpu::rerotate() for a layout and an element type chosen at run time.
-void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from, const positions& from_where,
-              const Encoding& to, const positions& to_where, int threads = 0);
+void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
+              const positions& from_where, const Encoding& to, const positions& to_where, int threads = 0);
 
 /// cpu::cos_sin() for a layout chosen at run time.
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,

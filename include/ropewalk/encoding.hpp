@@ -24,7 +24,8 @@ struct Encoding {
     std::vector<double> inv_freq;      ///< [pairs], radians a token
     double attention_factor = 1;       ///< multiplies cos and sin, for queries and keys alike
 
-    /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · decay_j · 2^-56), a key by the inverse.
+    /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · decay_j · 2^-56), a key by the
+    /// inverse.
     std::vector<std::uint64_t> decay;
     std::int64_t centre = 0;
 
@@ -32,7 +33,8 @@ struct Encoding {
     std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> place;
     std::int64_t placed_tokens = 0;  ///< the n of `place`; 0: as many as a call has
 
-    /// Changes when the sequence length moves a policy to other frequencies: keys cached in one epoch do not fit another.
+    /// Changes when the sequence length moves a policy to other frequencies: keys cached in one epoch do not fit
+    /// another.
     std::uint64_t epoch = 0;
     std::string expression;  ///< the policies, as parse_policies() reads them
 
@@ -68,10 +70,11 @@ public:
     template <class P>
     void apply(const P& policy) {
         static_assert(Policy<P>, "a policy needs a name, a tuple of parameters and validate(geometry)");
-        static_assert(AnyAxis<P>,
-                      "a policy needs one of: operator()(theta, pair, geometry) for the frequency, decay(pair, geometry) "
-                      "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, or "
-                      "place(row, numbers) with stated_tokens() for the position");
+        static_assert(
+            AnyAxis<P>,
+            "a policy needs one of: operator()(theta, pair, geometry) for the frequency, decay(pair, geometry) "
+            "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, or "
+            "place(row, numbers) with stated_tokens() for the position");
         const Geometry& geometry = encoding_.geometry;
         policy.validate(geometry);
         if constexpr (FrequencyPolicy<P>) turn(policy);
@@ -104,7 +107,8 @@ private:
 
     template <class P>
     void stretch(const P& policy) {
-        RW_EXPECTS(!encoding_.has_decay(), "{} comes second: '{}' already sets the magnitude", P::name, encoding_.expression);
+        RW_EXPECTS(!encoding_.has_decay(), "{} comes second: '{}' already sets the magnitude", P::name,
+                   encoding_.expression);
         bool any = false;
         for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
             encoding_.decay.push_back(real(policy.decay(pair, encoding_.geometry)).scaled(56).rounded_modulo_2_64());
@@ -113,15 +117,18 @@ private:
         if (!any) encoding_.decay.clear();
         encoding_.centre = policy.centre();
         const std::int64_t reach = encoding_.reach(element_type::f32);
-        RW_EXPECTS(policy.stated_length() - encoding_.centre <= reach,
-                   "{}: a length of {} tokens does not fit into f32 or bf16, which hold {} tokens with these parameters",
-                   P::name, policy.stated_length(), 2 * reach);
+        RW_EXPECTS(
+            policy.stated_length() - encoding_.centre <= reach,
+            "{}: a length of {} tokens does not fit into f32 or bf16, which hold {} tokens with these parameters",
+            P::name, policy.stated_length(), 2 * reach);
     }
 
     template <class P>
     void put(const P& policy) {
         RW_EXPECTS(!encoding_.place, "{} comes second: '{}' already sets the positions", P::name, encoding_.expression);
-        encoding_.place = [policy](std::uint64_t row, std::span<fixed_position> numbers) { policy.place(row, numbers); };
+        encoding_.place = [policy](std::uint64_t row, std::span<fixed_position> numbers) {
+            policy.place(row, numbers);
+        };
         encoding_.placed_tokens =
             policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
     }

@@ -25,18 +25,24 @@ constexpr std::size_t size_of(element_type type) { return type == element_type::
 
 constexpr std::string_view to_string(element_type type) {
     switch (type) {
-        case element_type::f32: return "f32";
-        case element_type::f16: return "f16";
-        default: return "bf16";
+        case element_type::f32:
+            return "f32";
+        case element_type::f16:
+            return "f16";
+        default:
+            return "bf16";
     }
 }
 
 /// The largest finite number of the type.
 constexpr double largest(element_type type) {
     switch (type) {
-        case element_type::f32: return 0x1.fffffep+127;
-        case element_type::f16: return 65504.0;
-        default: return 0x1.fep+127;
+        case element_type::f32:
+            return 0x1.fffffep+127;
+        case element_type::f16:
+            return 65504.0;
+        default:
+            return 0x1.fep+127;
     }
 }
 

@@ -45,7 +45,7 @@ template <class... Args>
 }  // namespace ropewalk
 
 /// Throws ropewalk::error with the formatted message unless the condition holds.
-#define RW_EXPECTS(condition, ...)                            \
-    do {                                                      \
+#define RW_EXPECTS(condition, ...)                               \
+    do {                                                         \
         if (!(condition)) ::ropewalk::detail::fail(__VA_ARGS__); \
     } while (false)

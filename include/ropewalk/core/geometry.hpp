@@ -13,15 +13,17 @@ namespace ropewalk {
 
 /// The rotary part of a head: elements [rotary_offset, rotary_offset + rotary_dim) turn, the others pass through.
 struct Geometry {
-    std::int64_t head_dim = 128;       ///< elements a head
-    std::int64_t rotary_dim = 0;       ///< elements that turn, even; 0 stands for head_dim − rotary_offset
-    std::int64_t rotary_offset = 0;    ///< the first element that turns (DeepSeek's MLA puts it behind the others)
-    double base = 10000.0;             ///< `rope_theta`
+    std::int64_t head_dim = 128;          ///< elements a head
+    std::int64_t rotary_dim = 0;          ///< elements that turn, even; 0 stands for head_dim − rotary_offset
+    std::int64_t rotary_offset = 0;       ///< the first element that turns (DeepSeek's MLA puts it behind the others)
+    double base = 10000.0;                ///< `rope_theta`
     std::optional<layout_kind> layout{};  ///< when named, kernels refuse to run with the other one
-    std::int64_t sequence_length = 0;  ///< tokens, for schemes that depend on it; 0: not known
+    std::int64_t sequence_length = 0;     ///< tokens, for schemes that depend on it; 0: not known
 
     /// Elements that turn.
-    [[nodiscard]] constexpr std::int64_t width() const { return rotary_dim == 0 ? head_dim - rotary_offset : rotary_dim; }
+    [[nodiscard]] constexpr std::int64_t width() const {
+        return rotary_dim == 0 ? head_dim - rotary_offset : rotary_dim;
+    }
     /// Pairs that turn.
     [[nodiscard]] constexpr std::int64_t pairs() const { return width() / 2; }
     /// θ_j = base^(−2j/width), radians a token, before any policy (RoFormer, arXiv 2104.09864, eq. 15).
@@ -36,8 +38,8 @@ struct Geometry {
                    "rotary_offset must lie in the head of {} elements, got {}", head_dim, rotary_offset);
         RW_EXPECTS(rotary_dim >= 0, "rotary_dim must not be negative, got {}", rotary_dim);
         RW_EXPECTS(width() > 0 && width() % 2 == 0, "rotary_dim must be even and positive, got {}", width());
-        RW_EXPECTS(width() <= head_dim - rotary_offset,
-                   "rotary_dim {} at rotary_offset {} reaches beyond head_dim {}", width(), rotary_offset, head_dim);
+        RW_EXPECTS(width() <= head_dim - rotary_offset, "rotary_dim {} at rotary_offset {} reaches beyond head_dim {}",
+                   width(), rotary_offset, head_dim);
         RW_EXPECTS(std::isfinite(base) && base > 1, "base must be a finite number above 1, got {}", base);
         RW_EXPECTS(sequence_length >= 0, "sequence_length must not be negative, got {}", sequence_length);
     }

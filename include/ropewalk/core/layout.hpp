@@ -37,7 +37,8 @@ concept Layout = requires(std::int64_t pair, std::int64_t pairs) {
 enum class layout_kind : std::uint8_t { half_split, interleaved };
 
 template <Layout L>
-inline constexpr layout_kind kind_of = std::is_same_v<L, half_split> ? layout_kind::half_split : layout_kind::interleaved;
+inline constexpr layout_kind kind_of =
+    std::is_same_v<L, half_split> ? layout_kind::half_split : layout_kind::interleaved;
 
 constexpr std::string_view to_string(layout_kind kind) {
     return kind == layout_kind::half_split ? half_split::name : interleaved::name;

@@ -20,11 +20,11 @@ struct positions {
     enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64 };
 
     kind source = kind::offset;
-    std::int64_t first = 0;          ///< added to every index of `offset` and `cu_seqlens`
-    const void* data = nullptr;      ///< ids, or the starts of ragged sequences
-    std::int64_t count = 0;          ///< entries a batch row, or of cu_seqlens
-    std::int64_t rows = 1;           ///< batch rows of ids; 1 serves every row
-    std::int64_t stride_row = 0;     ///< entries from one batch row to the next
+    std::int64_t first = 0;       ///< added to every index of `offset` and `cu_seqlens`
+    const void* data = nullptr;   ///< ids, or the starts of ragged sequences
+    std::int64_t count = 0;       ///< entries a batch row, or of cu_seqlens
+    std::int64_t rows = 1;        ///< batch rows of ids; 1 serves every row
+    std::int64_t stride_row = 0;  ///< entries from one batch row to the next
 
     constexpr positions() = default;
     constexpr positions(offset start) : first(start.first) {}  // NOLINT(google-explicit-constructor)

@@ -29,7 +29,8 @@ RW_HD constexpr random_words philox(random_words counter, std::uint64_t key) {
 }
 
 /// 64 random bits: number `index` of the stream (seed, draw, row).
-RW_HD constexpr std::uint64_t random_bits(std::uint64_t seed, std::uint32_t draw, std::uint32_t row, std::uint64_t index) {
+RW_HD constexpr std::uint64_t random_bits(std::uint64_t seed, std::uint32_t draw, std::uint32_t row,
+                                          std::uint64_t index) {
     const random_words random =
         philox({{static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), row, draw}}, seed);
     return (static_cast<std::uint64_t>(random.word[1]) << 32) | random.word[0];

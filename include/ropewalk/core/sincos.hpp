@@ -53,8 +53,8 @@ RW_HD RW_INLINE constexpr F exp2_fixed(typename detail::lanes<F>::bits exponent)
     using bits = typename l::bits;
     // Biased by 128 so that a logical shift floors it.
     const bits whole = l::shift_right(exponent + l::broadcast_bits(0x80800000U), 24);
-    const F f = l::from_signed(exponent + l::broadcast_bits(0x80000000U) - l::shift_left(whole, 24)) *
-                l::broadcast(0x1p-24F);
+    const F f =
+        l::from_signed(exponent + l::broadcast_bits(0x80000000U) - l::shift_left(whole, 24)) * l::broadcast(0x1p-24F);
     F sum = l::multiply_add(f, l::broadcast(0x1.44138ap-13F), l::broadcast(0x1.5f0890p-10F));
     sum = l::multiply_add(f, sum, l::broadcast(0x1.3b2a54p-7F));
     sum = l::multiply_add(f, sum, l::broadcast(0x1.c6af6cp-5F));

@@ -18,9 +18,9 @@ struct cos_sin_table {
     const void* sin = nullptr;
     element_type type = element_type::f32;  ///< f32 or bf16
     std::int64_t rows = 0, columns = 0;
-    std::int64_t stride_row = 0;            ///< elements from one row to the next
+    std::int64_t stride_row = 0;  ///< elements from one row to the next
     rows_are order = rows_are::by_index;
-    std::int64_t batch = 1;                 ///< by_token: batches of `rows` rows each; 1 serves every batch row
+    std::int64_t batch = 1;  ///< by_token: batches of `rows` rows each; 1 serves every batch row
     std::int64_t stride_batch = 0;
 
     [[nodiscard]] constexpr bool exists() const { return cos != nullptr || sin != nullptr; }

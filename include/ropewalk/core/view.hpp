@@ -27,13 +27,23 @@ struct view : tensor {
     view() = default;
     constexpr view(T* elements, std::int64_t batch_, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_,
                    std::int64_t stride_batch_, std::int64_t stride_token_, std::int64_t stride_head_)
-        : tensor{const_cast<std::remove_const_t<T>*>(elements), type_of<std::remove_const_t<T>>,
-                 batch_, tokens_, heads_, head_dim_, stride_batch_, stride_token_, stride_head_, 1} {}
+        : tensor{const_cast<std::remove_const_t<T>*>(elements),
+                 type_of<std::remove_const_t<T>>,
+                 batch_,
+                 tokens_,
+                 heads_,
+                 head_dim_,
+                 stride_batch_,
+                 stride_token_,
+                 stride_head_,
+                 1} {}
     /// Contiguous [tokens, heads, head_dim].
     constexpr view(T* elements, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_)
         : view(elements, 1, tokens_, heads_, head_dim_, tokens_ * heads_ * head_dim_, heads_ * head_dim_, head_dim_) {}
     /// Whatever may be written may be read.
-    constexpr operator view<const T>() const requires(!std::is_const_v<T>) {  // NOLINT(google-explicit-constructor)
+    constexpr operator view<const T>() const
+        requires(!std::is_const_v<T>)
+    {  // NOLINT(google-explicit-constructor)
         view<const T> result;
         static_cast<tensor&>(result) = *this;
         return result;

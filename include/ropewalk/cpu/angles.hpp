@@ -24,9 +24,11 @@ RW_INLINE split_position position_at(const position_source& where, std::int64_t 
             return {static_cast<std::uint64_t>(static_cast<const std::int64_t*>(where.data)[at] - centre), 0};
         case positions::kind::fixed: {
             const std::int64_t value = static_cast<const fixed_position*>(where.data)[at].value;
-            return {static_cast<std::uint64_t>((value >> 32) - centre), static_cast<std::uint64_t>(value) & 0xffffffffU};
+            return {static_cast<std::uint64_t>((value >> 32) - centre),
+                    static_cast<std::uint64_t>(value) & 0xffffffffU};
         }
-        default: return {static_cast<std::uint64_t>(where.first + token - centre), 0};
+        default:
+            return {static_cast<std::uint64_t>(where.first + token - centre), 0};
     }
 }
 
@@ -95,10 +97,11 @@ struct register_of<scalar_arch> {
     static RW_INLINE void store(float* target, type value) { *target = value; }
 };
 
-/// Cosines and sines of the pairs [begin, end); as they are where Plain, else times the factor, the angle perhaps negated.
+/// Cosines and sines of the pairs [begin, end); as they are where Plain, else times the factor, the angle perhaps
+/// negated.
 template <class A, bool Plain>
-RW_INLINE void fill_angles(const job& work, const split_position& turn, const split_position& unturn, std::int64_t begin,
-                           std::int64_t end, float* cos, float* sin) {
+RW_INLINE void fill_angles(const job& work, const split_position& turn, const split_position& unturn,
+                           std::int64_t begin, std::int64_t end, float* cos, float* sin) {
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
@@ -123,7 +126,8 @@ RW_INLINE void fill_angles(const job& work, const split_position& turn, const sp
 /// Multiplies the rows of the queries by 2^(−x) and makes those of the keys with 2^x, or the other way round.
 template <class A>
 RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, const split_position& unturn,
-                               std::int64_t begin, std::int64_t end, float* cos, float* sin, float* k_cos, float* k_sin) {
+                               std::int64_t begin, std::int64_t end, float* cos, float* sin, float* k_cos,
+                               float* k_sin) {
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;

@@ -142,9 +142,7 @@ struct scalar_block {
     static constexpr int registers = 2;
     struct turn {
         float c, s;
-        static RW_INLINE turn load(const float* c, const float* s) {
-            return {c[0], s[row_floats<T, L> - 1]};
-        }
+        static RW_INLINE turn load(const float* c, const float* s) { return {c[0], s[row_floats<T, L> - 1]}; }
         RW_INLINE void pin() {}
     };
 

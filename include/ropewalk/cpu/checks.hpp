@@ -22,8 +22,8 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
     RW_EXPECTS(t.batch >= 0 && t.tokens >= 0 && t.heads >= 0, "{}: no extent may be negative", shape_of(name, t));
     RW_EXPECTS(t.exists() || t.elements() == 0, "{} has {} elements but no memory", shape_of(name, t), t.elements());
     RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
-    RW_EXPECTS(t.stride_element == 1 || t.elements() == 0, "{}: the elements of a head must be contiguous (last stride 1)",
-               shape_of(name, t));
+    RW_EXPECTS(t.stride_element == 1 || t.elements() == 0,
+               "{}: the elements of a head must be contiguous (last stride 1)", shape_of(name, t));
     RW_EXPECTS(reinterpret_cast<std::uintptr_t>(t.data) % size_of(t.type) == 0,
                "{}: address {} is not aligned to the {} bytes of {}", shape_of(name, t), t.data, size_of(t.type),
                to_string(t.type));
@@ -38,14 +38,15 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
     if (!in.exists() && !out.exists()) return;
     RW_EXPECTS(in.type == out.type, "{} is {} but its output is {}", name, to_string(in.type), to_string(out.type));
     RW_EXPECTS(in.batch == out.batch && in.tokens == out.tokens && in.heads == out.heads && in.head_dim == out.head_dim,
-               "{} and its output must have one shape, got {} and {}", name, shape_of("input", in), shape_of("output", out));
+               "{} and its output must have one shape, got {} and {}", name, shape_of("input", in),
+               shape_of("output", out));
     if (out.elements() == 0) return;
     const char* const folded = ropewalk::detail::overlapping_axis(out);
     RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
                shape_of(name, out), folded == nullptr ? "" : folded);
     RW_EXPECTS(same_place(in, out) || !ropewalk::detail::may_overlap(in, out),
-               "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in), in.data,
-               shape_of("output", out), out.data);
+               "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in),
+               in.data, shape_of("output", out), out.data);
 }
 
 inline void check_tensors(const job& work, std::int64_t head_dim) {
@@ -80,7 +81,8 @@ void check_range(const position_source& where, std::int64_t rows, std::int64_t t
         check(where.first + tokens - 1);
         return;
     }
-    std::int64_t smallest = std::numeric_limits<std::int64_t>::max(), largest = std::numeric_limits<std::int64_t>::min();
+    std::int64_t smallest = std::numeric_limits<std::int64_t>::max(),
+                 largest = std::numeric_limits<std::int64_t>::min();
     const std::int64_t distinct = where.stride_row == 0 ? 1 : rows;
     for (std::int64_t row = 0; row < distinct; ++row) {
         for (std::int64_t token = 0; token < tokens; ++token) {
@@ -117,11 +119,14 @@ inline void check_reach(const Encoding& encoding, const position_source& where, 
 inline double position_of(const position_source& where, std::int64_t row, std::int64_t token) {
     const std::int64_t at = row * where.stride_row + token;
     switch (where.source) {
-        case positions::kind::ids32: return static_cast<const std::int32_t*>(where.data)[at];
-        case positions::kind::ids64: return static_cast<double>(static_cast<const std::int64_t*>(where.data)[at]);
+        case positions::kind::ids32:
+            return static_cast<const std::int32_t*>(where.data)[at];
+        case positions::kind::ids64:
+            return static_cast<double>(static_cast<const std::int64_t*>(where.data)[at]);
         case positions::kind::fixed:
             return static_cast<double>(static_cast<const fixed_position*>(where.data)[at].value) * 0x1p-32;
-        default: return static_cast<double>(where.first + token);
+        default:
+            return static_cast<double>(where.first + token);
     }
 }
 
@@ -134,7 +139,8 @@ inline void check_shift(const job& work, const Encoding& from, const Encoding& t
         for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
             double bits = 0;
             if (to.has_decay()) bits += (is - static_cast<double>(to.centre)) * static_cast<double>(to.decay[pair]);
-            if (from.has_decay()) bits -= (was - static_cast<double>(from.centre)) * static_cast<double>(from.decay[pair]);
+            if (from.has_decay())
+                bits -= (was - static_cast<double>(from.centre)) * static_cast<double>(from.decay[pair]);
             RW_EXPECTS(bits <= 126 * 0x1p56 && bits >= -126 * 0x1p56,
                        "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
                        from.expression, was, to.expression, is, pair, bits * 0x1p-56);
@@ -146,20 +152,24 @@ inline void check_table(const cos_sin_table& table, const job& work) {
     RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
     RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
     const std::size_t size = size_of(table.type);
-    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(table.cos) % size == 0 && reinterpret_cast<std::uintptr_t>(table.sin) % size == 0,
-               "the table at {} and {} is not aligned to the {} bytes of {}", table.cos, table.sin, size, to_string(table.type));
+    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(table.cos) % size == 0 &&
+                   reinterpret_cast<std::uintptr_t>(table.sin) % size == 0,
+               "the table at {} and {} is not aligned to the {} bytes of {}", table.cos, table.sin, size,
+               to_string(table.type));
     RW_EXPECTS(table.columns == work.pairs || table.columns == 2 * work.pairs,
                "the table must have {} or {} columns, got {}", work.pairs, 2 * work.pairs, table.columns);
     RW_EXPECTS(!work.decays, "a table holds no xpos magnitudes: rotate without it");
     if (table.order == cos_sin_table::rows_are::by_token) {
         RW_EXPECTS(table.rows >= work.tokens(), "the table has {} rows for {} tokens", table.rows, work.tokens());
-        RW_EXPECTS(table.batch == 1 || table.batch == work.batch(), "the table has {} batches for {}", table.batch, work.batch());
+        RW_EXPECTS(table.batch == 1 || table.batch == work.batch(), "the table has {} batches for {}", table.batch,
+                   work.batch());
         return;
     }
     RW_EXPECTS(table.batch == 1, "a table by index has one batch, got {}", table.batch);
     RW_EXPECTS(work.turn.where.source != positions::kind::fixed, "a table has no rows between positions");
     check_range(work.turn.where, work.batch(), work.tokens(), [&](std::int64_t index) {
-        RW_EXPECTS(index >= 0 && index < table.rows, "position {} lies outside the table of {} rows", index, table.rows);
+        RW_EXPECTS(index >= 0 && index < table.rows, "position {} lies outside the table of {} rows", index,
+                   table.rows);
     });
 }
 

@@ -41,14 +41,14 @@ struct job {
     std::int64_t pairs = 0;
 
     turn_term turn;
-    turn_term unturn;               ///< steps null unless keys leave another encoding
+    turn_term unturn;  ///< steps null unless keys leave another encoding
     bool negate_angle = false;
-    bool decays = false;            ///< q × 2^(−x), k × 2^x, or the other way round
+    bool decays = false;  ///< q × 2^(−x), k × 2^x, or the other way round
     bool swap_decay = false;
-    float factor = 1;               ///< multiplies cosines and sines
+    float factor = 1;  ///< multiplies cosines and sines
 
-    cos_sin_table table;            ///< in place of `turn` where it exists
-    std::int64_t tile = 1;          ///< tokens whose rows are made before their heads are turned
+    cos_sin_table table;    ///< in place of `turn` where it exists
+    std::int64_t tile = 1;  ///< tokens whose rows are made before their heads are turned
     footprint size = footprint::memory;
 
     [[nodiscard]] std::int64_t batch() const { return q_in.exists() ? q_in.batch : k_in.batch; }
@@ -58,8 +58,8 @@ struct job {
 /// Floats of one row in any block order, padded so that a register may be read at its end.
 constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
 
-/// Floats of scratch that a kernel needs a thread: cos, sin and magnitude of one token in pair order, then the rows of a
-/// tile for queries and for keys.
+/// Floats of scratch that a kernel needs a thread: cos, sin and magnitude of one token in pair order, then the rows of
+/// a tile for queries and for keys.
 constexpr std::int64_t scratch_floats(const job& work) { return padded_row(work.pairs) * (4 + 4 * work.tile); }
 
 /// Turns the tokens [begin, end), counted through the batch.

@@ -30,9 +30,10 @@ RW_INLINE void for_each_block(std::int64_t pair, std::int64_t pairs, const F& f)
 template <class T, class L, class A>
 RW_INLINE void arrange_row(std::int64_t pairs, float* c, float* s, const float* cos, const float* sin) {
     constexpr std::int64_t n = row_floats<T, L>;
-    for_each_block<block<T, L, A>>(0, pairs, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
-        B::arrange(c + n * pair, s + n * pair, cos + pair, sin + pair);
-    });
+    for_each_block<block<T, L, A>>(
+        0, pairs, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
+            B::arrange(c + n * pair, s + n * pair, cos + pair, sin + pair);
+        });
 }
 
 /// One kernel: element type, layout, architecture, and the number of pairs where it is a constant (0: any).
@@ -63,23 +64,26 @@ struct rotate_kernel {
                 const T* source = in + head * step.in_head + token * step.in_token;
                 T* target = out + head * step.out_head + token * step.out_token;
                 if (begin > 0) std::memcpy(target, source, static_cast<std::size_t>(begin) * sizeof(T));
-                if (end < head_dim) std::memcpy(target + end, source + end, static_cast<std::size_t>(head_dim - end) * sizeof(T));
+                if (end < head_dim)
+                    std::memcpy(target + end, source + end, static_cast<std::size_t>(head_dim - end) * sizeof(T));
             }
         }
     }
 
     static RW_INLINE void turn_head(std::int64_t half, row r, const T* in, T* out) {
-        for_each_block<main_block>(0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
-            const std::int64_t at = L::first(pair, half);
-            auto turn = B::turn::load(r.c + n * pair, r.s + n * pair);
-            turn.pin();
-            B::apply(turn, in + at, out + at, half);
-        });
+        for_each_block<main_block>(
+            0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
+                const std::int64_t at = L::first(pair, half);
+                auto turn = B::turn::load(r.c + n * pair, r.s + n * pair);
+                turn.pin();
+                B::apply(turn, in + at, out + at, half);
+            });
     }
 
     /// The blocks [pair, pair + N blocks) of all heads, their cosines and sines held in registers.
     template <class B, int N>
-    static RW_INLINE void turn_chunk(std::int64_t half, row r, std::int64_t pair, const T* in, T* out, const strides& step) {
+    static RW_INLINE void turn_chunk(std::int64_t half, row r, std::int64_t pair, const T* in, T* out,
+                                     const strides& step) {
         typename B::turn turns[N];
         RW_UNROLL
         for (int i = 0; i < N; ++i) {
@@ -104,9 +108,10 @@ struct rotate_kernel {
             for (std::int64_t pair = 0; pair < chunked; pair += chunk * main_block::pairs) {
                 turn_chunk<main_block, chunk>(half, r, pair, in, out, step);
             }
-            for_each_block<main_block>(chunked, half, [&]<class B>(std::int64_t at) __attribute__((always_inline)) {
-                turn_chunk<B, 1>(half, r, at, in, out, step);
-            });
+            for_each_block<main_block>(
+                chunked, half, [&]<class B>(std::int64_t at) __attribute__((always_inline)) {
+                    turn_chunk<B, 1>(half, r, at, in, out, step);
+                });
             in += group * step.in_head;
             out += group * step.out_head;
         }
@@ -129,7 +134,7 @@ struct rotate_kernel {
     }
 
     static void turn_tensor(const job& work, const float* rows, std::int64_t batch, std::int64_t token,
-                                      std::int64_t count, const tensor& from, const tensor& to) {
+                            std::int64_t count, const tensor& from, const tensor& to) {
         if (!from.exists()) return;
         const T* in = static_cast<const T*>(from.data) + batch * from.stride_batch + token * from.stride_token;
         T* out = static_cast<T*>(to.data) + batch * to.stride_batch + token * to.stride_token;
@@ -149,7 +154,8 @@ struct rotate_kernel {
     }
 
     /// The rows of one token for queries and, where magnitudes differ, for keys: [q cos, q sin, k cos, k sin].
-    static RW_INLINE void make_rows(const job& work, std::int64_t batch, std::int64_t token, float* rows, float* scratch) {
+    static RW_INLINE void make_rows(const job& work, std::int64_t batch, std::int64_t token, float* rows,
+                                    float* scratch) {
         const std::int64_t stride = padded_row(work.pairs);
         float* const cos = row_is_natural<T, L> ? rows : scratch;
         float* const sin = cos + stride;
@@ -193,12 +199,18 @@ struct rotate_kernel {
 template <class T, class L, class A>
 range_function kernel_for(std::int64_t pairs) {
     switch (pairs) {
-        case 32: return rotate_kernel<T, L, A, 32>::run;
-        case 40: return rotate_kernel<T, L, A, 40>::run;
-        case 48: return rotate_kernel<T, L, A, 48>::run;
-        case 64: return rotate_kernel<T, L, A, 64>::run;
-        case 128: return rotate_kernel<T, L, A, 128>::run;
-        default: return rotate_kernel<T, L, A, 0>::run;
+        case 32:
+            return rotate_kernel<T, L, A, 32>::run;
+        case 40:
+            return rotate_kernel<T, L, A, 40>::run;
+        case 48:
+            return rotate_kernel<T, L, A, 48>::run;
+        case 64:
+            return rotate_kernel<T, L, A, 64>::run;
+        case 128:
+            return rotate_kernel<T, L, A, 128>::run;
+        default:
+            return rotate_kernel<T, L, A, 0>::run;
     }
 }
 

@@ -11,8 +11,8 @@ namespace ropewalk::cpu {
 /// A job and the memory that it points to, beside the caller's own.
 struct plan {
     job work;
-    std::vector<std::int64_t> spread[2];     ///< indices of a ragged batch
-    std::vector<fixed_position> placed[2];   ///< numbers of a position policy
+    std::vector<std::int64_t> spread[2];    ///< indices of a ragged batch
+    std::vector<fixed_position> placed[2];  ///< numbers of a position policy
     std::vector<std::uint64_t> no_decay;
 };
 
@@ -38,7 +38,8 @@ inline std::vector<std::int64_t> spread_sequences(const positions& where, std::i
     std::vector<std::int64_t> indices(static_cast<std::size_t>(tokens));
     for (std::int64_t i = 1; i < where.count; ++i) {
         const std::int64_t start = start_at(where, i - 1);
-        for (std::int64_t t = start; t < start_at(where, i); ++t) indices[static_cast<std::size_t>(t)] = where.first + t - start;
+        for (std::int64_t t = start; t < start_at(where, i); ++t)
+            indices[static_cast<std::size_t>(t)] = where.first + t - start;
     }
     return indices;
 }
@@ -53,12 +54,14 @@ inline position_source read_positions(const positions& where, std::int64_t batch
             return {positions::kind::offset, where.first, nullptr, 0};
         case positions::kind::cu_seqlens32:
         case positions::kind::cu_seqlens64:
-            RW_EXPECTS(batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}", batch);
+            RW_EXPECTS(batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}",
+                       batch);
             spread = spread_sequences(where, tokens);
             return {positions::kind::ids64, 0, spread.data(), 0};
         default:
             RW_EXPECTS(where.count >= tokens, "positions has {} entries for {} tokens", where.count, tokens);
-            RW_EXPECTS(where.rows == 1 || where.rows == batch, "positions has {} rows for a batch of {}", where.rows, batch);
+            RW_EXPECTS(where.rows == 1 || where.rows == batch, "positions has {} rows for a batch of {}", where.rows,
+                       batch);
             return {where.source, 0, where.data, where.rows == 1 ? 0 : where.stride_row};
     }
 }
@@ -67,13 +70,16 @@ inline position_source read_positions(const positions& where, std::int64_t batch
 inline position_source place(const Encoding& encoding, const position_source& where, std::int64_t batch,
                              std::int64_t tokens, std::vector<fixed_position>& placed) {
     if (!encoding.place || tokens == 0) return where;
-    RW_EXPECTS(where.source != positions::kind::fixed, "'{}' takes indices, not numbers between them", encoding.expression);
+    RW_EXPECTS(where.source != positions::kind::fixed, "'{}' takes indices, not numbers between them",
+               encoding.expression);
     const bool plain = where.source == positions::kind::offset && where.first == 0;
     RW_EXPECTS(encoding.placed_tokens > 0 || plain,
-               "'{}' needs its length or the sequence_length of the geometry when positions are given", encoding.expression);
+               "'{}' needs its length or the sequence_length of the geometry when positions are given",
+               encoding.expression);
     const std::int64_t n = encoding.placed_tokens > 0 ? encoding.placed_tokens : tokens;
     check_range(where, batch, tokens, [&](std::int64_t index) {
-        RW_EXPECTS(index >= 0 && index < n, "'{}' draws {} positions, index {} is not among them", encoding.expression, n, index);
+        RW_EXPECTS(index >= 0 && index < n, "'{}' draws {} positions, index {} is not among them", encoding.expression,
+                   n, index);
     });
     placed.resize(static_cast<std::size_t>(batch * tokens));
     std::vector<fixed_position> numbers(static_cast<std::size_t>(n));
@@ -93,7 +99,8 @@ inline position_source place(const Encoding& encoding, const position_source& wh
 inline turn_term make_term(const Encoding& encoding, const positions& where, const job& work, plan& owner, int which) {
     const std::int64_t batch = work.batch(), tokens = work.tokens();
     turn_term term{encoding.steps.data(), encoding.has_decay() ? encoding.decay.data() : nullptr, encoding.centre, {}};
-    term.where = place(encoding, read_positions(where, batch, tokens, owner.spread[which]), batch, tokens, owner.placed[which]);
+    term.where =
+        place(encoding, read_positions(where, batch, tokens, owner.spread[which]), batch, tokens, owner.placed[which]);
     check_reach(encoding, term.where, batch, tokens, work.q_in.exists() ? work.q_in.type : work.k_in.type);
     return term;
 }
@@ -190,7 +197,8 @@ inline plan make_table_plan(const Encoding& encoding, const positions& where, st
     work.q_in.data = tokens == 0 ? nullptr : cos.data();
     work.pairs = encoding.pairs();
     work.turn = {encoding.steps.data(), nullptr, 0, {}};
-    work.turn.where = detail::place(encoding, detail::read_positions(where, 1, tokens, made.spread[0]), 1, tokens, made.placed[0]);
+    work.turn.where =
+        detail::place(encoding, detail::read_positions(where, 1, tokens, made.spread[0]), 1, tokens, made.placed[0]);
     work.table = {cos.data(), sin.data(), element_type::f32, tokens, columns, columns};
     return made;
 }

@@ -12,7 +12,8 @@ namespace ropewalk::cpu {
 ///
 /// Throws ropewalk::error, with nothing written, when shapes, strides, positions or the layout do not fit.
 template <Layout L, class T>
-void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& where, const options& chosen = {}) {
+void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& where,
+            const options& chosen = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     const plan prepared = make_plan(kind_of<L>, q, k, q, k, encoding, where, chosen);
     execute(prepared, detail::kernel_for<T, L, native_arch>(prepared.work.pairs), chosen.threads);
@@ -33,8 +34,8 @@ void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const vi
     execute(prepared, detail::kernel_for<T, L, native_arch>(prepared.work.pairs), chosen.threads);
 }
 
-/// Turns keys that `from` encoded at `from_where`, in place, into what `to` makes of them at `to_where`: one pass over a
-/// cache whose encoding or positions have changed.
+/// Turns keys that `from` encoded at `from_where`, in place, into what `to` makes of them at `to_where`: one pass over
+/// a cache whose encoding or positions have changed.
 template <Layout L, class T>
 void rerotate(const view<T>& k, const Encoding& from, const positions& from_where, const Encoding& to,
               const positions& to_where, int threads = 0) {

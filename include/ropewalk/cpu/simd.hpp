@@ -91,11 +91,13 @@ struct lanes<xsimd::batch<float, A>> {
 
     static RW_INLINE F broadcast(float value) { return F(value); }
     static RW_INLINE bits broadcast_bits(std::uint32_t value) { return bits(value); }
-    static RW_INLINE F multiply_add(const F& a, const F& b, const F& c) { return cpu::detail::multiply_add<A>(a, b, c); }
-    static RW_INLINE F multiply_subtract(const F& a, const F& b, const F& c) { return cpu::detail::multiply_subtract<A>(a, b, c); }
-    static RW_INLINE F from_signed(const bits& value) {
-        return xsimd::to_float(cpu::detail::as<std::int32_t>(value));
+    static RW_INLINE F multiply_add(const F& a, const F& b, const F& c) {
+        return cpu::detail::multiply_add<A>(a, b, c);
     }
+    static RW_INLINE F multiply_subtract(const F& a, const F& b, const F& c) {
+        return cpu::detail::multiply_subtract<A>(a, b, c);
+    }
+    static RW_INLINE F from_signed(const bits& value) { return xsimd::to_float(cpu::detail::as<std::int32_t>(value)); }
     static RW_INLINE bits to_bits(const F& value) { return cpu::detail::as<std::uint32_t>(value); }
     static RW_INLINE F from_bits(const bits& value) { return cpu::detail::as<float>(value); }
     static RW_INLINE bits shift_left(const bits& value, int count) { return value << count; }

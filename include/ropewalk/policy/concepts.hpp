@@ -31,11 +31,13 @@ concept Policy = std::copyable<P> && requires(const P& policy, const Geometry& g
 
 /// Frequency axis: θ'_j = policy(θ_j, j, geometry), radians a token.
 template <class P>
-concept FrequencyPolicy = Policy<P> && requires(const P& policy, real theta, std::int64_t pair, const Geometry& geometry) {
-    { policy(theta, pair, geometry) } -> std::convertible_to<real>;
-};
+concept FrequencyPolicy =
+    Policy<P> && requires(const P& policy, real theta, std::int64_t pair, const Geometry& geometry) {
+        { policy(theta, pair, geometry) } -> std::convertible_to<real>;
+    };
 
-/// Magnitude axis: pair j of a query at position p is stretched by 2^(−(p − centre) · decay_j), of a key by the inverse.
+/// Magnitude axis: pair j of a query at position p is stretched by 2^(−(p − centre) · decay_j), of a key by the
+/// inverse.
 template <class P>
 concept MagnitudePolicy = Policy<P> && requires(const P& policy, std::int64_t pair, const Geometry& geometry) {
     { policy.decay(pair, geometry) } -> std::convertible_to<real>;

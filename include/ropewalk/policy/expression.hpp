@@ -61,7 +61,8 @@ private:
     template <std::size_t I>
     static std::string known_policies() {
         if constexpr (I < std::variant_size_v<any_policy>) {
-            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, any_policy>::name, known_policies<I + 1>());
+            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, any_policy>::name,
+                          known_policies<I + 1>());
         } else {
             return {};
         }
@@ -123,7 +124,8 @@ private:
 
     std::string_view read_name() {
         const std::size_t start = at_;
-        while (at_ < text_.size() && (is_letter(text_[at_]) || (at_ > start && text_[at_] >= '0' && text_[at_] <= '9'))) ++at_;
+        while (at_ < text_.size() && (is_letter(text_[at_]) || (at_ > start && text_[at_] >= '0' && text_[at_] <= '9')))
+            ++at_;
         return text_.substr(start, at_ - start);
     }
     static constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || c == '_'; }

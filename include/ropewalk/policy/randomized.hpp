@@ -9,8 +9,8 @@ namespace ropewalk {
 /// The token at index i gets t_{i+1} · n / max(t_n, n), where t is the running sum of steps drawn from U(epsilon, 2):
 /// ascending, and never beyond n (Giraffe, arXiv 2308.10882, §4.5 and its code, where epsilon is 0).
 ///
-/// n is `length`, or else the sequence length of the geometry, or else the tokens of the call. Every batch row draws its
-/// own numbers. Counter `draw` up by one each forward pass. The same for any number of threads, on CPU and GPU.
+/// n is `length`, or else the sequence length of the geometry, or else the tokens of the call. Every batch row draws
+/// its own numbers. Counter `draw` up by one each forward pass. The same for any number of threads, on CPU and GPU.
 struct Randomized {
     std::int64_t length = 0;  ///< n, tokens; below 2^30
     double epsilon = 0;       ///< the smallest step, tokens
@@ -19,12 +19,13 @@ struct Randomized {
 
     static constexpr std::string_view name = "randomized";
     using integer = parameter<Randomized, std::int64_t>;
-    static constexpr auto parameters = std::tuple{integer{"length", &Randomized::length},
-                                                  parameter<Randomized, double>{"epsilon", &Randomized::epsilon},
-                                                  integer{"seed", &Randomized::seed}, integer{"draw", &Randomized::draw}};
+    static constexpr auto parameters = std::tuple{
+        integer{"length", &Randomized::length}, parameter<Randomized, double>{"epsilon", &Randomized::epsilon},
+        integer{"seed", &Randomized::seed}, integer{"draw", &Randomized::draw}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(length >= 0 && length < (std::int64_t{1} << 30), "randomized: length must lie in [0, 2^30), got {}", length);
+        RW_EXPECTS(length >= 0 && length < (std::int64_t{1} << 30), "randomized: length must lie in [0, 2^30), got {}",
+                   length);
         RW_EXPECTS(epsilon >= 0 && epsilon <= 2, "randomized: epsilon must lie in [0, 2], got {}", epsilon);
         RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized: draw must lie in [0, 2^32), got {}", draw);
     }
@@ -45,7 +46,8 @@ struct Randomized {
         if (sum <= limit) return;
         const std::uint64_t ratio = detail::divide({limit, 0}, sum);  // n / t_n in units of 2^-64, rounded down
         for (auto& number : numbers) {
-            number.value = static_cast<std::int64_t>(detail::multiply(static_cast<std::uint64_t>(number.value), ratio).high);
+            number.value =
+                static_cast<std::int64_t>(detail::multiply(static_cast<std::uint64_t>(number.value), ratio).high);
         }
     }
 };

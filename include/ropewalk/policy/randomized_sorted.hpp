@@ -20,15 +20,17 @@ struct RandomizedSorted {
 
     static constexpr std::string_view name = "randomized_sorted";
     using integer = parameter<RandomizedSorted, std::int64_t>;
-    static constexpr auto parameters = std::tuple{integer{"range", &RandomizedSorted::range},
-                                                  integer{"seed", &RandomizedSorted::seed},
-                                                  integer{"draw", &RandomizedSorted::draw}};
+    static constexpr auto parameters =
+        std::tuple{integer{"range", &RandomizedSorted::range}, integer{"seed", &RandomizedSorted::seed},
+                   integer{"draw", &RandomizedSorted::draw}};
 
     constexpr void validate(const Geometry& geometry) const {
-        RW_EXPECTS(range > 0 && range < (std::int64_t{1} << 31), "randomized_sorted: range must lie in [1, 2^31), got {}", range);
+        RW_EXPECTS(range > 0 && range < (std::int64_t{1} << 31),
+                   "randomized_sorted: range must lie in [1, 2^31), got {}", range);
         RW_EXPECTS(range >= geometry.sequence_length, "randomized_sorted: a range of {} has no {} different positions",
                    range, geometry.sequence_length);
-        RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized_sorted: draw must lie in [0, 2^32), got {}", draw);
+        RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized_sorted: draw must lie in [0, 2^32), got {}",
+                   draw);
     }
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return 0; }
 
