@@ -1,7 +1,8 @@
 # make demo | test | bench ARGS='--benchmark_filter=...' | format | lint | clean
 
 PYTHON := .venv/bin/python
-# The installed package is older than one of these: install it again.
+# The installed package is older than one of these: install it again. With the flags of the release build, so that ccache
+# has its kernels already.
 PACKAGE_SOURCES := $(shell find include bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
@@ -25,7 +26,8 @@ build: configure
 python: $(PACKAGE_STAMP)
 
 $(PACKAGE_STAMP): $(PACKAGE_SOURCES) | setup
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+	    --config-settings=cmake.define.ROPEWALK_WARNINGS_AS_ERRORS=ON .
 	touch $@
 
 configure: setup

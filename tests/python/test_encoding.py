@@ -184,6 +184,6 @@ def test_max_position():
     with pytest.raises(rw.Error, match=f"cannot hold position {half + 1} in f16"):
         rw.rotate_(q, encoding=encoding, offset=half + 1)
     assert torch.equal(q, before)
-    assert rw.encoding("default", head_dim=128).max_position("bf16") == 2**62
+    assert rw.encoding("default", head_dim=128).max_position("bf16") == 2**61
     with pytest.raises(rw.Error, match="got float64"):
         encoding.max_position("float64")

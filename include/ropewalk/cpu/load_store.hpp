@@ -12,7 +12,7 @@ RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     const words<A> odd = (bits >> 16) & words<A>(1U);
     const words<A> rounded = bits + (odd + words<A>(0x7fffU));
     const words<A> quiet = bits | words<A>(0x400000U);
-    return as<std::uint32_t>(xsimd::select(value != value, as<float>(quiet), as<float>(rounded)));
+    return as<std::uint32_t>(xsimd::select(xsimd::isnan(value), as<float>(quiet), as<float>(rounded)));
 }
 
 /// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet.
@@ -39,7 +39,7 @@ RW_INLINE void narrow_f16(f16* target, const floats<A>& value) {
     const words<A> nan = words<A>(0x7e00U) | ((magnitude >> 13) & words<A>(0x3ffU));
     floats<A> half = xsimd::select(size < floats<A>(0x1p-14F), as<float>(subnormal), as<float>(normal));
     half = xsimd::select(size >= floats<A>(65520.0F), as<float>(words<A>(0x7c00U)), half);
-    half = xsimd::select(size != size, as<float>(nan), half);
+    half = xsimd::select(xsimd::isnan(size), as<float>(nan), half);
     const words<A> sign = (bits >> 16) & words<A>(0x8000U);
     store_upper_halves<A>(&target->bits, words<A>((as<std::uint32_t>(half) | sign) << 16));
 }
