@@ -171,5 +171,11 @@ inline Encoding make_encoding(const Geometry& geometry, std::string_view express
 inline Encoding make_encoding(const Geometry& geometry, const char* expression) {
     return make_encoding(geometry, std::string_view(expression));
 }
+inline Encoding make_encoding(const Geometry& geometry, const std::string& expression) {
+    return make_encoding(geometry, std::string_view(expression));
+}
+inline Encoding make_encoding(const Geometry& geometry, const std::vector<any_policy>& policies) {
+    return make_encoding(geometry, std::span<const any_policy>(policies));
+}
 
 }  // namespace ropewalk

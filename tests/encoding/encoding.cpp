@@ -115,3 +115,14 @@ TEST_CASE("relative positions are exact in the phases of an encoding", "[encodin
         CHECK(rw::phase(m, step) - rw::phase(n, step) == rw::phase(m - n, step));
     }
 }
+
+TEST_CASE("expressions and policies come in every kind of container", "[encoding]") {
+    const rw::Geometry g{.head_dim = 64};
+    const std::string text = "linear:4|power:0.5";
+    const std::vector<rw::any_policy> list{rw::Linear{.factor = 4}, rw::Power{.k = 0.5}};
+    const rw::Encoding expected = rw::make_encoding(g, rw::Linear{.factor = 4}, rw::Power{.k = 0.5});
+    CHECK(rw::make_encoding(g, text).steps == expected.steps);
+    CHECK(rw::make_encoding(g, text.c_str()).steps == expected.steps);
+    CHECK(rw::make_encoding(g, list).steps == expected.steps);
+    CHECK(rw::make_encoding(g, list).expression == text);
+}

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ropewalk/core/error.hpp"
 #include "ropewalk/core/phase.hpp"
 
 namespace ropewalk {
@@ -48,11 +49,12 @@ constexpr positions ids(std::span<const fixed_position> values) {
     return p;
 }
 
-/// Explicit indices [batch, tokens], row by row.
+/// Explicit indices [batch, tokens], row by row. Throws where the rows would differ in length.
 template <class I>
 constexpr positions ids(std::span<const I> values, std::int64_t batch) {
     positions p = ids(values);
-    p.rows = batch, p.count = batch == 0 ? 0 : p.count / batch, p.stride_row = p.count;
+    RW_EXPECTS(batch > 0 && p.count % batch == 0, "{} positions make no {} rows of one length", p.count, batch);
+    p.rows = batch, p.count /= batch, p.stride_row = p.count;
     return p;
 }
 

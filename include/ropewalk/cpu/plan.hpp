@@ -191,6 +191,8 @@ inline plan make_table_plan(const Encoding& encoding, const positions& where, st
     const auto floats = static_cast<std::size_t>(tokens * columns);
     RW_EXPECTS(cos.size() >= floats && sin.size() >= floats, "{} tokens of {} columns need {} floats, got {} and {}",
                tokens, columns, floats, cos.size(), sin.size());
+    RW_EXPECTS(floats == 0 || cos.data() + floats <= sin.data() || sin.data() + floats <= cos.data(),
+               "cos at {} and sin at {} overlap", cos.data(), sin.data());
     plan made;
     job& work = made.work;
     work.q_in.tokens = tokens, work.q_in.heads = 1, work.q_in.head_dim = columns;
