@@ -28,7 +28,9 @@ TEST_CASE("positions remember where the indices are", "[positions]") {
 
 TEST_CASE("rows of ids have one length", "[positions]") {
     const std::vector<std::int32_t> seven(7);
-    CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 2), "ropewalk: 7 positions make no 2 rows of one length");
-    CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 0), "ropewalk: 7 positions make no 0 rows of one length");
+    CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 2),
+                      "ropewalk: 7 positions make no 2 rows of one length");
+    CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 0),
+                      "ropewalk: 7 positions make no 0 rows of one length");
     CHECK(rw::ids(std::span<const std::int32_t>(seven), 7).count == 1);
 }

@@ -21,8 +21,8 @@ constexpr fixed_position make_fixed_position(const real& tokens) {
 }
 
 /// Turns a token, as a fraction of 2^64, of a pair that turns by `theta` radians a token. A pair that turns by more
-/// than one turn a token wraps, which is the same angle at every integer position. Within 4 units of 2^-64 turn up to one
-/// turn a token.
+/// than one turn a token wraps, which is the same angle at every integer position. Within 4 units of 2^-64 turn up to
+/// one turn a token.
 constexpr std::uint64_t make_step(const real& theta) { return (theta / two_pi).scaled(64).rounded_modulo_2_64(); }
 
 /// The phase at an integer position, negative ones included; 2^64 is one turn. Overflow is the range reduction, so
