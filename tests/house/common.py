@@ -1,5 +1,6 @@
 """What the house checks share: where files are, how includes are read, how a check ends."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -38,3 +39,10 @@ def finish(problems, what):
     if what.startswith("0 "):
         sys.exit(f"nothing to check: {what}")
     print(f"{what}: all well")
+
+
+def run(description, check):
+    """The main program of a check of the whole tree: `check(root)` returns its problems and what it looked at."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--root", type=Path, default=ROOT)
+    finish(*check(parser.parse_args().root.resolve()))

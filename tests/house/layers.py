@@ -3,10 +3,9 @@
 `cpu` and `gpu` never meet in one header, directly or through others. `io` is optional and stands on the encoding.
 """
 
-import argparse
 from pathlib import Path
 
-from common import ROOT, finish, headers, includes, resolve
+from common import headers, includes, resolve, run
 
 BELOW = {
     "core": set(),
@@ -75,11 +74,5 @@ def check(root):
     return problems, f"{len(files)} headers in layers"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT)
-    finish(*check(parser.parse_args().root.resolve()))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, check)

@@ -3,11 +3,9 @@
 A macro of the compiler is a name reserved for it: one which begins with two underscores or an underscore and a capital.
 """
 
-import argparse
 import re
-from pathlib import Path
 
-from common import ROOT, finish, headers
+from common import headers, run
 
 CONDITIONAL = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b(.*)$")
 RESERVED = re.compile(r"\b_(?:_|[A-Z])\w*")
@@ -41,11 +39,5 @@ def check(root):
     return problems, f"{len(files)} headers for compiler macros"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT)
-    finish(*check(parser.parse_args().root.resolve()))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, check)

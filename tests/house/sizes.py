@@ -3,11 +3,9 @@
 A file may be longer where its first ten lines say why: `longer than 400 lines because ...`.
 """
 
-import argparse
 import statistics
-from pathlib import Path
 
-from common import ROOT, finish, headers
+from common import headers, run
 
 FOLDERS = ("include", "cuda", "bindings", "tests", "benchmarks", "examples", "tools", "cmake")
 SUFFIXES = {".hpp", ".inl", ".cuh", ".cpp", ".cu", ".py", ".sh", ".cmake", ".in", ".txt", ""}
@@ -38,11 +36,5 @@ def check(root):
     return problems, f"{len(files)} file lengths"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT)
-    finish(*check(parser.parse_args().root.resolve()))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, check)
