@@ -14,22 +14,8 @@ struct split_position {
     std::uint64_t fraction = 0;
 };
 
-RW_INLINE split_position position_at(const position_source& where, std::int64_t row, std::int64_t token,
-                                     std::int64_t centre) {
-    const std::int64_t at = row * where.stride_row + token;
-    switch (where.source) {
-        case positions::kind::ids32:
-            return {static_cast<std::uint64_t>(static_cast<const std::int32_t*>(where.data)[at] - centre), 0};
-        case positions::kind::ids64:
-            return {static_cast<std::uint64_t>(static_cast<const std::int64_t*>(where.data)[at] - centre), 0};
-        case positions::kind::fixed: {
-            const std::int64_t value = static_cast<const fixed_position*>(where.data)[at].value;
-            return {static_cast<std::uint64_t>((value >> 32) - centre),
-                    static_cast<std::uint64_t>(value) & 0xffffffffU};
-        }
-        default:
-            return {static_cast<std::uint64_t>(where.first + token - centre), 0};
-    }
+RW_INLINE split_position position_at(const position_source& where, std::int64_t row, std::int64_t token) {
+    return {static_cast<std::uint64_t>(index_at(where, row, token)), fraction_at(where, row, token)};
 }
 
 /// position · rate modulo 2^64: a phase where rate is a step, an exponent where it is a decay.
@@ -154,9 +140,8 @@ RW_INLINE float canonical(float value) { return value == value ? value : __built
 template <class L>
 RW_INLINE void fill_from_table(const job& work, std::int64_t row, std::int64_t token, float* cos, float* sin) {
     const cos_sin_table& table = work.table;
-    const std::int64_t line = table.order == cos_sin_table::rows_are::by_token
-                                  ? token
-                                  : static_cast<std::int64_t>(position_at(work.turn.where, row, token, 0).whole);
+    const std::int64_t line =
+        table.order == cos_sin_table::rows_are::by_token ? token : index_at(work.turn.where, row, token);
     const std::int64_t start = (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
     const bool doubled = table.columns == 2 * work.pairs;
     for (std::int64_t pair = 0; pair < work.pairs; ++pair) {

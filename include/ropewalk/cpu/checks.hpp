@@ -86,15 +86,7 @@ void check_range(const position_source& where, std::int64_t rows, std::int64_t t
     const std::int64_t distinct = where.stride_row == 0 ? 1 : rows;
     for (std::int64_t row = 0; row < distinct; ++row) {
         for (std::int64_t token = 0; token < tokens; ++token) {
-            const std::int64_t at = row * where.stride_row + token;
-            std::int64_t index = 0;
-            if (where.source == positions::kind::ids32) {
-                index = static_cast<const std::int32_t*>(where.data)[at];
-            } else if (where.source == positions::kind::ids64) {
-                index = static_cast<const std::int64_t*>(where.data)[at];
-            } else {
-                index = static_cast<const fixed_position*>(where.data)[at].value >> 32;
-            }
+            const std::int64_t index = index_at(where, row, token);
             smallest = index < smallest ? index : smallest;
             largest = index > largest ? index : largest;
         }
@@ -117,17 +109,8 @@ inline void check_reach(const Encoding& encoding, const position_source& where, 
 
 /// The position that a kernel reads for one token, in tokens.
 inline double position_of(const position_source& where, std::int64_t row, std::int64_t token) {
-    const std::int64_t at = row * where.stride_row + token;
-    switch (where.source) {
-        case positions::kind::ids32:
-            return static_cast<const std::int32_t*>(where.data)[at];
-        case positions::kind::ids64:
-            return static_cast<double>(static_cast<const std::int64_t*>(where.data)[at]);
-        case positions::kind::fixed:
-            return static_cast<double>(static_cast<const fixed_position*>(where.data)[at].value) * 0x1p-32;
-        default:
-            return static_cast<double>(where.first + token);
-    }
+    return static_cast<double>(index_at(where, row, token)) +
+           static_cast<double>(fraction_at(where, row, token)) * 0x1p-32;
 }
 
 /// rerotate: from one position to another the magnitude may change by more than either of them has, and by no more

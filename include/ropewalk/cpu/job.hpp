@@ -24,6 +24,28 @@ struct position_source {
     std::int64_t stride_row = 0;
 };
 
+/// The index of a token; of a number between two tokens, the lower one.
+RW_INLINE std::int64_t index_at(const position_source& where, std::int64_t row, std::int64_t token) {
+    const std::int64_t at = row * where.stride_row + token;
+    switch (where.source) {
+        case positions::kind::ids32:
+            return static_cast<const std::int32_t*>(where.data)[at];
+        case positions::kind::ids64:
+            return static_cast<const std::int64_t*>(where.data)[at];
+        case positions::kind::fixed:
+            return static_cast<const fixed_position*>(where.data)[at].value >> 32;
+        default:
+            return where.first + token;
+    }
+}
+
+/// What lies between that index and the token's number, in 2^-32 tokens.
+RW_INLINE std::uint64_t fraction_at(const position_source& where, std::int64_t row, std::int64_t token) {
+    if (where.source != positions::kind::fixed) return 0;
+    const std::int64_t at = row * where.stride_row + token;
+    return static_cast<std::uint64_t>(static_cast<const fixed_position*>(where.data)[at].value) & 0xffffffffU;
+}
+
 /// Where the data of a call fits: it decides the order of the loops.
 enum class footprint : std::uint8_t { l2, l3, memory };
 

@@ -164,8 +164,8 @@ struct rotate_kernel {
         if (work.table.exists()) {
             fill_from_table<L>(work, batch, token, cos, sin);
         } else {
-            split_position turn = position_at(work.turn.where, batch, token, 0), unturn{};
-            if (work.unturn.steps != nullptr) unturn = position_at(work.unturn.where, batch, token, 0);
+            split_position turn = position_at(work.turn.where, batch, token), unturn{};
+            if (work.unturn.steps != nullptr) unturn = position_at(work.unturn.where, batch, token);
             fill_angles<A, false>(work, turn, unturn, 0, pairs(work), cos, sin);
             if (work.decays) {
                 turn.whole -= static_cast<std::uint64_t>(work.turn.centre);

@@ -86,10 +86,7 @@ inline position_source place(const Encoding& encoding, const position_source& wh
     for (std::int64_t row = 0; row < batch; ++row) {
         encoding.place(static_cast<std::uint64_t>(row), numbers);
         for (std::int64_t token = 0; token < tokens; ++token) {
-            const std::int64_t at = row * where.stride_row + token;
-            std::int64_t index = where.first + token;
-            if (where.source == positions::kind::ids32) index = static_cast<const std::int32_t*>(where.data)[at];
-            if (where.source == positions::kind::ids64) index = static_cast<const std::int64_t*>(where.data)[at];
+            const std::int64_t index = index_at(where, row, token);
             placed[static_cast<std::size_t>(row * tokens + token)] = numbers[static_cast<std::size_t>(index)];
         }
     }
