@@ -14,13 +14,13 @@
 #define RW_INLINE __forceinline
 #define RW_RESTRICT __restrict
 #define RW_HIDDEN
-#define RW_PREFETCH(address) ((void)(address))
+#define RW_PREFETCH_L2(address) ((void)(address))
 #else
 #define RW_INLINE inline __attribute__((always_inline))
 #define RW_RESTRICT __restrict__
 // Two extension modules in one process must not merge their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
-#define RW_PREFETCH(address) __builtin_prefetch((address), 1, 3)
+#define RW_PREFETCH_L2(address) __builtin_prefetch(reinterpret_cast<const void*>(address), 1, 2)
 #endif
 
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value that is used twice back into two memory operands,

@@ -18,6 +18,7 @@ struct tensor {
 
     [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
     [[nodiscard]] constexpr std::int64_t elements() const { return batch * tokens * heads * head_dim; }
+    constexpr bool operator==(const tensor&) const = default;  ///< the same memory in the same order
 };
 
 /// A tensor whose element type is known. `const` elements may be read only.

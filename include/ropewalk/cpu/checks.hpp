@@ -24,7 +24,7 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
     RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
     RW_EXPECTS(t.stride_element == 1 || t.elements() == 0,
                "{}: the elements of a head must be contiguous (last stride 1)", shape_of(name, t));
-    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(t.data) % size_of(t.type) == 0,
+    RW_EXPECTS((reinterpret_cast<std::uintptr_t>(t.data) & (size_of(t.type) - 1)) == 0,
                "{}: address {} is not aligned to the {} bytes of {}", shape_of(name, t), t.data, size_of(t.type),
                to_string(t.type));
 }
@@ -53,8 +53,8 @@ inline void check_tensors(const job& work, std::int64_t head_dim) {
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
     if (given(work.q_in)) check_tensor("q", work.q_in, head_dim);
     if (given(work.k_in)) check_tensor("k", work.k_in, head_dim);
-    if (given(work.q_out)) check_tensor("q's output", work.q_out, head_dim);
-    if (given(work.k_out)) check_tensor("k's output", work.k_out, head_dim);
+    if (given(work.q_out) && work.q_out != work.q_in) check_tensor("q's output", work.q_out, head_dim);
+    if (given(work.k_out) && work.k_out != work.k_in) check_tensor("k's output", work.k_out, head_dim);
     check_output("q", work.q_in, work.q_out);
     check_output("k", work.k_in, work.k_out);
     if (!work.q_in.exists() || !work.k_in.exists()) return;
@@ -67,6 +67,7 @@ inline void check_tensors(const job& work, std::int64_t head_dim) {
                "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
     RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}",
                shape_of("q", work.q_out), work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
+    // In place, what has been said of the outputs holds of the inputs.
     if (same_place(q, work.q_out) && same_place(k, work.k_out)) return;
     RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
     RW_EXPECTS(!ropewalk::detail::may_overlap(q, work.k_out), "the output of k overlaps q: {}", shape_of("q", q));

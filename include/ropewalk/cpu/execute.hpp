@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <new>
 
 #include "ropewalk/cpu/plan.hpp"
 
@@ -16,31 +17,39 @@ namespace detail {
 /// Threads that pay for a call: waking one costs more than turning 128 KiB, and one token is never shared.
 inline int threads_for(const job& work, int asked) {
 #if defined(RW_OPENMP)
-    if (omp_in_parallel() != 0) return 1;
-    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
     const std::int64_t paying = bytes_of(work) / (128 * 1024);
     const std::int64_t tokens = work.batch() * work.tokens();
     const std::int64_t useful = paying < tokens ? paying : tokens;
-    return static_cast<int>(useful < 1 ? 1 : useful < most ? useful : most);
+    if (useful <= 1 || omp_in_parallel() != 0) return 1;
+    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
+    return static_cast<int>(useful < most ? useful : most);
 #else
     (void)work, (void)asked;
     return 1;
 #endif
 }
 
+/// Floats that begin a cache line: a 512-bit register of an unaligned row would lie in two.
+struct aligned_release {
+    void operator()(float* data) const { ::operator delete[](data, std::align_val_t{64}); }
+};
+using aligned_floats = std::unique_ptr<float[], aligned_release>;
+inline aligned_floats make_aligned_floats(std::int64_t count) {
+    const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
+    return aligned_floats(static_cast<float*>(::operator new[](bytes, std::align_val_t{64})));
+}
+
 /// Floats of scratch a thread, on the stack where they fit.
 class scratch {
 public:
     explicit scratch(std::int64_t floats) {
-        if (floats > static_cast<std::int64_t>(sizeof here_ / sizeof here_[0])) {
-            heap_.reset(new float[static_cast<std::size_t>(floats)]);
-        }
+        if (floats > static_cast<std::int64_t>(sizeof here_ / sizeof here_[0])) heap_ = make_aligned_floats(floats);
     }
     float* data() { return heap_ ? heap_.get() : here_; }
 
 private:
     alignas(64) float here_[4096];
-    std::unique_ptr<float[]> heap_;
+    aligned_floats heap_;
 };
 
 }  // namespace detail
@@ -59,7 +68,7 @@ inline void execute(const plan& prepared, range_function kernel, int threads) {
     }
 #if defined(RW_OPENMP)
     // Whatever may throw happens before the threads start.
-    const std::unique_ptr<float[]> all(new float[static_cast<std::size_t>(floats * team)]);
+    const detail::aligned_floats all = detail::make_aligned_floats(floats * team);
     float* const buffers = all.get();
 #pragma omp parallel for num_threads(team) schedule(static, 1)
     for (int part = 0; part < team; ++part) {

@@ -69,20 +69,25 @@ struct job {
     bool swap_decay = false;
     float factor = 1;  ///< multiplies cosines and sines
 
-    cos_sin_table table;    ///< in place of `turn` where it exists
-    std::int64_t tile = 1;  ///< tokens whose rows are made before their heads are turned
+    cos_sin_table table;         ///< in place of `turn` where it exists
+    std::int64_t tile = 1;       ///< tokens whose queries are turned before their keys
+    bool heads_outside = false;  ///< the tokens of one head are neighbours: one head after the other
     footprint size = footprint::memory;
 
     [[nodiscard]] std::int64_t batch() const { return q_in.exists() ? q_in.batch : k_in.batch; }
     [[nodiscard]] std::int64_t tokens() const { return q_in.exists() ? q_in.tokens : k_in.tokens; }
+    /// Floats from the rows of one token to those of the next: [cos, sin], for keys too where magnitudes differ.
+    [[nodiscard]] std::int64_t row_stride() const;
 };
 
-/// Floats of one row in any block order, padded so that a register may be read at its end.
+/// Floats of one row in any block order, padded so that a register may be read at its end; whole cache lines.
 constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
 
-/// Floats of scratch that a kernel needs a thread: cos, sin and magnitude of one token in pair order, then the rows of
-/// a tile for queries and for keys.
-constexpr std::int64_t scratch_floats(const job& work) { return padded_row(work.pairs) * (4 + 4 * work.tile); }
+inline std::int64_t job::row_stride() const { return padded_row(pairs) * (decays ? 4 : 2); }
+
+/// Scratch of a thread: cos, sin and magnitude of one token in pair order, then from here the rows of a tile.
+constexpr std::int64_t first_row(const job& work) { return 4 * padded_row(work.pairs); }
+inline std::int64_t scratch_floats(const job& work) { return first_row(work) + work.row_stride() * work.tile; }
 
 /// Turns the tokens [begin, end), counted through the batch.
 using range_function = void (*)(const job& work, std::int64_t begin, std::int64_t end, float* scratch);
