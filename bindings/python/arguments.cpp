@@ -62,17 +62,19 @@ py::object as_numpy(py::handle object, const char* name) {
 
 template <class I>
 void copy_rows(const array& a, std::vector<std::int64_t>& into) {
-    const int last = a.axes - 1;
-    const std::int64_t rows = a.axes == 2 ? a.shape[0] : 1, columns = a.shape[static_cast<std::size_t>(last)];
-    const std::int64_t row_stride = a.axes == 2 ? a.strides[0] : 0, stride = a.strides[static_cast<std::size_t>(last)];
+    // Missing axes in front have one entry.
+    std::array<std::int64_t, 3> extent{1, 1, 1}, stride{};
+    for (int axis = 0; axis < a.axes; ++axis) {
+        const auto to = static_cast<std::size_t>(3 - a.axes + axis);
+        extent[to] = a.shape[static_cast<std::size_t>(axis)], stride[to] = a.strides[static_cast<std::size_t>(axis)];
+    }
     const auto* const data = static_cast<const char*>(a.data);
-    for (std::int64_t row = 0; row < rows; ++row) {
-        for (std::int64_t column = 0; column < columns; ++column) {
-            I value{};  // memcpy: the address may be odd
-            std::memcpy(&value, data + (row * row_stride + column * stride) * static_cast<std::int64_t>(sizeof(I)),
-                        sizeof value);
-            into.push_back(value);
-        }
+    for (std::int64_t i = 0; i < extent[0] * extent[1] * extent[2]; ++i) {
+        const std::int64_t column = i % extent[2], row = i / extent[2] % extent[1], axis = i / extent[2] / extent[1];
+        const std::int64_t at = axis * stride[0] + row * stride[1] + column * stride[2];
+        I value{};  // memcpy: the address may be odd
+        std::memcpy(&value, data + at * static_cast<std::int64_t>(sizeof(I)), sizeof value);
+        into.push_back(value);
     }
 }
 
@@ -115,11 +117,12 @@ void check_gradient(const array& a, const char* name, const char* function) {
                describe(a, name), function, name);
 }
 
-token_positions::token_positions(py::handle ids, std::int64_t offset, py::handle cu_seqlens) {
+token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens) {
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "give either positions or offset, got both and an offset of {}", offset);
-        read(ids, "positions", 2);
+        read(ids, "positions", encoding.has_axes() ? 3 : 2);
+        if (encoding.has_axes()) read_axes(encoding);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1);
         where.source =
@@ -139,14 +142,19 @@ void token_positions::read(py::handle object, const char* name, int most_axes) {
     RW_EXPECTS(source.type == number::i32 || source.type == number::i64, "{}: expected int32 or int64",
                describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= most_axes, "{}: expected [{}]{}", describe(source, name),
-               most_axes == 1 ? "sequences + 1" : "tokens", most_axes == 1 ? "" : " or [batch, tokens]");
-    const bool rows = source.axes == 2;
-    const auto last = static_cast<std::size_t>(source.axes - 1);
+               most_axes == 1 ? "sequences + 1" : "tokens",
+               most_axes == 1   ? ""
+               : most_axes == 2 ? " or [batch, tokens]"
+                                : ", [3, tokens] or [3, batch, tokens]");
+    const bool rows = source.axes >= 2;
+    const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
     where.source = source.type == number::i32 ? positions::kind::ids32 : positions::kind::ids64;
     where.data = source.data;
     where.count = source.shape[last];
-    where.rows = rows ? source.shape[0] : 1;
-    where.stride_row = rows ? source.strides[0] : 0;
+    where.rows = rows ? source.shape[row] : 1;
+    where.stride_row = rows ? source.strides[row] : 0;
+    where.axes = source.axes == 3 ? source.shape[0] : 1;
+    where.stride_axis = source.axes == 3 ? source.strides[0] : 0;
     const std::size_t size = source.type == number::i32 ? 4 : 8;
     const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % size == 0;
     if ((source.strides[last] == 1 || where.count <= 1) && aligned) return;
@@ -155,6 +163,17 @@ void token_positions::read(py::handle object, const char* name, int most_axes) {
     where.source = positions::kind::ids64;
     where.data = copy.data();
     where.stride_row = where.count;
+    where.stride_axis = where.rows * where.count;
+}
+
+void token_positions::read_axes(const Encoding& encoding) {
+    if (source.axes == 2) {  // [3, tokens]
+        where.axes = where.rows, where.stride_axis = where.stride_row;
+        where.rows = 1, where.stride_row = 0;
+    }
+    RW_EXPECTS(source.axes == 1 || where.axes == static_cast<std::int64_t>(position_axes),
+               "{}: '{}' takes [tokens], [3, tokens] or [3, batch, tokens]", describe(source, "positions"),
+               encoding.expression);
 }
 
 cos_sin_table as_table(py::handle pair) {

@@ -32,13 +32,15 @@ struct token_positions {
     array source;
     std::vector<std::int64_t> copy;
 
-    /// At most one of `ids` and `cu_seqlens`; None for neither.
-    token_positions(py::handle ids, std::int64_t offset, py::handle cu_seqlens);
+    /// At most one of `ids` and `cu_seqlens`; None for neither. Ids for an encoding whose pairs follow several
+    /// positions are [3, tokens] or [3, batch, tokens], or [tokens] for all three.
+    token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens);
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
 private:
     void read(py::handle object, const char* name, int most_axes);
+    void read_axes(const Encoding& encoding);
 };
 
 /// A foreign (cos, sin) in Hugging Face order: two axes are rows by index, three [batch or 1, tokens, columns].

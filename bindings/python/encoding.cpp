@@ -57,8 +57,9 @@ py::object to_numpy(const std::vector<T>& values, const char* type) {
 
 py::tuple cos_sin(const Encoding& self, py::handle where, bool elementwise, py::handle threads) {
     RW_EXPECTS(!where.is_none(), "positions is None");
-    const token_positions read(where, 0, py::none());
-    RW_EXPECTS(read.source.axes == 1, "{}: expected [tokens]", describe(read.source, "positions"));
+    const token_positions read(self, where, 0, py::none());
+    RW_EXPECTS(read.where.rows == 1, "{}: expected [tokens]{}", describe(read.source, "positions"),
+               self.has_axes() ? " or [3, tokens]" : "");
     const std::int64_t tokens = read.where.count, columns = self.pairs() * (elementwise ? 2 : 1);
     const py::tuple shape = py::make_tuple(tokens, columns);
     const auto allocate = [&] {
@@ -111,8 +112,19 @@ void bind_encoding(py::module_& m) {
     made.def_property_readonly(
         "steps", [](const Encoding& self) { return to_numpy(self.steps, "uint64"); },
         "uint64 [rotary_dim/2], 2^-64 turns a token: what the kernels use. A copy.");
+    made.def_property_readonly(
+        "decay",
+        [](const Encoding& self) {
+            std::vector<double> bits(self.steps.size());
+            for (std::size_t pair = 0; pair < self.decay.size(); ++pair)
+                bits[pair] = static_cast<double>(self.decay[pair]) * 0x1p-56;
+            return to_numpy(bits, "float64");
+        },
+        "float64 [rotary_dim/2]: what tokens d apart add to a score is multiplied by 2**(-d * decay); 0 without xPos.");
     made.def_readonly("attention_factor", &Encoding::attention_factor,
                       "Multiplies cos and sin, for queries and keys alike.");
+    made.def_readonly("softmax_factor", &Encoding::softmax_factor,
+                      "Multiplies the softmax scale of attention (DeepSeek); no rotation applies it.");
     made.def_readonly(
         "epoch", &Encoding::epoch,
         "Changes when sequence_length moves a policy to other frequencies: keys cached in one epoch do not fit "
@@ -145,7 +157,8 @@ void bind_encoding(py::module_& m) {
              "dtype: float32, float16 or bfloat16, as text or of any library.");
     made.def(
         "cos_sin", &cos_sin, "positions"_a, "elementwise"_a = false, "threads"_a = py::none(),
-        "Cosines and sines at positions [n], int32 or int64: two float32 arrays [n, rotary_dim/2].\n\n"
+        "Cosines and sines at positions [n] (or [3, n] for mrope), int32 or int64: two float32 arrays [n, "
+        "rotary_dim/2].\n\n"
         "The angle alone, without attention_factor or xPos magnitudes. Max error 1.2e-7 for |p| < 2^31. With "
         "elementwise=True [n, rotary_dim] in the order of the layout, as Transformers multiplies by. NumPy arrays, or "
         "torch tensors where positions is one. Throws ropewalk.Error for positions of another type or shape.");

@@ -25,6 +25,7 @@ PYBIND11_MODULE(_ropewalk, m) {
     rp::bind_encoding(m);
     rp::bind_config(m);
     rp::bind_rotate(m);
+    rp::bind_score(m);
     m.def(
         "instruction_set", [] { return std::string(ropewalk::runtime::instruction_set()); },
         "The kernels in use: the widest that this machine has, or what the environment variable ROPEWALK_ISA names.");

@@ -99,6 +99,11 @@ void bind_policy(py::module_& m) {
         return py::make_tuple(py::type::of<single<P>>(), values);
     });
     made.attr("name") = std::string(P::name);
+    if constexpr (requires { P::about; }) made.attr("about") = std::string(P::about);
+    if constexpr (requires { P::example(); }) {
+        made.def_static(
+            "example", [] { return single<P>(P::example()); }, "The policy as some model has it.");
+    }
 }
 
 template <std::size_t... I>

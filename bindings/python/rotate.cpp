@@ -18,7 +18,7 @@ struct turn_arguments {
 
     turn_arguments(py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens, bool inverse,
                    bool adjoint, py::handle table, py::handle threads)
-        : encoding(as_encoding(encoding_)), where(ids, offset, cu_seqlens) {
+        : encoding(as_encoding(encoding_)), where(encoding, ids, offset, cu_seqlens) {
         RW_EXPECTS(!(inverse && adjoint), "give either inverse or adjoint");
         if (inverse) options.way = cpu::direction::inverse;
         if (adjoint) options.way = cpu::direction::adjoint;
@@ -141,8 +141,8 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const Encoding& from = as_encoding(old_encoding, "old_encoding");
     const Encoding& to = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
-    const token_positions from_where(ids, offset, py::none());
-    const token_positions to_where(stays ? ids : new_ids,
+    const token_positions from_where(from, ids, offset, py::none());
+    const token_positions to_where(to, stays ? ids : new_ids,
                                    new_offset.is_none() ? (stays ? offset : 0) : new_offset.cast<std::int64_t>(),
                                    py::none());
     const int team = as_threads(threads);

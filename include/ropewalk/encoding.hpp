@@ -12,6 +12,7 @@
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/geometry.hpp"
 #include "ropewalk/core/phase.hpp"
+#include "ropewalk/core/positions.hpp"
 #include "ropewalk/policy/compose.hpp"
 #include "ropewalk/policy/expression.hpp"
 
@@ -29,6 +30,12 @@ struct Encoding {
     std::vector<std::uint64_t> decay;
     std::int64_t centre = 0;
 
+    double softmax_factor = 1;  ///< for whoever computes attention: multiplies the softmax scale (DeepSeek)
+
+    /// [position_axes, pairs] or empty: pair j turns by the sum over the axes of position_a · axis_steps[a, j], where
+    /// one of them is its step and the others are 0.
+    std::vector<std::uint64_t> axis_steps;
+
     /// Empty where the token at index i is at position i; else fills in the positions of the indices 0 … n−1 of a row.
     std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> place;
     std::int64_t placed_tokens = 0;  ///< the n of `place`; 0: as many as a call has
@@ -39,6 +46,7 @@ struct Encoding {
     std::string expression;  ///< the policies, as parse_policies() reads them
 
     [[nodiscard]] std::int64_t pairs() const { return static_cast<std::int64_t>(steps.size()); }
+    [[nodiscard]] bool has_axes() const { return !axis_steps.empty(); }
     [[nodiscard]] bool has_decay() const { return !decay.empty(); }
 
     /// The largest |p − centre| whose magnitude the element type holds; 2^61 where nothing decays.
@@ -73,14 +81,16 @@ public:
         static_assert(
             AnyAxis<P>,
             "a policy needs one of: operator()(theta, pair, geometry) for the frequency, decay(pair, geometry) "
-            "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, or "
-            "place(row, numbers) with stated_tokens() for the position");
+            "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, place(row, numbers) "
+            "with stated_tokens(), or axis(pair, geometry), for the position, softmax_factor(geometry) for the score");
         const Geometry& geometry = encoding_.geometry;
         policy.validate(geometry);
         if constexpr (FrequencyPolicy<P>) turn(policy);
         if constexpr (MagnitudePolicy<P>) stretch(policy);
         if constexpr (AttentionFactorPolicy<P>) encoding_.attention_factor *= policy.attention_factor(geometry);
+        if constexpr (SoftmaxFactorPolicy<P>) encoding_.softmax_factor *= policy.softmax_factor(geometry);
         if constexpr (PositionPolicy<P>) put(policy);
+        if constexpr (PairAxisPolicy<P>) part(policy);
         if constexpr (EpochPolicy<P>) encoding_.epoch = encoding_.epoch * 1000003U + policy.epoch(geometry);
         encoding_.expression.append(encoding_.expression.empty() ? "" : "|").append(describe(policy));
     }
@@ -90,6 +100,7 @@ public:
             encoding_.steps.push_back(make_step(theta));
             encoding_.inv_freq.push_back(static_cast<double>(theta));
         }
+        if (!axes_.empty()) spread_steps();
         if (encoding_.expression.empty()) encoding_.expression = Default::name;
         return std::move(encoding_);
     }
@@ -133,8 +144,34 @@ private:
             policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
     }
 
+    template <class P>
+    void part(const P& policy) {
+        RW_EXPECTS(axes_.empty(), "{} comes second: '{}' already says which position a pair follows", P::name,
+                   encoding_.expression);
+        bool any = false;
+        for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
+            const std::int64_t axis = policy.axis(pair, encoding_.geometry);
+            RW_EXPECTS(axis >= 0 && axis < static_cast<std::int64_t>(position_axes),
+                       "{} puts pair {} on axis {}, there are {}", P::name, pair, axis, position_axes);
+            axes_.push_back(static_cast<std::size_t>(axis));
+            any = any || axis != 0;
+        }
+        if (!any) axes_.clear();
+    }
+
+    void spread_steps() {
+        RW_EXPECTS(!encoding_.has_decay() && !encoding_.place,
+                   "'{}': several positions a token go with neither magnitudes nor drawn positions",
+                   encoding_.expression);
+        const std::size_t pairs = axes_.size();
+        encoding_.axis_steps.assign(position_axes * pairs, 0);
+        for (std::size_t pair = 0; pair < pairs; ++pair)
+            encoding_.axis_steps[axes_[pair] * pairs + pair] = encoding_.steps[pair];
+    }
+
     Encoding encoding_;
     std::vector<real> theta_;
+    std::vector<std::size_t> axes_;
 };
 
 }  // namespace detail

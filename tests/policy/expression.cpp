@@ -25,6 +25,12 @@ void randomize(test::random& numbers, double& value) { value = random_double(num
 void randomize(test::random& numbers, std::int64_t& value) {
     value = static_cast<std::int64_t>(numbers.bits() >> numbers.integer(0, 63));
 }
+void randomize(test::random& numbers, bool& value) { value = numbers.coin(); }
+template <class T>
+void randomize(test::random& numbers, std::vector<T>& values) {
+    values.resize(static_cast<std::size_t>(numbers.integer(0, 3)));
+    for (T& value : values) randomize(numbers, value);
+}
 template <class T>
 void randomize(test::random& numbers, std::optional<T>& value) {
     value.reset();

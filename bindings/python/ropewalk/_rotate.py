@@ -32,7 +32,8 @@ def rotate_(
         [batch, tokens, heads, head_dim], strided as they like as long as the last stride is 1; no copy is made. k may
         have fewer heads, by a whole factor. Either may be None.
     encoding: from encoding() or from_config().
-    positions: int32 or int64 [tokens] or [batch, tokens]: the position of each token, negative ones included.
+    positions: int32 or int64 [tokens] or [batch, tokens]: the position of each token, negative ones included. For an
+        encoding by mrope [tokens], [3, tokens] or [3, batch, tokens]: the numbers t, h and w of each token.
     offset: the position of the first token, where positions is None.
     cu_seqlens: int32 or int64 [sequences + 1] for packed sequences (3 axes): token cu_seqlens[i] is the first of
         sequence i. It starts with 0, ascends and ends with the number of tokens.

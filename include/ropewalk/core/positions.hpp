@@ -10,6 +10,9 @@
 
 namespace ropewalk {
 
+/// Positions a token of an encoding that has several (M-RoPE: t, h, w).
+inline constexpr std::size_t position_axes = 3;
+
 /// Token t of every sequence has index first + t.
 struct offset {
     std::int64_t first = 0;
@@ -21,11 +24,13 @@ struct positions {
     enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64 };
 
     kind source = kind::offset;
-    std::int64_t first = 0;       ///< added to every index of `offset` and `cu_seqlens`
-    const void* data = nullptr;   ///< ids, or the starts of ragged sequences
-    std::int64_t count = 0;       ///< entries a batch row, or of cu_seqlens
-    std::int64_t rows = 1;        ///< batch rows of ids; 1 serves every row
-    std::int64_t stride_row = 0;  ///< entries from one batch row to the next
+    std::int64_t first = 0;        ///< added to every index of `offset` and `cu_seqlens`
+    const void* data = nullptr;    ///< ids, or the starts of ragged sequences
+    std::int64_t count = 0;        ///< entries a batch row, or of cu_seqlens
+    std::int64_t rows = 1;         ///< batch rows of ids; 1 serves every row
+    std::int64_t stride_row = 0;   ///< entries from one batch row to the next
+    std::int64_t axes = 1;         ///< positions a token: 1, or position_axes
+    std::int64_t stride_axis = 0;  ///< entries from one of them to the next
 
     constexpr positions() = default;
     constexpr positions(offset start) : first(start.first) {}  // NOLINT(google-explicit-constructor)
@@ -55,6 +60,18 @@ constexpr positions ids(std::span<const I> values, std::int64_t batch) {
     positions p = ids(values);
     RW_EXPECTS(batch > 0 && p.count % batch == 0, "{} positions make no {} rows of one length", p.count, batch);
     p.rows = batch, p.count /= batch, p.stride_row = p.count;
+    return p;
+}
+
+/// Several indices a token [position_axes, batch, tokens], for encodings whose pairs follow one each (M-RoPE). Throws
+/// where the axes or the rows would differ in length.
+template <class I>
+constexpr positions axis_ids(std::span<const I> values, std::int64_t batch = 1) {
+    constexpr auto axes = static_cast<std::int64_t>(position_axes);
+    positions p = ids(values);
+    RW_EXPECTS(batch > 0 && p.count % (axes * batch) == 0, "{} positions make no {} axes of {} rows of one length",
+               p.count, axes, batch);
+    p.axes = axes, p.rows = batch, p.count /= axes * batch, p.stride_row = p.count, p.stride_axis = p.count * batch;
     return p;
 }
 

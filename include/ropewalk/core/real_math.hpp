@@ -40,6 +40,14 @@ constexpr real pow(const real& base, const real& exponent) {
 /// The natural logarithm of x > 0.
 constexpr real log(const real& x) { return log2(x) * ln_2; }
 
+/// The largest integer that is not above x.
+constexpr real floor(const real& x) {
+    if (x.is_zero() || x.exponent() >= 0) return x;
+    const std::uint64_t whole = x.exponent() > -64 ? x.mantissa() >> -x.exponent() : 0;
+    const real towards_zero(x.negative(), whole, 0);
+    return x.negative() && towards_zero != x ? towards_zero - real(1) : towards_zero;
+}
+
 constexpr real min(const real& a, const real& b) { return b < a ? b : a; }
 constexpr real max(const real& a, const real& b) { return a < b ? b : a; }
 constexpr real clamp(const real& x, const real& low, const real& high) { return min(max(x, low), high); }

@@ -14,8 +14,18 @@ struct split_position {
     std::uint64_t fraction = 0;
 };
 
-RW_INLINE split_position position_at(const position_source& where, std::int64_t row, std::int64_t token) {
-    return {static_cast<std::uint64_t>(index_at(where, row, token)), fraction_at(where, row, token)};
+/// The positions of one token: the first alone counts unless its encoding has several axes.
+struct token_position {
+    split_position axis[position_axes];
+};
+
+RW_INLINE token_position position_at(const turn_term& term, std::int64_t row, std::int64_t token) {
+    token_position at{};
+    at.axis[0] = {static_cast<std::uint64_t>(index_at(term.where, row, token)), fraction_at(term.where, row, token)};
+    for (std::int64_t a = 1; a < term.axes; ++a) {
+        at.axis[a] = {static_cast<std::uint64_t>(index_at(on_axis(term.where, a), row, token)), 0};
+    }
+    return at;
 }
 
 /// position · rate modulo 2^64: a phase where rate is a step, an exponent where it is a decay.
@@ -36,12 +46,29 @@ RW_INLINE std::uint64_t product(const split_position& position, const std::uint6
     return r * position.whole + (r >> 32) * position.fraction + (((r & 0xffffffffU) * position.fraction) >> 32);
 }
 
+/// Positions times rates [axes, pairs], summed over the axes.
+struct rated_position {
+    const token_position& at;
+    const std::uint64_t* rate;  ///< null: nothing
+    std::int64_t axes, pairs;
+
+    template <class A>
+    RW_INLINE quads<A> sum(std::int64_t pair) const {
+        quads<A> value = product<A>(at.axis[0], rate + pair);
+        for (std::int64_t a = 1; a < axes; ++a) value = value + product<A>(at.axis[a], rate + a * pairs + pair);
+        return value;
+    }
+    RW_INLINE std::uint64_t sum_one(std::int64_t pair) const {
+        std::uint64_t value = product(at.axis[0], rate + pair);
+        for (std::int64_t a = 1; a < axes; ++a) value += product(at.axis[a], rate + a * pairs + pair);
+        return value;
+    }
+};
+
 /// The upper words of turn − unturn for lane_count<A> pairs.
 template <class A>
 struct upper_words {
-    split_position turn, unturn;
-    const std::uint64_t* turn_rate;
-    const std::uint64_t* unturn_rate;  ///< null: nothing to undo
+    rated_position turn, unturn;
 
     RW_INLINE typename ropewalk::detail::lanes<floats<A>>::bits at(std::int64_t pair) const {
         const auto low = half(pair), high = half(pair + lane_count<A> / 2);
@@ -50,21 +77,19 @@ struct upper_words {
 
 private:
     RW_INLINE quads<A> half(std::int64_t pair) const {
-        quads<A> value = product<A>(turn, turn_rate + pair);
-        if (unturn_rate != nullptr) value = value - product<A>(unturn, unturn_rate + pair);
+        quads<A> value = turn.template sum<A>(pair);
+        if (unturn.rate != nullptr) value = value - unturn.template sum<A>(pair);
         return value;
     }
 };
 
 template <>
 struct upper_words<scalar_arch> {
-    split_position turn, unturn;
-    const std::uint64_t* turn_rate;
-    const std::uint64_t* unturn_rate;
+    rated_position turn, unturn;
 
     RW_INLINE std::uint32_t at(std::int64_t pair) const {
-        std::uint64_t value = product(turn, turn_rate + pair);
-        if (unturn_rate != nullptr) value -= product(unturn, unturn_rate + pair);
+        std::uint64_t value = turn.sum_one(pair);
+        if (unturn.rate != nullptr) value -= unturn.sum_one(pair);
         return static_cast<std::uint32_t>(value >> 32);
     }
 };
@@ -86,12 +111,13 @@ struct register_of<scalar_arch> {
 /// Cosines and sines of the pairs [begin, end); as they are where Plain, else times the factor, the angle perhaps
 /// negated.
 template <class A, bool Plain>
-RW_INLINE void fill_angles(const job& work, const split_position& turn, const split_position& unturn,
+RW_INLINE void fill_angles(const job& work, const token_position& turn, const token_position& unturn,
                            std::int64_t begin, std::int64_t end, float* cos, float* sin) {
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
-    const upper_words<A> phases{turn, unturn, work.turn.steps, work.unturn.steps};
+    const upper_words<A> phases{{turn, work.turn.steps, work.turn.axes, work.pairs},
+                                {unturn, work.unturn.steps, work.unturn.axes, work.pairs}};
     const auto negate = l::broadcast_bits(work.negate_angle ? 0x80000000U : 0U);
     const F factor = l::broadcast(work.factor);
     const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
@@ -111,13 +137,13 @@ RW_INLINE void fill_angles(const job& work, const split_position& turn, const sp
 
 /// Multiplies the rows of the queries by 2^(−x) and makes those of the keys with 2^x, or the other way round.
 template <class A>
-RW_INLINE void fill_magnitudes(const job& work, const split_position& turn, const split_position& unturn,
+RW_INLINE void fill_magnitudes(const job& work, const token_position& turn, const token_position& unturn,
                                std::int64_t begin, std::int64_t end, float* cos, float* sin, float* k_cos,
                                float* k_sin) {
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
-    const upper_words<A> exponents{turn, unturn, work.turn.decay, work.unturn.decay};
+    const upper_words<A> exponents{{turn, work.turn.decay, 1, work.pairs}, {unturn, work.unturn.decay, 1, work.pairs}};
     const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
     for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
         const auto x = exponents.at(pair), opposite = l::broadcast_bits(0U) - x;

@@ -149,6 +149,7 @@ inline void check_table(const cos_sin_table& table, const job& work) {
                    work.batch());
         return;
     }
+    RW_EXPECTS(work.turn.axes == 1, "a table by index takes one position a token, got {}", work.turn.axes);
     RW_EXPECTS(table.batch == 1, "a table by index has one batch, got {}", table.batch);
     RW_EXPECTS(work.turn.where.source != positions::kind::fixed, "a table has no rows between positions");
     check_range(work.turn.where, work.batch(), work.tokens(), [&](std::int64_t index) {

@@ -20,7 +20,7 @@ void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* sc
         const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
         float* const c = in_place ? cos : scratch;
         float* const s = in_place ? sin : scratch + padded_row(pairs);
-        fill_angles<A, true>(work, position_at(work.turn.where, 0, at), {}, 0, pairs, c, s);
+        fill_angles<A, true>(work, position_at(work.turn, 0, at), {}, 0, pairs, c, s);
         if (columns == pairs) continue;
         for (std::int64_t pair = 0; pair < pairs; ++pair) {
             cos[L::first(pair, pairs)] = c[pair];

@@ -22,6 +22,7 @@ struct position_source {
     std::int64_t first = 0;
     const void* data = nullptr;
     std::int64_t stride_row = 0;
+    std::int64_t stride_axis = 0;  ///< from one position of a token to the next, 0 where one serves all
 };
 
 /// The index of a token; of a number between two tokens, the lower one.
@@ -39,6 +40,14 @@ RW_INLINE std::int64_t index_at(const position_source& where, std::int64_t row, 
     }
 }
 
+/// Position number `axis` of every token.
+RW_INLINE position_source on_axis(position_source where, std::int64_t axis) {
+    const std::int64_t entries = axis * where.stride_axis;
+    if (where.source == positions::kind::ids32) where.data = static_cast<const std::int32_t*>(where.data) + entries;
+    if (where.source == positions::kind::ids64) where.data = static_cast<const std::int64_t*>(where.data) + entries;
+    return where;
+}
+
 /// What lies between that index and the token's number, in 2^-32 tokens.
 RW_INLINE std::uint64_t fraction_at(const position_source& where, std::int64_t row, std::int64_t token) {
     if (where.source != positions::kind::fixed) return 0;
@@ -54,6 +63,7 @@ struct turn_term {
     const std::uint64_t* steps = nullptr;
     const std::uint64_t* decay = nullptr;  ///< null: magnitudes stay
     std::int64_t centre = 0;
+    std::int64_t axes = 1;  ///< positions a token; steps is [axes, pairs]
     position_source where;
 };
 

@@ -187,12 +187,12 @@ struct rotate_kernel {
         if (work.table.exists()) {
             fill_from_table<L>(work, batch, token, cos, sin);
         } else {
-            split_position turn = position_at(work.turn.where, batch, token), unturn{};
-            if (work.unturn.steps != nullptr) unturn = position_at(work.unturn.where, batch, token);
+            token_position turn = position_at(work.turn, batch, token), unturn{};
+            if (work.unturn.steps != nullptr) unturn = position_at(work.unturn, batch, token);
             fill_angles<A, false>(work, turn, unturn, 0, pairs(work), cos, sin);
             if (work.decays) {
-                turn.whole -= static_cast<std::uint64_t>(work.turn.centre);
-                unturn.whole -= static_cast<std::uint64_t>(work.unturn.centre);
+                turn.axis[0].whole -= static_cast<std::uint64_t>(work.turn.centre);
+                unturn.axis[0].whole -= static_cast<std::uint64_t>(work.unturn.centre);
                 fill_magnitudes<A>(work, turn, unturn, 0, pairs(work), cos, sin, k_cos, k_sin);
             }
         }

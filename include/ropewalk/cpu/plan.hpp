@@ -62,18 +62,19 @@ inline position_source read_positions(const positions& where, std::int64_t batch
         case positions::kind::offset:
             RW_EXPECTS(where.first <= std::numeric_limits<std::int64_t>::max() - tokens,
                        "offset {} and {} tokens leave the 64-bit positions", where.first, tokens);
-            return {positions::kind::offset, where.first, nullptr, 0};
+            return {positions::kind::offset, where.first, nullptr, 0, 0};
         case positions::kind::cu_seqlens32:
         case positions::kind::cu_seqlens64:
             RW_EXPECTS(batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}",
                        batch);
             owner.own().spread[which] = spread_sequences(where, tokens);
-            return {positions::kind::ids64, 0, owner.own().spread[which].data(), 0};
+            return {positions::kind::ids64, 0, owner.own().spread[which].data(), 0, 0};
         default:
             RW_EXPECTS(where.count >= tokens, "positions has {} entries for {} tokens", where.count, tokens);
             RW_EXPECTS(where.rows == 1 || where.rows == batch, "positions has {} rows for a batch of {}", where.rows,
                        batch);
-            return {where.source, 0, where.data, where.rows == 1 ? 0 : where.stride_row};
+            return {where.source, 0, where.data, where.rows == 1 ? 0 : where.stride_row,
+                    where.axes == 1 ? 0 : where.stride_axis};
     }
 }
 
@@ -102,12 +103,34 @@ inline position_source place(const Encoding& encoding, const position_source& wh
             placed[static_cast<std::size_t>(row * tokens + token)] = numbers[static_cast<std::size_t>(index)];
         }
     }
-    return {positions::kind::fixed, 0, placed.data(), tokens};
+    return {positions::kind::fixed, 0, placed.data(), tokens, 0};
+}
+
+/// Several positions a token need an encoding whose pairs choose among them.
+inline void check_axes(const Encoding& encoding, const positions& where) {
+    constexpr auto several = static_cast<std::int64_t>(position_axes);
+    RW_EXPECTS(where.axes == 1 || where.axes == several, "positions has {} axes, expected 1 or {}", where.axes,
+               several);
+    RW_EXPECTS(where.axes == 1 || encoding.has_axes(), "'{}' takes one position a token, got {}", encoding.expression,
+               where.axes);
+    RW_EXPECTS(where.axes == 1 || where.source == positions::kind::ids32 || where.source == positions::kind::ids64,
+               "several positions a token must be ids");
+}
+
+/// The steps of the encoding, a row an axis where a token has several positions.
+inline turn_term steps_of(const Encoding& encoding, const positions& where) {
+    check_axes(encoding, where);
+    turn_term term;
+    term.axes = where.axes;
+    term.steps = where.axes == 1 ? encoding.steps.data() : encoding.axis_steps.data();
+    return term;
 }
 
 inline turn_term make_term(const Encoding& encoding, const positions& where, const job& work, plan& owner, int which) {
     const std::int64_t batch = work.batch(), tokens = work.tokens();
-    turn_term term{encoding.steps.data(), encoding.has_decay() ? encoding.decay.data() : nullptr, encoding.centre, {}};
+    turn_term term = steps_of(encoding, where);
+    term.decay = encoding.has_decay() ? encoding.decay.data() : nullptr;
+    term.centre = encoding.centre;
     term.where = place(encoding, read_positions(where, batch, tokens, owner, which), batch, tokens, owner, which);
     check_reach(encoding, term.where, batch, tokens, work.q_in.exists() ? work.q_in.type : work.k_in.type);
     return term;
@@ -210,7 +233,7 @@ inline plan make_table_plan(const Encoding& encoding, const positions& where, st
     work.q_in.tokens = tokens, work.q_in.heads = 1, work.q_in.head_dim = columns;
     work.q_in.data = tokens == 0 ? nullptr : cos.data();
     work.pairs = encoding.pairs();
-    work.turn = {encoding.steps.data(), nullptr, 0, {}};
+    work.turn = detail::steps_of(encoding, where);
     work.turn.where = detail::place(encoding, detail::read_positions(where, 1, tokens, made, 0), 1, tokens, made, 0);
     work.table = {cos.data(), sin.data(), element_type::f32, tokens, columns, columns};
     return made;

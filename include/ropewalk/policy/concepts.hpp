@@ -21,7 +21,8 @@ struct parameter {
 };
 
 /// Every policy is a copyable aggregate with a `name` and a tuple of `parameters`, the most important one first.
-/// `validate(geometry)` throws when a parameter makes no sense; `neutral()` has the parameters that change nothing.
+/// `validate(geometry)` throws when a parameter makes no sense; `neutral()` has the parameters that change nothing,
+/// `example()` those of some model, for any geometry.
 template <class P>
 concept Policy = std::copyable<P> && requires(const P& policy, const Geometry& geometry) {
     { P::name } -> std::convertible_to<std::string_view>;
@@ -51,6 +52,18 @@ concept AttentionFactorPolicy = Policy<P> && requires(const P& policy, const Geo
     { policy.attention_factor(geometry) } -> std::convertible_to<double>;
 };
 
+/// Score axis: attention multiplies its softmax scale by it.
+template <class P>
+concept SoftmaxFactorPolicy = Policy<P> && requires(const P& policy, const Geometry& geometry) {
+    { policy.softmax_factor(geometry) } -> std::convertible_to<double>;
+};
+
+/// Position axis, where a token has several positions: pair j follows number axis(j), of `position_axes`.
+template <class P>
+concept PairAxisPolicy = Policy<P> && requires(const P& policy, std::int64_t pair, const Geometry& geometry) {
+    { policy.axis(pair, geometry) } -> std::convertible_to<std::int64_t>;
+};
+
 /// Position axis: fills in the numbers of the indices 0 … n−1 of batch row `row`. `stated_tokens()` is n where the
 /// policy fixes it, else 0.
 template <class P>
@@ -67,6 +80,7 @@ concept EpochPolicy = Policy<P> && requires(const P& policy, const Geometry& geo
 };
 
 template <class P>
-concept AnyAxis = FrequencyPolicy<P> || MagnitudePolicy<P> || AttentionFactorPolicy<P> || PositionPolicy<P>;
+concept AnyAxis = FrequencyPolicy<P> || MagnitudePolicy<P> || AttentionFactorPolicy<P> || PositionPolicy<P> ||
+                  PairAxisPolicy<P> || SoftmaxFactorPolicy<P>;
 
 }  // namespace ropewalk

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "ropewalk/policy/concepts.hpp"
 
@@ -19,9 +20,16 @@ std::string describe_value(const T& value) {
     const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
     return {buffer, result.ptr};
 }
+inline std::string describe_value(bool value) { return value ? "true" : "false"; }
 template <class T>
 std::string describe_value(const std::optional<T>& value) {
     return describe_value(*value);
+}
+template <class T>
+std::string describe_value(const std::vector<T>& values) {
+    std::string text = "[";
+    for (const T& value : values) text.append(text.size() == 1 ? "" : ",").append(describe_value(value));
+    return text + "]";
 }
 
 }  // namespace detail

@@ -1,4 +1,4 @@
-// Policy expressions: linear:8, truncated:4096, linear:4|truncated:4096, randomized:16384,seed=1.
+// Policy expressions: linear:8, linear:4|truncated:4096, randomized:16384,seed=1, mrope:[16,24,24],interleaved=true.
 #pragma once
 
 #include <array>
@@ -114,6 +114,25 @@ private:
         if (problem == std::errc::result_out_of_range) fail_here("number out of range");
         if (problem != std::errc{}) fail_here(std::is_integral_v<T> ? "expected a whole number" : "expected a number");
         at_ += static_cast<std::size_t>(end - begin);
+    }
+    void read_value(bool& value) {
+        const std::size_t start = at_;
+        const std::string_view word = read_name();
+        value = word == "true";
+        if (value || word == "false") return;
+        at_ = start;
+        fail_here("expected true or false");
+    }
+    /// [value,value,…], or nothing between the brackets.
+    template <class T>
+    void read_value(std::vector<T>& values) {
+        values.clear();
+        if (!accept('[')) fail_here("expected '[' and a list");
+        if (accept(']')) return;
+        do {
+            read_value(values.emplace_back());
+        } while (accept(','));
+        if (!accept(']')) fail_here("expected ',' or ']'");
     }
     template <class T>
     void read_value(std::optional<T>& value) {

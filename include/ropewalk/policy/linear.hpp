@@ -10,6 +10,7 @@ struct Linear {
     double factor = 1;  ///< how many times longer the context becomes; positive
 
     static constexpr std::string_view name = "linear";
+    static constexpr std::string_view about = "Position interpolation: every pair turns factor times slower.";
     static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {

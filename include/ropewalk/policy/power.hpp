@@ -10,6 +10,8 @@ struct Power {
     double k = 0;  ///< the exponent; the paper used 0.1 and 0.5, 0 changes nothing
 
     static constexpr std::string_view name = "power";
+    static constexpr std::string_view about =
+        "Slows pair j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop.";
     static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {

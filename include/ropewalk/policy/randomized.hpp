@@ -18,6 +18,7 @@ struct Randomized {
     std::int64_t draw = 0;  ///< which forward pass
 
     static constexpr std::string_view name = "randomized";
+    static constexpr std::string_view about = "Ascending random positions that never pass the length, for training.";
     using integer = parameter<Randomized, std::int64_t>;
     static constexpr auto parameters = std::tuple{
         integer{"length", &Randomized::length}, parameter<Randomized, double>{"epsilon", &Randomized::epsilon},

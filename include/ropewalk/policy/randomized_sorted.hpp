@@ -19,6 +19,7 @@ struct RandomizedSorted {
     std::int64_t draw = 0;  ///< which forward pass
 
     static constexpr std::string_view name = "randomized_sorted";
+    static constexpr std::string_view about = "Sorted random whole positions out of a longer range, for training.";
     using integer = parameter<RandomizedSorted, std::int64_t>;
     static constexpr auto parameters =
         std::tuple{integer{"range", &RandomizedSorted::range}, integer{"seed", &RandomizedSorted::seed},

@@ -15,6 +15,8 @@ struct Truncated {
     std::optional<double> a{}, b{}, rho{};
 
     static constexpr std::string_view name = "truncated";
+    static constexpr std::string_view about =
+        "Keeps fast pairs, gives middling ones a single slow frequency and stops the slowest.";
     using optional_member = parameter<Truncated, std::optional<double>>;
     static constexpr auto parameters =
         std::tuple{optional_member{"length", &Truncated::length}, optional_member{"a", &Truncated::a},

@@ -18,6 +18,8 @@ struct XPos {
     std::int64_t length = 0;  ///< the longest sequence, tokens, which is refused at once when f32 cannot hold it
 
     static constexpr std::string_view name = "xpos";
+    static constexpr std::string_view about =
+        "Stretches queries and shrinks keys as positions grow, so that scores fade with the distance.";
     static constexpr auto parameters = std::tuple{parameter<XPos, double>{"scale_base", &XPos::scale_base},
                                                   parameter<XPos, double>{"gamma", &XPos::gamma},
                                                   parameter<XPos, std::int64_t>{"length", &XPos::length}};

@@ -1,0 +1,47 @@
+// Llama 3.1's scaling by wavelength.
+#pragma once
+
+#include "ropewalk/policy/concepts.hpp"
+
+namespace ropewalk {
+
+/// With the wavelength λ = 2π/θ_j and L = original_length: θ_j where λ < L/high_freq_factor, θ_j/factor where
+/// λ > L/low_freq_factor, and between them (1 − t)·θ_j/factor + t·θ_j with
+/// t = (L/λ − low_freq_factor)/(high_freq_factor − low_freq_factor) (Transformers' `llama3`; Llama 3.1's release).
+/// The defaults are Llama 3.1's own; Llama 3.2 has a factor of 32.
+struct Llama3 {
+    double factor = 8;
+    double low_freq_factor = 1, high_freq_factor = 4;  ///< turns within the original length
+    std::int64_t original_length = 8192;               ///< tokens
+
+    static constexpr std::string_view name = "llama3";
+    static constexpr std::string_view about =
+        "Keeps short wavelengths, slows long ones by factor and blends between the two.";
+    using number = parameter<Llama3, double>;
+    static constexpr auto parameters =
+        std::tuple{number{"factor", &Llama3::factor}, number{"low_freq_factor", &Llama3::low_freq_factor},
+                   number{"high_freq_factor", &Llama3::high_freq_factor},
+                   parameter<Llama3, std::int64_t>{"original_length", &Llama3::original_length}};
+
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        RW_EXPECTS(std::isfinite(factor) && factor > 0, "llama3: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(std::isfinite(high_freq_factor) && low_freq_factor > 0 && high_freq_factor > low_freq_factor,
+                   "llama3: needs high_freq_factor > low_freq_factor > 0, got {} and {}", high_freq_factor,
+                   low_freq_factor);
+        RW_EXPECTS(original_length > 0, "llama3: original_length must be positive, got {}", original_length);
+    }
+    constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
+        if (factor == 1) return theta;
+        const real turns = real(original_length) * theta / two_pi;  // L/λ
+        const real low(low_freq_factor), high(high_freq_factor);
+        if (turns > high) return theta;
+        const real slow = theta / real(factor);
+        if (turns < low) return slow;
+        const real t = (turns - low) / (high - low);
+        return (real(1) - t) * slow + t * theta;
+    }
+    static constexpr Llama3 neutral() { return {.factor = 1}; }
+    static constexpr Llama3 example() { return {}; }
+};
+
+}  // namespace ropewalk

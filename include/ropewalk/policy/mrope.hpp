@@ -1,0 +1,51 @@
+// M-RoPE: three positions a token, for images and video.
+#pragma once
+
+#include <vector>
+
+#include "ropewalk/core/positions.hpp"
+#include "ropewalk/policy/concepts.hpp"
+
+namespace ropewalk {
+
+/// Every token has a temporal, a vertical and a horizontal position (t, h, w), and `sections` says how many pairs
+/// follow each. Chunked (Qwen2-VL, arXiv 2409.12191, §2.1): the first pairs follow t, the next h, the last w.
+/// Interleaved (Qwen3-VL): pair j follows h where j mod 3 = 1 and j < 3 · sections[1], w where j mod 3 = 2 and j < 3 ·
+/// sections[2], else t. Positions are ids [3, tokens] or [3, batch, tokens]; one id a token (text) serves all three.
+struct MRope {
+    std::vector<std::int64_t> sections{};  ///< pairs of t, h and w, or empty: all pairs follow t
+    bool interleaved = false;
+
+    static constexpr std::string_view name = "mrope";
+    static constexpr std::string_view about =
+        "Three positions a token (time, height and width), each followed by pairs of its own.";
+    static constexpr auto parameters =
+        std::tuple{parameter<MRope, std::vector<std::int64_t>>{"sections", &MRope::sections},
+                   parameter<MRope, bool>{"interleaved", &MRope::interleaved}};
+
+    void validate(const Geometry& geometry) const {
+        RW_EXPECTS(sections.empty() || sections.size() == position_axes,
+                   "mrope: sections has {} entries, expected 3 (t, h and w)", sections.size());
+        std::int64_t left = geometry.pairs();
+        for (const std::int64_t section : sections) {
+            RW_EXPECTS(section >= 0 && section <= left, "mrope: sections must not be negative and sum to {} pairs",
+                       geometry.pairs());
+            left -= section;
+        }
+        RW_EXPECTS(sections.empty() || left == 0, "mrope: sections leave {} of {} pairs without a position", left,
+                   geometry.pairs());
+    }
+    /// Which of the three positions pair j follows.
+    [[nodiscard]] std::int64_t axis(std::int64_t pair, const Geometry& /*geometry*/) const {
+        if (sections.empty()) return 0;
+        if (interleaved) {
+            const std::int64_t follows = pair % 3;
+            return follows != 0 && pair < 3 * sections[static_cast<std::size_t>(follows)] ? follows : 0;
+        }
+        return pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2;
+    }
+    static MRope neutral() { return {}; }
+    static MRope example() { return {}; }
+};
+
+}  // namespace ropewalk
