@@ -1,6 +1,7 @@
 // Every check of the arguments of a call. Kernels check nothing.
 #pragma once
 
+#include <cmath>
 #include <limits>
 #include <string_view>
 
@@ -114,20 +115,33 @@ inline double position_of(const position_source& where, std::int64_t row, std::i
            static_cast<double>(fraction_at(where, row, token)) * 0x1p-32;
 }
 
+/// The decay of pair j, in doubles: 2^-56 bits a token.
+inline double decay_of(const Encoding& encoding, std::size_t pair) {
+    return encoding.has_decay() ? static_cast<double>(encoding.decay[pair]) : 0;
+}
+
 /// rerotate: from one position to another the magnitude may change by more than either of them has, and by no more
 /// than a float holds.
 inline void check_shift(const job& work, const Encoding& from, const Encoding& to) {
+    constexpr double most = 126 * 0x1p56;
+    double steepest = 0, differ = 0;  // of either encoding, and between the two
+    for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
+        const double was = decay_of(from, pair), is = decay_of(to, pair);
+        steepest = std::fmax(steepest, std::fmax(was, is));
+        differ = std::fmax(differ, std::fabs(is - was));
+    }
     for (std::int64_t at = 0; at < work.batch() * work.tokens(); ++at) {
         const std::int64_t row = at / work.tokens(), token = at % work.tokens();
-        const double was = position_of(work.unturn.where, row, token), is = position_of(work.turn.where, row, token);
+        const double was = position_of(work.unturn.where, row, token) - static_cast<double>(from.centre);
+        const double is = position_of(work.turn.where, row, token) - static_cast<double>(to.centre);
+        // is · d_to − was · d_from = (is − was) · d_to + was · (d_to − d_from), which seldom comes near the limit.
+        if (std::fabs(is - was) * steepest + std::fabs(was) * differ <= most) continue;
         for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
-            double bits = 0;
-            if (to.has_decay()) bits += (is - static_cast<double>(to.centre)) * static_cast<double>(to.decay[pair]);
-            if (from.has_decay())
-                bits -= (was - static_cast<double>(from.centre)) * static_cast<double>(from.decay[pair]);
-            RW_EXPECTS(bits <= 126 * 0x1p56 && bits >= -126 * 0x1p56,
+            const double bits = is * decay_of(to, pair) - was * decay_of(from, pair);
+            RW_EXPECTS(std::fabs(bits) <= most,
                        "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
-                       from.expression, was, to.expression, is, pair, bits * 0x1p-56);
+                       from.expression, was + static_cast<double>(from.centre), to.expression,
+                       is + static_cast<double>(to.centre), pair, bits * 0x1p-56);
         }
     }
 }
