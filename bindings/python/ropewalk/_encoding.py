@@ -43,6 +43,7 @@ def from_config(
     layer_type: str | None = None,
     sequence_length: int | None = None,
     layout: str | None = None,
+    policy: str | _ropewalk.Policy | None = None,
 ) -> _ropewalk.Encoding:
     """Make the encoding that a Hugging Face model's configuration asks for.
 
@@ -50,8 +51,11 @@ def from_config(
     layer_type: "full_attention", "sliding_attention", ... where the layers of a model differ.
     sequence_length: tokens, for schemes that depend on it.
     layout: overrides the layout that the kind of model has.
+    policy: "yarn:8,original_length=4096", say, in place of the configuration's scheme; base, widths and mrope_section
+        stay.
 
-    Throws Error, with the key in the message, for a scheme that is unknown or lacks something.
+    Throws Error, one line that names the key, for a scheme that is unknown, lacks something, has a key that is not
+    known for it or contradicts itself.
     """
     source = "the configuration"
     if isinstance(config, (str, os.PathLike)):
@@ -61,4 +65,19 @@ def from_config(
     else:
         plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         text = json.dumps(plain, default=str)
-    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout)
+    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, policy and str(policy))
+
+
+def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
+    """Write an encoding as keys of a Hugging Face config.json, which from_config reads back.
+
+    Returns `rope_parameters`, the older `rope_scaling`, `rope_theta` and `head_dim`, to be merged into the model's
+    configuration (`partial_rotary_factor`, `rope_interleave` and `max_position_embeddings` where they are needed);
+    `vllm_overrides`, the object for vLLM's --hf-overrides; `llama_cpp_flags`, text or None, and then `llama_cpp_reason`
+    says why. Power, truncated, ntk and several policies in a row become `longrope` with the factors
+    `default.inv_freq / encoding.inv_freq` in both lists, 1e30 for a pair that stands still.
+
+    Throws Error for what a configuration cannot say: xpos, randomized positions, a rotary_offset, "dynamic" or
+    "longrope" among other policies.
+    """
+    return json.loads(_ropewalk.encoding_to_config(encoding))

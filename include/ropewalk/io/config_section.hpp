@@ -1,10 +1,14 @@
 // An object of a JSON configuration whose errors name the key.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -12,6 +16,23 @@
 #include "ropewalk/core/error.hpp"
 
 namespace ropewalk {
+
+namespace detail {
+/// A value on one short line, whatever the file holds: text is quoted and escaped, what has members is only named.
+inline std::string shown(const nlohmann::json& value) {
+    if (value.is_structured()) return value.is_array() ? "an array" : "an object";
+    constexpr std::size_t longest = 80;
+    std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+    if (text.size() > longest) text.replace(longest, std::string::npos, "…");
+    return text;
+}
+/// The same for a key or a name, without the quotes where it is a plain one.
+inline std::string shown_name(std::string_view name) {
+    constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    if (name.size() <= 60 && name.find_first_not_of(plain) == std::string_view::npos) return std::string(name);
+    return shown(nlohmann::json(std::string(name)));
+}
+}  // namespace detail
 
 /// Reads typed values. A key that is missing or null reads as nothing; one of another type throws. The JSON must
 /// outlive the section.
@@ -26,27 +47,24 @@ public:
     }
 
     [[nodiscard]] const std::string& path() const { return path_; }
-    /// The last part of the path.
-    [[nodiscard]] std::string name() const { return path_.substr(path_.rfind('.') + 1); }
     [[nodiscard]] bool empty() const { return object_->empty(); }
     [[nodiscard]] bool has(const char* key) const { return find(key) != nullptr; }
 
     [[nodiscard]] std::optional<double> number(const char* key) const {
         const nlohmann::json* const value = find(key);
         if (value == nullptr) return {};
-        if (!value->is_number()) wrong_type(key, "a number", *value);
-        return value->get<double>();
+        return number_of(key, *value);
     }
     [[nodiscard]] double required_number(const char* key) const {
         const auto value = number(key);
         RW_EXPECTS(value.has_value(), "{} lacks '{}'", path_, key);
         return *value;
     }
+    /// 4096.0 is a whole number too: some tools write them so.
     [[nodiscard]] std::optional<std::int64_t> integer(const char* key) const {
         const nlohmann::json* const value = find(key);
         if (value == nullptr) return {};
-        if (!value->is_number_integer()) wrong_type(key, "a whole number", *value);
-        return value->get<std::int64_t>();
+        return integer_of(key, *value);
     }
     [[nodiscard]] std::optional<std::string> text(const char* key) const {
         const nlohmann::json* const value = find(key);
@@ -66,28 +84,45 @@ public:
         if (!value->is_object()) wrong_type(key, "an object", *value);
         return config_section(*value, key);
     }
-
-    /// The first of several names of one thing.
-    [[nodiscard]] std::optional<double> first_number(std::initializer_list<const char*> keys) const {
-        for (const char* const key : keys) {
-            if (has(key)) return number(key);
-        }
-        return {};
+    [[nodiscard]] std::vector<double> required_numbers(const char* key, std::int64_t entries) const {
+        std::vector<double> numbers;
+        for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(number_of(key, one));
+        return numbers;
     }
-    [[nodiscard]] std::optional<std::int64_t> first_integer(std::initializer_list<const char*> keys) const {
-        for (const char* const key : keys) {
-            if (has(key)) return integer(key);
-        }
-        return {};
+    [[nodiscard]] std::vector<std::int64_t> required_integers(const char* key, std::int64_t entries) const {
+        std::vector<std::int64_t> numbers;
+        for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(integer_of(key, one));
+        return numbers;
     }
 
-    /// The members that are objects themselves.
-    [[nodiscard]] std::vector<config_section> subsections() const {
-        std::vector<config_section> parts;
+    /// One thing that has several names: they must agree.
+    [[nodiscard]] std::optional<double> number_of_any(std::initializer_list<const char*> keys) const {
+        return any_of<double>(keys, [this](const char* key) { return number(key); });
+    }
+    [[nodiscard]] std::optional<std::int64_t> integer_of_any(std::initializer_list<const char*> keys) const {
+        return any_of<std::int64_t>(keys, [this](const char* key) { return integer(key); });
+    }
+    [[nodiscard]] std::optional<bool> flag_of_any(std::initializer_list<const char*> keys) const {
+        return any_of<bool>(keys, [this](const char* key) { return flag(key); });
+    }
+
+    /// The members that are objects themselves, and their keys.
+    [[nodiscard]] std::vector<std::pair<std::string, config_section>> subsections() const {
+        std::vector<std::pair<std::string, config_section>> parts;
         for (const auto& [key, value] : object_->items()) {
-            if (value.is_object()) parts.emplace_back(value, path_ + "." + key);
+            if (value.is_object())
+                parts.emplace_back(key, config_section(value, path_ + "." + detail::shown_name(key)));
         }
         return parts;
+    }
+
+    /// Throws for the first key that has a value and is not among the known ones.
+    template <class Known>
+    void expect_only(const Known& known, std::string_view purpose) const {
+        for (const auto& [key, value] : object_->items()) {
+            RW_EXPECTS(value.is_null() || known(key), "{}: key '{}' is not known for {}", path_,
+                       detail::shown_name(key), purpose);
+        }
     }
 
     /// Whether an array of texts has this one.
@@ -101,13 +136,59 @@ public:
         return false;
     }
 
+    /// Whether this text is the entry of an array at an index.
+    [[nodiscard]] bool is_listed_at(const char* key, std::int64_t index, const std::string& text) const {
+        const nlohmann::json* const value = find(key);
+        if (value == nullptr || !value->is_array()) return false;
+        if (index < 0 || index >= static_cast<std::int64_t>(value->size())) return false;
+        const nlohmann::json& one = (*value)[static_cast<std::size_t>(index)];
+        return one.is_string() && one.get<std::string>() == text;
+    }
+
 private:
     [[nodiscard]] const nlohmann::json* find(const char* key) const {
         const auto found = object_->find(key);
         return found == object_->end() || found->is_null() ? nullptr : &*found;
     }
     [[noreturn]] void wrong_type(const char* key, const char* expected, const nlohmann::json& value) const {
-        detail::fail("{}.{} must be {}, got {}", path_, key, expected, value.dump());
+        detail::fail("{}.{} must be {}, got {}", path_, key, expected, detail::shown(value));
+    }
+    [[nodiscard]] double number_of(const char* key, const nlohmann::json& value) const {
+        if (!value.is_number() || !std::isfinite(value.get<double>())) wrong_type(key, "a number", value);
+        return value.get<double>();
+    }
+    [[nodiscard]] std::int64_t integer_of(const char* key, const nlohmann::json& value) const {
+        constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        if (value.is_number_unsigned() && value.get<std::uint64_t>() > largest) wrong_type(key, "below 2^63", value);
+        if (value.is_number_integer()) return value.get<std::int64_t>();
+        constexpr double exact = 0x1p53;
+        const bool whole = value.is_number_float() && std::abs(value.get<double>()) < exact &&
+                           value.get<double>() == std::floor(value.get<double>());
+        if (!whole) wrong_type(key, "a whole number", value);
+        return static_cast<std::int64_t>(value.get<double>());
+    }
+    [[nodiscard]] const nlohmann::json& required_list(const char* key, std::int64_t entries) const {
+        const nlohmann::json* const value = find(key);
+        RW_EXPECTS(value != nullptr, "{} lacks '{}'", path_, key);
+        if (!value->is_array()) wrong_type(key, "an array", *value);
+        RW_EXPECTS(static_cast<std::int64_t>(value->size()) == entries, "{}.{} has {} entries, expected {}", path_, key,
+                   value->size(), entries);
+        return *value;
+    }
+
+    template <class T, class Read>
+    [[nodiscard]] std::optional<T> any_of(std::initializer_list<const char*> keys, const Read& read) const {
+        std::optional<T> first;
+        const char* first_key = "";
+        for (const char* const key : keys) {
+            const auto value = read(key);
+            if (!value) continue;
+            RW_EXPECTS(!first || *first == *value, "{}: '{}' is {} but '{}' is {}", path_, first_key, first.value_or(0),
+                       key, *value);
+            if (!first) first_key = key;
+            first = value;
+        }
+        return first;
     }
 
     const nlohmann::json* object_;

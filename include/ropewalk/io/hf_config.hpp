@@ -1,17 +1,16 @@
 // The rotary part of a Hugging Face config.json. Optional: needs nlohmann/json.
 #pragma once
 
-#include <array>
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <string>
-
-#include <nlohmann/json.hpp>
+#include <vector>
 
 #include "ropewalk/encoding.hpp"
-#include "ropewalk/io/config_section.hpp"
+#include "ropewalk/io/parse_config.hpp"
+#include "ropewalk/io/rope_schemes.hpp"
 
 namespace ropewalk {
 
@@ -20,183 +19,251 @@ struct config_choices {
     std::string layer_type{};             ///< "full_attention", "sliding_attention", … where layers differ
     std::int64_t sequence_length = 0;     ///< tokens, for schemes that depend on it; 0: not known
     std::optional<layout_kind> layout{};  ///< in place of the one that the kind of model has
+    /// An expression in place of the configuration's scheme, "yarn:8,original_length=4096" say. Base, widths and
+    /// mrope_section stay.
+    std::string policy{};
 };
 
 namespace detail {
 
-/// How one `rope_type` becomes a policy. `scheme` is rope_scaling or rope_parameters, `model` all of the configuration.
-struct rope_scheme {
-    std::string_view rope_type;
-    any_policy (*read)(const config_section& scheme, const config_section& model);
-};
-
-inline constexpr std::array rope_schemes{
-    rope_scheme{"default", [](const config_section&, const config_section&) -> any_policy { return Default{}; }},
-    rope_scheme{"linear",
-                [](const config_section& scheme, const config_section&) -> any_policy {
-                    return Linear{.factor = scheme.required_number("factor")};
-                }},
-};
-
-/// Models of Transformers 5 whose weights pair neighbours; all others are half_split there.
-inline constexpr std::array<std::string_view, 13> interleaved_models{
-    "codegen", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "ernie4_5",     "ernie4_5_moe",
-    "glm",     "glm4",   "gptj",    "helium",      "llama4_text", "longcat_flash"};
-
-inline layout_kind layout_from_config(const config_section& model) {
-    const auto interleaves = model.flag("rope_interleave");
-    if (interleaves) return *interleaves ? layout_kind::interleaved : layout_kind::half_split;
-    const std::string type = model.text("model_type").value_or("");
-    for (const std::string_view one : interleaved_models) {
-        if (one == type) return layout_kind::interleaved;
-    }
-    return layout_kind::half_split;
-}
-
-/// `type` is the old name of `rope_type`. A section with a factor but no type is no plain RoPE.
-inline std::string rope_type_of(const config_section& scheme) {
-    const auto now = scheme.text("rope_type"), old = scheme.text("type");
-    RW_EXPECTS(!now || !old || *now == *old, "{}: rope_type is '{}' but type is '{}'", scheme.path(), now.value_or(""),
-               old.value_or(""));
-    if (now || old) return now ? *now : *old;
-    RW_EXPECTS(!scheme.has("factor"), "{} has a factor but lacks 'rope_type'", scheme.path());
-    return "default";
-}
-
-inline any_policy policy_from_scheme(const config_section& scheme, const config_section& model) {
-    const std::string type = rope_type_of(scheme);
-    std::string known;
-    for (const rope_scheme& one : rope_schemes) {
-        if (one.rope_type == type) {
-            RW_EXPECTS(!scheme.has("mrope_section"), "{}.mrope_section (three positions a token) is not supported",
-                       scheme.path());
-            return one.read(scheme, model);
-        }
-        known += (known.empty() ? "" : ", ") + std::string(one.rope_type);
-    }
-    fail("{}: rope_type '{}' is not supported, known are {}", scheme.path(), type, known);
-}
+/// No head is wider than this, and frequencies take a microsecond each.
+inline constexpr std::int64_t widest_head = 16384;
 
 /// The section of one layer type where `whole` has one a layer type, else itself.
-inline config_section of_layer_type(const config_section& whole, const std::string& layer_type) {
-    std::string known;
-    const config_section* only = nullptr;
+struct layer_section {
+    config_section section;
+    bool nested;
+};
+
+inline layer_section of_layer_type(const config_section& whole, const std::string& layer_type) {
     const auto parts = whole.subsections();
-    for (const config_section& part : parts) {
-        if (part.name() == layer_type) return part;
-        known += (known.empty() ? "" : ", ") + part.name();
-        only = parts.size() == 1 ? &part : nullptr;
+    if (parts.empty()) return {whole, false};
+    std::string known;
+    for (const auto& [key, part] : parts) known += (known.empty() ? "" : ", ") + shown_name(key);
+    const auto is_part = [&](const std::string& name) {
+        return std::any_of(parts.begin(), parts.end(), [&](const auto& part) { return part.first == name; });
+    };
+    whole.expect_only(is_part, "a section with one part a layer type (" + known + ")");
+    for (const auto& [key, part] : parts) {
+        if (key == layer_type || (parts.size() == 1 && layer_type.empty())) return {part, true};
     }
-    if (parts.empty()) return whole;
-    if (only != nullptr && layer_type.empty()) return *only;
-    fail("{} differs by layer type: layer_type must be one of {}, got '{}'", whole.path(), known, layer_type);
+    fail("{} differs by layer type: layer_type must be one of {}, got '{}'", whole.path(), known,
+         shown_name(layer_type));
 }
 
 /// A layer type that nothing in the configuration mentions is a misspelling.
 inline void check_layer_type(const config_section& model, const std::string& layer_type) {
     if (layer_type.empty() || layer_type == "full_attention" || layer_type == "sliding_attention") return;
+    const auto parameters = model.section("rope_parameters");
+    if (parameters && parameters->section(layer_type.c_str())) return;
     RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types",
-               layer_type);
+               shown_name(layer_type));
 }
 
-/// Gemma-3's sliding layers have a base of their own and no scaling; ModernBERT names both bases anew.
-inline std::optional<double> local_base(const config_section& model, const std::string& layer_type) {
-    if (layer_type != "sliding_attention" || model.has("rope_parameters")) return {};
-    return model.first_number({"rope_local_base_freq", "local_rope_theta"});
-}
-
-inline std::int64_t head_dim_from_config(const config_section& model) {
-    // DeepSeek's rotary part is a tensor of its own.
-    if (const auto stated = model.first_integer({"qk_rope_head_dim", "head_dim"})) return *stated;
-    const auto hidden = model.first_integer({"hidden_size", "n_embd", "d_model"});
-    const auto heads = model.first_integer({"num_attention_heads", "n_head", "n_heads"});
-    RW_EXPECTS(hidden && heads, "{} lacks 'head_dim', and 'hidden_size' or 'num_attention_heads' as well",
-               model.path());
-    RW_EXPECTS(*heads > 0 && *hidden % *heads == 0, "{}: hidden_size {} is no multiple of num_attention_heads {}",
-               model.path(), *hidden, *heads);
-    return *hidden / *heads;
-}
-
-inline std::int64_t rotary_dim_from_config(const config_section& model, const config_section& scheme,
-                                           std::int64_t head_dim) {
-    if (model.has("qk_rope_head_dim")) return head_dim;
-    if (const auto stated = model.first_integer({"rotary_dim"})) return *stated;
-    auto part = scheme.number("partial_rotary_factor");
-    if (!part) part = model.first_number({"partial_rotary_factor", "rotary_pct"});
-    if (!part) return head_dim;
-    RW_EXPECTS(*part > 0 && *part <= 1, "{}: partial_rotary_factor must lie in (0, 1], got {}", model.path(), *part);
-    return static_cast<std::int64_t>(static_cast<double>(head_dim) * *part);  // truncated as in Transformers
-}
-
-/// The policy of a model: `rope_parameters` and `rope_scaling` may both be there and must then agree, and so must
-/// `abacus_scale`, by which early Giraffe models call linear scaling.
-inline any_policy policy_from_config(const config_section& model, const std::string& layer_type) {
-    std::optional<any_policy> chosen;
-    const char* chosen_by = "";
-    const auto choose = [&](const any_policy& policy, const char* key) {
-        const auto text = [](const any_policy& one) {
-            return std::visit([](const auto& p) { return describe(p); }, one);
-        };
-        RW_EXPECTS(!chosen || text(*chosen) == text(policy), "{} says '{}' but {} says '{}'", chosen_by,
-                   chosen ? text(*chosen) : "", key, text(policy));
-        chosen = policy, chosen_by = key;
-    };
-    for (const char* const key : {"rope_parameters", "rope_scaling"}) {
-        const auto whole = model.section(key);
-        if (whole && !whole->empty()) choose(policy_from_scheme(of_layer_type(*whole, layer_type), model), key);
+/// Reads one layer type of one model.
+class config_reader {
+public:
+    config_reader(const config_section& model, const config_choices& choices)
+        : model_(model), choices_(choices), model_type_(model.text("model_type").value_or("")) {
+        check_layer_type(model_, choices_.layer_type);
+        for (const char* const key : {"rope_parameters", "rope_scaling"}) {
+            const auto whole = model_.section(key);
+            if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
+        }
+        local_base_ = local_base();
     }
-    if (const auto scale = model.number("abacus_scale")) choose(Linear{.factor = *scale}, "abacus_scale");
-    return chosen.value_or(Default{});
-}
 
-inline config_section parameters_of(const config_section& model, const std::string& layer_type) {
-    const auto whole = model.section("rope_parameters");
-    return whole ? of_layer_type(*whole, layer_type) : config_section::nothing("rope_parameters");
-}
+    [[nodiscard]] Encoding read() const {
+        const Geometry geometry = read_geometry();
+        const std::vector<any_policy> policies = read_policies(geometry);
+        Encoding encoding = make_encoding(geometry, policies);
+        RW_EXPECTS(std::isfinite(encoding.attention_factor) && std::isfinite(encoding.softmax_factor),
+                   "{}: '{}' has an attention factor of {} and a softmax factor of {}", model_.path(),
+                   encoding.expression, encoding.attention_factor, encoding.softmax_factor);
+        return encoding;
+    }
+
+private:
+    [[nodiscard]] Geometry read_geometry() const {
+        Geometry geometry;
+        geometry.head_dim = read_head_dim();
+        RW_EXPECTS(geometry.head_dim > 0 && geometry.head_dim <= widest_head,
+                   "{}: head_dim must lie in [1, {}], got {}", model_.path(), widest_head, geometry.head_dim);
+        geometry.rotary_dim = read_rotary_dim(geometry.head_dim);
+        RW_EXPECTS(geometry.rotary_dim > 0, "{}: the rotary part of a head of {} has {} elements", model_.path(),
+                   geometry.head_dim, geometry.rotary_dim);
+        geometry.base = read_base();
+        RW_EXPECTS(std::isfinite(geometry.base) && geometry.base > 1, "{}: rope_theta must be above 1, got {}",
+                   model_.path(), geometry.base);
+        geometry.layout = choices_.layout ? *choices_.layout : read_layout();
+        geometry.sequence_length = choices_.sequence_length;
+        geometry.validate();
+        return geometry;
+    }
+
+    [[nodiscard]] std::int64_t read_head_dim() const {
+        // DeepSeek's rotary part is a tensor of its own.
+        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
+        if (const auto wide = head_dim_of_layer_type()) return *wide;
+        if (const auto stated = model_.integer("head_dim")) return *stated;
+        if (const double usual = default_of(default_head_dims, model_type_); usual != 0) {
+            return static_cast<std::int64_t>(usual);
+        }
+        const auto hidden = model_.integer_of_any({"hidden_size", "n_embd", "d_model"});
+        const auto heads = model_.integer_of_any({"num_attention_heads", "n_head", "n_heads"});
+        RW_EXPECTS(hidden && heads, "{} lacks 'head_dim', and 'hidden_size' or 'num_attention_heads' as well",
+                   model_.path());
+        RW_EXPECTS(*heads > 0 && *hidden % *heads == 0, "{}: hidden_size {} is no multiple of num_attention_heads {}",
+                   model_.path(), *hidden, *heads);
+        return *hidden / *heads;
+    }
+
+    /// Gemma-4's layers with full attention have wider heads: `global_head_dim`, or `per_layer_config` as Transformers
+    /// writes it, {"05": {"head_dim": 512}}, or neither where they have the usual width.
+    [[nodiscard]] std::optional<std::int64_t> head_dim_of_layer_type() const {
+        const std::string& type = choices_.layer_type;
+        if (const auto layers = model_.section("per_layer_config")) {
+            for (const auto& [key, layer] : layers->subsections()) {
+                const std::int64_t index = std::strtol(key.c_str(), nullptr, 10);
+                if (!type.empty() && model_.is_listed_at("layer_types", index, type) && layer.has("head_dim"))
+                    return layer.integer("head_dim");
+            }
+            return {};
+        }
+        if (type != "full_attention") return {};
+        const auto stated = model_.integer("global_head_dim");
+        return stated || model_type_ != "gemma4_text" ? stated : 512;
+    }
+
+    [[nodiscard]] std::int64_t read_rotary_dim(std::int64_t head_dim) const {
+        if (model_.has("qk_rope_head_dim") || is_proportional()) return head_dim;
+        std::optional<std::int64_t> width;
+        const auto choose = [&](const std::string& path, std::optional<std::int64_t> other) {
+            RW_EXPECTS(!width || !other || *width == *other,
+                       "{}: partial_rotary_factor or rotary_dim makes the rotary part {} wide, another key {}", path,
+                       other.value_or(0), width.value_or(0));
+            if (other) width = other;
+        };
+        for (const layer_section& one : sections_) {
+            choose(one.section.path(), part_of(head_dim, one.section.number("partial_rotary_factor")));
+        }
+        if (width && sections_.front().nested) return *width;
+        choose(model_.path(), part_of(head_dim, model_.number_of_any({"partial_rotary_factor", "rotary_pct"})));
+        choose(model_.path(), model_.integer("rotary_dim"));
+        if (width) return *width;
+        const double usual = default_of(default_partial_factors, model_type_);
+        return usual == 0 ? head_dim : *part_of(head_dim, usual);
+    }
+
+    [[nodiscard]] std::optional<std::int64_t> part_of(std::int64_t head_dim, std::optional<double> part) const {
+        if (!part) return {};
+        RW_EXPECTS(*part > 0 && *part <= 1, "{}: partial_rotary_factor must lie in (0, 1], got {}", model_.path(),
+                   *part);
+        return static_cast<std::int64_t>(static_cast<double>(head_dim) * *part);  // truncated as in Transformers
+    }
+
+    /// Its partial_rotary_factor is a parameter of the scheme, not a width.
+    [[nodiscard]] bool is_proportional() const {
+        return std::any_of(sections_.begin(), sections_.end(), [](const layer_section& one) {
+            const auto type = one.section.text("rope_type");
+            return type.value_or(one.section.text("type").value_or("")) == "proportional";
+        });
+    }
+
+    [[nodiscard]] double read_base() const {
+        if (local_base_) return *local_base_;
+        std::optional<double> base;
+        std::string base_from;
+        const auto choose = [&](const std::string& path, std::optional<double> other) {
+            RW_EXPECTS(!base || !other || *base == *other, "rope_theta is {} in {} but {} in {}", base.value_or(0),
+                       base_from, other.value_or(0), path);
+            if (other) base = other, base_from = path;
+        };
+        for (const layer_section& one : sections_) choose(one.section.path(), one.section.number("rope_theta"));
+        if (base && sections_.front().nested) return *base;
+        choose(model_.path(),
+               model_.number_of_any({"rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta"}));
+        if (base) return *base;
+        const double usual = default_of(default_bases, model_type_);
+        return usual == 0 ? Geometry{}.base : usual;
+    }
+
+    /// Gemma-3's sliding layers have a base of their own; ModernBERT names both bases anew.
+    [[nodiscard]] std::optional<double> local_base() const {
+        if (choices_.layer_type != "sliding_attention") return {};
+        if (!sections_.empty() && sections_.front().nested) return {};
+        const auto stated = model_.number_of_any({"rope_local_base_freq", "local_rope_theta"});
+        const double usual = default_of(default_local_bases, model_type_);
+        return stated || usual == 0 ? stated : usual;
+    }
+
+    [[nodiscard]] layout_kind read_layout() const {
+        const auto interleaves = model_.flag("rope_interleave");
+        if (interleaves) return *interleaves ? layout_kind::interleaved : layout_kind::half_split;
+        return default_layout(model_type_);
+    }
+
+    [[nodiscard]] std::vector<any_policy> read_policies(const Geometry& geometry) const {
+        if (!choices_.policy.empty()) return override_policies(geometry);
+        // Gemma-3 scales its other layers only; ModernBERT would scale both.
+        if (local_base_ && !model_.has("local_rope_theta")) return {};
+        std::vector<any_policy> chosen;
+        std::string chosen_text, chosen_by;
+        const auto choose = [&](std::vector<any_policy> policies, const std::string& key) {
+            const std::string text = make_encoding(geometry, policies).expression;
+            RW_EXPECTS(chosen_by.empty() || chosen_text == text, "{} says '{}' but {} says '{}'", chosen_by,
+                       chosen_text, key, text);
+            chosen = std::move(policies), chosen_text = text, chosen_by = key;
+        };
+        for (const layer_section& one : sections_) {
+            choose(policies_of_scheme(source_of(one, geometry)), one.section.path());
+        }
+        // Early Giraffe models call linear scaling so.
+        if (const auto scale = model_.number("abacus_scale")) choose({Linear{.factor = *scale}}, "abacus_scale");
+        return chosen;
+    }
+
+    [[nodiscard]] std::vector<any_policy> override_policies(const Geometry& geometry) const {
+        std::vector<any_policy> policies = parse_policies(choices_.policy);
+        for (const any_policy& one : policies) {
+            if (std::holds_alternative<MRope>(one)) return policies;
+        }
+        for (const layer_section& one : sections_) {
+            if (const auto mrope = read_mrope(source_of(one, geometry))) {
+                policies.emplace_back(*mrope);
+                break;
+            }
+        }
+        return policies;
+    }
+
+    [[nodiscard]] scheme_source source_of(const layer_section& one, const Geometry& geometry) const {
+        return {one.section, model_, model_type_, geometry};
+    }
+
+    config_section model_;
+    config_choices choices_;
+    std::string model_type_;
+    std::vector<layer_section> sections_;  ///< what there is of rope_parameters and rope_scaling; they must agree
+    std::optional<double> local_base_;
+};
 
 }  // namespace detail
 
-/// The encoding of a model's configuration, a config.json of Hugging Face. Reads `rope_scaling`, the newer
-/// `rope_parameters` (a layer type at a time where they are nested), `rope_theta` (10000 by default), `head_dim`,
-/// `partial_rotary_factor` and their other names. Throws ropewalk::error, which names the key, for a scheme that is
-/// unknown, lacks something or has a value of the wrong type.
+/// The encoding of a model's configuration, a config.json of Hugging Face. Reads `rope_scaling` and the newer
+/// `rope_parameters` (a layer type at a time where they are nested), of every rope_type of Transformers 5.23,
+/// `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names; what a model's code fills in by itself is
+/// in model_defaults.hpp. Throws ropewalk::error, one line that names the key, for a scheme that is unknown, lacks
+/// something, has a key that is not known for it or a value of the wrong type, and for keys that contradict each other.
 inline Encoding encoding_from_config(const nlohmann::json& config, const config_choices& choices = {}) {
     RW_EXPECTS(config.is_object(), "the configuration must be an object, got {}", config.type_name());
     const config_section whole(config, "the configuration");
-    const config_section model = whole.section("text_config").value_or(whole);
-    detail::check_layer_type(model, choices.layer_type);
-    const config_section parameters = detail::parameters_of(model, choices.layer_type);
-    const auto local = detail::local_base(model, choices.layer_type);
-    auto base = local ? local : parameters.number("rope_theta");
-    if (!base) base = model.first_number({"rope_theta", "rotary_emb_base", "global_rope_theta"});
-
-    Geometry geometry;
-    geometry.head_dim = detail::head_dim_from_config(model);
-    geometry.rotary_dim = detail::rotary_dim_from_config(model, parameters, geometry.head_dim);
-    RW_EXPECTS(geometry.rotary_dim > 0, "{}: the rotary part of a head of {} has {} elements", model.path(),
-               geometry.head_dim, geometry.rotary_dim);
-    geometry.base = base.value_or(geometry.base);
-    geometry.layout = choices.layout ? *choices.layout : detail::layout_from_config(model);
-    geometry.sequence_length = choices.sequence_length;
-    const any_policy policy = local ? any_policy(Default{}) : detail::policy_from_config(model, choices.layer_type);
-    return make_encoding(geometry, std::span(&policy, 1));
-}
-
-/// JSON text; `source` is what messages call it.
-inline nlohmann::json parse_config(const std::string& text, const std::string& source) {
-    try {
-        return nlohmann::json::parse(text);
-    } catch (const nlohmann::json::parse_error& problem) {
-        detail::fail("{} is no JSON: {}", source, problem.what());
-    }
+    return detail::config_reader(whole.section("text_config").value_or(whole), choices).read();
 }
 
 /// The same for a file.
 inline Encoding encoding_from_config_file(const std::filesystem::path& path, const config_choices& choices = {}) {
-    std::ifstream file(path);
-    RW_EXPECTS(file, "cannot read {}", path.string());
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    return encoding_from_config(parse_config(text, path.string()), choices);
+    return encoding_from_config(parse_config_file(path), choices);
 }
 
 }  // namespace ropewalk
