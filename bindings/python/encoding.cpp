@@ -121,6 +121,9 @@ void bind_encoding(py::module_& m) {
             return to_numpy(bits, "float64");
         },
         "float64 [rotary_dim/2]: what tokens d apart add to a score is multiplied by 2**(-d * decay); 0 without xPos.");
+    made.def_property_readonly(
+        "draws_positions", [](const Encoding& self) { return static_cast<bool>(self.place); },
+        "Whether the token at index i gets a number of its own making (randomized) instead of i.");
     made.def_readonly("attention_factor", &Encoding::attention_factor,
                       "Multiplies cos and sin, for queries and keys alike.");
     made.def_readonly("softmax_factor", &Encoding::softmax_factor,

@@ -9,6 +9,7 @@
 Pair j of the token at position p turns by `p * enc.inv_freq[j]` radians. Which two elements are a pair is the layout:
 `half_split` (j, j + rotary_dim/2) for Llama on Hugging Face, `interleaved` (2j, 2j + 1) for GPT-J and Meta's own Llama.
 `rw.policies()` names the policies; each is a class here, such as `rw.Truncated`, and they compose with `|`.
+`python -m ropewalk inspect yarn:8,original_length=4096` shows what one does.
 """
 
 from __future__ import annotations
@@ -22,16 +23,28 @@ from ropewalk._ropewalk import (
     Error,
     Policy,
     __version__,
+    alibi_slopes,
     instruction_set,
     instruction_sets,
     policies,
     policy,
+    query_temperature,
 )
 from ropewalk._rotate import rerotate_, rotate, rotate_
 
 if TYPE_CHECKING:
+    from ropewalk._inspect import Inspection, inspect
 
     def __getattr__(name: str) -> type[Policy]: ...  # the classes below
+
+else:
+
+    def __getattr__(name):
+        if name not in ("Inspection", "inspect"):
+            raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
+        from ropewalk import _inspect  # here, for it takes NumPy, and import ropewalk shall be quick
+
+        return getattr(_inspect, name)
 
 
 # One class for each policy that the library was compiled with.
@@ -40,14 +53,18 @@ globals().update({one.__name__: one for one in _ropewalk.policy_classes})
 __all__ = [
     "Encoding",
     "Error",
+    "Inspection",
     "Policy",
     "__version__",
+    "alibi_slopes",
     "encoding",
     "from_config",
+    "inspect",
     "instruction_set",
     "instruction_sets",
     "policies",
     "policy",
+    "query_temperature",
     "rerotate_",
     "rotate",
     "rotate_",

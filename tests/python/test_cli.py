@@ -1,0 +1,252 @@
+"""`python -m ropewalk` as its users meet it: exit codes, messages, cards, JSON and pictures."""
+
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ropewalk as rw
+from policy_examples import EXAMPLES
+from ropewalk import _card, _target
+from ropewalk.__main__ import main, parser
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "ropewalk", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def numbers(capsys, *arguments):
+    assert main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def config(folder, **entries):
+    path = folder / "config.json"
+    path.write_text(json.dumps({"hidden_size": 4096, "num_attention_heads": 32, **entries}))
+    return path
+
+
+def picture_size(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", content[16:24])
+
+
+def test_a_card_in_a_pipe():
+    result = command("inspect", "yarn:16,original_length=4096")
+    assert result.returncode == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "yarn:16,original_length=4096" and rw.Yarn.about in " ".join(result.stdout.split())
+    assert max(map(len, lines)) <= 100 and result.stdout.isascii()
+    assert "38 of 64 pairs within 4,096 tokens, 46 within 65,536" in result.stdout
+    assert "1.27726" in result.stdout  # 0.1 ln 16 + 1
+
+
+@pytest.mark.parametrize("name", rw.policies())
+def test_every_policy_has_a_card(name, capsys):
+    assert main(["inspect", str(EXAMPLES[name])]) == 0
+    card = capsys.readouterr().out
+    assert EXAMPLES[name].about in " ".join(card.split())
+    assert max(map(len, card.splitlines())) <= 100
+
+
+def test_help_names_every_policy(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["inspect", "--help"])
+    text = capsys.readouterr().out
+    for name in rw.policies():
+        assert re.search(rf"^  {name} +{re.escape(EXAMPLES[name].about)}$", text, re.MULTILINE)
+
+
+def test_a_card_on_a_terminal():
+    """With rich: the same words in a box of 100 columns."""
+    from rich.console import Console
+
+    for expression in ("yarn:16,original_length=4096", "longrope:factor=32,short_factor=[" + "1.0625," * 63 + "1]"):
+        if expression.startswith("long"):
+            expression += ",original_length=4096"
+        one = rw.inspect(rw.encoding(expression, head_dim=128))
+        screen = io.StringIO()
+        _card.rich_printed(_card.inspection_card(one), Console(file=screen, width=100, force_terminal=True))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+        assert max(map(len, text.splitlines())) <= 100
+        for name, value in _card.inspection_card(one).facts:
+            assert name in text and value.split()[0] in text
+        assert "\x1b[" in screen.getvalue()
+
+
+def test_json_is_the_inspection(capsys):
+    ours = numbers(capsys, "inspect", "linear:4|truncated:4096", "--head-dim", 64, "--base", 500000, "--length", 9000)
+    expected = rw.inspect(rw.encoding("linear:4|truncated:4096", head_dim=64, base=5e5), length=9000)
+    assert ours == json.loads(json.dumps(expected.to_dict()))
+
+
+def test_options_reach_the_encoding(capsys):
+    ours = numbers(
+        capsys,
+        *("inspect", "linear:8", "--head-dim", 96, "--rotary-dim", 32, "--layout", "interleaved"),
+        *("--original-length", 1000, "--sequence-length", 77),
+    )
+    assert (ours["head_dim"], ours["rotary_dim"], ours["layout"]) == (96, 32, "interleaved")
+    assert (ours["original_length"], ours["length"], ours["sequence_length"]) == (1000, 8000, 77)
+
+
+def test_schemes_that_follow_the_sequence_are_shown_at_the_extended_length(capsys):
+    dynamic = "dynamic:4,original_length=4096"
+    grown = numbers(capsys, "inspect", dynamic)
+    assert grown["sequence_length"] == grown["length"] == 16384 and grown["epoch"] != 0
+    np.testing.assert_allclose(grown["ratio"][-1], 1 / 13, rtol=1e-12)  # 4 * 16384/4096 - 3
+    early = numbers(capsys, "inspect", dynamic, "--sequence-length", 4096)
+    assert early["epoch"] == 0 and early["most_changed_pair"] is None
+    assert numbers(capsys, "inspect", "linear:4")["sequence_length"] is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "lengths"),
+    [
+        ({"max_position_embeddings": 4096}, (4096, 4096)),
+        ({}, (4096, 4096)),
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "linear", "factor": 8.0}}, (4096, 32768)),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 8.0}}, (4096, 32768)),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, (4096, 16384)),
+    ],
+)
+def test_lengths_of_a_configuration(entries, lengths, tmp_path, capsys):
+    """Some state the extended length, others the original one and a factor."""
+    path = config(tmp_path, **entries)
+    for target in (path, tmp_path):
+        ours = numbers(capsys, "inspect", target)
+        assert (ours["original_length"], ours["length"]) == lengths
+
+
+def test_lengths_of_a_configuration_that_states_both(tmp_path):
+    options = parser().parse_args(["inspect", "x"])
+    path = config(tmp_path, max_position_embeddings=131072)
+    for stated, lengths in ((32768, (32768, 131072)), (131072, (131072, None))):
+        encoding = rw.encoding(f"yarn:4,original_length={stated}", head_dim=128)
+        assert _target.config_lengths(str(path), encoding) == lengths
+    assert _target.load(str(path), options).length == 131072
+
+
+def test_text_of_a_larger_model(tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"text_config": {"head_dim": 64, "max_position_embeddings": 8192}}))
+    ours = numbers(capsys, "inspect", path, "--layout", "interleaved")
+    assert (ours["head_dim"], ours["original_length"], ours["layout"]) == (64, 8192, "interleaved")
+
+
+def test_compare_all(tmp_path):
+    expressions = [str(one) for one in EXAMPLES.values()]
+    result = command("compare", *expressions, CONFIGS / "llama-2-7b-32k.json", "--plot", tmp_path / "all.png")
+    assert result.returncode == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = lines[lines.index("") + 3 :][: len(expressions) + 1]
+    assert [row.split()[0] for row in rows] == [*(_card.short(one, 30) for one in expressions), "linear:8"]
+    width, height = picture_size(tmp_path / "all.png")
+    assert 800 < width < 1300 and height > 700 and (tmp_path / "all.png").stat().st_size < 300_000
+
+
+def test_compare_shares_the_lengths(capsys):
+    ours = numbers(capsys, "compare", "default", "linear:8", "llama3:2", "dynamic:2,original_length=4096")
+    assert {(one["original_length"], one["length"]) for one in ours} == {(8192, 65536)}
+    assert ours[3]["sequence_length"] == 65536 and ours[1]["sequence_length"] is None
+    assert [one["expression"] for one in ours][:2] == ["default", "linear:8"]
+    ours = numbers(capsys, "compare", "default", "linear:8", "--original-length", 1024, "--length", 2048)
+    assert {(one["original_length"], one["length"]) for one in ours} == {(1024, 2048)}
+
+
+def test_pictures(tmp_path):
+    result = command("inspect", "yarn:16,original_length=4096", "--plot", tmp_path / "one.png")
+    assert result.returncode == 0 and result.stderr == ""
+    assert picture_size(tmp_path / "one.png")[0] > 800
+    assert 20_000 < (tmp_path / "one.png").stat().st_size < 150_000
+
+
+def test_svg_pictures_are_reproducible(tmp_path, capsys):
+    for name in ("one.svg", "two.svg"):
+        assert main(["inspect", "truncated:4096", "--length", "16384", "--plot", str(tmp_path / name)]) == 0
+    content = (tmp_path / "one.svg").read_text()
+    assert content == (tmp_path / "two.svg").read_text()
+    assert ElementTree.fromstring(content).tag.endswith("svg")
+    for words in ("How long each pair takes", "How scores fall", "policies side by side", "never turn", "linear:4"):
+        assert f"<!-- {words}" in content or words in content
+
+
+@pytest.mark.parametrize("arguments", [("default", "--length", 1, "--original-length", 1), ("proportional:0",)])
+@pytest.mark.filterwarnings("error")
+def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
+    path = tmp_path / "little.png"
+    assert main([*map(str, ("inspect", *arguments, "--head-dim", 2, "--plot", path))]) == 0
+    assert picture_size(path)[0] > 800
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "yarm:16"), "unknown policy 'yarm'"),
+        (("inspect", "linear:8|"), "unknown policy ''"),
+        (("inspect", "linear:0"), "factor must be a positive number, got 0"),
+        (("inspect", "linear:8", "--head-dim", "7"), "rotary_dim must be even"),
+        (("inspect", "linear:8", "--length", "0"), "length must lie in"),
+        (("inspect", "missing/config.json"), "missing/config.json: No such file or directory"),
+        (("inspect", "linear:8", "--plot", "missing/picture.png"), "missing/picture.png: No such file or directory"),
+        (("inspect", "linear:8", "--plot", "picture.jpg"), "'picture.jpg' must end in .png or .svg"),
+        (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim is for expressions"),
+        (("compare", "linear:8", "linear:x"), "expected a number"),
+        (("compare",), "required: target"),
+        ((), "required: command"),
+    ],
+)
+def test_mistakes(arguments, message):
+    result = command(*arguments)
+    assert result.returncode == 2 and result.stdout == ""
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_mark_under_the_character():
+    lines = command("inspect", "linear:8|yarm:16").stderr.splitlines()
+    assert lines[0].startswith("ropewalk: unknown policy 'yarm'") and lines[0].count("ropewalk:") == 1
+    assert lines[1:] == ["  linear:8|yarm:16", "           ^"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"head_dim": 64, "rope_scaling": {"type": "no"}}', b"\xff\xfe\x00"]
+)
+def test_broken_configurations(content, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert main(["inspect", str(path)]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("ropewalk: ")
+
+
+def test_without_matplotlib(tmp_path):
+    """Tables need none of it; pictures say what is missing."""
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('no', name='matplotlib')")
+    assert command("inspect", "linear:8", PYTHONPATH=str(tmp_path)).returncode == 0
+    result = command("inspect", "linear:8", "--plot", tmp_path / "x.png", PYTHONPATH=str(tmp_path))
+    assert (
+        result.returncode == 2 and result.stderr == "ropewalk: --plot needs matplotlib: pip install 'ropewalk[plot]'\n"
+    )
+
+
+def test_a_reader_who_leaves_early():
+    code = f"{sys.executable} -m ropewalk inspect linear:8 --json | head -c 10"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr == "" and len(result.stdout) == 10

@@ -1,0 +1,157 @@
+"""The numbers that the command line shows, against formulas in float64."""
+
+import json
+
+import numpy as np
+import pytest
+import ropewalk as rw
+from policy_examples import EXAMPLES
+from rope_reference import plain, power, truncated
+from ropewalk import _inspect
+
+
+def yarn(theta, factor, length, base):
+    """Interpolation by parts between the pairs of 32 turns and of 1 turn (arXiv 2309.00071, section 3.2)."""
+    d = 2 * len(theta)
+    low, high = (d * np.log(length / (2 * np.pi * turns)) / (2 * np.log(base)) for turns in (32, 1))
+    low, high = max(np.floor(low), 0), min(np.ceil(high), d - 1)
+    ramp = np.clip((np.arange(len(theta)) - low) / (high - low), 0, 1)
+    return theta / factor * ramp + theta * (1 - ramp)
+
+
+THETA = plain(128)
+SCHEMES = {
+    "default": (THETA, 1),
+    "linear:8": (THETA / 8, 1),
+    "power:0.5": (power(THETA, 0.5), 1),
+    "truncated:4096": (truncated(THETA, 4096), 1),
+    "linear:4|truncated:4096": (truncated(THETA / 4, 4096), 1),
+    "yarn:16,original_length=4096": (yarn(THETA, 16, 4096, 1e4), 0.1 * np.log(16) + 1),
+}
+
+
+@pytest.mark.parametrize("expression", SCHEMES)
+def test_turns_and_wavelengths(expression):
+    theta, factor = SCHEMES[expression]
+    one = rw.inspect(rw.encoding(expression, head_dim=128), original_length=4096, length=20000)
+    waves = 2 * np.pi / theta[theta > 0]
+    np.testing.assert_allclose(one.wavelength[theta > 0], waves, rtol=1e-12)
+    np.testing.assert_allclose(one.ratio, theta / THETA, rtol=1e-12)
+    assert np.isinf(one.wavelength[theta == 0]).all()
+    assert one.never_turning == (theta == 0).sum()
+    assert one.turning_within_original == (4096 * theta >= 2 * np.pi).sum()
+    assert one.turning_within_length == (20000 * theta >= 2 * np.pi).sum()
+    assert one.shortest_wavelength == pytest.approx(waves.min(), rel=1e-12)
+    assert one.longest_wavelength == pytest.approx(waves.max(), rel=1e-12)
+    assert one.attention_factor == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("expression", "pair"),
+    [
+        ("default", None),
+        ("xpos:512", None),
+        ("linear:8", 0),
+        ("power:0.5", 63),
+        ("truncated:4096", 60),  # the first that stands still
+        ("yarn:16,original_length=4096", 46),  # the first that is interpolated in full
+    ],
+)
+def test_the_most_changed_pair(expression, pair):
+    assert rw.inspect(rw.encoding(expression, head_dim=128), length=8192).most_changed_pair == pair
+
+
+@pytest.mark.parametrize("expression", [*SCHEMES, "xpos:300,gamma=0.5"])
+def test_scores_by_distance(expression):
+    theta, factor = SCHEMES.get(expression, (THETA, 1))
+    distance = np.arange(9000)[:, None]
+    terms = np.cos(distance * theta)
+    if expression.startswith("xpos"):
+        terms *= ((2 * np.arange(64) / 128 + 0.5) / 1.5) ** (distance / 300)
+    expected = terms.mean(axis=1) * factor**2
+    encoding = rw.encoding(expression, head_dim=128)
+    np.testing.assert_allclose(_inspect.mean_scores(encoding, distance[:, 0]), expected, atol=3e-7)
+    one = rw.inspect(encoding, original_length=1000, length=8999)
+    assert one.mean_score_beyond_original == pytest.approx(np.abs(expected[1001:]).mean(), rel=1e-5)
+    assert rw.inspect(encoding, original_length=1000, length=1000).mean_score_beyond_original is None
+
+
+@pytest.mark.parametrize("length", [4096, 65536])
+def test_errors_of_angles(length):
+    """All positions of the upper half, where the inspection takes 512 of them; float64 is right to 1e-11 there."""
+    theta = SCHEMES["yarn:16,original_length=4096"][0]
+    positions = np.arange(length // 2, length)[:, None]
+    exact, product = positions * theta, np.float32(positions) * np.float32(theta)
+    worst = max(np.abs(f(product.astype(np.float64)) - f(exact)).max() for f in (np.cos, np.sin))
+    one = rw.inspect(rw.encoding("yarn:16,original_length=4096", head_dim=128), length=length)
+    assert 0.7 * worst <= one.float32_error_length <= worst * (1 + 1e-6)
+    assert 1e-8 < one.error_length < 1.2e-7
+    if length == 4096:
+        assert one.float32_error_original == one.float32_error_length
+
+
+def test_errors_of_angles_near_2_31():
+    one = rw.inspect(rw.encoding("default", head_dim=128), length=2**31 - 1)
+    assert one.float32_error_length > 1.9 and one.error_length < 1.2e-7
+
+
+def test_the_largest_position_of_xpos():
+    one = rw.inspect(rw.encoding("xpos:512,length=2000", head_dim=128))
+    steepest = -np.log2(0.4 / 1.4) / 512  # pair 0
+    assert one.max_position["float16"] == pytest.approx(1000 + np.log2(65504) / steepest, abs=1)
+    assert one.max_position["float32"] == one.max_position["bfloat16"]
+    assert one.max_position["float32"] == pytest.approx(1000 + 126 / steepest, abs=1)
+    assert rw.inspect(rw.encoding("linear:8", head_dim=128)).max_position is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "given", "expected"),
+    [
+        ("default", {}, (4096, 4096)),
+        ("linear:8", {}, (4096, 32768)),
+        ("linear:8", {"original_length": 2048}, (2048, 16384)),
+        ("linear:8", {"length": 10000}, (4096, 10000)),
+        ("linear:4|ntk:2", {}, (4096, 32768)),
+        ("linear:0.5", {}, (4096, 4096)),
+        ("yarn:4,original_length=32768", {}, (32768, 131072)),
+        ("llama3:32", {}, (8192, 262144)),
+    ],
+)
+def test_lengths(expression, given, expected):
+    one = rw.inspect(rw.encoding(expression, head_dim=16), **given)
+    assert (one.original_length, one.length) == expected
+
+
+@pytest.mark.parametrize("name", ["original_length", "length"])
+@pytest.mark.parametrize("value", [0, -1, 2**31])
+def test_lengths_that_make_no_sense(name, value):
+    with pytest.raises(rw.Error, match=f"{name} must lie in .*, got {value}"):
+        rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
+
+
+@pytest.mark.parametrize("name", rw.policies())
+def test_every_policy(name):
+    one = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))
+    assert one.expression == str(EXAMPLES[name]) and one.about == (EXAMPLES[name].about,)
+    assert one.about[0].endswith(".") and one.about[0] in type(EXAMPLES[name]).__doc__
+    assert 0 <= one.turning_within_original <= one.turning_within_length <= 32 - one.never_turning
+    assert one.error_original < 1.2e-7 and one.error_length < 1.2e-7
+    again = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    assert again["expression"] == one.expression and len(again["wavelength"]) == 32
+    assert again["wavelength"].count(None) == one.never_turning
+
+
+def test_drawn_positions_leave_the_turns_alone():
+    """Distances are those of the numbers that are drawn, however few the policy draws."""
+    drawn = rw.inspect(rw.encoding("linear:8|randomized:1024", head_dim=64), length=8192)
+    given = rw.inspect(rw.encoding("linear:8", head_dim=64), length=8192)
+    assert drawn.draws_positions and not given.draws_positions
+    for name in ("mean_score_beyond_original", "float32_error_length", "error_length"):
+        assert getattr(drawn, name) == getattr(given, name)
+
+
+def test_part_of_a_head():
+    one = rw.inspect(rw.encoding("linear:2", 64, 1e6, 32, 16, "interleaved"))
+    assert (one.head_dim, one.rotary_dim, one.rotary_offset, one.layout) == (64, 32, 16, "interleaved")
+    np.testing.assert_allclose(one.inv_freq, plain(32, 1e6) / 2, rtol=1e-12)
+    np.testing.assert_allclose(one.ratio, 0.5, rtol=1e-12)
