@@ -7,21 +7,12 @@
 #include <ropewalk/encoding.hpp>
 
 #include "support/catch.hpp"
-#include "support/random.hpp"
+#include "support/errors.hpp"
+#include "support/registry.hpp"
 
 namespace rw = ropewalk;
 
 namespace {
-
-/// Calls f.template operator()<P>() for every registered policy: a new one is tested without touching this file.
-template <class F, std::size_t... I>
-void for_each_policy(const F& f, std::index_sequence<I...>) {
-    (f.template operator()<std::variant_alternative_t<I, rw::any_policy>>(), ...);
-}
-template <class F>
-void for_each_policy(const F& f) {
-    for_each_policy(f, std::make_index_sequence<std::variant_size_v<rw::any_policy>>{});
-}
 
 std::vector<rw::Geometry> geometries() {
     std::vector<rw::Geometry> result;
@@ -41,30 +32,101 @@ void check_neutral() {
         CHECK(neutral.steps == plain.steps);
         CHECK(neutral.inv_freq == plain.inv_freq);
         CHECK(neutral.attention_factor == 1);
+        CHECK(neutral.softmax_factor == 1);
         CHECK_FALSE(neutral.has_decay());
+        CHECK_FALSE(neutral.has_axes());
         const rw::Encoding scaled = rw::make_encoding(g, rw::Linear{.factor = 3}, P::neutral());
         CHECK(scaled.steps == rw::make_encoding(g, rw::Linear{.factor = 3}).steps);
     }
 }
 
+/// Steps within 4 units of 2^-64 turn of what the policy says alone, behind linear and before it.
+template <class P>
+void check_frequencies(const test::definition<P>& exact) {
+    const rw::Geometry& g = exact.geometry;
+    const rw::Linear third{.factor = 3};
+    const rw::Encoding alone = rw::make_encoding(g, exact.policy), behind = rw::make_encoding(g, third, exact.policy),
+                       before = rw::make_encoding(g, exact.policy, third);
+    REQUIRE(alone.pairs() == g.pairs());
+    double worst = 0;
+    for (std::int64_t pair = 0; pair < g.pairs(); ++pair) {
+        const auto j = static_cast<std::size_t>(pair);
+        const oracle::dd turns = exact.turns(pair);
+        worst = std::max(worst, test::step_error(alone.steps[j], turns));
+        worst = std::max(worst, test::step_error(behind.steps[j], exact.turns(pair, g.theta(pair) / rw::real(3))));
+        worst = std::max(worst, test::step_error(before.steps[j], turns / oracle::dd{3}));
+        CHECK(alone.inv_freq[j] == Approx(oracle::to_double(turns * oracle::two_pi)).epsilon(3e-16));
+    }
+    CHECK(worst <= 4);
+    CHECK(alone.attention_factor == exact.factor());
+    CHECK(before.attention_factor == alone.attention_factor);
+    CHECK(behind.softmax_factor == alone.softmax_factor);
+    CHECK(behind.decay == alone.decay);
+}
+
+/// What tells one policy's encoding from another's.
+bool alike(const rw::Encoding& a, const rw::Encoding& b) {
+    return a.steps == b.steps && a.attention_factor == b.attention_factor && a.softmax_factor == b.softmax_factor &&
+           a.decay == b.decay && a.axis_steps == b.axis_steps && bool(a.place) == bool(b.place) && a.epoch == b.epoch;
+}
+
+/// The text of the example reads back as the example.
+template <class P>
+void check_description(const rw::Geometry& g) {
+    const std::string text = rw::describe(P::example());
+    INFO("described as " << text);
+    const auto parsed = rw::parse_policies(text);
+    REQUIRE(parsed.size() == 1);
+    REQUIRE(std::holds_alternative<P>(parsed.front()));
+    CHECK(test::same_parameters(std::get<P>(parsed.front()), P::example()));
+    CHECK(alike(rw::make_encoding(g, text), rw::make_encoding(g, P::example())));
+    CHECK(rw::make_encoding(g, P::example()).expression == text);
+}
+
 }  // namespace
+
+TEST_CASE("every registered policy has an example: it reads back, and its steps are its own frequencies",
+          "[registry]") {
+    test::for_each_policy([&]<class P>() {
+        static_assert(test::has_example<P>, "a policy needs example(), the parameters of some model");
+        INFO("policy " << P::name);
+        int fitting = 0;
+        for (const rw::Geometry& g : geometries()) {
+            INFO("width " << g.width() << ", base " << g.base);
+            if (!test::message_of([&] { rw::make_encoding(g, P::example()); }).empty()) continue;
+            check_description<P>(g);
+            check_frequencies(test::definition<P>{g, P::example()});
+            ++fitting;
+        }
+        CHECK(fitting > 0);
+    });
+}
+
+TEST_CASE("every example changes something, except where every number of axes must fit", "[registry]") {
+    const rw::Geometry g{.head_dim = 128, .sequence_length = 32768};
+    test::for_each_policy([&]<class P>() {
+        INFO("policy " << P::name);
+        const bool changes = !alike(rw::make_encoding(g, P::example()), rw::make_encoding(g));
+        CHECK(changes == !(std::is_same_v<P, rw::Default> || rw::PairAxisPolicy<P>));
+    });
+}
 
 TEST_CASE("neutral parameters equal default bit for bit, for every registered policy that has them", "[registry]") {
     int tested = 0;
-    for_each_policy([&]<class P>() {
-        if constexpr (requires { P::neutral(); }) {
+    test::for_each_policy([&]<class P>() {
+        // Only a policy that draws positions has nothing neutral to offer.
+        static_assert(test::has_neutral<P> || rw::PositionPolicy<P>, "a policy needs neutral()");
+        if constexpr (test::has_neutral<P>) {
             check_neutral<P>();
             ++tested;
         }
-        // Only a policy of the position axis has nothing neutral to offer.
-        CHECK((requires { P::neutral(); } || rw::PositionPolicy<P>));
     });
     CHECK(tested >= 5);
 }
 
 TEST_CASE("every registered policy is one, with a name and parameter names of its own", "[registry]") {
     std::set<std::string> names;
-    for_each_policy([&]<class P>() {
+    test::for_each_policy([&]<class P>() {
         static_assert(rw::Policy<P> && rw::AnyAxis<P>);
         INFO("policy " << P::name);
         CHECK(names.insert(std::string(P::name)).second);

@@ -9,6 +9,7 @@
 #include "support/oracle.hpp"
 #include "support/random.hpp"
 #include "support/reals.hpp"
+#include "support/schemes.hpp"
 
 namespace test {
 
@@ -38,10 +39,46 @@ inline double random_base(random& numbers) {
     return numbers.coin() ? numbers.one_of({1e4, 1.5e5, 5e5, 1e6, 5e6, 1e7}) : numbers.logarithmic(1e4, 1e7);
 }
 
-/// Appends one random frequency policy to both.
-inline void append_policy(random& numbers, std::vector<ropewalk::any_policy>& policies,
+/// Policies that stretch the context by parts, some of whose bounds depend on the geometry.
+inline void append_scheme(random& numbers, const ropewalk::Geometry& g, std::vector<ropewalk::any_policy>& policies,
                           std::vector<oracle::dd>& theta) {
-    switch (numbers.integer(0, 3)) {
+    const double factor = numbers.coin() ? numbers.one_of({2.0, 4.0, 8.0, 32.0}) : numbers.logarithmic(1, 64);
+    const auto original = numbers.one_of<std::int64_t>({2048, 4096, 8192, 32768});
+    switch (numbers.integer(0, 4)) {
+        case 0:
+            policies.push_back(ropewalk::Ntk{.alpha = factor});
+            theta = oracle::ntk(theta, g.base, {factor});
+            return;
+        case 1:
+            policies.push_back(ropewalk::DynamicNtk{.factor = factor, .original_length = original});
+            theta = oracle::ntk(theta, g.base, oracle::dynamic_alpha(factor, original, g.sequence_length));
+            return;
+        case 2: {
+            const oracle::ramp r{factor, original, 32, 1, numbers.coin()};
+            policies.push_back(ropewalk::Yarn{.factor = r.factor,
+                                              .original_length = original,
+                                              .truncate = r.truncate,
+                                              .attention_factor_given = 1.0});
+            theta = oracle::yarn(theta, g.base, r);
+            return;
+        }
+        case 3:
+            policies.push_back(ropewalk::Llama3{.factor = factor, .original_length = original});
+            theta = oracle::llama3(theta, {factor, 1, 4, original});
+            return;
+        default: {
+            const double part = numbers.one_of({0.25, 0.5, 0.75});
+            policies.push_back(ropewalk::Proportional{.partial_rotary_factor = part, .factor = factor});
+            theta =
+                oracle::proportional(theta, static_cast<std::size_t>(part * static_cast<double>(theta.size())), factor);
+        }
+    }
+}
+
+/// Appends one random frequency policy to both.
+inline void append_policy(random& numbers, const ropewalk::Geometry& g, std::vector<ropewalk::any_policy>& policies,
+                          std::vector<oracle::dd>& theta) {
+    switch (numbers.integer(0, 5)) {
         case 0:
             policies.push_back(ropewalk::Default{});
             return;
@@ -57,19 +94,24 @@ inline void append_policy(random& numbers, std::vector<ropewalk::any_policy>& po
             theta = oracle::power(theta, k);
             return;
         }
-        default: {
+        case 3: {
             const double length = numbers.logarithmic(256, 1e6);
             policies.push_back(ropewalk::Truncated{.length = length});
             theta = oracle::truncated(theta, length);
+            return;
         }
+        default:
+            append_scheme(numbers, g, policies, theta);
     }
 }
 
 /// Zero to three frequency policies in a row.
-inline twin random_twin(random& numbers, const ropewalk::Geometry& geometry) {
+inline twin random_twin(random& numbers, ropewalk::Geometry geometry) {
+    if (numbers.coin()) geometry.sequence_length = numbers.integer(1, 1 << 20);
     std::vector<ropewalk::any_policy> policies;
     std::vector<oracle::dd> theta = oracle::plain(geometry.base, geometry.width());
-    for (std::int64_t count = numbers.integer(0, 3); count > 0; --count) append_policy(numbers, policies, theta);
+    for (std::int64_t count = numbers.integer(0, 3); count > 0; --count)
+        append_policy(numbers, geometry, policies, theta);
     return {ropewalk::make_encoding(geometry, std::span<const ropewalk::any_policy>(policies)), oracle::encode(theta)};
 }
 

@@ -16,6 +16,7 @@ struct Default {
         return theta;
     }
     static constexpr Default neutral() { return {}; }
+    static constexpr Default example() { return {}; }
 };
 
 }  // namespace ropewalk

@@ -20,6 +20,7 @@ struct Linear {
         return theta / real(factor);
     }
     static constexpr Linear neutral() { return {.factor = 1}; }
+    static constexpr Linear example() { return {.factor = 8}; }
 };
 
 }  // namespace ropewalk

@@ -21,6 +21,7 @@ struct Power {
         return theta * pow(real(1) - real(2 * pair) / real(geometry.width()), real(k));
     }
     static constexpr Power neutral() { return {.k = 0}; }
+    static constexpr Power example() { return {.k = 0.5}; }
 };
 
 }  // namespace ropewalk

@@ -31,6 +31,7 @@ struct Randomized {
         RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized: draw must lie in [0, 2^32), got {}", draw);
     }
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return length; }
+    static constexpr Randomized example() { return {.length = 16384, .seed = 1}; }
 
     /// numbers.size() = n; all in integers of 2^-32 tokens, so that the sums are exact.
     constexpr void place(std::uint64_t row, std::span<fixed_position> numbers) const {

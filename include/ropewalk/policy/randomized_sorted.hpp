@@ -34,6 +34,7 @@ struct RandomizedSorted {
                    draw);
     }
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return 0; }
+    static constexpr RandomizedSorted example() { return {.range = 65536, .seed = 1}; }
 
     /// Floyd's sampling ("Programming pearls", CACM 30(9), 1987) into a bitmap, which is then read in order.
     void place(std::uint64_t row, std::span<fixed_position> numbers) const {

@@ -44,6 +44,7 @@ struct Truncated {
         return theta >= lower ? plateau : real(0);
     }
     static constexpr Truncated neutral() { return {.length = {}, .a = 0.0, .b = 0.0, .rho = 0.0}; }
+    static constexpr Truncated example() { return {.length = 4096.0}; }
 };
 
 }  // namespace ropewalk

@@ -42,6 +42,7 @@ struct XPos {
     [[nodiscard]] constexpr std::int64_t centre() const { return length / 2; }
     [[nodiscard]] constexpr std::int64_t stated_length() const { return length; }
     static constexpr XPos neutral() { return {.scale_base = std::numeric_limits<double>::infinity()}; }
+    static constexpr XPos example() { return {.length = 8192}; }
 };
 
 }  // namespace ropewalk
