@@ -106,14 +106,32 @@ void check_writable(const array& a, const char* name, const char* function) {
                function);
 }
 
-void check_gradient(const array& a, const char* name, const char* function) {
-    if (a.origin != array::library::torch) return;
+namespace {
+
+bool records_gradients() { return py::handle(loaded_torch()->is_grad_enabled)().ptr() == Py_True; }
+
+bool wants_gradient(py::handle tensor) {
     static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
-    if (attribute(a.source, requires_grad).ptr() != Py_True) return;
-    const py::handle is_grad_enabled = loaded_torch()->is_grad_enabled;
-    RW_EXPECTS(!is_grad_enabled().cast<bool>(),
-               "{} requires grad, and {} would lose its gradient: pass {}.detach() or call under torch.no_grad(). "
-               "The gradient of a rotation is the rotation of the gradient with adjoint=True",
+    return attribute(tensor, requires_grad).ptr() == Py_True && records_gradients();
+}
+
+}  // namespace
+
+bool needs_operator(py::handle object) {
+    if (!is_torch_tensor(object)) return false;
+    // Subclasses (of a tracer, a mesh of devices, a mode) have no memory of their own to point at.
+    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    const torch_module& torch = *loaded_torch();
+    return (type != torch.tensor_type && type != torch.parameter_type) || wants_gradient(object);
+}
+
+void announce_write(py::handle object) {
+    if (is_torch_tensor(object) && records_gradients()) py::handle(loaded_torch()->increment_version)(object);
+}
+
+void check_gradient(const array& a, const char* name, const char* function) {
+    RW_EXPECTS(a.origin != array::library::torch || !wants_gradient(a.source),
+               "{} requires grad, and {} would lose its gradient: pass {}.detach() or call under torch.no_grad()",
                describe(a, name), function, name);
 }
 

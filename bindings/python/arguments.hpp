@@ -23,6 +23,12 @@ tensor as_tensor(const array& a, const char* name, py::handle order);
 /// Throws unless the memory may be written.
 void check_writable(const array& a, const char* name, const char* function);
 
+/// Whether torch must see the call: the tensor wants a gradient, or is of a subclass that only torch understands.
+bool needs_operator(py::handle object);
+
+/// Tells autograd, where it is recording, that a torch tensor has been written.
+void announce_write(py::handle object);
+
 /// Throws where autograd would lose a gradient.
 void check_gradient(const array& a, const char* name, const char* function);
 

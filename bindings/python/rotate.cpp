@@ -19,9 +19,8 @@ struct turn_arguments {
     turn_arguments(py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens, bool inverse,
                    bool adjoint, py::handle table, py::handle threads)
         : encoding(as_encoding(encoding_)), where(encoding, ids, offset, cu_seqlens) {
-        RW_EXPECTS(!(inverse && adjoint), "give either inverse or adjoint");
-        if (inverse) options.way = cpu::direction::inverse;
-        if (adjoint) options.way = cpu::direction::adjoint;
+        if (inverse) options.way = adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
+        if (adjoint && !inverse) options.way = cpu::direction::adjoint;
         options.table = as_table(table);
         options.threads = as_threads(threads);
     }
@@ -31,6 +30,9 @@ struct turn_arguments {
         runtime::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
     }
 };
+
+/// The package takes this for "through the operator, please".
+py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
 void check_presence(py::handle q, py::handle k) { RW_EXPECTS(!q.is_none() || !k.is_none(), "q and k are both None"); }
 
@@ -59,9 +61,12 @@ py::object rotate_in_place(const py::object& q, const py::object& k, py::handle 
                            std::int64_t offset, py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint,
                            py::handle table, py::handle threads) {
     check_presence(q, k);
+    if (needs_operator(q) || needs_operator(k)) return not_implemented();
     const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
     turn.run(a.view, b.view, a.view, b.view);
+    announce_write(q);
+    announce_write(k);
     return results(q, k);
 }
 
@@ -128,10 +133,13 @@ py::object rotate(const py::object& q, const py::object& k, py::handle encoding,
                   py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint, py::handle table,
                   py::handle threads, const py::object& out) {
     check_presence(q, k);
+    if (needs_operator(q) || needs_operator(k)) return not_implemented();
     const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const auto [q_given, k_given] = split_outputs(out, q, k);
     const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
     turn.run(a.from, b.from, a.to(), b.to());
+    announce_write(q_given);
+    announce_write(k_given);
     return results(a.finish(q_given), b.finish(k_given));
 }
 
@@ -148,8 +156,11 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const int team = as_threads(threads);
     const written a(k, "k", "rerotate_", order);
     RW_EXPECTS(a.view.exists(), "k is None");
-    const py::gil_scoped_release released;
-    runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
+    {
+        const py::gil_scoped_release released;
+        runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
+    }
+    announce_write(k);
     return k;
 }
 

@@ -1,16 +1,31 @@
 #include "torch.hpp"
 
 #include <array>
+#include <string>
+#include <string_view>
 #include <utility>
 
 namespace ropewalk::python {
 
 namespace {
 
+/// The attribute at the end of a path such as "nn.Parameter"; null, with a Python error, where it is missing.
+PyObject* find(PyObject* module, std::string_view path) {
+    py::object at = py::reinterpret_borrow<py::object>(module);
+    while (!path.empty()) {
+        const auto dot = path.find('.');
+        PyObject* const next = PyObject_GetAttrString(at.ptr(), std::string(path.substr(0, dot)).c_str());
+        if (next == nullptr) return nullptr;
+        at = py::reinterpret_steal<py::object>(next);
+        path = dot == std::string_view::npos ? std::string_view{} : path.substr(dot + 1);
+    }
+    return at.release().ptr();
+}
+
 /// Null where an attribute is still missing: somebody is importing torch this very moment.
 const torch_module* look_up(PyObject* module) {
     torch_module found{};
-    const std::array<std::pair<PyObject**, const char*>, 10> attributes{{
+    const std::array<std::pair<PyObject**, const char*>, 12> attributes{{
         {&found.tensor_type, "Tensor"},
         {&found.float32, "float32"},
         {&found.float16, "float16"},
@@ -21,9 +36,11 @@ const torch_module* look_up(PyObject* module) {
         {&found.empty_like, "empty_like"},
         {&found.get_num_threads, "get_num_threads"},
         {&found.is_grad_enabled, "is_grad_enabled"},
+        {&found.parameter_type, "nn.Parameter"},
+        {&found.increment_version, "autograd.graph.increment_version"},
     }};
     for (const auto& [place, name] : attributes) {
-        *place = PyObject_GetAttrString(module, name);
+        *place = find(module, name);
         if (*place == nullptr) {
             PyErr_Clear();
             return nullptr;

@@ -11,6 +11,7 @@ namespace py = pybind11;
 struct torch_module {
     PyObject *tensor_type, *float32, *float16, *bfloat16, *int32, *int64;
     PyObject *empty, *empty_like, *get_num_threads, *is_grad_enabled;
+    PyObject *parameter_type, *increment_version;
 };
 
 /// Null while nobody has imported torch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
@@ -10,6 +11,12 @@ from ropewalk import _ropewalk
 Array = Any  # a NumPy array, a torch tensor, or anything with __dlpack__
 Positions = Union[Array, Sequence[int], None]
 Table = Optional[tuple[Array, Array]]
+
+
+def _traced() -> bool:
+    """Whether torch.compile is looking: it sees operators and no pointers."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
 
 
 def rotate_(
@@ -39,6 +46,7 @@ def rotate_(
         sequence i. It starts with 0, ascends and ends with the number of tokens.
     order: of the axes: "thd", "bshd" (the defaults for 3 and 4 axes), "bhsd" or "sbhd".
     inverse: undo the encoding. adjoint: its transpose, for gradients; the same unless there are magnitudes (xpos).
+        Both: the transpose of the inverse.
     table: (cos, sin) of float32 or bfloat16, used instead of the encoding's own angles: [n, columns], whose row p
         serves position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers.
         columns is rotary_dim, in the order of the layout, or rotary_dim/2.
@@ -47,9 +55,17 @@ def rotate_(
 
     Pair j at position p turns by p * encoding.inv_freq[j] radians. float32 results lie within 3e-7 of the norm of the
     head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
-    strides, types or positions do not fit, for read-only memory and for tensors that need a gradient.
+    strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, and
+    torch.compile sees one operator.
     """
-    return _ropewalk.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
+    rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
+    if not _traced():
+        done = _ropewalk.rotate_(q, k, *rest)
+        if done is not NotImplemented:
+            return done
+    from ropewalk import _torch
+
+    return _torch.rotate_(q, k, *rest)
 
 
 def rotate(
@@ -75,7 +91,16 @@ def rotate(
 
     Returns q, k or (q, k), as given.
     """
-    return _ropewalk.rotate(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out)
+    rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
+    if not _traced():
+        done = _ropewalk.rotate(q, k, *rest, out)
+        if done is not NotImplemented:
+            return done
+    from ropewalk import _torch
+
+    if out is not None:
+        raise _ropewalk.Error("ropewalk: out= goes with neither gradients nor torch.compile: use the result")
+    return _torch.rotate(q, k, *rest)
 
 
 def rerotate_(

@@ -14,6 +14,7 @@ enum class direction : std::uint8_t {
     forward,  ///< encode
     inverse,  ///< what forward did is undone, magnitudes too
     adjoint,  ///< the transposed map, for gradients: the angle is negated, the magnitudes stay
+    inverse_adjoint,  ///< that of inverse: the angle stays, the magnitudes are undone
 };
 
 /// Positions as a kernel reads them: checked, ragged batches spread out.

@@ -178,10 +178,10 @@ inline plan make_plan(layout_kind layout, const tensor& q, const tensor& k, cons
     detail::check_tensors(work, encoding.geometry.head_dim);
     work.turn = detail::make_term(encoding, where, work, made, 0);
     work.decays = encoding.has_decay();
-    work.negate_angle = chosen.way != direction::forward;
-    work.swap_decay = chosen.way == direction::inverse;
-    work.factor = static_cast<float>(chosen.way == direction::inverse ? 1 / encoding.attention_factor
-                                                                      : encoding.attention_factor);
+    const bool undoes = chosen.way == direction::inverse || chosen.way == direction::inverse_adjoint;
+    work.negate_angle = chosen.way == direction::inverse || chosen.way == direction::adjoint;
+    work.swap_decay = undoes;
+    work.factor = static_cast<float>(undoes ? 1 / encoding.attention_factor : encoding.attention_factor);
     work.table = chosen.table;
     if (work.table.exists()) detail::check_table(work.table, work);
     detail::choose_loops(work);

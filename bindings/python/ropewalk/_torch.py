@@ -1,0 +1,210 @@
+"""Rotations as operators of PyTorch, with gradients. Imported when a tensor first needs them.
+
+`torch.ops.ropewalk.rotate` and its sisters are what torch.compile, export and fake tensors see; autograd stands in
+front of them and not inside. Nothing is saved for backward but positions: the gradient of a rotation is the rotation of
+the gradient by the adjoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ropewalk import _ropewalk
+
+_ARGUMENTS = (
+    "str encoding, Tensor? positions, SymInt offset, Tensor? cu_seqlens, str? order, bool inverse, bool adjoint, "
+    "Tensor? cos, Tensor? sin, int? threads"
+)
+_library = torch.library.Library("ropewalk", "DEF")
+_library.define(f"rotate(Tensor q, Tensor k, {_ARGUMENTS}) -> (Tensor, Tensor)")
+_library.define(f"rotate_(Tensor(a!) q, Tensor(b!) k, {_ARGUMENTS}) -> ()")
+_library.define(f"rotate_one(Tensor x, bool as_key, {_ARGUMENTS}) -> Tensor")
+_library.define(f"rotate_one_(Tensor(a!) x, bool as_key, {_ARGUMENTS}) -> ()")
+
+_encodings: dict[str, _ropewalk.Encoding] = {}
+
+
+def _encoding_of(key: str) -> _ropewalk.Encoding:
+    """The encoding behind a key, also in a process that never made it."""
+    try:
+        return _encodings[key]
+    except KeyError:
+        return _encodings.setdefault(key, _ropewalk.Encoding.from_key(key))
+
+
+def _run(function: Any, q: Any, k: Any, encoding: str, rest: tuple[Any, ...], *out: Any) -> Any:
+    positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = rest
+    table = None if cos is None else (cos, sin)
+    with torch.no_grad():
+        return function(
+            q, k, _encoding_of(encoding), positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out
+        )
+
+
+def _rotate(q: Tensor, k: Tensor, encoding: str, *rest: Any) -> Any:
+    return _run(_ropewalk.rotate, q, k, encoding, rest, None)
+
+
+def _rotate_(q: Tensor, k: Tensor, encoding: str, *rest: Any) -> None:
+    _run(_ropewalk.rotate_, q, k, encoding, rest)
+
+
+def _rotate_one(x: Tensor, as_key: bool, encoding: str, *rest: Any) -> Any:
+    return _run(_ropewalk.rotate, *((None, x) if as_key else (x, None)), encoding, rest, None)
+
+
+def _rotate_one_(x: Tensor, as_key: bool, encoding: str, *rest: Any) -> None:
+    _run(_ropewalk.rotate_, *((None, x) if as_key else (x, None)), encoding, rest)
+
+
+for _name, _function in {
+    "rotate": _rotate,
+    "rotate_": _rotate_,
+    "rotate_one": _rotate_one,
+    "rotate_one_": _rotate_one_,
+}.items():
+    _library.impl(_name, _function, "CPU")
+
+
+@torch.library.register_fake("ropewalk::rotate", lib=_library)
+def _(q: Tensor, k: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k)
+
+
+@torch.library.register_fake("ropewalk::rotate_one", lib=_library)
+def _(x: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("ropewalk::rotate_", lib=_library)
+@torch.library.register_fake("ropewalk::rotate_one_", lib=_library)
+def _(*rest: Any) -> None:
+    return None
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    """Gradients may be expanded or transposed; the kernels want the elements of a head side by side."""
+    return gradient if gradient.stride(-1) == 1 else gradient.contiguous()
+
+
+# What a call has beside q and k, in the order of _ARGUMENTS, flat: torch.compile follows no tuple into a Function.
+_COUNT = 10
+_TENSORS = (1, 3, 7, 8)  # positions, cu_seqlens, cos and sin
+
+
+def _save(ctx: Any, rest: tuple[Any, ...]) -> None:
+    ctx.save_for_backward(*(rest[i] for i in _TENSORS))
+    ctx.encoding, ctx.offset, ctx.order, ctx.inverse, ctx.adjoint, ctx.threads = (
+        rest[i] for i in range(_COUNT) if i not in _TENSORS
+    )
+
+
+def _transposed(ctx: Any) -> tuple[Any, ...]:
+    """The arguments of the way back."""
+    positions, cu_seqlens, cos, sin = ctx.saved_tensors
+    return (
+        *(ctx.encoding, positions, ctx.offset, cu_seqlens, ctx.order),
+        *(ctx.inverse, not ctx.adjoint, cos, sin, ctx.threads),
+    )
+
+
+class _Both(torch.autograd.Function):
+    """q and k into new tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, *rest: Any) -> Any:
+        _save(ctx, rest)
+        return torch.ops.ropewalk.rotate(q, k, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, q: Tensor, k: Tensor) -> Any:
+        rest = _transposed(ctx)
+        wants_q, wants_k = ctx.needs_input_grad[:2]
+        if wants_q and wants_k:
+            q, k = _Both.apply(_rows(q), _rows(k), *rest)
+            return (q, k, *(None,) * _COUNT)
+        if wants_q:
+            return (_One.apply(_rows(q), False, *rest), None, *(None,) * _COUNT)
+        return (None, _One.apply(_rows(k), True, *rest), *(None,) * _COUNT)
+
+
+class _One(torch.autograd.Function):
+    """q or k into a new tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
+        ctx.as_key = as_key
+        _save(ctx, rest)
+        return torch.ops.ropewalk.rotate_one(x, as_key, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, x: Tensor) -> Any:
+        return (_One.apply(_rows(x), ctx.as_key, *_transposed(ctx)), None, *(None,) * _COUNT)
+
+
+class _OneInPlace(torch.autograd.Function):
+    """q or k in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
+        ctx.mark_dirty(x)
+        ctx.as_key = as_key
+        _save(ctx, rest)
+        torch.ops.ropewalk.rotate_one_(x, as_key, *rest)
+        return x
+
+    backward = _One.backward
+
+
+def _prepare(
+    encoding: _ropewalk.Encoding,
+    positions: Any,
+    offset: int,
+    cu_seqlens: Any,
+    order: str | None,
+    inverse: bool,
+    adjoint: bool,
+    table: Any,
+    threads: int | None,
+) -> tuple[Any, ...]:
+    """The arguments of an operator behind q and k."""
+    cos, sin = (None, None) if table is None else table
+    for name, one in (("cos", cos), ("sin", sin)):
+        if isinstance(one, Tensor) and one.requires_grad:
+            raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient: pass {name}.detach()")
+
+    def as_tensor(one: Any) -> Any:
+        return one if one is None or isinstance(one, Tensor) else torch.as_tensor(one)
+
+    return (
+        *(encoding.key, as_tensor(positions), offset, as_tensor(cu_seqlens), order),
+        *(inverse, adjoint, as_tensor(cos), as_tensor(sin), threads),
+    )
+
+
+def rotate(q: Any, k: Any, *arguments: Any) -> Any:
+    """ropewalk.rotate() through the operators; `arguments` are the others of its, in their order, but for out."""
+    rest = _prepare(*arguments)
+    if k is None:
+        return _One.apply(q, False, *rest)
+    if q is None:
+        return _One.apply(k, True, *rest)
+    return _Both.apply(q, k, *rest)
+
+
+def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
+    """ropewalk.rotate_() through the operators."""
+    rest = _prepare(*arguments)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k)):
+        q = None if q is None else _OneInPlace.apply(q, False, *rest)
+        k = None if k is None else _OneInPlace.apply(k, True, *rest)
+    elif q is None or k is None:
+        torch.ops.ropewalk.rotate_one_(k if q is None else q, q is None, *rest)
+    else:
+        torch.ops.ropewalk.rotate_(q, k, *rest)
+    if k is None:
+        return q
+    return k if q is None else (q, k)
