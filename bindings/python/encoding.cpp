@@ -32,6 +32,21 @@ py::tuple key_of(const Encoding& self) {
                           g.sequence_length);
 }
 
+/// The same as one text, "linear:8@128@10000.0@128@0@half_split@0": what an operator of torch is given.
+std::string text_key(const Encoding& self) {
+    std::string text;
+    for (const py::handle part : key_of(self)) text.append(text.empty() ? "" : "@").append(py::str(part));
+    return text;
+}
+
+Encoding from_text_key(const std::string& key) {
+    const py::list parts = py::str(key).attr("split")("@");
+    RW_EXPECTS(parts.size() == 7, "'{}' is no key of an encoding", key);
+    const auto integer = [&parts](std::size_t i) { return py::int_(parts[i]).cast<std::int64_t>(); };
+    return make(parts[0], integer(1), py::float_(parts[2]).cast<double>(), integer(3), integer(4),
+                parts[5].cast<std::string>(), integer(6));
+}
+
 std::string repr(const Encoding& self) {
     const Geometry& g = self.geometry;
     std::string text = "ropewalk.Encoding(\"" + self.expression + "\", head_dim=" + std::to_string(g.head_dim) +
@@ -165,6 +180,8 @@ void bind_encoding(py::module_& m) {
         "The angle alone, without attention_factor or xPos magnitudes. Max error 1.2e-7 for |p| < 2^31. With "
         "elementwise=True [n, rotary_dim] in the order of the layout, as Transformers multiplies by. NumPy arrays, or "
         "torch tensors where positions is one. Throws ropewalk.Error for positions of another type or shape.");
+    made.def_property_readonly("key", &text_key, "All that makes this encoding, as one text: see from_key().");
+    made.def_static("from_key", &from_text_key, "key"_a, "The encoding whose `key` this is.");
     made.def("__repr__", &repr);
     made.def("__eq__", [](const Encoding& self, py::handle other) {
         return py::isinstance<Encoding>(other) && key_of(self).equal(key_of(other.cast<const Encoding&>()));
