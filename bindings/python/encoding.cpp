@@ -73,8 +73,8 @@ py::object to_numpy(const std::vector<T>& values, const char* type) {
 py::tuple cos_sin(const Encoding& self, py::handle where, bool elementwise, py::handle threads) {
     RW_EXPECTS(!where.is_none(), "positions is None");
     const token_positions read(self, where, 0, py::none());
-    RW_EXPECTS(read.where.rows == 1, "{}: expected [tokens]{}", describe(read.source, "positions"),
-               self.has_axes() ? " or [3, tokens]" : "");
+    RW_EXPECTS(read.source.axes == (read.where.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
+               describe(read.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");
     const std::int64_t tokens = read.where.count, columns = self.pairs() * (elementwise ? 2 : 1);
     const py::tuple shape = py::make_tuple(tokens, columns);
     const auto allocate = [&] {

@@ -97,7 +97,7 @@ def test_in_place_with_gradients():
     oq, ok = rw.rotate(q * 2, k * 3, encoding=encoding, positions=positions)
     (eq, ek) = torch.autograd.grad(oq.sum() + 2 * ok.sum(), (q, k))
     assert torch.equal(rq, oq) and torch.equal(rk, ok) and torch.equal(gq, eq) and torch.equal(gk, ek)
-    with pytest.raises(RuntimeError, match="leaf"):
+    with pytest.raises(rw.Error, match="is a leaf that requires grad"):
         rw.rotate_(q, encoding=encoding)
 
 

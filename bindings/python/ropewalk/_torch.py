@@ -199,6 +199,12 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate_() through the operators."""
     rest = _prepare(*arguments)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k)):
+        for name, x in (("q", q), ("k", k)):
+            if x is not None and x.requires_grad and x.is_leaf:
+                raise _ropewalk.Error(
+                    f"ropewalk: {name} {list(x.shape)} is a leaf that requires grad, and rotate_ would overwrite it: "
+                    "use rotate(), or call under torch.no_grad()"
+                )
         q = None if q is None else _OneInPlace.apply(q, False, *rest)
         k = None if k is None else _OneInPlace.apply(k, True, *rest)
     elif q is None or k is None:
