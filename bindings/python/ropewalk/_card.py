@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ PAIRS = {"half_split": "pairs (j, j + {half})", "interleaved": "pairs (2j, 2j + 
 
 @dataclass
 class Table:
-    header: Sequence[str]
+    header: Sequence[str]  # of one line or all of two
     rows: list[Sequence[str]] = field(default_factory=list)  # the first column is set left, the others right
 
 
@@ -43,7 +44,18 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def brief(expression: str) -> str:
+    """Lists of more than four numbers as [first,...,last]."""
+    return re.sub(
+        r"\[([^,\]]*)(?:,[^,\]]*){3,},([^,\]]*)\]",
+        lambda ends: f"[{float(ends[1]):.4g},...,{float(ends[2]):.4g}]",
+        expression,
+    )
+
+
 def short(expression: str, width: int) -> str:
+    """At most so many characters."""
+    expression = brief(expression)
     return expression if len(expression) <= width else expression[: width - 3] + "..."
 
 
@@ -83,7 +95,7 @@ def inspection_card(one: Inspection) -> Card:
     ]
     if one.draws_positions:
         facts.append(("positions", "drawn anew; lengths and errors here are of the numbers drawn"))
-    return Card(one.expression, one.about, facts, [error_table(one), pair_table(one)])
+    return Card(brief(one.expression), one.about, facts, [error_table(one), pair_table(one)])
 
 
 def lengths_of(one: Inspection) -> str:
@@ -128,13 +140,10 @@ def pair_table(one: Inspection) -> Table:
 
 
 def comparison_card(all_of_them: Sequence[Inspection]) -> Card:
-    table = Table(
-        ("policy", "longest", "turn in", "turn in", "never", "attention", "|score|", "f32 error"),
-        [],
-    )
     first = all_of_them[0]
-    units = ("", "wave", f"{first.original_length:,}", f"{first.length:,}", "turn", "factor", "beyond", "at the end")
-    table.rows.append(units)
+    turning = (f"turn in\n{length:,}" for length in (first.original_length, first.length))
+    header = ("policy\n", "longest\nwave", *turning, "never\nturn", "attention\nfactor")
+    table = Table((*header, "|score|\nbeyond", "f32 error\nat the end"))
     for one in all_of_them:
         table.rows.append(
             (
@@ -150,7 +159,7 @@ def comparison_card(all_of_them: Sequence[Inspection]) -> Card:
         )
     ours = max(one.error_length for one in all_of_them)
     note = (
-        f"turn in n: of {len(first.inv_freq)} pairs, those that complete a full turn within n tokens. "
+        "turn in n: the pairs that complete a full turn within n tokens. "
         f"|score| beyond: the mean over distances from {first.original_length + 1:,} to {first.length:,}. "
         f"f32 error: of cos and sin of the float32 product that others form; ropewalk's stays below {ours:.1e}."
     )
@@ -158,18 +167,21 @@ def comparison_card(all_of_them: Sequence[Inspection]) -> Card:
 
 
 def plain(card: Card) -> str:
-    wrap = textwrap.TextWrapper(WIDTH, break_on_hyphens=False)
-    lines = [*wrap.wrap(card.title), *(line for text in card.about for line in textwrap.wrap("  " + text, WIDTH))]
+    lines = [
+        *textwrap.wrap(card.title, WIDTH),
+        *(line for text in card.about for line in textwrap.wrap("  " + text, WIDTH)),
+    ]
     if card.facts:
         lines.append("")
     for name, value in card.facts:
         lines += textwrap.wrap(f"{name:18}{value}", WIDTH, subsequent_indent=" " * 18)
     for table in card.tables:
-        widths = [max(map(len, column)) for column in zip(table.header, *table.rows)]
+        rows = [*zip(*(name.split("\n") for name in table.header)), *table.rows]
+        widths = [max(map(len, column)) for column in zip(*rows)]
         lines.append("")
-        for row in (table.header, *table.rows):
-            cells = [cell.rjust(width) for cell, width in zip(row, widths)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
+        for first, *others in rows:
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+            lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     if card.note:
         lines += ["", *textwrap.wrap(card.note, WIDTH)]
     return "\n".join(lines) + "\n"
@@ -189,7 +201,7 @@ def rich_printed(card: Card, console) -> None:
             grid.add_row(Text(name, style="cyan"), Text(value))
         parts += ["", grid]
     for table in card.tables:
-        made = RichTable(box=box.SIMPLE, header_style="cyan", pad_edge=False)
+        made = RichTable(box=box.SIMPLE, header_style="cyan", pad_edge=False, padding=(0, 1, 0, 0))
         for i, name in enumerate(table.header):
             made.add_column(Text(name), justify="right" if i else "left")
         for row in table.rows:
@@ -198,7 +210,7 @@ def rich_printed(card: Card, console) -> None:
     if card.note:
         parts.append(Text(card.note, style="dim"))
     title = Text(short(card.title, WIDTH - 8), style="bold")
-    console.print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=(1, 2)))
+    console.print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=1))
 
 
 def show(card: Card) -> None:

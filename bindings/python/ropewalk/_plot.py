@@ -74,7 +74,7 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, pa
     columns = min(len(shown), int(WIDTH / (0.6 + 0.08 * max(map(len, names[: len(shown)])))))
     legend, heat = 0.2 * -(-len(shown) // columns), 0.9 + 0.27 * len(rows)
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(WIDTH, 4.4 + legend + heat), dpi=110, layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.4 + legend + heat), dpi=100, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         panels = figure.subplot_mosaic([["spectrum", "decay"], ["heat", "heat"]], height_ratios=[3.6, heat])
         draw_spectrum(panels["spectrum"], shown, looks, target)
@@ -137,9 +137,9 @@ def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict], 
             fontsize=8,
             transform=axes.get_yaxis_transform(),
         )
-    one = target.encoding
-    axes.set(xlabel=f"pair (of {one.rotary_dim} elements, base {number(one.base)})", ylabel="wavelength, tokens")
-    axes.set(xlim=(-0.5, len(waves[0]) + 0.5), title="How long each pair takes to turn once")
+    shapes = {f" (of {one.rotary_dim} elements, base {number(one.base)})" for one in shown}
+    axes.set(xlabel="pair" + (shapes.pop() if len(shapes) == 1 else ""), ylabel="wavelength, tokens")
+    axes.set(xlim=(-0.5, max(map(len, waves)) + 0.5), title="How long each pair takes to turn once")
 
 
 def draw_decay(
