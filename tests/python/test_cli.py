@@ -37,6 +37,7 @@ def numbers(capsys, *arguments):
 
 
 def config(folder, **entries):
+    folder.mkdir(exist_ok=True)
     path = folder / "config.json"
     path.write_text(json.dumps({"hidden_size": 4096, "num_attention_heads": 32, **entries}))
     return path
@@ -163,11 +164,16 @@ def test_compare_all(tmp_path):
     assert 800 < width < 1300 and height > 600 and (tmp_path / "all.png").stat().st_size < 300_000
 
 
-def test_compare_shares_the_lengths(capsys):
+def test_compare_shares_the_lengths(tmp_path, capsys):
     ours = numbers(capsys, "compare", "default", "linear:8", "llama3:2", "dynamic:2,original_length=4096")
     assert {(one["original_length"], one["length"]) for one in ours} == {(8192, 65536)}
     assert ours[3]["sequence_length"] == 65536 and ours[1]["sequence_length"] is None
     assert [one["expression"] for one in ours][:2] == ["default", "linear:8"]
+    ours = numbers(capsys, "compare", "default", "yarn:2,original_length=1024")
+    assert {(one["original_length"], one["length"]) for one in ours} == {(1024, 2048)}
+    configs = [config(tmp_path / str(length), max_position_embeddings=length) for length in (2048, 4096)]
+    ours = numbers(capsys, "compare", *configs)
+    assert {(one["original_length"], one["length"]) for one in ours} == {(4096, 4096)}
     ours = numbers(capsys, "compare", "default", "linear:8", "--original-length", 1024, "--length", 2048)
     assert {(one["original_length"], one["length"]) for one in ours} == {(1024, 2048)}
 
@@ -209,6 +215,7 @@ def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
         (("inspect", "linear:8", "--plot", "missing/picture.png"), "missing/picture.png: No such file or directory"),
         (("inspect", "linear:8", "--plot", "picture.jpg"), "'picture.jpg' must end in .png or .svg"),
         (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim is for expressions"),
+        (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base is for expressions"),
         (("compare", "linear:8", "linear:x"), "expected a number"),
         (("compare",), "required: target"),
         ((), "required: command"),

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     comparing = options.command == "compare"
-    targets = _target.load_alike(options.targets, options) if comparing else [_target.load(options.target, options)]
+    targets = _target.load_all(options.targets if comparing else [options.target], options)
     inspections = [one.inspection() for one in targets]
     if options.plot:
         from ropewalk import _plot

@@ -22,9 +22,18 @@ class Target:
     encoding: _ropewalk.Encoding
     original_length: int
     length: int
+    stated_length: int | None  # original_length, where it is not just the default
 
     def inspection(self) -> _inspect.Inspection:
         return _inspect.inspect(self.encoding, self.original_length, self.length)
+
+
+def load_all(words: list[str], options: argparse.Namespace) -> list[Target]:
+    """What the command line asks for: one target, or several within the same lengths."""
+    for name in ("head_dim", "base", "rotary_dim"):
+        if all(map(is_config, words)) and getattr(options, name) is not None:
+            raise _ropewalk.Error(f"ropewalk: --{name.replace('_', '-')} is for expressions, {words[0]} has its own")
+    return load_alike(words, options) if len(words) > 1 else [load(words[0], options)]
 
 
 def load(word: str, options: argparse.Namespace) -> Target:
@@ -35,30 +44,23 @@ def load(word: str, options: argparse.Namespace) -> Target:
     encoding = make(word, options, options.sequence_length)
     stated = config_lengths(word, encoding) if is_config(word) else (None, None)
     original = stated[0] if options.original_length is None else options.original_length
+    original = _inspect.original_length_of(encoding) if original is None else original
     length = stated[1] if options.length is None and options.original_length is None else options.length
-    original, length = _inspect.lengths(encoding, original, length)
+    seen = _inspect.lengths(encoding, original, length)
     if options.sequence_length is None:
-        encoding = at_length(encoding, word, options, length)
-    return Target(encoding, original, length)
+        encoding = at_length(encoding, word, options, seen[1])
+    return Target(encoding, *seen, stated_length=original)
 
 
 def load_alike(words: list[str], options: argparse.Namespace) -> list[Target]:
     """All of them within the same lengths: the largest original one that any states, and the largest extended one."""
     targets = [load(word, options) for word in words]
-    stated = [one.original_length for one in targets if is_stated(one, options)]
+    stated = [one.stated_length for one in targets if one.stated_length is not None]
     options.original_length = max(stated, default=targets[0].original_length)
     if options.length is None:
         grown = [_inspect.lengths(one.encoding, options.original_length)[1] for one in targets]
-        options.length = max(*grown, *(one.length for one in targets))
+        options.length = max(*grown, *(one.length for one in targets if one.stated_length is not None))
     return [load(word, options) for word in words]
-
-
-def is_stated(target: Target, options: argparse.Namespace) -> bool:
-    return (
-        options.original_length is not None
-        or _inspect.original_length_of(target.encoding) is not None
-        or target.original_length != _inspect.DEFAULT_ORIGINAL_LENGTH
-    )
 
 
 def is_config(word: str) -> bool:
@@ -71,9 +73,6 @@ def make(word: str, options: argparse.Namespace, sequence_length: int | None) ->
         base = 10000.0 if options.base is None else options.base
         layout = options.layout or "half_split"
         return _ropewalk.Encoding(word, head_dim, base, options.rotary_dim, 0, layout, sequence_length)
-    for name in ("head_dim", "base", "rotary_dim"):
-        if options.command == "inspect" and getattr(options, name) is not None:
-            raise _ropewalk.Error(f"ropewalk: --{name.replace('_', '-')} is for expressions, {word} has its own")
     return from_config(word, options.layer_type, sequence_length, options.layout)
 
 
