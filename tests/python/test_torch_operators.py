@@ -13,7 +13,7 @@ POLICIES = ["default", "linear:8", "yarn:8,original_length=64", "xpos:64", "trun
 
 
 def reference(x, encoding, positions, sign=1.0):
-    """Half-split rotation in the type of x from the float64 frequencies; sign: +1 for queries, −1 for keys."""
+    """Half-split rotation in the type of x from the float64 frequencies; sign: 1 for queries, -1 for keys."""
     frequencies = torch.from_numpy(encoding.inv_freq)
     angle = positions.double()[:, None] * frequencies
     zeta = (torch.arange(0, DIM, 2, dtype=torch.float64) / DIM + 0.4) / 1.4

@@ -14,10 +14,11 @@ Pair j of the token at position p turns by `p * enc.inv_freq[j]` radians. Which 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ropewalk import _ropewalk
-from ropewalk._encoding import encoding, from_config
+from ropewalk._encoding import encoding, from_config, to_hf_config
 from ropewalk._ropewalk import (
     Encoding,
     Error,
@@ -32,19 +33,29 @@ from ropewalk._ropewalk import (
 )
 from ropewalk._rotate import rerotate_, rotate, rotate_
 
+# What takes NumPy or torch is imported when it is asked for: import ropewalk shall be quick.
+_LATER = {
+    "Inspection": "_inspect",
+    "RotaryEmbedding": "_modules",
+    "apply_rotary_transformers": "_huggingface",
+    "inspect": "_inspect",
+    "patch": "_huggingface",
+    "unpatch": "_huggingface",
+}
+
 if TYPE_CHECKING:
+    from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
+    from ropewalk._modules import RotaryEmbedding
 
     def __getattr__(name: str) -> type[Policy]: ...  # the classes below
 
 else:
 
     def __getattr__(name):
-        if name not in ("Inspection", "inspect"):
+        if name not in _LATER:
             raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
-        from ropewalk import _inspect  # here, for it takes NumPy, and import ropewalk shall be quick
-
-        return getattr(_inspect, name)
+        return getattr(import_module(f"ropewalk.{_LATER[name]}"), name)
 
 
 # One class for each policy that the library was compiled with.
@@ -55,18 +66,23 @@ __all__ = [
     "Error",
     "Inspection",
     "Policy",
+    "RotaryEmbedding",
     "__version__",
     "alibi_slopes",
+    "apply_rotary_transformers",
     "encoding",
     "from_config",
     "inspect",
     "instruction_set",
     "instruction_sets",
+    "patch",
     "policies",
     "policy",
     "query_temperature",
     "rerotate_",
     "rotate",
     "rotate_",
+    "to_hf_config",
+    "unpatch",
     *(one.__name__ for one in _ropewalk.policy_classes),
 ]
