@@ -145,6 +145,22 @@ def test_lengths_of_a_configuration_that_states_both(tmp_path):
     assert _target.load(str(path), options).length == 131072
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
+def test_configurations_of_real_models(path, capsys):
+    """A card for each; where layers differ, the message says which there are."""
+    choices = []
+    if main(["inspect", str(path)]) != 0:
+        message = capsys.readouterr().err
+        assert "layer_type must be one of" in message and "full_attention" in message
+        choices = ["--layer-type", "full_attention"]
+    capsys.readouterr()
+    ours = numbers(capsys, "inspect", path, *choices)
+    entries = json.loads(path.read_text())
+    entries = entries.get("text_config", entries)
+    assert 2048 <= ours["original_length"] <= ours["length"] <= 10 * entries["max_position_embeddings"]
+    assert ours["error_length"] < 1.2e-7
+
+
 def test_text_of_a_larger_model(tmp_path, capsys):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"text_config": {"head_dim": 64, "max_position_embeddings": 8192}}))
