@@ -34,3 +34,20 @@ TEST_CASE("rows of ids have one length", "[positions]") {
                       "ropewalk: 7 positions make no 0 rows of one length");
     CHECK(rw::ids(std::span<const std::int32_t>(seven), 7).count == 1);
 }
+
+TEST_CASE("several indices a token lie axis by axis, row by row", "[positions]") {
+    std::vector<std::int64_t> wide(24);
+    const std::span<const std::int64_t> all(wide);
+    const auto shared = rw::axis_ids(all);
+    CHECK((shared.source == kind::ids64 && shared.data == wide.data() && shared.axes == 3 && shared.rows == 1));
+    CHECK((shared.count == 8 && shared.stride_axis == 8));
+    const auto rows = rw::axis_ids(all, 4);
+    CHECK((rows.axes == 3 && rows.rows == 4 && rows.count == 2 && rows.stride_row == 2 && rows.stride_axis == 8));
+    const std::vector<std::int32_t> narrow(6);
+    CHECK(rw::axis_ids(std::span<const std::int32_t>(narrow), 2).source == kind::ids32);
+    CHECK(rw::ids(all).axes == 1);
+    CHECK_THROWS_WITH(rw::axis_ids(all.first(7)), "ropewalk: 7 positions make no 3 axes of 1 rows of one length");
+    CHECK_THROWS_WITH(rw::axis_ids(all, 5), "ropewalk: 24 positions make no 3 axes of 5 rows of one length");
+    CHECK_THROWS_WITH(rw::axis_ids(all, 0), "ropewalk: 24 positions make no 3 axes of 0 rows of one length");
+    CHECK(rw::axis_ids(all.first(0)).count == 0);
+}

@@ -74,3 +74,22 @@ TEST_CASE("log, min, max and clamp", "[real_math]") {
     CHECK(rw::clamp(real(-5), real(0), real(3)) == real(0));
     CHECK(rw::clamp(real(2), real(0), real(3)) == real(2));
 }
+
+TEST_CASE("floor is the largest integer that is not above", "[real_math]") {
+    const auto of = [](double x) { return static_cast<double>(rw::floor(real(x))); };
+    for (const double x : {0.0, 0.5, 1.0, 1.5, 20.9448, -0.5, -1.0, -1.5, -20.9448, 0x1p52, -0x1p52 - 0.0, 0x1p80,
+                           -0x1p80, 0x1p-100, -0x1p-100, 1e300})
+        CHECK(of(x) == std::floor(x));
+    SEEDED(numbers);
+    for (std::int64_t i = 0; i < test::cases(10000); ++i) {
+        const double x = numbers.uniform(-1, 1) * numbers.logarithmic(1e-3, 1e18);
+        CHECK(of(x) == std::floor(x));
+    }
+    // What no double holds: 64 bits with a fraction of one half, and of almost one.
+    const real large = real(false, 0xFFFFFFFFFFFFFFFFU, -1);
+    CHECK(rw::floor(large) == real(std::int64_t{0x7FFFFFFFFFFFFFFF}));
+    CHECK(rw::floor(-large) == -real(std::uint64_t{1} << 63));
+    const real below_one = real(false, 0xFFFFFFFFFFFFFFFFU, -64);
+    CHECK(rw::floor(below_one).is_zero());
+    CHECK(rw::floor(-below_one) == real(-1));
+}

@@ -113,6 +113,16 @@ TEST_CASE("expressions read as they are documented", "[expression]") {
     CHECK(same(one("randomized:16384,seed=1"), rw::Randomized{.length = 16384, .seed = 1}));
     CHECK(same(one("randomized_sorted:65536,draw=3,seed=-1"),
                rw::RandomizedSorted{.range = 65536, .seed = -1, .draw = 3}));
+    CHECK(same(one("yarn:8,original_length=4096"), rw::Yarn{.factor = 8, .original_length = 4096}));
+    CHECK(
+        same(one("yarn:truncate=false,attention_factor=1"), rw::Yarn{.truncate = false, .attention_factor_given = 1}));
+    CHECK(same(one("yarn:truncate=true"), rw::Yarn{}));
+    CHECK(same(one("mrope:[16,24,24]"), rw::MRope{.sections = {16, 24, 24}}));
+    CHECK(same(one("mrope:interleaved=true,sections=[24,20,20]"),
+               rw::MRope{.sections = {24, 20, 20}, .interleaved = true}));
+    CHECK(same(one("mrope:[]"), rw::MRope{}));
+    CHECK(same(one("longrope:[1,1.5],long_factor=[2,1e2],factor=32,original_length=4096"),
+               rw::LongRope{.short_factor = {1, 1.5}, .long_factor = {2, 100}, .factor = 32, .original_length = 4096}));
     const auto chain = rw::parse_policies("linear:4|truncated:4096");
     REQUIRE(chain.size() == 2);
     CHECK(same(chain[0], rw::Linear{.factor = 4}));
@@ -126,6 +136,13 @@ TEST_CASE("descriptions are short", "[expression]") {
     CHECK(rw::describe(rw::XPos{.length = 16384}) == "xpos:length=16384");
     CHECK(rw::describe(rw::XPos{.scale_base = 128, .length = 16384}) == "xpos:128,length=16384");
     CHECK(rw::describe(rw::Truncated::neutral()) == "truncated:a=0,b=0,rho=0");
+    CHECK(rw::describe(rw::MRope{.sections = {24, 20, 20}, .interleaved = true}) ==
+          "mrope:[24,20,20],interleaved=true");
+    CHECK(rw::describe(rw::MRope{}) == "mrope");
+    CHECK(rw::describe(rw::Yarn{.factor = 32, .original_length = 4096, .truncate = false}) ==
+          "yarn:32,original_length=4096,truncate=false");
+    CHECK(rw::describe(rw::LongRope{.long_factor = {1.5, 0.1}, .original_length = 4096}) ==
+          "longrope:long_factor=[1.5,0.1],original_length=4096");
 }
 
 TEST_CASE("an error marks the character that is wrong", "[expression]") {
@@ -155,6 +172,27 @@ TEST_CASE("an error marks the character that is wrong", "[expression]") {
     marks("linear:1e999", 8, "number out of range");
     marks("randomized:99999999999999999999", 12, "number out of range");
     marks("truncated:a=0,b=0,rho=", 23, "expected a number");
+}
+
+TEST_CASE("an error in a list or a word marks its character", "[expression]") {
+    marks("mrope:16,24,24", 7, "expected '[' and a list");
+    marks("mrope:", 7, "expected '[' and a list");
+    marks("mrope:sections=", 16, "expected '[' and a list");
+    marks("mrope:[16,24,24", 16, "expected ',' or ']'");
+    marks("mrope:[16 24]", 10, "expected ',' or ']'");
+    marks("mrope:[16.5,24]", 10, "expected ',' or ']'");
+    marks("mrope:[", 8, "expected a whole number");
+    marks("mrope:[16,]", 11, "expected a whole number");
+    marks("mrope:[,16]", 8, "expected a whole number");
+    marks("mrope:[99999999999999999999]", 8, "number out of range");
+    marks("mrope:[1,2,3]]", 14, "expected '|'");
+    marks("longrope:[1,x]", 13, "expected a number");
+    marks("mrope:interleaved=1", 19, "expected true or false");
+    marks("mrope:interleaved=yes", 19, "expected true or false");
+    marks("mrope:interleaved=", 19, "expected true or false");
+    marks("mrope:interleaved=True", 19, "expected true or false");
+    marks("yarn:8,truncate=truefalse", 17, "expected true or false");
+    marks("mrope:[1],sections=[2]", 11, "'sections' is given twice");
 }
 
 TEST_CASE("a parameter that is given twice is an error", "[expression]") {

@@ -1,0 +1,14 @@
+// expect: softmax_factor\(geometry\) for the score
+#include <ropewalk/encoding.hpp>
+namespace rw = ropewalk;
+struct Made {
+    static constexpr std::string_view name = "made";
+    static constexpr std::tuple<> parameters{};
+    void validate(const rw::Geometry&) const {}
+#ifdef RW_FAIL
+    double softmax_factor() const { return 2; }
+#else
+    double softmax_factor(const rw::Geometry&) const { return 2; }
+#endif
+};
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }
