@@ -125,8 +125,11 @@ bool needs_operator(py::handle object) {
     return (type != torch.tensor_type && type != torch.parameter_type) || wants_gradient(object);
 }
 
-void announce_write(py::handle object) {
-    if (is_torch_tensor(object) && records_gradients()) py::handle(loaded_torch()->increment_version)(object);
+void announce_write(py::handle q, py::handle k) {
+    const bool q_counts = is_torch_tensor(q), k_counts = is_torch_tensor(k);
+    if (!(q_counts || k_counts) || !records_gradients()) return;
+    const py::handle increment(loaded_torch()->increment_version);
+    increment(q_counts && k_counts ? py::tuple(py::make_tuple(q, k)) : py::tuple(py::make_tuple(q_counts ? q : k)));
 }
 
 void check_gradient(const array& a, const char* name, const char* function) {

@@ -53,20 +53,18 @@ struct written {
         memory = read_array(object, name);
         view = as_tensor(memory, name, order);
         check_writable(memory, name, function);
-        check_gradient(memory, name, function);
     }
 };
 
 py::object rotate_in_place(const py::object& q, const py::object& k, py::handle encoding, py::handle ids,
                            std::int64_t offset, py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint,
-                           py::handle table, py::handle threads) {
+                           py::handle table, py::handle threads, bool inside_operator) {
     check_presence(q, k);
-    if (needs_operator(q) || needs_operator(k)) return not_implemented();
+    if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
     const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
     turn.run(a.view, b.view, a.view, b.view);
-    announce_write(q);
-    announce_write(k);
+    if (!inside_operator) announce_write(q, k);
     return results(q, k);
 }
 
@@ -98,7 +96,6 @@ struct copied {
         if (object.is_none()) return;
         in = read_array(object, name);
         from = as_tensor(in, name, order);
-        check_gradient(in, name, "rotate");
         result = given.is_none() ? allocate_like(in) : given;
         out.emplace(result, out_name, "rotate", order);
     }
@@ -131,15 +128,14 @@ std::pair<py::object, py::object> split_outputs(const py::object& out, py::handl
 
 py::object rotate(const py::object& q, const py::object& k, py::handle encoding, py::handle ids, std::int64_t offset,
                   py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint, py::handle table,
-                  py::handle threads, const py::object& out) {
+                  py::handle threads, const py::object& out, bool inside_operator) {
     check_presence(q, k);
-    if (needs_operator(q) || needs_operator(k)) return not_implemented();
+    if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
     const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const auto [q_given, k_given] = split_outputs(out, q, k);
     const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
     turn.run(a.from, b.from, a.to(), b.to());
-    announce_write(q_given);
-    announce_write(k_given);
+    if (!out.is_none()) announce_write(q_given, k_given);
     return results(a.finish(q_given), b.finish(k_given));
 }
 
@@ -155,12 +151,13 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
                                    py::none());
     const int team = as_threads(threads);
     const written a(k, "k", "rerotate_", order);
+    check_gradient(a.memory, "k", "rerotate_");
     RW_EXPECTS(a.view.exists(), "k is None");
     {
         const py::gil_scoped_release released;
         runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
     }
-    announce_write(k);
+    announce_write(k, py::none());
     return k;
 }
 

@@ -60,7 +60,7 @@ def rotate_(
     """
     rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
     if not _traced():
-        done = _ropewalk.rotate_(q, k, *rest)
+        done = _ropewalk.rotate_(q, k, *rest, False)
         if done is not NotImplemented:
             return done
     from ropewalk import _torch
@@ -93,7 +93,7 @@ def rotate(
     """
     rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
     if not _traced():
-        done = _ropewalk.rotate(q, k, *rest, out)
+        done = _ropewalk.rotate(q, k, *rest, out, False)
         if done is not NotImplemented:
             return done
     from ropewalk import _torch

@@ -35,29 +35,26 @@ def _encoding_of(key: str) -> _ropewalk.Encoding:
         return _encodings.setdefault(key, _ropewalk.Encoding.from_key(key))
 
 
-def _run(function: Any, q: Any, k: Any, encoding: str, rest: tuple[Any, ...], *out: Any) -> Any:
-    positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = rest
-    table = None if cos is None else (cos, sin)
-    with torch.no_grad():
-        return function(
-            q, k, _encoding_of(encoding), positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out
-        )
+def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any) -> Any:
+    encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = arguments
+    e, table = _encoding_of(encoding), None if cos is None else (cos, sin)
+    return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out, True)
 
 
-def _rotate(q: Tensor, k: Tensor, encoding: str, *rest: Any) -> Any:
-    return _run(_ropewalk.rotate, q, k, encoding, rest, None)
+def _rotate(q: Tensor, k: Tensor, *arguments: Any) -> Any:
+    return _run(_ropewalk.rotate, q, k, arguments, None)
 
 
-def _rotate_(q: Tensor, k: Tensor, encoding: str, *rest: Any) -> None:
-    _run(_ropewalk.rotate_, q, k, encoding, rest)
+def _rotate_(q: Tensor, k: Tensor, *arguments: Any) -> None:
+    _run(_ropewalk.rotate_, q, k, arguments)
 
 
-def _rotate_one(x: Tensor, as_key: bool, encoding: str, *rest: Any) -> Any:
-    return _run(_ropewalk.rotate, *((None, x) if as_key else (x, None)), encoding, rest, None)
+def _rotate_one(x: Tensor, as_key: bool, *arguments: Any) -> Any:
+    return _run(_ropewalk.rotate, *((None, x) if as_key else (x, None)), arguments, None)
 
 
-def _rotate_one_(x: Tensor, as_key: bool, encoding: str, *rest: Any) -> None:
-    _run(_ropewalk.rotate_, *((None, x) if as_key else (x, None)), encoding, rest)
+def _rotate_one_(x: Tensor, as_key: bool, *arguments: Any) -> None:
+    _run(_ropewalk.rotate_, *((None, x) if as_key else (x, None)), arguments)
 
 
 for _name, _function in {
