@@ -71,6 +71,9 @@ public:
             if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
         }
         local_base_ = local_base();
+        RW_EXPECTS(!sections_.empty() || !choices_.policy.empty() || !contains(models_with_own_scheme, model_type_),
+                   "{} lacks 'rope_parameters', for which the code of {} has a scheme of its own", model_.path(),
+                   model_type_);
     }
 
     [[nodiscard]] Encoding read() const {
@@ -106,6 +109,7 @@ private:
         if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
         if (const auto wide = head_dim_of_layer_type()) return *wide;
         if (const auto stated = model_.integer("head_dim")) return *stated;
+        if (const auto stated = model_.integer_of_any({"kv_channels", "attention_head_dim"})) return *stated;
         if (const double usual = default_of(default_head_dims, model_type_); usual != 0) {
             return static_cast<std::int64_t>(usual);
         }

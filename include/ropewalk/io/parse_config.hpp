@@ -5,6 +5,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
@@ -41,6 +42,28 @@ private:
     std::vector<std::set<std::string>> keys_;  ///< of every object that is open
 };
 
+/// Python writes Infinity and NaN, which JSON does not know; some models have them in parts that are none of ours. As
+/// texts they are no numbers to whoever asks for one.
+inline std::string with_constants_quoted(const std::string& text) {
+    std::string quoted;
+    bool inside = false;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        if (!inside) {
+            for (const std::string_view constant : {"-Infinity", "Infinity", "NaN"}) {
+                if (text.compare(at, constant.size(), constant) != 0) continue;
+                quoted.append("\"").append(constant).append("\"");
+                at += constant.size();
+                break;
+            }
+            if (at >= text.size()) break;
+        }
+        quoted += text[at];
+        if (text[at] == '"') inside = !inside;
+        if (inside && text[at] == '\\' && at + 1 < text.size()) quoted += text[++at];
+    }
+    return quoted;
+}
+
 }  // namespace detail
 
 /// JSON text; `source` is what messages call it. Throws ropewalk::error, one line, for what is no JSON, has a key
@@ -49,7 +72,7 @@ inline nlohmann::json parse_config(const std::string& text, const std::string& s
     RW_EXPECTS(text.size() <= detail::longest_config, "{} has {} bytes, a configuration at most {}", source,
                text.size(), detail::longest_config);
     try {
-        return nlohmann::json::parse(text, detail::strict_json(source));
+        return nlohmann::json::parse(detail::with_constants_quoted(text), detail::strict_json(source));
     } catch (const nlohmann::json::exception& problem) {
         constexpr std::size_t longest = 200;  // it quotes what it read last, however long
         std::string what = problem.what();

@@ -199,14 +199,14 @@ inline bool has_word(std::string_view words, std::string_view word) {
 
 /// Three positions a token, on top of any frequencies.
 inline std::optional<MRope> read_mrope(const scheme_source& source) {
+    RW_EXPECTS(!source.model_type.starts_with("ernie4_5_vl"),
+               "{}.mrope_section: {} orders its pairs in a way of its own, which is not supported",
+               source.scheme.path(), source.model_type);
     const auto interleaved = source.scheme.flag_of_any({"mrope_interleaved", "interleaved"});
     if (!source.scheme.has("mrope_section")) {
         RW_EXPECTS(!interleaved.value_or(false), "{} lacks 'mrope_section'", source.scheme.path());
         return {};
     }
-    RW_EXPECTS(!source.model_type.starts_with("ernie4_5_vl"),
-               "{}.mrope_section: {} orders its sections in a way of its own, which is not supported",
-               source.scheme.path(), source.model_type);
     MRope mrope{.sections = source.scheme.required_integers("mrope_section", std::int64_t{position_axes})};
     mrope.interleaved = interleaved.value_or(interleaves_sections(source.model_type));
     return mrope;

@@ -1,0 +1,169 @@
+// Configurations that cannot be read: each gives one line that names the key.
+
+#include <ropewalk/io/hf_config.hpp>
+
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+struct malformed {
+    std::string text, message;
+    std::string layer_type{};
+};
+
+std::string scheme(const std::string& section) {
+    return R"({"head_dim": 8, "max_position_embeddings": 4096, "rope_scaling": {)" + section + "}}";
+}
+std::string parameters(const std::string& section) {
+    return R"({"head_dim": 8, "max_position_embeddings": 4096, "rope_parameters": {)" + section + "}}";
+}
+std::string shape(const std::string& keys) { return "{" + keys + "}"; }
+
+const std::vector<malformed> no_json{
+    {"", "is no JSON"},
+    {"{", "is no JSON"},
+    {"{\"head_dim\": 8,}", "is no JSON"},
+    {"{\"head_dim\": 0x8}", "is no JSON"},
+    {"{'head_dim': 8}", "is no JSON"},
+    {"{\"head_dim\"\n\n: 8\n} tail", "is no JSON"},
+    {"{\"rope_theta\": 1e999, \"head_dim\": 8}", "number overflow"},
+    {std::string("{\"head_dim\": \"\xff\xfe\"}"), "is no JSON"},
+    {std::string(100000, '['), "nested deeper than 64 levels"},
+    {R"({"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "nested deeper than 64 levels"},
+    {"\"" + std::string(10000, 'x'), "is no JSON"},
+    {R"({"head_dim": 8, "rope_theta": 1e4, "rope_theta": 1e5})", "has the key 'rope_theta' twice"},
+    {"[1, 2]", "must be an object, got array"},
+    {"null", "must be an object, got null"},
+};
+
+const std::vector<malformed> wrong_schemes{
+    {scheme(R"("factor": 2.0, "rope_type": "linaer")"),
+     "rope_type 'linaer' is not supported, known are default, linear"},
+    {scheme("\"factor\": 2.0, \"rope_type\": \"lin\\near\""), R"(rope_type '"lin\near"' is not supported)"},
+    {scheme(R"("type": "linear")"), "rope_scaling lacks 'factor'"},
+    {scheme(R"("type": "linear", "factor": null)"), "rope_scaling lacks 'factor'"},
+    {scheme(R"("type": "linear", "factor": "8")"), "rope_scaling.factor must be a number, got \"8\""},
+    {scheme(R"("type": "linear", "factor": [8])"), "rope_scaling.factor must be a number, got an array"},
+    {scheme(R"("type": "linear", "factor": true)"), "rope_scaling.factor must be a number, got true"},
+    {scheme(R"("type": "linear", "factor": -8)"), "factor must be a positive number, got -8"},
+    {scheme(R"("type": "linear", "factor": Infinity)"), "rope_scaling.factor must be a number, got \"Infinity\""},
+    {scheme(R"("type": "linear", "factor": 8, "fcator": 4)"), "rope_scaling: key 'fcator' is not known for linear"},
+    {scheme(R"("type": "default", "factor": 8)"), "rope_scaling: key 'factor' is not known for default"},
+    {scheme(R"("type": "linear", "factor": 8, "beta_fast": 32)"), "key 'beta_fast' is not known for linear"},
+    {scheme(R"("type": 3, "factor": 8)"), "rope_scaling.type must be text, got 3"},
+    {scheme(R"("factor": 8)"), "rope_scaling has a factor but lacks 'rope_type'"},
+    {scheme(R"("rope_type": "default", "type": "linear", "factor": 8)"), "rope_type is 'default' but type is 'linear'"},
+    {scheme(R"("type": "dynamic")"), "rope_scaling lacks 'factor'"},
+    {scheme(R"("type": "dynamic", "factor": 4, "alpha": 10)"), "'alpha' is 10 but 'factor' is 4"},
+    {scheme(R"("type": "dynamic", "factor": 4, "mscale": 1)"), "key 'mscale' is not known for dynamic without 'alpha'"},
+    {scheme(R"("type": "dynamic", "factor": 4, "original_max_position_embeddings": 2048)"),
+     "original_max_position_embeddings is 2048 but max_position_embeddings"},
+    {scheme(R"("type": "yarn")"), "rope_scaling lacks 'factor'"},
+    {scheme(R"("type": "yarn", "factor": 4, "truncate": 1)"), "rope_scaling.truncate must be true or false, got 1"},
+    {scheme(R"("type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 2)"), "beta_fast >= beta_slow"},
+    {scheme(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 4096.5)"),
+     "original_max_position_embeddings must be a whole number, got 4096.5"},
+    {scheme(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 0)"),
+     "original_max_position_embeddings must be positive, got 0"},
+    {scheme(R"("type": "yarn", "factor": 4, "original_max_position_embeddings": 18446744073709551615)"),
+     "original_max_position_embeddings must be below 2^63"},
+    {scheme(R"("type": "yarn", "factor": 4, "extrapolation_factor": 0.5)"), "extrapolation_factor must be 1, got 0.5"},
+    {scheme(R"("type": "yarn", "factor": 4, "attn_factor": 2, "attention_factor": 2)"),
+     "both 'attention_factor' and 'attn_factor'"},
+    {shape(R"("head_dim": 8, "rope_scaling": {"type": "yarn", "factor": 4})"),
+     "rope_scaling lacks 'original_max_position_embeddings'"},
+    {scheme(R"("type": "llama3", "factor": 8, "low_freq_factor": 1)"), "rope_scaling lacks 'high_freq_factor'"},
+    {scheme(R"("type": "llama3", "factor": 8, "high_freq_factor": 1, "low_freq_factor": 4)"), "high_freq_factor"},
+    {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1, 1, 1])"), "rope_scaling lacks 'long_factor'"},
+    {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1], "long_factor": [1, 1, 1, 1])"),
+     "rope_scaling.short_factor has 2 entries, expected 4"},
+    {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1, "1", 1], "long_factor": [1, 1, 1, 1])"),
+     "rope_scaling.short_factor must be a number, got \"1\""},
+    {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1, 0, 1], "long_factor": [1, 1, 1, 1])"),
+     "short_factor must hold positive numbers"},
+    {scheme(R"("type": "longrope", "factor": 8, "short_factor": 1, "long_factor": [1, 1, 1, 1])"),
+     "rope_scaling.short_factor must be an array"},
+    {scheme(R"("type": "mrope")"), "rope_scaling lacks 'mrope_section'"},
+    {scheme(R"("type": "default", "mrope_interleaved": true)"), "rope_scaling lacks 'mrope_section'"},
+    {scheme(R"("type": "default", "mrope_section": [1, 1, 1, 1])"), "mrope_section has 4 entries, expected 3"},
+    {scheme(R"("type": "default", "mrope_section": [2, 2, 2])"), "sections"},
+    {scheme(R"("type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": true, "interleaved": false)"),
+     "'mrope_interleaved' is 1 but 'interleaved' is 0"},
+    {R"({"head_dim": 8, "rope_scaling": "linear"})", "rope_scaling must be an object, got \"linear\""},
+    {parameters(R"("rope_type": "proportional", "partial_rotary_factor": 2)"),
+     "partial_rotary_factor must lie in [0, 1]"},
+    {parameters(R"("full_attention": {}, "sliding_attention": {})"),
+     "layer_type must be one of full_attention, sliding_attention, got ''"},
+    {parameters(R"("full_attention": {"rope_type": "default"}, "sliding_attention": null)"),
+     "layer_type must be one of full_attention, got 'sliding_attention'", "sliding_attention"},
+    {parameters(R"("full_attention": {"rope_type": "linear"})"), "rope_parameters.full_attention lacks 'factor'"},
+    {parameters(R"("full_attention": {"rope_type": "default"}, "rope_theta": 1e4)"), "key 'rope_theta' is not known"},
+};
+
+const std::vector<malformed> contradictions{
+    {R"({"head_dim": 8, "abacus_scale": 4, "rope_scaling": {"type": "linear", "factor": 8}})",
+     "rope_scaling says 'linear:8' but abacus_scale says 'linear:4'"},
+    {R"({"head_dim": 8, "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 8}})",
+     "rope_parameters says 'default' but rope_scaling says 'linear:8'"},
+    {R"({"head_dim": 8, "rope_theta": 1e6, "rope_parameters": {"rope_theta": 1e4}})",
+     "rope_theta is 10000 in rope_parameters but 1000000 in the configuration"},
+    {R"({"head_dim": 8, "rope_theta": 1e6, "rotary_emb_base": 1e4})",
+     "'rope_theta' is 1000000 but 'rotary_emb_base' is 10000"},
+    {R"({"head_dim": 8, "rotary_dim": 4, "partial_rotary_factor": 0.25})", "partial_rotary_factor or rotary_dim"},
+    {R"({"head_dim": 8, "rotary_pct": 0.5, "partial_rotary_factor": 0.25})",
+     "'partial_rotary_factor' is 0.25 but 'rotary_pct' is 0.5"},
+};
+
+const std::vector<malformed> wrong_shapes{
+    {R"({"head_dim": 8, "rope_theta": "10000"})", "rope_theta must be a number, got \"10000\""},
+    {R"({"head_dim": 8, "rope_theta": 0})", "rope_theta must be above 1, got 0"},
+    {R"({"hidden_size": 100})", "lacks 'head_dim', and 'hidden_size' or 'num_attention_heads'"},
+    {R"({"hidden_size": 100, "num_attention_heads": 7})", "100 is no multiple of num_attention_heads 7"},
+    {R"({"hidden_size": 100, "num_attention_heads": 0})", "is no multiple of num_attention_heads 0"},
+    {R"({"head_dim": 64.5})", "head_dim must be a whole number, got 64.5"},
+    {R"({"head_dim": -2})", "head_dim must lie in [1, 16384], got -2"},
+    {R"({"head_dim": 1000000000000})", "head_dim must lie in [1, 16384], got 1000000000000"},
+    {R"({"head_dim": 7})", "rotary_dim must be even and positive, got 7"},
+    {R"({"head_dim": 64, "rotary_pct": 1.5})", "partial_rotary_factor must lie in (0, 1], got 1.5"},
+    {R"({"head_dim": 64, "rotary_pct": 0.01})", "the rotary part of a head of 64 has 0 elements"},
+    {R"({"head_dim": 64, "rotary_dim": 128})", "rotary_dim 128 at rotary_offset 0 reaches beyond head_dim 64"},
+    {R"({"text_config": {"head_dim": "x"}})", "head_dim must be a whole number, got \"x\""},
+    {R"({"text_config": []})", "text_config must be an object, got an array"},
+    {R"({"head_dim": 64, "model_type": "gpt_oss"})", "lacks 'rope_parameters', for which the code of gpt_oss"},
+    {R"({"head_dim": 64})", "layer_type 'slidign_attention' is not among", "slidign_attention"},
+    {R"({"head_dim": 64, "layer_types": "all"})", "layer_types must be an array", "some"},
+    {R"({"head_dim": 64, "rope_interleave": "no"})", "rope_interleave must be true or false, got \"no\""},
+};
+
+void check(const std::vector<malformed>& files) {
+    for (const malformed& one : files) {
+        INFO(one.text.substr(0, 200));
+        const std::string message = test::message_of([&] {
+            (void)rw::encoding_from_config(
+                rw::parse_config(one.text, "broken.json"),
+                {.layer_type = one.layer_type, .sequence_length = 0, .layout = {}, .policy = {}});
+        });
+        INFO(message);
+        CHECK(message.find(one.message) != std::string::npos);
+        CHECK(message.find('\n') == std::string::npos);
+        CHECK(message.size() < 400);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("what is no JSON names the file", "[io]") { check(no_json); }
+TEST_CASE("a scheme that cannot be read names the key", "[io]") { check(wrong_schemes); }
+TEST_CASE("a contradiction names both keys", "[io]") { check(contradictions); }
+TEST_CASE("a shape that makes no sense names the key", "[io]") { check(wrong_shapes); }
+
+TEST_CASE("a file that is too long is not read", "[io]") {
+    CHECK_REFUSED(rw::parse_config(std::string((std::size_t{16} << 20) + 1, ' '), "long.json"), "long.json",
+                  "16777217");
+}
