@@ -1,0 +1,111 @@
+"""Forward and backward through PyTorch on the CPU: ropewalk beside what a user would pick.
+
+python benchmarks/python/bench_training.py [--tokens 128,4096] [--threads 1,2] [--types f32,bf16]
+
+Llama-2-13B's queries and keys (40 + 40 heads of 128), out of place as autograd wants it. A pass is the rotation of both
+and the way back of a gradient; candidates take turns, at least 7 times, medians are compared. The yardstick is the
+time of PyTorch's own in-place scale over as many bytes. Peers get their cosines and sines for nothing. Gradients are
+compared with float64 first.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import ropewalk as rw
+import torch
+from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, contest, context, print_table
+
+# Of the gradient's largest element; a bfloat16 table alone costs 4e-3, and the peers round in between.
+ALLOWED = {"f32": 1e-5, "bf16": 4e-2}
+
+
+def through(case, rotate):
+    """A pass: forward, and backward from the gradients that lie ready."""
+    q, k = (one.detach().clone().requires_grad_() for one in (case.q, case.k))
+    gradients = (case.q.clone(), case.k.clone())
+
+    def run():
+        return torch.autograd.grad(rotate(q, k), (q, k), gradients)
+
+    return run
+
+
+def exact_gradient(case, layout):
+    """What a gradient equal to q becomes on its way back, at the last token."""
+    x = case.q[-1].double()
+    cos, sin = case.angles[-1].cos(), case.angles[-1].sin()
+    if layout == HALF:
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos + b * sin, b * cos - a * sin), dim=-1).flatten(-2)
+
+
+def candidates_of(case, threads):
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    def eager(q, k):
+        q, k = apply_rotary_pos_emb(q[None], k[None], case.cos, case.sin, unsqueeze_dim=2)
+        return q[0], k[0]
+
+    def complex_product(q, k):
+        unit = case.unit[:, None]
+        pairs = (torch.view_as_complex(one.view(*one.shape[:-1], -1, 2)) * unit for one in (q, k))
+        return tuple(torch.view_as_real(one).flatten(-2) for one in pairs)
+
+    def ours(layout):
+        enc = rw.encoding("default", head_dim=HEAD_DIM, base=BASE, layout=layout)
+        return lambda q, k: rw.rotate(q, k, encoding=enc, offset=OFFSET, threads=threads)
+
+    torch._dynamo.reset()
+    named = [
+        ("Hugging Face, eager", HALF, eager),
+        ("Hugging Face, torch.compile", HALF, torch.compile(eager)),
+        ("ropewalk, half_split", HALF, ours(HALF)),
+        ("ropewalk, interleaved", INTERLEAVED, ours(INTERLEAVED)),
+    ]
+    if case.name == "f32":
+        named.insert(2, ("complex product", INTERLEAVED, complex_product))
+    return [(name, layout, through(case, rotate)) for name, layout, rotate in named]
+
+
+def measure(name, tokens, threads):
+    torch.set_num_threads(threads)
+    case = Case(name, tokens)
+    candidates = candidates_of(case, threads)
+    rows = []
+    for label, layout, run in candidates:
+        exact = exact_gradient(case, layout)
+        off = float((run()[0][-1].double() - exact).abs().max() / exact.abs().max())
+        if not off <= ALLOWED[name]:
+            raise SystemExit(f"{label}, {name}, {tokens} tokens: the gradient is wrong by {off:.2e}")
+        rows.append({"candidate": label, "layout": layout, "type": name, "tokens": tokens, "threads": threads})
+    times = contest(case, candidates)
+    for row in rows:
+        row["milliseconds"] = times[row["candidate"]] * 1e3
+        row["ratio_to_scale"] = times["scale"] / times[row["candidate"]]
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", default="128,4096")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--out", type=Path, default=Path("build/training.json"))
+    options = parser.parse_args()
+    tokens = [int(one) for one in options.tokens.split(",")]
+    rows = []
+    for name in options.types.split(","):
+        for threads in map(int, options.threads.split(",")):
+            part = [row for n in tokens for row in measure(name, n, threads)]
+            print_table(part, tokens)
+            rows += part
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
+    print(f"\nwritten to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
