@@ -53,6 +53,11 @@ number type_of(const DLDataType& type) {
     return number::other;
 }
 
+/// JAX's arrays never change, but its DLPack (0.10) does not say so.
+bool never_changes(py::handle object) {
+    return std::string(py::str(py::type::of(object).attr("__module__"))).rfind("jax", 0) == 0;
+}
+
 }  // namespace
 
 array read_dlpack(py::handle object, const char* name) {
@@ -65,6 +70,7 @@ array read_dlpack(py::handle object, const char* name) {
     a.source = object;
     a.owner = export_capsule(object);
     const DLTensor& tensor = open_capsule(a.owner, a.writable, name);
+    if (never_changes(object)) a.writable = false;
     RW_EXPECTS(tensor.ndim <= array::most_axes, "{} has {} axes", name, tensor.ndim);
     a.axes = tensor.ndim;
     a.type = type_of(tensor.dtype);

@@ -168,3 +168,23 @@ def test_memory_is_released():
     del q, foreign
     gc.collect()
     assert [one() for one in alive] == [None, None]
+
+
+def test_arrays_of_jax_are_read_but_never_written():
+    """A stand-in from a module of that name: JAX itself was tried by hand (0.10.2)."""
+
+    def __dlpack__(self, **options):
+        return self.memory.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.memory.__dlpack_device__()
+
+    kind = type("Array", (), {"__dlpack__": __dlpack__, "__dlpack_device__": __dlpack_device__})
+    kind.__module__ = "jaxlib._jax"
+    array, encoding = kind(), rw.encoding("linear:8", head_dim=64)
+    array.memory = np.ones((4, 2, 64), np.float32)
+    turned = rw.rotate(array, encoding=encoding, offset=3)
+    np.testing.assert_array_equal(turned, rw.rotate(array.memory, encoding=encoding, offset=3))
+    with pytest.raises(rw.Error, match="is read-only and rotate_ would write it"):
+        rw.rotate_(array, encoding=encoding, offset=3)
+    assert (array.memory == 1).all()
