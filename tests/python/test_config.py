@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import ropewalk as rw
 
@@ -48,15 +49,48 @@ def test_layer_types():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({**LLAMA, "rope_scaling": {"type": "yarn", "factor": 16.0}}, "rope_type 'yarn' is not supported"),
+        ({**LLAMA, "rope_scaling": {"type": "linaer", "factor": 16.0}}, "rope_type 'linaer' is not supported"),
+        ({**LLAMA, "rope_scaling": {"type": "linear", "factor": 8.0, "foo": 1}}, "key 'foo' is not known for linear"),
         ({**LLAMA, "rope_scaling": {"type": "linear"}}, "rope_scaling lacks 'factor'"),
         ({**LLAMA, "rope_scaling": {"type": "linear", "factor": "8"}}, 'rope_scaling.factor must be a number, got "8"'),
         ({}, "lacks 'head_dim'"),
     ],
 )
 def test_errors(config, message):
-    with pytest.raises(rw.Error, match=message):
+    with pytest.raises(rw.Error, match=message) as caught:
         rw.from_config(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_policy_by_hand():
+    yarn = "yarn:8,original_length=4096"
+    expected = rw.encoding(yarn, 128)
+    assert rw.from_config(TOGETHER, policy=yarn) == expected
+    assert rw.from_config(TOGETHER, policy=rw.Yarn(8, original_length=4096)) == expected
+    with pytest.raises(rw.Error, match="at character 8"):
+        rw.from_config(TOGETHER, policy="linear:x")
+
+
+def test_to_hf_config():
+    encoding = rw.encoding("linear:8", head_dim=128)
+    written = rw.to_hf_config(encoding)
+    assert written["rope_scaling"] == {"type": "linear", "factor": 8.0}
+    assert written["rope_parameters"] == {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0}
+    assert written["vllm_overrides"] == {"rope_parameters": written["rope_parameters"]}
+    assert written["llama_cpp_flags"] == "--rope-scaling linear --rope-scale 8 --rope-freq-base 10000"
+    assert rw.from_config(written) == encoding
+    assert rw.from_config({**TOGETHER, **written}) == encoding
+    power = rw.encoding("power:0.5", head_dim=128)
+    written = rw.to_hf_config(power)
+    np.testing.assert_allclose(
+        written["rope_parameters"]["long_factor"], rw.encoding("default", 128).inv_freq / power.inv_freq, rtol=1e-14
+    )
+    np.testing.assert_allclose(rw.from_config(written).inv_freq, power.inv_freq, rtol=1e-12)
+    assert written["llama_cpp_flags"] is None
+    with pytest.raises(rw.Error, match="xpos"):
+        rw.to_hf_config(rw.encoding("xpos:512", head_dim=128))
+    with pytest.raises(TypeError, match="encoding"):
+        rw.to_hf_config("linear:8")
 
 
 def test_files_that_cannot_be_read(tmp_path):

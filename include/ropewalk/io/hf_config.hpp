@@ -109,7 +109,9 @@ private:
         if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
         if (const auto wide = head_dim_of_layer_type()) return *wide;
         if (const auto stated = model_.integer("head_dim")) return *stated;
-        if (const auto stated = model_.integer_of_any({"kv_channels", "attention_head_dim"})) return *stated;
+        for (const char* const key : {"attention_head_dim", "kv_channels"}) {  // Zamba-2, JetMoE
+            if (const auto stated = model_.integer(key)) return *stated;
+        }
         if (const double usual = default_of(default_head_dims, model_type_); usual != 0) {
             return static_cast<std::int64_t>(usual);
         }

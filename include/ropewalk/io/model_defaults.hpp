@@ -47,6 +47,7 @@ inline constexpr std::array default_bases{
     model_default{"modernbert", 160000},
     model_default{"modernbert-decoder", 160000},
     model_default{"nomic_bert", 1000},
+    model_default{"olmo3", 500000},
     model_default{"paddleocr_vl_text", 500000},
     model_default{"phimoe", 1000000},
     model_default{"qwen2_5_omni_text", 1000000},
@@ -145,7 +146,8 @@ inline constexpr std::array default_head_dims{
 // clang-format on
 
 /// Models whose code fills in a whole scheme where the configuration has none.
-inline constexpr std::array<std::string_view, 18> models_with_own_scheme{"apertus",
+inline constexpr std::array<std::string_view, 19> models_with_own_scheme{"dots3_note_text",
+                                                                         "apertus",
                                                                          "cwm",
                                                                          "deepseek_v4",
                                                                          "diffusion_gemma_text",
