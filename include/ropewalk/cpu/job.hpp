@@ -11,9 +11,9 @@ namespace ropewalk::cpu {
 
 /// Which way a call turns.
 enum class direction : std::uint8_t {
-    forward,  ///< encode
-    inverse,  ///< what forward did is undone, magnitudes too
-    adjoint,  ///< the transposed map, for gradients: the angle is negated, the magnitudes stay
+    forward,          ///< encode
+    inverse,          ///< what forward did is undone, magnitudes too
+    adjoint,          ///< the transposed map, for gradients: the angle is negated, the magnitudes stay
     inverse_adjoint,  ///< that of inverse: the angle stays, the magnitudes are undone
 };
 
