@@ -20,7 +20,7 @@
 #define RW_RESTRICT __restrict__
 // Two extension modules in one process must not merge their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
-#define RW_PREFETCH_L2(address) __builtin_prefetch(reinterpret_cast<const void*>(address), 1, 2)
+#define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #endif
 
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value that is used twice back into two memory operands,

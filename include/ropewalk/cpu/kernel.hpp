@@ -76,9 +76,9 @@ struct rotate_kernel {
     /// Asks for the elements that one head turns, `bytes` from here, for the second cache: into the first one, requests
     /// compete with the loads that the kernel waits for (measured: 0.52 of the scale there, 0.78 here).
     static RW_INLINE void prefetch(std::int64_t half, const T* in, std::int64_t bytes) {
-        const auto start = reinterpret_cast<std::uintptr_t>(in) + static_cast<std::uintptr_t>(bytes);
-        const auto length = static_cast<std::uintptr_t>(2 * half) * sizeof(T);
-        for (std::uintptr_t at = 0; at < length; at += 64) RW_PREFETCH_L2(start + at);
+        const auto* const start = reinterpret_cast<const char*>(in) + bytes;
+        const std::int64_t length = 2 * half * static_cast<std::int64_t>(sizeof(T));
+        for (std::int64_t at = 0; at < length; at += 64) RW_PREFETCH_L2(start + at);
     }
 
     static RW_INLINE void turn_head(std::int64_t half, row r, const T* in, T* out) {
