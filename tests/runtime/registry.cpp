@@ -20,8 +20,8 @@ constexpr rw::Geometry head{.head_dim = 72, .rotary_dim = 68, .rotary_offset = 2
 
 template <class P>
 struct subject {
-    test::definition<P> exact{head, P::example()};
-    rw::Encoding ours = rw::make_encoding(head, P::example());
+    test::definition<P> exact{head, test::example_for<P>(head)};
+    rw::Encoding ours = rw::make_encoding(head, test::example_for<P>(head));
     /// Indices from 0 where they are looked up among drawn ones, else around the middle of the magnitudes.
     std::int64_t first = rw::PositionPolicy<P> ? 0 : exact.centre() + 700;
     std::vector<oracle::place> places = exact.places(size, first);

@@ -36,6 +36,13 @@ concept has_neutral = requires {
     { P::neutral() } -> std::same_as<P>;
 };
 
+/// The policy's example for one geometry.
+template <class P>
+P example_for(const ropewalk::Geometry& geometry) {
+    if constexpr (requires { P::example(geometry); }) return P::example(geometry);
+    return P::example();
+}
+
 template <class P>
 bool same_parameters(const P& a, const P& b) {
     return std::apply([&](const auto&... each) { return ((a.*each.member == b.*each.member) && ...); }, P::parameters);

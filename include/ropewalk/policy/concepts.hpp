@@ -22,7 +22,7 @@ struct parameter {
 
 /// Every policy is a copyable aggregate with a `name` and a tuple of `parameters`, the most important one first.
 /// `validate(geometry)` throws when a parameter makes no sense; `neutral()` has the parameters that change nothing,
-/// `example()` those of some model, for any geometry.
+/// `example()` those of some model, for any geometry, and `example(geometry)` where they depend on it.
 template <class P>
 concept Policy = std::copyable<P> && requires(const P& policy, const Geometry& geometry) {
     { P::name } -> std::convertible_to<std::string_view>;

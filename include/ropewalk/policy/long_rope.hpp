@@ -53,6 +53,16 @@ struct LongRope {
     }
     static LongRope neutral() { return {}; }
     static LongRope example() { return {.factor = 32, .original_length = 4096}; }
+    /// With lists, which grow along the pairs as those of models do.
+    static LongRope example(const Geometry& geometry) {
+        LongRope policy = example();
+        for (std::int64_t pair = 0; pair < geometry.pairs(); ++pair) {
+            const double along = static_cast<double>(pair + 1) / static_cast<double>(geometry.pairs());
+            policy.short_factor.push_back(1 + along / 8);
+            policy.long_factor.push_back(1 + 63 * along * along);
+        }
+        return policy;
+    }
 
 private:
     static void check(const char* key, const std::vector<double>& factors, std::int64_t pairs) {

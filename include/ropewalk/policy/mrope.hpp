@@ -46,6 +46,10 @@ struct MRope {
     }
     static MRope neutral() { return {}; }
     static MRope example() { return {}; }
+    static MRope example(const Geometry& geometry) {
+        const std::int64_t third = geometry.pairs() / 3;
+        return {.sections = {geometry.pairs() - 2 * third, third, third}, .interleaved = true};
+    }
 };
 
 }  // namespace ropewalk
