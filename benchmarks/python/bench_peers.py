@@ -230,6 +230,12 @@ def context():
     }
 
 
+def save(rows, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
+    print(f"\nwritten to {path}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", default="1,128,4096,32768")
@@ -253,9 +259,7 @@ def main():
                 part += measure(name, n, threads, not options.no_compile, peers)
             print_table(part, tokens)
             rows += part
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
-    print(f"\nwritten to {options.out}")
+    save(rows, options.out)
 
 
 if __name__ == "__main__":

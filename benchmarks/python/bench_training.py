@@ -9,12 +9,11 @@ compared with float64 first.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import ropewalk as rw
 import torch
-from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, contest, context, print_table
+from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, contest, print_table, save
 
 # Of the gradient's largest element; a bfloat16 table alone costs 4e-3, and the peers round in between.
 ALLOWED = {"f32": 1e-5, "bf16": 4e-2}
@@ -102,9 +101,7 @@ def main():
             part = [row for n in tokens for row in measure(name, n, threads)]
             print_table(part, tokens)
             rows += part
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
-    print(f"\nwritten to {options.out}")
+    save(rows, options.out)
 
 
 if __name__ == "__main__":
