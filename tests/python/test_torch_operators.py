@@ -66,6 +66,26 @@ def test_backward_is_the_transpose_in_every_direction(flags):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])
+@pytest.mark.filterwarnings("ignore:Input .* not a double precision")
+def test_gradcheck(policy):
+    """The map is linear, so that a step of 1 is exact but for float32's rounding."""
+    encoding = rw.encoding(policy, head_dim=8)
+    q, k = torch.randn(3, 2, 8, requires_grad=True), torch.randn(3, 1, 8, requires_grad=True)
+    positions = torch.tensor([5, 0, 77])
+
+    def both(q, k):
+        return rw.rotate(q, k, encoding=encoding, positions=positions)
+
+    def in_place(q):
+        return rw.rotate_(q * 1, encoding=encoding, positions=positions)
+
+    bounds = {"eps": 1.0, "atol": 1e-5, "rtol": 1e-5}
+    assert torch.autograd.gradcheck(both, (q, k), **bounds)
+    assert torch.autograd.gradcheck(in_place, (q,), **bounds)
+    assert torch.autograd.gradgradcheck(both, (q, k), **bounds)
+
+
 def test_double_backward():
     encoding = make("xpos:64")
     q, _, positions = tensors()
