@@ -7,6 +7,7 @@ the gradient by the adjoint.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -24,15 +25,8 @@ _library.define(f"rotate_(Tensor(a!) q, Tensor(b!) k, {_ARGUMENTS}) -> ()")
 _library.define(f"rotate_one(Tensor x, bool as_key, {_ARGUMENTS}) -> Tensor")
 _library.define(f"rotate_one_(Tensor(a!) x, bool as_key, {_ARGUMENTS}) -> ()")
 
-_encodings: dict[str, _ropewalk.Encoding] = {}
-
-
-def _encoding_of(key: str) -> _ropewalk.Encoding:
-    """The encoding behind a key, also in a process that never made it."""
-    try:
-        return _encodings[key]
-    except KeyError:
-        return _encodings.setdefault(key, _ropewalk.Encoding.from_key(key))
+# The encoding behind a key, also in a process that never made it. Bounded: randomized positions have a key a draw.
+_encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
 
 
 def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any) -> Any:
