@@ -56,7 +56,7 @@ array read_torch(py::handle tensor, const char* name) {
     read_tuple(shape, a.shape);
     try {
         read_tuple(call(tensor, n.stride), a.strides);
-        a.data = PyLong_AsVoidPtr(call(tensor, n.data_ptr).ptr());
+        a.data = torch_data(tensor);
         RW_EXPECTS(call(tensor, n.is_neg).ptr() == Py_False, "{} is a lazy negation: pass {}.resolve_neg()", name,
                    name);
     } catch (py::error_already_set& problem) {
@@ -128,6 +128,8 @@ std::string list(const std::array<std::int64_t, array::most_axes>& values, int c
 }
 
 }  // namespace
+
+void* torch_data(py::handle tensor) { return PyLong_AsVoidPtr(call(tensor, name_of().data_ptr).ptr()); }
 
 bool is_array(py::handle object) {
     return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), name_of().array_struct) != 0 ||

@@ -30,6 +30,16 @@ struct array {
         for (int i = 0; i < axes; ++i) product *= shape[static_cast<std::size_t>(i)];
         return product;
     }
+    /// Whether the elements lie side by side in the order of the axes.
+    [[nodiscard]] bool is_compact() const {
+        std::int64_t stride = 1;
+        for (int i = axes - 1; i >= 0; --i) {
+            const auto axis = static_cast<std::size_t>(i);
+            if (shape[axis] != 1 && strides[axis] != stride) return false;
+            stride *= shape[axis];
+        }
+        return true;
+    }
 };
 
 /// Reads a NumPy array, a torch tensor or whatever has __dlpack__, without a copy. `name` is for messages. Throws
@@ -41,6 +51,9 @@ bool is_array(py::handle object);
 
 /// "q float64 [4, 2, 128] of strides [256, 128, 1]"
 std::string describe(const array& a, const char* name);
+
+/// Where the elements of a torch tensor on the CPU are.
+void* torch_data(py::handle tensor);
 
 /// For read_array(): the part that speaks DLPack.
 array read_dlpack(py::handle object, const char* name);

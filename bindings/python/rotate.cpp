@@ -4,6 +4,7 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
+#include "runtime/pages.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ropewalk::python {
@@ -48,6 +49,7 @@ struct written {
     array memory;
     tensor view;
 
+    written() = default;
     written(py::handle object, const char* name, const char* function, py::handle order) {
         if (object.is_none()) return;
         memory = read_array(object, name);
@@ -67,6 +69,8 @@ py::object rotate_in_place(const py::object& q, const py::object& k, py::handle 
     if (!inside_operator) announce_write(q, k);
     return results(q, k);
 }
+
+std::size_t bytes_of(const tensor& t) { return static_cast<std::size_t>(t.elements()) * size_of(t.type); }
 
 /// A new array like `a`, in the same library where that lets its arrays be written, else in NumPy.
 py::object allocate_like(const array& a) {
@@ -89,6 +93,7 @@ struct copied {
     tensor from;
     std::optional<written> out;
     py::object result = py::none();
+    bool fresh = false;  ///< the result is of our own making
 
     copied(const py::object& object, const py::object& given, const char* name, const char* out_name,
            py::handle order) {
@@ -96,8 +101,17 @@ struct copied {
         if (object.is_none()) return;
         in = read_array(object, name);
         from = as_tensor(in, name, order);
-        result = given.is_none() ? allocate_like(in) : given;
-        out.emplace(result, out_name, "rotate", order);
+        fresh = given.is_none();
+        result = fresh ? allocate_like(in) : given;
+        if (fresh && in.origin == array::library::torch && in.is_compact()) {
+            // torch has made it like the input: nothing to ask for but where it is.
+            out.emplace();
+            out->memory = in, out->memory.source = result, out->memory.data = torch_data(result);
+            out->view = from, out->view.data = from.elements() == 0 ? from.data : out->memory.data;
+        } else {
+            out.emplace(result, out_name, "rotate", order);
+        }
+        if (fresh) runtime::prefer_huge_pages(out->memory.data, bytes_of(out->view));
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
 
@@ -131,9 +145,10 @@ py::object rotate(const py::object& q, const py::object& k, py::handle encoding,
                   py::handle threads, const py::object& out, bool inside_operator) {
     check_presence(q, k);
     if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
-    const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
+    turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const auto [q_given, k_given] = split_outputs(out, q, k);
     const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
+    turn.options.fresh_output = a.fresh || b.fresh;
     turn.run(a.from, b.from, a.to(), b.to());
     if (!out.is_none()) announce_write(q_given, k_given);
     return results(a.finish(q_given), b.finish(k_given));

@@ -1,4 +1,4 @@
-"""Includes point down the layers only: core <- policy <- encoding <- {cpu | gpu} <- attention <- bindings.
+"""Includes point down the layers only: core <- policy <- encoding <- call <- {cpu | gpu} <- attention <- bindings.
 
 `cpu` and `gpu` never meet in one header, directly or through others. `io` is optional and stands on the encoding.
 """
@@ -11,11 +11,12 @@ BELOW = {
     "core": set(),
     "policy": {"core"},
     "encoding": {"core", "policy"},
-    "cpu": {"core", "policy", "encoding"},
-    "gpu": {"core", "policy", "encoding"},
+    "call": {"core", "policy", "encoding"},
+    "cpu": {"core", "policy", "encoding", "call"},
+    "gpu": {"core", "policy", "encoding", "call"},
     "io": {"core", "policy", "encoding"},
-    "attention": {"core", "policy", "encoding", "cpu", "gpu", "io"},
-    "umbrella": {"core", "policy", "encoding", "cpu"},
+    "attention": {"core", "policy", "encoding", "call", "cpu", "gpu", "io"},
+    "umbrella": {"core", "policy", "encoding", "call", "cpu"},
 }
 SIMD = ("xsimd/", "immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h")
 CUDA = ("cuda", "cooperative_groups", "cub/", "thrust/", "mma.h")
@@ -26,6 +27,7 @@ FORBIDDEN = {
     "core": PLAIN,
     "policy": PLAIN,
     "encoding": PLAIN,
+    "call": PLAIN,
     "cpu": CUDA + EIGEN + JSON,
     "gpu": SIMD + EIGEN + JSON,
     "io": SIMD + CUDA + EIGEN,

@@ -8,6 +8,12 @@
 #define RW_HD
 #endif
 
+// RW_GPU_CODE is the compute capability times 100 for which a GPU's copy of a function is compiled, and the host's copy
+// does not see it.
+#if defined(__CUDA_ARCH__)
+#define RW_GPU_CODE __CUDA_ARCH__
+#endif
+
 // RW_INLINE never leaves a symbol behind. A plain inline function that is compiled once for AVX-512 and once for the
 // baseline is one symbol to the linker, which may keep the copy that an older machine cannot run.
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -31,11 +37,19 @@
 #define RW_PIN(value) ((void)0)
 #endif
 
-// RW_UNROLL unrolls the loop behind it, so that an array of registers is one. Clang does so unasked.
-#if defined(__GNUC__) && !defined(__clang__)
+// RW_UNROLL unrolls the loop behind it, so that an array of registers is one. Clang does so unasked, and nvcc warns about
+// a pragma which its host compiler, or that of the device, does not know.
+// RW_KEEP_LOOP keeps nvcc from unrolling a long loop, whose registers other threads could have used.
+#if defined(__CUDA_ARCH__)
+#define RW_UNROLL _Pragma("unroll")
+#define RW_KEEP_LOOP _Pragma("unroll 1")
+#elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define RW_UNROLL _Pragma("GCC unroll 16")
 #else
 #define RW_UNROLL
+#endif
+#if !defined(RW_KEEP_LOOP)
+#define RW_KEEP_LOOP
 #endif
 
 // Around the inclusion of intrinsics: GCC 12 calls its own AVX-512 headers uninitialised (its bug 105593).

@@ -23,7 +23,7 @@ struct cos_sin_table {
     std::int64_t batch = 1;  ///< by_token: batches of `rows` rows each; 1 serves every batch row
     std::int64_t stride_batch = 0;
 
-    [[nodiscard]] constexpr bool exists() const { return cos != nullptr || sin != nullptr; }
+    [[nodiscard]] RW_HD constexpr bool exists() const { return cos != nullptr || sin != nullptr; }
 };
 
 }  // namespace ropewalk

@@ -8,12 +8,6 @@
 
 namespace ropewalk::cpu::detail {
 
-/// A position as whole tokens and 2^-32 of one.
-struct split_position {
-    std::uint64_t whole = 0;
-    std::uint64_t fraction = 0;
-};
-
 /// The positions of one token: the first alone counts unless its encoding has several axes.
 struct token_position {
     split_position axis[position_axes];
@@ -28,7 +22,7 @@ RW_INLINE token_position position_at(const turn_term& term, std::int64_t row, st
     return at;
 }
 
-/// position · rate modulo 2^64: a phase where rate is a step, an exponent where it is a decay.
+/// wrapping_product() of a register of rates.
 template <class A>
 RW_INLINE quads<A> product(const split_position& position, const std::uint64_t* rate) {
     const auto r = quads<A>::load_unaligned(rate);
@@ -39,11 +33,6 @@ RW_INLINE quads<A> product(const split_position& position, const std::uint64_t* 
                  (multiply_low<A>(r & quads<A>(std::uint64_t{0xffffffffU}), fraction) >> 32);
     }
     return result;
-}
-
-RW_INLINE std::uint64_t product(const split_position& position, const std::uint64_t* rate) {
-    const std::uint64_t r = *rate;
-    return r * position.whole + (r >> 32) * position.fraction + (((r & 0xffffffffU) * position.fraction) >> 32);
 }
 
 /// Positions times rates [axes, pairs], summed over the axes.
@@ -59,8 +48,8 @@ struct rated_position {
         return value;
     }
     RW_INLINE std::uint64_t sum_one(std::int64_t pair) const {
-        std::uint64_t value = product(at.axis[0], rate + pair);
-        for (std::int64_t a = 1; a < axes; ++a) value += product(at.axis[a], rate + a * pairs + pair);
+        std::uint64_t value = wrapping_product(at.axis[0], rate[pair]);
+        for (std::int64_t a = 1; a < axes; ++a) value += wrapping_product(at.axis[a], rate[a * pairs + pair]);
         return value;
     }
 };

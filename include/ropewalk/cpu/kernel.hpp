@@ -151,6 +151,31 @@ struct rotate_kernel {
         }
     }
 
+    /// All heads of `count` tokens, each turned into a buffer in the first cache and sent to memory from there.
+    /// Ordinary stores would read what they overwrite first (measured, a copy of 84 MB: 19 GB/s with them, 35 GB/s past
+    /// the caches).
+    static RW_INLINE void turn_past_caches(const job& work, const float* rows, std::int64_t count, const T* in, T* out,
+                                           const strides& step, std::int64_t head_dim) {
+        alignas(64) T buffer[most_streamed_bytes / sizeof(T)];
+        const std::int64_t half = pairs(work), row_stride = work.row_stride();
+        const auto bytes = static_cast<std::size_t>(head_dim) * sizeof(T);
+        const auto turn_one = [&](std::int64_t token, std::int64_t head) __attribute__((always_inline)) {
+            const float* const r = rows + token * row_stride;
+            const T* const source = in + token * step.in_token + head * step.in_head;
+            prefetch(half, source, bytes_ahead);
+            if (2 * half < head_dim) std::memcpy(buffer, source, bytes);
+            turn_head(half, {r, r + padded_row(half)}, source + work.rotary_offset, buffer + work.rotary_offset);
+            stream_lines<A>(out + token * step.out_token + head * step.out_head, buffer, bytes);
+        };
+        if (work.heads_outside) {
+            for (std::int64_t head = 0; head < step.heads; ++head)
+                for (std::int64_t token = 0; token < count; ++token) turn_one(token, head);
+        } else {
+            for (std::int64_t token = 0; token < count; ++token)
+                for (std::int64_t head = 0; head < step.heads; ++head) turn_one(token, head);
+        }
+    }
+
     static void turn_tensor(const job& work, const float* rows, std::int64_t batch, std::int64_t token,
                             std::int64_t count, const tensor& from, const tensor& to) {
         if (!from.exists()) return;
@@ -159,6 +184,7 @@ struct rotate_kernel {
         const strides step{from.heads, from.stride_head, to.stride_head, from.stride_token, to.stride_token};
         const std::int64_t half = pairs(work), row_stride = work.row_stride();
         const bool from_memory = work.size == footprint::memory;
+        if (work.past_caches) return turn_past_caches(work, rows, count, in, out, step, from.head_dim);
         if (in != out && 2 * half < from.head_dim) pass_through(work, from.head_dim, count, in, out, step);
         in += work.rotary_offset;
         out += work.rotary_offset;
@@ -221,6 +247,7 @@ struct rotate_kernel {
             turn_tensor(work, k_rows, batch, token, count, work.k_in, work.k_out);
             at += count;
         }
+        if (work.past_caches) finish_streams();
     }
 };
 

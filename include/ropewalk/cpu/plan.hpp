@@ -5,7 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "ropewalk/cpu/checks.hpp"
+#include "ropewalk/call/prepare.hpp"
+#include "ropewalk/cpu/options.hpp"
 
 namespace ropewalk::cpu {
 
@@ -42,8 +43,6 @@ inline std::vector<std::int64_t> spread_sequences(const positions& where, std::i
         RW_EXPECTS(start_at(where, i) >= start_at(where, i - 1), "cu_seqlens must ascend, got {} behind {} at entry {}",
                    start_at(where, i), start_at(where, i - 1), i);
     }
-    RW_EXPECTS(where.first <= std::numeric_limits<std::int64_t>::max() - tokens,
-               "offset {} and {} tokens leave the 64-bit positions", where.first, tokens);
     RW_EXPECTS(start_at(where, where.count - 1) == tokens, "cu_seqlens ends with {} but there are {} tokens",
                start_at(where, where.count - 1), tokens);
     std::vector<std::int64_t> indices(static_cast<std::size_t>(tokens));
@@ -58,24 +57,11 @@ inline std::vector<std::int64_t> spread_sequences(const positions& where, std::i
 /// Positions as a kernel reads them, without the encoding's position policy.
 inline position_source read_positions(const positions& where, std::int64_t batch, std::int64_t tokens, plan& owner,
                                       int which) {
-    switch (where.source) {
-        case positions::kind::offset:
-            RW_EXPECTS(where.first <= std::numeric_limits<std::int64_t>::max() - tokens,
-                       "offset {} and {} tokens leave the 64-bit positions", where.first, tokens);
-            return {positions::kind::offset, where.first, nullptr, 0, 0};
-        case positions::kind::cu_seqlens32:
-        case positions::kind::cu_seqlens64:
-            RW_EXPECTS(batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}",
-                       batch);
-            owner.own().spread[which] = spread_sequences(where, tokens);
-            return {positions::kind::ids64, 0, owner.own().spread[which].data(), 0, 0};
-        default:
-            RW_EXPECTS(where.count >= tokens, "positions has {} entries for {} tokens", where.count, tokens);
-            RW_EXPECTS(where.rows == 1 || where.rows == batch, "positions has {} rows for a batch of {}", where.rows,
-                       batch);
-            return {where.source, 0, where.data, where.rows == 1 ? 0 : where.stride_row,
-                    where.axes == 1 ? 0 : where.stride_axis};
-    }
+    if (!ropewalk::detail::is_ragged(where)) return ropewalk::detail::read_offset_or_ids(where, batch, tokens, true);
+    ropewalk::detail::check_ragged(where, batch, tokens);
+    std::vector<std::int64_t>& indices = owner.own().spread[which];
+    indices = spread_sequences(where, tokens);
+    return {positions::kind::ids64, true, 0, indices.data(), 0, 0, 0};
 }
 
 /// Looks indices up among the numbers that the encoding's position policy draws, each batch row its own.
@@ -89,7 +75,7 @@ inline position_source place(const Encoding& encoding, const position_source& wh
                "'{}' needs its length or the sequence_length of the geometry when positions are given",
                encoding.expression);
     const std::int64_t n = encoding.placed_tokens > 0 ? encoding.placed_tokens : tokens;
-    check_range(where, batch, tokens, [&](std::int64_t index) {
+    ropewalk::detail::check_range(where, batch, tokens, [&](std::int64_t index) {
         RW_EXPECTS(index >= 0 && index < n, "'{}' draws {} positions, index {} is not among them", encoding.expression,
                    n, index);
     });
@@ -103,54 +89,40 @@ inline position_source place(const Encoding& encoding, const position_source& wh
             placed[static_cast<std::size_t>(row * tokens + token)] = numbers[static_cast<std::size_t>(index)];
         }
     }
-    return {positions::kind::fixed, 0, placed.data(), tokens, 0};
+    return {positions::kind::fixed, true, 0, placed.data(), tokens, 0, 0};
 }
 
-/// Several positions a token need an encoding whose pairs choose among them.
-inline void check_axes(const Encoding& encoding, const positions& where) {
-    constexpr auto several = static_cast<std::int64_t>(position_axes);
-    RW_EXPECTS(where.axes == 1 || where.axes == several, "positions has {} axes, expected 1 or {}", where.axes,
-               several);
-    RW_EXPECTS(where.axes == 1 || encoding.has_axes(), "'{}' takes one position a token, got {}", encoding.expression,
-               where.axes);
-    RW_EXPECTS(where.axes == 1 || where.source == positions::kind::ids32 || where.source == positions::kind::ids64,
-               "several positions a token must be ids");
+inline position_source read_and_place(const Encoding& encoding, const positions& where, std::int64_t batch,
+                                      std::int64_t tokens, plan& owner, int which) {
+    return place(encoding, read_positions(where, batch, tokens, owner, which), batch, tokens, owner, which);
 }
 
-/// The steps of the encoding, a row an axis where a token has several positions.
-inline turn_term steps_of(const Encoding& encoding, const positions& where) {
-    check_axes(encoding, where);
-    turn_term term;
-    term.axes = where.axes;
-    term.steps = where.axes == 1 ? encoding.steps.data() : encoding.axis_steps.data();
-    return term;
-}
-
-inline turn_term make_term(const Encoding& encoding, const positions& where, const job& work, plan& owner, int which) {
-    const std::int64_t batch = work.batch(), tokens = work.tokens();
-    turn_term term = steps_of(encoding, where);
-    term.decay = encoding.has_decay() ? encoding.decay.data() : nullptr;
-    term.centre = encoding.centre;
-    term.where = place(encoding, read_positions(where, batch, tokens, owner, which), batch, tokens, owner, which);
-    check_reach(encoding, term.where, batch, tokens, work.q_in.exists() ? work.q_in.type : work.k_in.type);
-    return term;
-}
-
-inline void check_layout(const Encoding& encoding, layout_kind layout) {
-    const auto named = encoding.geometry.layout;
-    RW_EXPECTS(!named || *named == layout, "the encoding is for the layout {}, the call for {}",
-               to_string(named.value_or(layout)), to_string(layout));
+/// Reads the positions of a plan whose tensors are set and checked by then.
+inline auto position_reader(plan& made) {
+    return [&made](const Encoding& encoding, const positions& where, int which) {
+        return read_and_place(encoding, where, made.work.batch(), made.work.tokens(), made, which);
+    };
 }
 
 /// Bytes that the call reads.
 inline std::int64_t bytes_of(const job& work) {
-    return (work.q_in.elements() + work.k_in.elements()) *
-           static_cast<std::int64_t>(size_of(work.q_in.exists() ? work.q_in.type : work.k_in.type));
+    return (work.q_in.elements() + work.k_in.elements()) * static_cast<std::int64_t>(size_of(work.any().type));
 }
 
-/// Chooses the order of the loops from the size and the strides.
-inline void choose_loops(job& work) {
-    const tensor& t = work.q_in.exists() ? work.q_in : work.k_in;
+/// Whether the heads of an output are whole lines, elsewhere than those of the input.
+inline bool takes_streams(const tensor& in, const tensor& out) {
+    if (!in.exists()) return true;
+    const auto whole = [&](std::int64_t elements) {
+        return elements * static_cast<std::int64_t>(size_of(out.type)) % line_bytes == 0;
+    };
+    return in.data != out.data && reinterpret_cast<std::uintptr_t>(out.data) % line_bytes == 0 && whole(out.head_dim) &&
+           out.head_dim * static_cast<std::int64_t>(size_of(out.type)) <= most_streamed_bytes &&
+           whole(out.stride_head) && whole(out.stride_token) && whole(out.stride_batch);
+}
+
+/// Chooses the order of the loops, and the kind of the stores, from the size and the strides.
+inline void choose_loops(job& work, bool fresh_output = false) {
+    const tensor& t = work.any();
     const std::int64_t bytes = bytes_of(work);
     work.size = bytes <= 1024 * 1024 ? footprint::l2 : bytes <= 16 * 1024 * 1024 ? footprint::l3 : footprint::memory;
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
@@ -161,6 +133,8 @@ inline void choose_loops(job& work) {
     const bool two_streams = work.q_in.exists() && work.k_in.exists() && work.size == footprint::memory;
     const std::int64_t tile = work.heads_outside ? 16 : two_streams ? 128 : 1;
     work.tile = t.tokens < tile ? t.tokens : tile;
+    work.past_caches = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
+                       takes_streams(work.k_in, work.k_out);
 }
 
 }  // namespace detail
@@ -172,19 +146,9 @@ inline plan make_plan(layout_kind layout, const tensor& q, const tensor& k, cons
     plan made;
     job& work = made.work;
     work.q_in = q, work.k_in = k, work.q_out = q_out, work.k_out = k_out;
-    work.rotary_offset = encoding.geometry.rotary_offset;
-    work.pairs = encoding.pairs();
-    detail::check_layout(encoding, layout);
-    detail::check_tensors(work, encoding.geometry.head_dim);
-    work.turn = detail::make_term(encoding, where, work, made, 0);
-    work.decays = encoding.has_decay();
-    const bool undoes = chosen.way == direction::inverse || chosen.way == direction::inverse_adjoint;
-    work.negate_angle = chosen.way == direction::inverse || chosen.way == direction::adjoint;
-    work.swap_decay = undoes;
-    work.factor = static_cast<float>(undoes ? 1 / encoding.attention_factor : encoding.attention_factor);
-    work.table = chosen.table;
-    if (work.table.exists()) detail::check_table(work.table, work);
-    detail::choose_loops(work);
+    ropewalk::detail::prepare_rotation(work, layout, encoding, where, chosen.way, chosen.table,
+                                       detail::position_reader(made));
+    detail::choose_loops(work, chosen.fresh_output);
     return made;
 }
 
@@ -194,25 +158,11 @@ inline plan make_rerotation_plan(layout_kind layout, const tensor& k, const tens
     plan made;
     job& work = made.work;
     work.k_in = k, work.k_out = k_out;
-    work.rotary_offset = to.geometry.rotary_offset;
-    work.pairs = to.pairs();
-    detail::check_layout(from, layout);
-    detail::check_layout(to, layout);
-    RW_EXPECTS(from.geometry.head_dim == to.geometry.head_dim && from.pairs() == to.pairs() &&
-                   from.geometry.rotary_offset == to.geometry.rotary_offset,
-               "both encodings must turn the same elements, got {} and {} of head_dim {} and {} at {} and {}",
-               from.geometry.width(), to.geometry.width(), from.geometry.head_dim, to.geometry.head_dim,
-               from.geometry.rotary_offset, to.geometry.rotary_offset);
-    detail::check_tensors(work, to.geometry.head_dim);
-    work.turn = detail::make_term(to, to_where, work, made, 0);
-    work.unturn = detail::make_term(from, from_where, work, made, 1);
-    work.decays = from.has_decay() || to.has_decay();
-    if (work.decays) detail::check_shift(work, from, to);
+    ropewalk::detail::prepare_rerotation(work, layout, from, from_where, to, to_where, detail::position_reader(made));
     if (work.decays && !to.has_decay()) {
         made.own().no_decay.assign(static_cast<std::size_t>(work.pairs), 0);
         work.turn.decay = made.own().no_decay.data();
     }
-    work.factor = static_cast<float>(to.attention_factor / from.attention_factor);
     detail::choose_loops(work);
     return made;
 }
@@ -233,8 +183,8 @@ inline plan make_table_plan(const Encoding& encoding, const positions& where, st
     work.q_in.tokens = tokens, work.q_in.heads = 1, work.q_in.head_dim = columns;
     work.q_in.data = tokens == 0 ? nullptr : cos.data();
     work.pairs = encoding.pairs();
-    work.turn = detail::steps_of(encoding, where);
-    work.turn.where = detail::place(encoding, detail::read_positions(where, 1, tokens, made, 0), 1, tokens, made, 0);
+    work.turn = ropewalk::detail::steps_of(encoding, where);
+    work.turn.where = detail::read_and_place(encoding, where, 1, tokens, made, 0);
     work.table = {cos.data(), sin.data(), element_type::f32, tokens, columns, columns};
     return made;
 }

@@ -1,6 +1,7 @@
 // Lane shuffles and 64-bit products for architectures without a file of their own, NEON among them: through memory,
 // which compilers turn into shuffles where they can. Included by simd.hpp.
 #include <array>
+#include <cstring>
 
 namespace ropewalk::cpu::detail {
 
@@ -70,5 +71,11 @@ template <class A>
 RW_INLINE floats<A> load_f16(const f16* source);
 template <class A>
 RW_INLINE void store_f16(f16* target, const floats<A>& value);
+
+template <class A>
+RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
+    std::memcpy(target, source, bytes);
+}
+RW_INLINE void finish_streams() {}
 
 }  // namespace ropewalk::cpu::detail

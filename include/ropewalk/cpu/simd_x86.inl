@@ -174,4 +174,27 @@ RW_INLINE void store_f16(f16* target, const floats<A>& value) {
     }
 }
 
+/// Whole cache lines to memory without reading what they overwrite. Both addresses begin a line.
+template <class A>
+RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
+    auto* const to = static_cast<char*>(target);
+    const auto* const from = static_cast<const char*>(source);
+    for (std::size_t at = 0; at < bytes; at += 64) {
+        if constexpr (is_avx512<A>) {
+            _mm512_stream_si512(reinterpret_cast<__m512i*>(to + at), _mm512_load_si512(from + at));
+        } else if constexpr (is_avx2<A>) {
+            for (std::size_t i = at; i < at + 64; i += 32)
+                _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
+                                    _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
+        } else {
+            for (std::size_t i = at; i < at + 64; i += 16)
+                _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                                 _mm_load_si128(reinterpret_cast<const __m128i*>(from + i)));
+        }
+    }
+}
+
+/// Other threads see what was streamed.
+RW_INLINE void finish_streams() { _mm_sfence(); }
+
 }  // namespace ropewalk::cpu::detail

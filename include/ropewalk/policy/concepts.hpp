@@ -16,8 +16,11 @@ namespace ropewalk {
 /// A parameter of a policy: its name in expressions, in Python and in messages, and the member that holds it.
 template <class P, class T>
 struct parameter {
+    // Written out, nvcc puts parentheses around it which GCC then warns about.
+    using member_pointer = T P::*;
+
     std::string_view name;
-    T P::*member;
+    member_pointer member;
 };
 
 /// Every policy is a copyable aggregate with a `name` and a tuple of `parameters`, the most important one first.

@@ -1,22 +1,21 @@
-// Every check of the arguments of a call. Kernels check nothing.
+// Every check of the arguments of a call, on the CPU or on a GPU. Kernels check nothing.
 #pragma once
 
 #include <cmath>
 #include <limits>
 #include <string_view>
 
+#include "ropewalk/call/call.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/overlap.hpp"
-#include "ropewalk/cpu/options.hpp"
 #include "ropewalk/encoding.hpp"
 
-namespace ropewalk::cpu::detail {
+namespace ropewalk::detail {
 
 /// "q [batch 1, tokens 4, heads 2, head_dim 128], strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
-    return ropewalk::detail::format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name,
-                                    t.batch, t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token,
-                                    t.stride_head, t.stride_element);
+    return format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name, t.batch,
+                  t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
 }
 
 inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
@@ -42,15 +41,15 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
                "{} and its output must have one shape, got {} and {}", name, shape_of("input", in),
                shape_of("output", out));
     if (out.elements() == 0) return;
-    const char* const folded = ropewalk::detail::overlapping_axis(out);
+    const char* const folded = overlapping_axis(out);
     RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
                shape_of(name, out), folded == nullptr ? "" : folded);
-    RW_EXPECTS(same_place(in, out) || !ropewalk::detail::may_overlap(in, out),
+    RW_EXPECTS(same_place(in, out) || !may_overlap(in, out),
                "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in),
                in.data, shape_of("output", out), out.data);
 }
 
-inline void check_tensors(const job& work, std::int64_t head_dim) {
+inline void check_tensors(const call& work, std::int64_t head_dim) {
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
     if (given(work.q_in)) check_tensor("q", work.q_in, head_dim);
     if (given(work.k_in)) check_tensor("k", work.k_in, head_dim);
@@ -66,15 +65,15 @@ inline void check_tensors(const job& work, std::int64_t head_dim) {
                shape_of("q", q), shape_of("k", k));
     RW_EXPECTS(q.heads == k.heads || (k.heads > 0 && q.heads % k.heads == 0),
                "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
-    RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}",
-               shape_of("q", work.q_out), work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
+    RW_EXPECTS(!may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}", shape_of("q", work.q_out),
+               work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
     // In place, what has been said of the outputs holds of the inputs.
     if (same_place(q, work.q_out) && same_place(k, work.k_out)) return;
-    RW_EXPECTS(!ropewalk::detail::may_overlap(work.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
-    RW_EXPECTS(!ropewalk::detail::may_overlap(q, work.k_out), "the output of k overlaps q: {}", shape_of("q", q));
+    RW_EXPECTS(!may_overlap(work.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
+    RW_EXPECTS(!may_overlap(q, work.k_out), "the output of k overlaps q: {}", shape_of("q", q));
 }
 
-/// Calls check(index) for the smallest and the largest index of the call.
+/// Calls check(index) for the smallest and the largest index of the call, where the host can tell.
 template <class Check>
 void check_range(const position_source& where, std::int64_t rows, std::int64_t tokens, const Check& check) {
     if (tokens == 0 || rows == 0) return;
@@ -83,6 +82,7 @@ void check_range(const position_source& where, std::int64_t rows, std::int64_t t
         check(where.first + tokens - 1);
         return;
     }
+    if (!where.readable) return;
     std::int64_t smallest = std::numeric_limits<std::int64_t>::max(),
                  largest = std::numeric_limits<std::int64_t>::min();
     const std::int64_t distinct = where.stride_row == 0 ? 1 : rows;
@@ -121,8 +121,10 @@ inline double decay_of(const Encoding& encoding, std::size_t pair) {
 }
 
 /// rerotate: from one position to another the magnitude may change by more than either of them has, and by no more
-/// than a float holds.
-inline void check_shift(const job& work, const Encoding& from, const Encoding& to) {
+/// than a float holds. Positions in memory that the host cannot read are taken on trust.
+inline void check_shift(const call& work, const Encoding& from, const Encoding& to) {
+    const position_source &now = work.turn.where, &before = work.unturn.where;
+    if (!now.known() || !before.known()) return;
     constexpr double most = 126 * 0x1p56;
     double steepest = 0, differ = 0;  // of either encoding, and between the two
     for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
@@ -130,10 +132,14 @@ inline void check_shift(const job& work, const Encoding& from, const Encoding& t
         steepest = std::fmax(steepest, std::fmax(was, is));
         differ = std::fmax(differ, std::fabs(is - was));
     }
-    for (std::int64_t at = 0; at < work.batch() * work.tokens(); ++at) {
-        const std::int64_t row = at / work.tokens(), token = at % work.tokens();
-        const double was = position_of(work.unturn.where, row, token) - static_cast<double>(from.centre);
-        const double is = position_of(work.turn.where, row, token) - static_cast<double>(to.centre);
+    // Between two offsets the change is linear in the token, so that what fits at both ends fits between.
+    const bool linear = now.source == positions::kind::offset && before.source == positions::kind::offset;
+    const std::int64_t tokens = work.tokens(), count = linear ? tokens : work.batch() * tokens;
+    const std::int64_t pace = linear && tokens > 1 ? tokens - 1 : 1;
+    for (std::int64_t at = 0; at < count; at += pace) {
+        const std::int64_t row = at / tokens, token = at % tokens;
+        const double was = position_of(before, row, token) - static_cast<double>(from.centre);
+        const double is = position_of(now, row, token) - static_cast<double>(to.centre);
         // is · d_to − was · d_from = (is − was) · d_to + was · (d_to − d_from), which seldom comes near the limit.
         if (std::fabs(is - was) * steepest + std::fabs(was) * differ <= most) continue;
         for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
@@ -146,7 +152,7 @@ inline void check_shift(const job& work, const Encoding& from, const Encoding& t
     }
 }
 
-inline void check_table(const cos_sin_table& table, const job& work) {
+inline void check_table(const cos_sin_table& table, const call& work) {
     RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
     RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
     const std::size_t size = size_of(table.type);
@@ -172,4 +178,4 @@ inline void check_table(const cos_sin_table& table, const job& work) {
     });
 }
 
-}  // namespace ropewalk::cpu::detail
+}  // namespace ropewalk::detail
