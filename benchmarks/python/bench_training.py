@@ -3,7 +3,7 @@
 python benchmarks/python/bench_training.py [--tokens 128,4096] [--threads 1,2] [--types f32,bf16]
 
 Llama-2-13B's queries and keys (40 + 40 heads of 128), out of place as autograd wants it. A pass is the rotation of both
-and the way back of a gradient; candidates take turns, at least 7 times, medians are compared. The yardstick is the
+and the way back of a gradient; candidates take turns in a random order, medians are compared. The yardstick is the
 time of PyTorch's own in-place scale over as many bytes. Peers get their cosines and sines for nothing. Gradients are
 compared with float64 first.
 """

@@ -11,11 +11,12 @@ namespace ropewalk::runtime {
 
 void prefer_huge_pages(void* data, std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr std::size_t huge = std::size_t{2} << 20, worthwhile = 2 * huge;  // at least one whole huge page inside
-    if (data == nullptr || bytes < worthwhile) return;
+    constexpr std::size_t huge = std::size_t{2} << 20;  // what a whole huge page may lie in
+    if (data == nullptr || bytes < huge) return;
     static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
     const auto address = reinterpret_cast<std::uintptr_t>(data);
-    const std::uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+    // Outwards: an allocator's own words in front would cut the first huge page off.
+    const std::uintptr_t begin = address / page * page, end = (address + bytes + page - 1) / page * page;
     // Without such pages the advice is refused, and the memory is as it was.
     (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
