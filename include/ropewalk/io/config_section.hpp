@@ -89,7 +89,8 @@ public:
         for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(number_of(key, one));
         return numbers;
     }
-    [[nodiscard]] std::vector<std::int64_t> required_integers(const char* key, std::int64_t entries) const {
+    [[nodiscard]] std::vector<std::int64_t> required_integers(const char* key,
+                                                              std::optional<std::int64_t> entries = {}) const {
         std::vector<std::int64_t> numbers;
         for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(integer_of(key, one));
         return numbers;
@@ -104,6 +105,16 @@ public:
     }
     [[nodiscard]] std::optional<bool> flag_of_any(std::initializer_list<const char*> keys) const {
         return any_of<bool>(keys, [this](const char* key) { return flag(key); });
+    }
+
+    /// Keys and values of an object that maps text to text.
+    [[nodiscard]] std::vector<std::pair<std::string, std::string>> texts() const {
+        std::vector<std::pair<std::string, std::string>> all;
+        for (const auto& [key, value] : object_->items()) {
+            if (!value.is_string()) wrong_type(detail::shown_name(key).c_str(), "text", value);
+            all.emplace_back(key, value.get<std::string>());
+        }
+        return all;
     }
 
     /// The members that are objects themselves, and their keys.
@@ -167,12 +178,13 @@ private:
         if (!whole) wrong_type(key, "a whole number", value);
         return static_cast<std::int64_t>(value.get<double>());
     }
-    [[nodiscard]] const nlohmann::json& required_list(const char* key, std::int64_t entries) const {
+    [[nodiscard]] const nlohmann::json& required_list(const char* key, std::optional<std::int64_t> entries) const {
         const nlohmann::json* const value = find(key);
         RW_EXPECTS(value != nullptr, "{} lacks '{}'", path_, key);
         if (!value->is_array()) wrong_type(key, "an array", *value);
-        RW_EXPECTS(static_cast<std::int64_t>(value->size()) == entries, "{}.{} has {} entries, expected {}", path_, key,
-                   value->size(), entries);
+        const auto count = static_cast<std::int64_t>(value->size());
+        RW_EXPECTS(count == entries.value_or(count), "{}.{} has {} entries, expected {}", path_, key, count,
+                   entries.value_or(count));
         return *value;
     }
 

@@ -64,6 +64,18 @@ inline std::string with_constants_quoted(const std::string& text) {
     return quoted;
 }
 
+/// JSON text of any length, strictly.
+inline nlohmann::json parse_json(std::string_view text, const std::string& source) {
+    try {
+        return nlohmann::json::parse(text, strict_json(source));
+    } catch (const nlohmann::json::exception& problem) {
+        constexpr std::size_t longest = 200;  // it quotes what it read last, however long
+        std::string what = problem.what();
+        if (what.size() > longest) what.replace(longest, std::string::npos, "…");
+        fail("{} is no JSON: {}", source, what);
+    }
+}
+
 }  // namespace detail
 
 /// JSON text; `source` is what messages call it. Throws ropewalk::error, one line, for what is no JSON, has a key
@@ -71,14 +83,7 @@ inline std::string with_constants_quoted(const std::string& text) {
 inline nlohmann::json parse_config(const std::string& text, const std::string& source) {
     RW_EXPECTS(text.size() <= detail::longest_config, "{} has {} bytes, a configuration at most {}", source,
                text.size(), detail::longest_config);
-    try {
-        return nlohmann::json::parse(detail::with_constants_quoted(text), detail::strict_json(source));
-    } catch (const nlohmann::json::exception& problem) {
-        constexpr std::size_t longest = 200;  // it quotes what it read last, however long
-        std::string what = problem.what();
-        if (what.size() > longest) what.replace(longest, std::string::npos, "…");
-        detail::fail("{} is no JSON: {}", source, what);
-    }
+    return detail::parse_json(detail::with_constants_quoted(text), source);
 }
 
 /// The same for a file.

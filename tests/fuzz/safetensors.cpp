@@ -1,0 +1,54 @@
+// The safetensors reader on arbitrary bytes: ropewalk::error and nothing else may come out, and nothing beside the file
+// is read. The last byte says how many bytes of data follow the rest, which is the header; 255: all of it is the file.
+
+#include <ropewalk/io/safetensors.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+namespace rw = ropewalk;
+
+namespace {
+
+void must(bool condition, const char* what) {
+    if (condition) return;
+    std::fprintf(stderr, "%s\n", what);
+    std::abort();
+}
+
+/// The file in memory of exactly its size, so that AddressSanitizer sees a byte too far.
+std::vector<std::byte> file_of(const std::uint8_t* data, std::size_t size, std::size_t values) {
+    std::vector<std::byte> file;
+    const bool whole = values == 255;
+    for (std::size_t i = 0; i < 8 && !whole; ++i) file.push_back(static_cast<std::byte>(size >> 8 * i));
+    for (std::size_t i = 0; i < size; ++i) file.push_back(static_cast<std::byte>(data[i]));
+    if (!whole) file.resize(file.size() + values);
+    file.shrink_to_fit();
+    return file;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    if (size == 0) return 0;
+    const std::vector<std::byte> file = file_of(data, size - 1, data[size - 1]);
+    try {
+        std::size_t bytes = 0;
+        for (const auto& [name, tensor] : rw::read_safetensors(file, "the input")) {
+            must(tensor.elements() >= 0, "a negative number of elements");
+            volatile std::byte sink{};
+            for (const std::byte one : tensor.bytes) sink = one;
+            bytes += tensor.bytes.size();
+        }
+        must(bytes <= file.size(), "more bytes than the file");
+    } catch (const rw::error& problem) {
+        const std::string message = problem.what();
+        must(message.find('\n') == std::string::npos, "an error of several lines");
+        must(message.size() < 4000, "an error that does not end");
+    }
+    return 0;
+}
