@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 # The installed package is older than one of these: install it again. With the flags of the release build, so that ccache
 # has its kernels already.
-PACKAGE_SOURCES := $(shell find include bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
+PACKAGE_SOURCES := $(shell find include cuda bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
 .PHONY: demo test bench python build configure setup format lint clean
@@ -26,8 +26,10 @@ build: configure
 python: $(PACKAGE_STAMP)
 
 $(PACKAGE_STAMP): $(PACKAGE_SOURCES) | setup
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
-	    --config-settings=cmake.define.ROPEWALK_WARNINGS_AS_ERRORS=ON .
+	rm -rf build/wheels
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --no-index \
+	    --config-settings=cmake.define.ROPEWALK_WARNINGS_AS_ERRORS=ON --wheel-dir build/wheels .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall build/wheels/*.whl
 	touch $@
 
 configure: setup
@@ -36,7 +38,8 @@ configure: setup
 setup:
 	tools/setup
 
-format: setup
+format: python
+	$(PYTHON) tools/stubs.py
 	tools/sources | xargs $$(tools/llvm clang-format) -i
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .

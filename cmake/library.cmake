@@ -1,5 +1,6 @@
 # ropewalk::core      the headers alone: core, policies, encoding. No dependency.
 # ropewalk::ropewalk  everything on the CPU: adds xsimd's headers and OpenMP.
+# ropewalk::cuda      the headers and the CUDA runtime, where a toolkit is found. Nothing of xsimd.
 
 add_library(ropewalk_core INTERFACE)
 add_library(ropewalk::core ALIAS ropewalk_core)
@@ -19,4 +20,12 @@ target_link_libraries(ropewalk INTERFACE ropewalk_core)
 target_include_directories(ropewalk SYSTEM INTERFACE $<BUILD_INTERFACE:${ROPEWALK_XSIMD_INCLUDE_DIR}>)
 if(TARGET OpenMP::OpenMP_CXX)
     target_link_libraries(ropewalk INTERFACE OpenMP::OpenMP_CXX)
+endif()
+
+# Global, so that a project which adds ropewalk with add_subdirectory() sees the runtime too.
+find_package(CUDAToolkit QUIET GLOBAL)
+if(CUDAToolkit_FOUND)
+    add_library(ropewalk_cuda INTERFACE)
+    add_library(ropewalk::cuda ALIAS ropewalk_cuda)
+    target_link_libraries(ropewalk_cuda INTERFACE ropewalk_core CUDA::cudart)
 endif()

@@ -138,28 +138,64 @@ void check_gradient(const array& a, const char* name, const char* function) {
                describe(a, name), function, name);
 }
 
-token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens) {
+namespace {
+
+array read_and_keep(py::object made, const char* name) {
+    array a = read_array(made, name);
+    a.owner = std::move(made);
+    return a;
+}
+
+}  // namespace
+
+array copy_beside(py::handle object, const array& like, const char* name) {
+    py::object copy;
+    if (is_torch_tensor(object)) {
+        copy = object.attr("contiguous")().attr("to")(like.source.attr("device"), py::arg("non_blocking") = true);
+    } else {
+        const py::object numbers = py::module_::import("numpy").attr("asarray")(object);
+        copy = py::module_::import("torch").attr("tensor")(numbers, py::arg("device") = like.source.attr("device"));
+    }
+    return read_and_keep(std::move(copy), name);
+}
+
+token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
+                                 const array& like) {
+    const bool draws = static_cast<bool>(encoding.place);
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "give either positions or offset, got both and an offset of {}", offset);
-        read(ids, "positions", encoding.has_axes() ? 3 : 2);
+        read(ids, "positions", encoding.has_axes() ? 3 : 2, like, draws);
         if (encoding.has_axes()) read_axes(encoding);
     } else if (!cu_seqlens.is_none()) {
-        read(cu_seqlens, "cu_seqlens", 1);
+        read(cu_seqlens, "cu_seqlens", 1, like, draws);
         where.source =
             where.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
     }
     where.first = offset;
 }
 
-void token_positions::read(py::handle object, const char* name, int most_axes) {
-    if (is_array(object)) {
-        source = read_array(object, name);
-    } else {
-        py::object made = as_numpy(object, name);
-        source = read_array(made, name);
-        source.owner = std::move(made);
+namespace {
+
+/// Has positions lie where they are read. A tensor that comes from a device is waited for.
+void take_to(array& source, const char* name, const array& like, bool draws) {
+    const bool with_torch = source.origin == array::library::torch;
+    if (draws && with_torch && !source.on_host() && source.device == like.device) {
+        source = read_and_keep(source.source.attr("cpu")(), name);
+    } else if (!draws && source.on_host() && !like.on_host() && like.origin == array::library::torch) {
+        source = copy_beside(source.source, like, name);
+    } else if (!(draws && source.on_host())) {
+        check_place(source, name, like);
     }
+    const auto last = static_cast<std::size_t>(source.axes - 1);
+    if (!source.on_host() && with_torch && source.strides[last] != 1 && source.shape[last] > 1)
+        source = read_and_keep(source.source.attr("contiguous")(), name);
+}
+
+}  // namespace
+
+void token_positions::read(py::handle object, const char* name, int most_axes, const array& like, bool draws) {
+    source = is_array(object) ? read_array(object, name) : read_and_keep(as_numpy(object, name), name);
     RW_EXPECTS(source.type == number::i32 || source.type == number::i64, "{}: expected int32 or int64",
                describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= most_axes, "{}: expected [{}]{}", describe(source, name),
@@ -167,6 +203,7 @@ void token_positions::read(py::handle object, const char* name, int most_axes) {
                most_axes == 1   ? ""
                : most_axes == 2 ? " or [batch, tokens]"
                                 : ", [3, tokens] or [3, batch, tokens]");
+    take_to(source, name, like, draws);
     const bool rows = source.axes >= 2;
     const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
     where.source = source.type == number::i32 ? positions::kind::ids32 : positions::kind::ids64;
@@ -179,6 +216,7 @@ void token_positions::read(py::handle object, const char* name, int most_axes) {
     const std::size_t size = source.type == number::i32 ? 4 : 8;
     const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % size == 0;
     if ((source.strides[last] == 1 || where.count <= 1) && aligned) return;
+    RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
     if (source.type == number::i32) copy_rows<std::int32_t>(source, copy);
     if (source.type == number::i64) copy_rows<std::int64_t>(source, copy);
     where.source = positions::kind::ids64;
@@ -197,12 +235,14 @@ void token_positions::read_axes(const Encoding& encoding) {
                encoding.expression);
 }
 
-cos_sin_table as_table(py::handle pair) {
+cos_sin_table as_table(py::handle pair, const array& like) {
     if (pair.is_none()) return {};
     RW_EXPECTS(py::isinstance<py::sequence>(pair) && !is_array(pair) && py::len(pair) == 2,
                "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
     const py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
     const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
+    check_place(cos, "cos", like);
+    check_place(sin, "sin", like);
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
                "cos and sin must be alike, got {} and {}", describe(cos, "cos"), describe(sin, "sin"));
     RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",

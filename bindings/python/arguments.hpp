@@ -39,18 +39,24 @@ struct token_positions {
     std::vector<std::int64_t> copy;
 
     /// At most one of `ids` and `cu_seqlens`; None for neither. Ids for an encoding whose pairs follow several
-    /// positions are [3, tokens] or [3, batch, tokens], or [tokens] for all three.
-    token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens);
+    /// positions are [3, tokens] or [3, batch, tokens], or [tokens] for all three. They come to lie where `like` does;
+    /// those that an encoding draws from, on the host. Only torch can take them from one to the other.
+    token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
+                    const array& like = {});
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
 private:
-    void read(py::handle object, const char* name, int most_axes);
+    void read(py::handle object, const char* name, int most_axes, const array& like, bool draws);
     void read_axes(const Encoding& encoding);
 };
 
-/// A foreign (cos, sin) in Hugging Face order: two axes are rows by index, three [batch or 1, tokens, columns].
-cos_sin_table as_table(py::handle pair);
+/// A foreign (cos, sin) in Hugging Face order, where `like` lies: two axes are rows by index, three [batch or 1,
+/// tokens, columns].
+cos_sin_table as_table(py::handle pair, const array& like);
+
+/// A copy of host memory, of whatever library, on the device of a torch tensor.
+array copy_beside(py::handle object, const array& like, const char* name);
 
 /// None: torch's number where torch is loaded, else OpenMP's, which is 0.
 int as_threads(py::handle threads);

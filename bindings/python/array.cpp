@@ -13,6 +13,8 @@ struct names {
     PyObject* stride = PyUnicode_InternFromString("stride");
     PyObject* dtype = PyUnicode_InternFromString("dtype");
     PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
+    PyObject* is_cuda = PyUnicode_InternFromString("is_cuda");
+    PyObject* get_device = PyUnicode_InternFromString("get_device");
     PyObject* is_neg = PyUnicode_InternFromString("is_neg");
     PyObject* array_struct = PyUnicode_InternFromString("__array_struct__");
     PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
@@ -42,12 +44,19 @@ number torch_type(PyObject* dtype, const torch_module& torch) {
     return number::other;
 }
 
+int torch_device(py::handle tensor, const char* name) {
+    const names& n = name_of();
+    if (attribute(tensor, n.is_cpu).ptr() == Py_True) return array::host;
+    RW_EXPECTS(attribute(tensor, n.is_cuda).ptr() == Py_True,
+               "{} is on the device {}, and ropewalk computes on CPUs and CUDA devices: pass {}.cpu()", name,
+               std::string(py::str(tensor.attr("device"))), name);
+    return call(tensor, n.get_device).cast<int>();
+}
+
 array read_torch(py::handle tensor, const char* name) {
     const names& n = name_of();
-    const py::object on_cpu = attribute(tensor, n.is_cpu);
-    RW_EXPECTS(on_cpu.ptr() == Py_True, "{} is on the device {}, and this module computes on the CPU: pass {}.cpu()",
-               name, std::string(py::str(tensor.attr("device"))), name);
     array a;
+    a.device = torch_device(tensor, name);
     a.origin = array::library::torch;
     a.source = tensor;
     const py::object shape = attribute(tensor, n.shape);
@@ -147,6 +156,12 @@ array read_array(py::handle object, const char* name) {
     throw py::type_error(
         detail::format("ropewalk: {} must be a NumPy array, a PyTorch tensor or an object with __dlpack__, got {}",
                        name, Py_TYPE(object.ptr())->tp_name));
+}
+
+std::string place_of(const array& a) { return a.on_host() ? "the CPU" : "cuda:" + std::to_string(a.device); }
+
+void check_place(const array& a, const char* name, const array& like) {
+    RW_EXPECTS(a.device == like.device, "{} is on {}, and the call runs on {}", name, place_of(a), place_of(like));
 }
 
 std::string describe(const array& a, const char* name) {

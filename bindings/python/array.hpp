@@ -15,6 +15,7 @@ enum class number : std::uint8_t { f32, f16, bf16, i32, i64, other };
 struct array {
     enum class library : std::uint8_t { numpy, torch, other };
     static constexpr int most_axes = 8;
+    static constexpr int host = -1;
 
     void* data = nullptr;
     int axes = 0;
@@ -22,9 +23,11 @@ struct array {
     number type = number::other;
     bool writable = true;
     library origin = library::numpy;
+    int device = host;  ///< or the number of a CUDA device
     py::handle source;
     py::object owner;  ///< what keeps the memory, where the source alone does not
 
+    [[nodiscard]] bool on_host() const { return device == host; }
     [[nodiscard]] std::int64_t elements() const {
         std::int64_t product = 1;
         for (int i = 0; i < axes; ++i) product *= shape[static_cast<std::size_t>(i)];
@@ -43,7 +46,7 @@ struct array {
 };
 
 /// Reads a NumPy array, a torch tensor or whatever has __dlpack__, without a copy. `name` is for messages. Throws
-/// ropewalk::error for memory that the CPU cannot reach and TypeError for what is no array.
+/// ropewalk::error for memory that neither the CPU nor a CUDA device reaches, and TypeError for what is no array.
 array read_array(py::handle object, const char* name);
 
 /// Whether read_array() would know what to do.
@@ -52,7 +55,13 @@ bool is_array(py::handle object);
 /// "q float64 [4, 2, 128] of strides [256, 128, 1]"
 std::string describe(const array& a, const char* name);
 
-/// Where the elements of a torch tensor on the CPU are.
+/// "cuda:0" or "the CPU"
+std::string place_of(const array& a);
+
+/// Throws unless `a` lies where `like`, of which the call is, does.
+void check_place(const array& a, const char* name, const array& like);
+
+/// Where the elements of a torch tensor are.
 void* torch_data(py::handle tensor);
 
 /// For read_array(): the part that speaks DLPack.

@@ -20,7 +20,8 @@ struct versioned_tensor {
 };
 constexpr std::uint64_t read_only = 1;
 
-/// Producers before DLPack 1.0 do not know `max_version`.
+/// Producers before DLPack 1.0 do not know `max_version`. Without a stream a producer on CUDA has the memory ready for
+/// the legacy default stream.
 py::object export_capsule(py::handle object) {
     const py::object method = object.attr("__dlpack__");
     try {
@@ -58,14 +59,20 @@ bool never_changes(py::handle object) {
     return std::string(py::str(py::type::of(object).attr("__module__"))).rfind("jax", 0) == 0;
 }
 
+int device_of(py::handle object, const char* name) {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    if (device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost) return array::host;
+    RW_EXPECTS(device.first == kDLCUDA || device.first == kDLCUDAManaged,
+               "{} is on DLPack device {}:{}, and ropewalk computes on CPUs and CUDA devices: copy it there first",
+               name, device.first, device.second);
+    return device.second;
+}
+
 }  // namespace
 
 array read_dlpack(py::handle object, const char* name) {
-    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-    RW_EXPECTS(device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost,
-               "{} is on DLPack device {}:{}, and this module computes on the CPU: copy it there first", name,
-               device.first, device.second);
     array a;
+    a.device = device_of(object, name);
     a.origin = array::library::other;
     a.source = object;
     a.owner = export_capsule(object);

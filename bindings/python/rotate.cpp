@@ -4,6 +4,7 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
+#include "cuda.hpp"
 #include "runtime/pages.hpp"
 #include "runtime/runtime.hpp"
 
@@ -13,20 +14,24 @@ namespace {
 
 /// What rotate_() and rotate() have in common beside their tensors.
 struct turn_arguments {
+    const array& like;  ///< q or k: where the call runs
     const Encoding& encoding;
     token_positions where;
     cpu::options options;
 
-    turn_arguments(py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens, bool inverse,
-                   bool adjoint, py::handle table, py::handle threads)
-        : encoding(as_encoding(encoding_)), where(encoding, ids, offset, cu_seqlens) {
+    turn_arguments(const array& like_, py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
+                   bool inverse, bool adjoint, py::handle table, py::handle threads)
+        : like(like_), encoding(as_encoding(encoding_)), where(encoding, ids, offset, cu_seqlens, like) {
         if (inverse) options.way = adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
         if (adjoint && !inverse) options.way = cpu::direction::adjoint;
-        options.table = as_table(table);
-        options.threads = as_threads(threads);
+        options.table = as_table(table, like);
+        if (like.on_host() || !threads.is_none()) options.threads = as_threads(threads);
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
+        if (!like.on_host()) {
+            return device_call(like).rotate(q, k, q_out, k_out, encoding, where, options.way, options.table);
+        }
         const py::gil_scoped_release released;
         runtime::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
     }
@@ -58,13 +63,21 @@ struct written {
     }
 };
 
+/// That of q and k which is there; throws where they lie on different devices.
+const array& common_place(const array& q, const array& k) {
+    if (!q.source) return k;
+    if (k.source) check_place(k, "k", q);
+    return q;
+}
+
 py::object rotate_in_place(const py::object& q, const py::object& k, py::handle encoding, py::handle ids,
                            std::int64_t offset, py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint,
                            py::handle table, py::handle threads, bool inside_operator) {
     check_presence(q, k);
     if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
-    const turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
+    const array& like = common_place(a.memory, b.memory);
+    const turn_arguments turn(like, encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     turn.run(a.view, b.view, a.view, b.view);
     if (!inside_operator) announce_write(q, k);
     return results(q, k);
@@ -72,9 +85,19 @@ py::object rotate_in_place(const py::object& q, const py::object& k, py::handle 
 
 std::size_t bytes_of(const tensor& t) { return static_cast<std::size_t>(t.elements()) * size_of(t.type); }
 
+/// A new array like `a` of a library that has its own on devices.
+py::object allocate_on_device(const array& a) {
+    const auto module = py::type::of(a.source).attr("__module__").cast<std::string>();
+    const py::module_ library = py::module_::import(module.substr(0, module.find('.')).c_str());
+    RW_EXPECTS(py::hasattr(library, "empty_like"),
+               "'{}' makes no arrays on {}: give the results their place by out=", module, place_of(a));
+    return library.attr("empty_like")(a.source);
+}
+
 /// A new array like `a`, in the same library where that lets its arrays be written, else in NumPy.
 py::object allocate_like(const array& a) {
     if (a.origin == array::library::torch) return py::handle(loaded_torch()->empty_like)(a.source);
+    if (!a.on_host()) return allocate_on_device(a);
     py::tuple shape(static_cast<std::size_t>(a.axes));
     for (int i = 0; i < a.axes; ++i)
         shape[static_cast<std::size_t>(i)] = py::int_(a.shape[static_cast<std::size_t>(i)]);
@@ -110,14 +133,15 @@ struct copied {
             out->view = from, out->view.data = from.elements() == 0 ? from.data : out->memory.data;
         } else {
             out.emplace(result, out_name, "rotate", order);
+            check_place(out->memory, out_name, in);
         }
-        if (fresh) runtime::prefer_huge_pages(out->memory.data, bytes_of(out->view));
+        if (fresh && in.on_host()) runtime::prefer_huge_pages(out->memory.data, bytes_of(out->view));
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
 
     /// JAX and others get an array of their own kind, made from NumPy's.
     [[nodiscard]] py::object finish(const py::object& given) const {
-        const bool foreign = from.exists() && in.origin == array::library::other && given.is_none();
+        const bool foreign = from.exists() && in.on_host() && in.origin == array::library::other && given.is_none();
         if (!foreign || !py::hasattr(in.source, "__array_namespace__")) return result;
         return in.source.attr("__array_namespace__")().attr("asarray")(result);
     }
@@ -145,9 +169,10 @@ py::object rotate(const py::object& q, const py::object& k, py::handle encoding,
                   py::handle threads, const py::object& out, bool inside_operator) {
     check_presence(q, k);
     if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
-    turn_arguments turn(encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     const auto [q_given, k_given] = split_outputs(out, q, k);
     const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
+    const array& like = common_place(a.in, b.in);
+    turn_arguments turn(like, encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
     turn.options.fresh_output = a.fresh || b.fresh;
     turn.run(a.from, b.from, a.to(), b.to());
     if (!out.is_none()) announce_write(q_given, k_given);
@@ -160,15 +185,17 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const Encoding& from = as_encoding(old_encoding, "old_encoding");
     const Encoding& to = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
-    const token_positions from_where(from, ids, offset, py::none());
+    const written a(k, "k", "rerotate_", order);
+    RW_EXPECTS(a.view.exists(), "k is None");
+    check_gradient(a.memory, "k", "rerotate_");
+    const token_positions from_where(from, ids, offset, py::none(), a.memory);
     const token_positions to_where(to, stays ? ids : new_ids,
                                    new_offset.is_none() ? (stays ? offset : 0) : new_offset.cast<std::int64_t>(),
-                                   py::none());
-    const int team = as_threads(threads);
-    const written a(k, "k", "rerotate_", order);
-    check_gradient(a.memory, "k", "rerotate_");
-    RW_EXPECTS(a.view.exists(), "k is None");
-    {
+                                   py::none(), a.memory);
+    if (!a.memory.on_host()) {
+        device_call(a.memory).rerotate(a.view, from, from_where, to, to_where);
+    } else {
+        const int team = as_threads(threads);
         const py::gil_scoped_release released;
         runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
     }

@@ -75,4 +75,12 @@ void cos_sin(layout_kind layout, const Encoding& encoding, const positions& wher
     cpu::execute(prepared, chosen_set().cos_sin(layout), threads);
 }
 
+std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& where, std::int64_t batch,
+                                           std::int64_t tokens) {
+    RW_EXPECTS(encoding.place, "'{}' draws no positions", encoding.expression);
+    cpu::plan owner;
+    cpu::detail::read_and_place(encoding, where, batch, tokens, owner, 0);
+    return std::move(owner.own().placed[0]);
+}
+
 }  // namespace ropewalk::runtime

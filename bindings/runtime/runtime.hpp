@@ -30,4 +30,9 @@ void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const En
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads = 0);
 
+/// The numbers [batch, tokens] that the encoding's position policy draws for the tokens, whose indices are on the host:
+/// what kernels elsewhere take by ids(span<const fixed_position>). Throws where the encoding draws none.
+std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& where, std::int64_t batch,
+                                           std::int64_t tokens);
+
 }  // namespace ropewalk::runtime

@@ -1,5 +1,5 @@
 // The safetensors reader on arbitrary bytes: ropewalk::error and nothing else may come out, and nothing beside the file
-// is read. The last byte says how many bytes of data follow the rest, which is the header; 255: all of it is the file.
+// is read. The last byte says how many bytes of data follow the rest, which is the header; '~': all of it is the file.
 
 #include <ropewalk/io/safetensors.hpp>
 
@@ -23,7 +23,7 @@ void must(bool condition, const char* what) {
 /// The file in memory of exactly its size, so that AddressSanitizer sees a byte too far.
 std::vector<std::byte> file_of(const std::uint8_t* data, std::size_t size, std::size_t values) {
     std::vector<std::byte> file;
-    const bool whole = values == 255;
+    const bool whole = values == '~';
     for (std::size_t i = 0; i < 8 && !whole; ++i) file.push_back(static_cast<std::byte>(size >> 8 * i));
     for (std::size_t i = 0; i < size; ++i) file.push_back(static_cast<std::byte>(data[i]));
     if (!whole) file.resize(file.size() + values);

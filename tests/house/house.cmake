@@ -34,12 +34,22 @@ endif()
 
 file(GLOB documents CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/README.md" "${PROJECT_SOURCE_DIR}/docs/*.md")
 
+# A toolkit often stands beside the PATH.
+find_program(ROPEWALK_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH ENV CUDAToolkit_ROOT PATHS /usr/local/cuda
+    PATH_SUFFIXES bin)
+mark_as_advanced(ROPEWALK_NVCC)
+
 ropewalk_house(layers layers.py)
 ropewalk_house(macros macros.py)
 ropewalk_house(sizes sizes.py)
 ropewalk_house(headers_alone headers.py ${compilers} --jobs ${cores} ${house_includes})
 ropewalk_house(snippets_cpp snippets.py cpp ${documents} --compiler ${CMAKE_CXX_COMPILER} ${OpenMP_CXX_FLAGS} ${house_includes})
-ropewalk_house(snippets_python snippets.py python ${documents})
+# The Python snippets run where `pip install .` from a clean checkout put the package.
+ropewalk_house(wheel wheel.py --into "${PROJECT_BINARY_DIR}/wheel" --made "${PROJECT_BINARY_DIR}/wheels"
+    --define ROPEWALK_WARNINGS_AS_ERRORS=ON)
+ropewalk_house(snippets_python snippets.py python ${documents} --python "${PROJECT_BINARY_DIR}/wheel/venv/bin/python")
+set_tests_properties(house.wheel PROPERTIES FIXTURES_SETUP clean_environment)
+set_tests_properties(house.snippets_python PROPERTIES FIXTURES_REQUIRED clean_environment)
 ropewalk_house(consumers consumers.py --build "${PROJECT_BINARY_DIR}" --compiler ${CMAKE_CXX_COMPILER}
     --cmake "${CMAKE_COMMAND}")
 if(TARGET ropewalk_runtime AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -47,3 +57,5 @@ if(TARGET ropewalk_runtime AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 ropewalk_house(include_time include_time.py --compiler ${CMAKE_CXX_COMPILER} ${house_includes})
 set_tests_properties(house.include_time PROPERTIES RUN_SERIAL ON)
+ropewalk_house(nvcc nvcc.py --nvcc "${ROPEWALK_NVCC}")
+set_tests_properties(house.nvcc PROPERTIES SKIP_RETURN_CODE 77 RUN_SERIAL ON TIMEOUT 600)

@@ -8,6 +8,7 @@ from pathlib import Path
 import check as compile_fail
 import layers
 import macros
+import nvcc
 import pytest
 import sizes
 import snippets
@@ -46,6 +47,7 @@ def test_layers_accept_includes_that_point_down(root):
         ("policy/b.hpp", "immintrin.h", "must do without"),
         ("encoding.hpp", "Eigen/Core", "must do without"),
         ("cpu/b.hpp", "ropewalk/gpu/a.cuh", "cpu and gpu meet"),
+        ("call/b.hpp", "ropewalk/cpu/a.hpp", "call) includes ropewalk/cpu/a.hpp"),
         ("somewhere/b.hpp", "ropewalk/core/a.hpp", "no layer named 'somewhere'"),
     ],
 )
@@ -132,3 +134,49 @@ def test_compile_fail_refuses_a_bad_good_twin_and_a_missing_compiler(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "no-such-compiler" in result.stderr
+
+
+def ptxas_report(frame, spilled, registers):
+    return (
+        "ptxas info    : Compiling entry function '_Z1kI11plain_ratesLi16EE' for 'sm_90'\n"
+        f"    {frame} bytes stack frame, {spilled} bytes spill stores, 0 bytes spill loads\n"
+        f"ptxas info    : Used {registers} registers, used 0 barriers\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "complaint"),
+    [
+        (ptxas_report(0, 0, 64), None),
+        (ptxas_report(8, 0, 64), "stack frame of 8 bytes"),
+        (ptxas_report(8, 4, 64), "spills 4"),
+        (ptxas_report(0, 0, 72), "72 registers; half of 2048 threads have 64"),
+    ],
+)
+def test_nvcc_registers(report, complaint):
+    kernels = nvcc.kernels_in(report)
+    assert len(kernels) == 1
+    problems = nvcc.check_registers(kernels, 2048)
+    assert problems == [] if complaint is None else complaint in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("instructions", "complaint"),
+    [
+        ("ld.global.v4.u32 {}; st.global.v4.u32 [];", None),
+        (
+            "ld.global.v4.u32 {}; st.global.v4.u32 []; st.global.u8 [];",
+            "stores by ['st.global.u8', 'st.global.v4.u32']",
+        ),
+        ("ld.global.v2.u32 {}; st.global.v4.u32 [];", "loads by ['ld.global.v2.u32']"),
+        ("ld.global.v4.u32 {};", "stores by []"),
+        ("ld.global.v4.u32 {}; st.global.v4.u32 []; st.local.u32 [];", "local memory"),
+    ],
+)
+def test_nvcc_accesses(instructions, complaint):
+    problems = nvcc.check_accesses(f".visible .entry _Z1kILi16EE(\n)\n{{\n{instructions}\n}}\n")
+    assert problems == [] if complaint is None else complaint in problems[0]
+
+
+def test_nvcc_accesses_want_a_kernel():
+    assert nvcc.check_accesses(".entry other(\n)\n{\n}\n") == ["no kernel of 16-byte accesses was found"]

@@ -17,7 +17,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ropewalk import _ropewalk
+from ropewalk import (
+    _openmp,  # noqa: F401 - first: it chooses the runtime that the next one finds
+    _ropewalk,
+)
 from ropewalk._encoding import encoding, from_config, to_hf_config
 from ropewalk._ropewalk import (
     Encoding,
@@ -47,8 +50,7 @@ if TYPE_CHECKING:
     from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
     from ropewalk._modules import RotaryEmbedding
-
-    def __getattr__(name: str) -> type[Policy]: ...  # the classes below
+    from ropewalk._policies import *  # noqa: F403 - the classes below
 
 else:
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console, RenderableType
+
     from ropewalk._inspect import Inspection
 
 WIDTH = 100
@@ -187,14 +189,14 @@ def plain(card: Card) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rich_printed(card: Card, console) -> None:
+def rich_printed(card: Card, console: Console) -> None:
     from rich import box
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    parts: list = [Text(text, style="italic") for text in card.about]
+    parts: list[RenderableType] = [Text(text, style="italic") for text in card.about]
     if card.facts:
         grid = RichTable.grid(padding=(0, 2))
         for name, value in card.facts:

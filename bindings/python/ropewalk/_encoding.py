@@ -65,7 +65,8 @@ def from_config(
     else:
         plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
         text = json.dumps(plain, default=str)
-    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, policy and str(policy))
+    chosen = None if policy is None else str(policy)
+    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, chosen)
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
@@ -80,4 +81,5 @@ def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
     Throws Error for what a configuration cannot say: xpos, randomized positions, a rotary_offset, "dynamic" or
     "longrope" among other policies.
     """
-    return json.loads(_ropewalk.encoding_to_config(encoding))
+    keys: dict[str, Any] = json.loads(_ropewalk.encoding_to_config(encoding))
+    return keys

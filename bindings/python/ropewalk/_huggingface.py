@@ -96,15 +96,15 @@ def _with_draw(encoding: _ropewalk.Encoding, draw: int, tokens: int) -> _ropewal
 def _dispatching(original: Any) -> Any:
     """The module's function, which sends positions to us."""
 
-    @functools.wraps(original)
     def apply(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, **named: Any) -> Any:
         if not isinstance(cos, Places):
             return original(q, k, cos, sin, *rest, **named)
         axis = named.get("unsqueeze_dim", rest[0] if rest else 1)
         return rotate(q, k, encoding=cos.encoding, positions=cos.positions, order=_order_of(axis))
 
-    apply.ropewalk_original = original
-    return apply
+    dispatching: Any = functools.wraps(original)(apply)
+    dispatching.ropewalk_original = original
+    return dispatching
 
 
 def _order_of(unsqueeze_dim: int) -> str:
@@ -127,6 +127,47 @@ def _candidates(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torc
     return found
 
 
+_TRIED = (0, 1, 2, 7, 31)  # positions below every original length
+_ALIKE = 1e-3  # of the largest element; a model in bfloat16 still makes its angles in float32
+
+
+def _fitted(child: torch.nn.Module, apply: Any, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> Any:
+    """`wanted` for heads as the module hands them over: whole, or what turns of them (Phi, StableLM, Persimmon).
+
+    The module's own rotation is tried on random heads: where `own`, which its configuration asks for, does otherwise,
+    ours would be wrong in silence. NanoChat turns backwards, say.
+    """
+    device = next((one.device for one in child.buffers()), torch.device("cpu"))
+    if device.type == "meta":
+        return wanted
+    places = torch.tensor([_TRIED])
+    name, problem = type(child).__name__, "takes heads of another shape"
+    with torch.no_grad():
+        table = child(torch.zeros(1, device=device), places.to(device))
+        cos, sin = (one.detach().float().cpu() for one in table)
+        for width in dict.fromkeys((own.head_dim, own.rotary_dim)):
+            q, k = torch.randn(2, 1, 2, len(_TRIED), width, generator=torch.Generator().manual_seed(0))
+            try:
+                theirs = apply(q, k, cos, sin)
+            except RuntimeError:  # the shapes do not go together
+                continue
+            ours = rotate(
+                q, k, encoding=_with_length(_of_width(own, width), _TRIED[-1] + 1), positions=places, order="bhsd"
+            )
+            off = max(float((a - b).abs().max()) for a, b in zip(ours, theirs))
+            if off <= _ALIKE * float(theirs[0].abs().max()):
+                return _of_width(wanted, width)
+            problem = f"turns heads otherwise than {own.expression} of its configuration, by up to {off:.2g}"
+    raise _ropewalk.Error(f"ropewalk: {name} {problem}: patch() does not know this kind of model")
+
+
+def _of_width(encoding: _ropewalk.Encoding, width: int) -> _ropewalk.Encoding:
+    e = encoding
+    if width == e.head_dim:
+        return e
+    return make_encoding(e.expression, width, e.base, e.rotary_dim, e.rotary_offset, e.layout, e.sequence_length)
+
+
 def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) -> torch.nn.Module:
     """Have a Hugging Face model of the Llama family encode positions with ropewalk; return the same model.
 
@@ -136,7 +177,8 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
 
     Works with caches, generate(), left padding, gradients and torch.compile. Schemes that follow the sequence length
     (dynamic, longrope) move with it as in Transformers: keys already cached stay as they are. Throws Error for models
-    that do otherwise, for an unknown policy, and for a model that is patched already; the model is then unchanged.
+    that do otherwise (their own rotation is tried on random heads), for an unknown policy, and for a model that is
+    patched already; the model is then unchanged.
     """
     found = _candidates(model)
     if not found:
@@ -144,8 +186,8 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
     config = getattr(model, "config", None)
     if config is None:
         raise _ropewalk.Error(f"ropewalk: {type(model).__name__} has no config that says its head_dim and base")
-    encoding = from_config(config, policy=policy)
-    modules = []
+    own, wanted = from_config(config), from_config(config, policy=policy)
+    modules, encodings = [], []
     for _, name, child in found:
         module = sys.modules[type(child).__module__]
         inputs = list(inspect.signature(type(child).forward).parameters)
@@ -155,10 +197,12 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
                 f"{'a' if hasattr(module, _APPLY) else 'no'} {_APPLY}: patch() does not know this kind of model"
             )
         modules.append(module)
+        apply = getattr(module, _APPLY)
+        encodings.append(_fitted(child, getattr(apply, "ropewalk_original", apply), own, wanted))
     for module in modules:
         if not hasattr(getattr(module, _APPLY), "ropewalk_original"):
             setattr(module, _APPLY, _dispatching(getattr(module, _APPLY)))
-    for parent, name, child in found:
+    for (parent, name, child), encoding in zip(found, encodings):
         setattr(parent, name, PatchedRotaryEmbedding(child, encoding).train(child.training))
     return model
 
@@ -182,7 +226,10 @@ def apply_rotary_transformers(
     """
     encoding = _plain(q.shape[-1], cos.shape[-1])
     table = (cos, sin) if cos.dtype in (torch.float32, torch.bfloat16) else (cos.float(), sin.float())
-    return rotate(q, k, encoding=encoding, table=table, order=_order_of(unsqueeze_dim))
+    both: tuple[torch.Tensor, torch.Tensor] = rotate(
+        q, k, encoding=encoding, table=table, order=_order_of(unsqueeze_dim)
+    )
+    return both
 
 
 @functools.lru_cache(maxsize=64)

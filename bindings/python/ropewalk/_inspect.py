@@ -166,7 +166,8 @@ def factor_of(encoding: _ropewalk.Encoding) -> float:
 
 def original_length_of(encoding: _ropewalk.Encoding) -> int | None:
     """The first original_length that a policy states."""
-    return next((one.original_length for one in policies_of(encoding) if getattr(one, "original_length", 0)), None)
+    stated = (getattr(one, "original_length", 0) for one in policies_of(encoding))
+    return next(filter(None, stated), None)
 
 
 def lengths(
@@ -221,7 +222,7 @@ def angle_errors(encoding: _ropewalk.Encoding, length: int) -> tuple[float, floa
     # Products of unsigned integers wrap, which is the reduction to one turn.
     phases = (positions.astype(np.uint64)[:, None] * encoding.steps).astype(np.int64)
     exact = phases * (2.0**-64 * 2 * np.pi)
-    product = (np.float32(positions)[:, None] * np.float32(encoding.inv_freq)).astype(np.float64)
+    product = (positions.astype(np.float32)[:, None] * encoding.inv_freq.astype(np.float32)).astype(np.float64)
     ours = encoding.cos_sin(positions)
     worst = [0.0, 0.0]
     for i, (cos, sin) in enumerate(((np.cos(product), np.sin(product)), ours)):

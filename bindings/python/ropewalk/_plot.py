@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ropewalk import _inspect
 from ropewalk._card import number, short
@@ -32,7 +33,7 @@ POINTS = 240
 WINDOW = 1.08  # how far a distance is averaged, as a factor
 SATURATED = 0.75  # the score at which the heat map's colours end: what is far away stays visible
 COMPANIONS = ("linear:{factor:g}", "ntk:{factor:g}", "yarn:{factor:g},original_length={length}")
-LOOK = {
+LOOK: Any = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -73,9 +74,9 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, pa
     names = [short(one.expression, NAME) for one in rows]
     columns = min(len(shown), int(WIDTH / (0.6 + 0.08 * max(map(len, names[: len(shown)])))))
     legend, heat = 0.2 * -(-len(shown) // columns), 0.9 + 0.27 * len(rows)
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(WIDTH, 4.4 + legend + heat), dpi=100, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        figure = Figure(figsize=(WIDTH, 4.4 + legend + heat), dpi=100, layout=engine)
         panels = figure.subplot_mosaic([["spectrum", "decay"], ["heat", "heat"]], height_ratios=[3.6, heat])
         draw_spectrum(panels["spectrum"], shown, looks, target)
         draw_decay(panels["decay"], distances[points], scores[: len(shown)], looks, target)
@@ -115,7 +116,7 @@ def length_marks(target: Target) -> dict[str, int]:
     return marks
 
 
-def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict], target: Target) -> None:
+def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict[str, Any]], target: Target) -> None:
     waves = [_inspect.wavelengths(one) for one in shown]
     for wave, look in zip(waves, looks):
         axes.semilogy(np.where(np.isfinite(wave), wave, np.nan), **look)
@@ -143,7 +144,11 @@ def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict], 
 
 
 def draw_decay(
-    axes: Axes, distances: NDArray[np.int64], scores: NDArray[np.float64], looks: Sequence[dict], target: Target
+    axes: Axes,
+    distances: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    looks: Sequence[dict[str, Any]],
+    target: Target,
 ) -> None:
     axes.axhline(0, color=LINE, linewidth=0.8, zorder=0)
     for row, look in zip(scores, looks):

@@ -1,7 +1,10 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ropewalk._policies import *  # noqa: F403
 
 __version__: str
 policy_classes: tuple[type[Policy], ...]
@@ -9,12 +12,10 @@ policy_classes: tuple[type[Policy], ...]
 class Error(ValueError): ...
 
 class Policy:
-    name: str
-    about: str
-    def __init__(self, *parameters: Any, **named: Any) -> None: ...
+    def __init__(self, expression: str) -> None: ...
     def __or__(self, next: str | Policy) -> Policy: ...
     def __ror__(self, first: str | Policy) -> Policy: ...
-    def __getattr__(self, parameter: str) -> Any: ...
+    def __reduce__(self) -> tuple[Callable[..., Policy], tuple[Any, ...]]: ...
 
 class Encoding:
     def __init__(

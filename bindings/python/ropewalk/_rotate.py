@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 from ropewalk import _ropewalk
 
-Array = Any  # a NumPy array, a torch tensor, or anything with __dlpack__
+Array = Any  # a NumPy array, a torch tensor, or anything with __dlpack__, on the CPU or on a CUDA device
 Positions = Union[Array, Sequence[int], None]
 Table = Optional[tuple[Array, Array]]
 
@@ -53,6 +53,12 @@ def rotate_(
     threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
         calls use one.
 
+    On a CUDA device q, k and table lie on that one device, and the call joins torch's current stream (the legacy
+    default stream for arrays of others) without waiting for it. Positions and cu_seqlens that lie elsewhere cost a
+    transfer: have them on the device, above all where a CUDA graph is captured. Randomized positions are drawn on the
+    CPU and taken there; given ones on the device are then waited for. What positions on the device hold cannot be
+    checked: rows of a table that they leave are taken to be its last ones. threads means nothing there.
+
     Pair j at position p turns by p * encoding.inv_freq[j] radians. float32 results lie within 3e-7 of the norm of the
     head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
     strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, and
@@ -87,7 +93,7 @@ def rotate(
 
     out: where the results go, (q, k), or one array where one of q and k is None. It may be the input itself; an overlap
         with it otherwise is an error. Without out, results are new arrays of the library of the input (of NumPy where
-        that library has no __array_namespace__).
+        that library has no __array_namespace__; on a CUDA device always of its own).
 
     Returns q, k or (q, k), as given.
     """

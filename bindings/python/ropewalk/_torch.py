@@ -57,7 +57,8 @@ for _name, _function in {
     "rotate_one": _rotate_one,
     "rotate_one_": _rotate_one_,
 }.items():
-    _library.impl(_name, _function, "CPU")
+    for _device in ("CPU", "CUDA"):
+        _library.impl(_name, _function, _device)
 
 
 @torch.library.register_fake("ropewalk::rotate", lib=_library)

@@ -20,6 +20,10 @@ struct position_source {
 
     /// Whether the host can tell the indices without reading memory that is not its own.
     [[nodiscard]] constexpr bool known() const { return source == positions::kind::offset || readable; }
+    /// Whether `data` is where sequences start.
+    [[nodiscard]] RW_HD constexpr bool ragged() const {
+        return source == positions::kind::cu_seqlens32 || source == positions::kind::cu_seqlens64;
+    }
 };
 
 /// The index of a token; of a number between two tokens, the lower one. Not for cu_seqlens.

@@ -37,9 +37,9 @@
 #define RW_PIN(value) ((void)0)
 #endif
 
-// RW_UNROLL unrolls the loop behind it, so that an array of registers is one. Clang does so unasked, and nvcc warns about
-// a pragma which its host compiler, or that of the device, does not know.
-// RW_KEEP_LOOP keeps nvcc from unrolling a long loop, whose registers other threads could have used.
+// RW_UNROLL unrolls the loop behind it, so that an array of registers is one. Clang does so unasked, and nvcc warns
+// about a pragma which its host compiler, or that of the device, does not know. RW_KEEP_LOOP keeps nvcc from unrolling
+// a long loop, whose registers other threads could have used.
 #if defined(__CUDA_ARCH__)
 #define RW_UNROLL _Pragma("unroll")
 #define RW_KEEP_LOOP _Pragma("unroll 1")
@@ -59,6 +59,11 @@
 #else
 #define RW_BEGIN_INTRINSICS
 #define RW_END_INTRINSICS
+#endif
+
+// RW_MAPS_FILES is defined where a file can be mapped into memory.
+#if __has_include(<sys/mman.h>)
+#define RW_MAPS_FILES
 #endif
 
 // RW_OPENMP is defined where the compiler has OpenMP switched on.

@@ -41,10 +41,10 @@ struct view : tensor {
     /// Contiguous [tokens, heads, head_dim].
     constexpr view(T* elements, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_)
         : view(elements, 1, tokens_, heads_, head_dim_, tokens_ * heads_ * head_dim_, heads_ * head_dim_, head_dim_) {}
-    /// Whatever may be written may be read.
-    constexpr operator view<const T>() const
-        requires(!std::is_const_v<T>)
-    {  // NOLINT(google-explicit-constructor)
+    /// Whatever may be written may be read. (A template, so that a view of const elements has no conversion to itself.)
+    template <class Read>
+        requires(!std::is_const_v<T> && std::is_same_v<Read, const T>)
+    constexpr operator view<Read>() const {  // NOLINT(google-explicit-constructor)
         view<const T> result;
         static_cast<tensor&>(result) = *this;
         return result;

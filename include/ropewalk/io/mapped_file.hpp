@@ -10,12 +10,11 @@
 
 #include "ropewalk/core/error.hpp"
 
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(RW_MAPS_FILES)
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#define RW_MAPS_FILES
 #else
 #include <fstream>
 #include <memory>

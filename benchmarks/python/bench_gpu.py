@@ -1,0 +1,278 @@
+"""What a PyTorch user would pick, beside ropewalk, on a GPU.
+
+python benchmarks/python/bench_gpu.py [--quick] [--seconds 240] [--cuda-rows build/gpu/cuda.json] [--out result.json]
+
+Queries and keys of Llama-2-13B (40 + 40 heads of 128) and of models with 32 + 8 heads. Every candidate is checked
+against float64 first. Then all of them and a device copy of as many bytes take turns: graphs of calls on several buffer
+sets, so that the L2 cache holds none of them, are replayed between two events, and medians compared. Peers get their
+cosines and sines for nothing (made before, in float64, then rounded to the type that each of them reads); ropewalk
+makes its own in every call. A candidate that no graph can hold is timed call by call, which its row says. Rows of the
+C++ benchmark join those from here. `--dry-run` goes through all of it on the CPU, and times nothing worth reading.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections import defaultdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+try:
+    import torch
+    from gpu_candidates import HALF, INTERLEAVED, Buffers, Candidate, candidates_of
+except ImportError:  # the rows of the C++ benchmark are still worth a file
+    torch = None
+
+# Of the pair's norm: what a table in the type of the elements costs, as most peers have it, is twice a rounding.
+ALLOWED = {"f32": 1e-2, "f16": 1e-2, "bf16": 4e-2}
+PACKAGES = ("torch", "triton", "transformers", "liger-kernel", "flash-attn", "flashinfer-python", "vllm")
+REPEATS, SAMPLE_MICROSECONDS = 25, 200.0
+
+
+def check(candidate, data):
+    """The error of a candidate, from the first set."""
+    data.fill()
+    result = candidate.run(0)
+    error = data.error(*(data.inputs(0) if result is None else result), candidate.layout)
+    data.fill()
+    return error
+
+
+class Replay:
+    """Calls on one buffer set after the other: recorded in a graph where that can be, else made anew."""
+
+    def __init__(self, run, data):
+        self.run, self.sets, self.calls, self.graph = run, data.sets, data.sets, None
+        self.device = data.device
+        for number in range(min(3, self.sets)):
+            run(number)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            self.record()
+            once = max(self.microseconds(), 0.1)
+            if once < SAMPLE_MICROSECONDS and self.graph is not None:
+                self.calls = self.sets * (1 + int(min(500 / self.sets, SAMPLE_MICROSECONDS / once)))
+                self.record()
+
+    def record(self):
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.call_all()
+            self.graph = graph
+        except Exception as problem:  # what a peer's code raises is its own affair
+            self.graph = None
+            torch.cuda.synchronize()
+            print(f"no graph: {type(problem).__name__}: {problem}".splitlines()[0])
+
+    def call_all(self):
+        for call in range(self.calls):
+            self.run(call % self.sets)
+
+    def microseconds(self):
+        """Of one replay."""
+        work = self.call_all if self.graph is None else self.graph.replay
+        if self.device == "cpu":
+            start = time.perf_counter()
+            work()
+            return (time.perf_counter() - start) * 1e6
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e3
+
+
+def contest(data, candidates, repeats):
+    """{name: (median microseconds a call, whether from a graph)}, the candidates taking turns with the copy."""
+
+    def copy(number):
+        data.flat_out[number].copy_(data.flat_in[number])
+
+    replays = {}
+    for name, run in [("device copy", copy)] + [(one.name, one.run) for one in candidates]:
+        try:
+            replays[name] = Replay(run, data)
+        except RuntimeError as problem:
+            print(f"not measured: {name}: {problem}".splitlines()[0])
+    samples = defaultdict(list)
+    for _ in range(repeats):
+        for name, replay in replays.items():
+            samples[name].append(replay.microseconds() / replay.calls)
+    return {name: (statistics.median(values), replays[name].graph is not None) for name, values in samples.items()}
+
+
+def measure(kind, heads, tokens, options, missing):
+    """Rows of one problem, in every layout."""
+    rows = []
+    data = Buffers(kind, heads, tokens, options.device)
+    for layout in (HALF, INTERLEAVED):
+        entrants, errors = [], {}
+        for one in candidates_of(data, layout, options.compile, missing):
+            try:
+                errors[one.name] = check(one, data)
+            except Exception as problem:  # a peer that does not run here must not end the others' measurement
+                missing.setdefault(one.name, f"{type(problem).__name__}: {problem}".splitlines()[0])
+                print(f"not measured: {one.name}: {missing[one.name]}")
+                continue
+            if errors[one.name] <= ALLOWED[kind]:
+                entrants.append(one)
+            else:
+                print(f"not timed: {one.name}, {kind} {layout}, {tokens} tokens: off by {errors[one.name]:.1e}")
+        times = contest(data, entrants, options.repeats)
+        copied = times["device copy"][0]
+        for one in [Candidate("device copy, PyTorch", layout, None, False), *entrants]:
+            microseconds, graph = times.get(one.name, times["device copy"] if one.run is None else (None, None))
+            if microseconds is None:
+                continue
+            row = {
+                "candidate": one.name,
+                "type": kind,
+                "layout": layout,
+                "heads": f"{heads[0]}/{heads[1]}",
+                "tokens": tokens,
+                "in_place": one.in_place,
+                "microseconds": microseconds,
+                "terabytes_per_second": 2 * data.bytes / microseconds * 1e-6,
+                "ratio_to_copy": copied / microseconds,
+                "error": errors.get(one.name, 0.0),
+            }
+            if not graph:
+                row["timed"] = "call by call"
+            rows.append(row)
+            print_row(row)
+        torch.cuda.empty_cache()
+    return rows
+
+
+def print_row(row):
+    print(
+        f"{row['candidate']:37s}{row['type']:>5s} {row['layout']:12s}{row['heads']:>6s}{row['tokens']:>7d}"
+        f"{row['microseconds']:10.2f}{row['terabytes_per_second']:8.3f}{row['ratio_to_copy']:8.3f}{row['error']:10.1e}"
+    )
+
+
+def print_table(rows):
+    """Microseconds of one type, layout and heads, a column a length, the quickest first."""
+    groups = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        groups[row["type"], row["layout"], row["heads"]][row["candidate"]][row["tokens"]] = row
+    for (kind, layout, heads), by_name in groups.items():
+        tokens = sorted({n for columns in by_name.values() for n in columns})
+        print(f"\n{kind}, {layout}, {heads} heads: microseconds (ratio to the device copy)")
+        print(f"{'':38s}" + "".join(f"{n:>17d}" for n in tokens))
+        for name, columns in sorted(
+            by_name.items(), key=lambda item: -max(r["ratio_to_copy"] for r in item[1].values())
+        ):
+            cells = (
+                f"{columns[n]['microseconds']:10.1f} ({columns[n]['ratio_to_copy']:.2f})" if n in columns else ""
+                for n in tokens
+            )
+            print(f"{name:38s}" + "".join(f"{cell:>17s}" for cell in cells))
+
+
+def problems(quick):
+    """(type, heads, tokens) by importance, because time may end."""
+    long = (4096, 32768) if quick else (4096, 8192, 16384, 32768)
+    models = ((40, 40), (32, 8))
+    yield from (("bf16", heads, n) for heads in models for n in long)
+    yield from (("bf16", heads, n) for heads in models for n in ((1, 64) if quick else (1, 4, 16, 64)))
+    yield from ((kind, heads, n) for kind in ("f16", "f32") for heads in models for n in long)
+
+
+def driver():
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def installed(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def commit():
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return os.environ.get("ROPEWALK_COMMIT") or found or "unknown"
+
+
+def context():
+    result = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "driver": driver(),
+        "python": platform.python_version(),
+        **{package: installed(package) for package in PACKAGES},
+    }
+    if torch is not None and torch.cuda.is_available():
+        result["device"] = torch.cuda.get_device_name(0)
+        result["torch_cuda"] = torch.version.cuda
+    return result
+
+
+def save(path, rows, missing, cuda):
+    """The rows of C++ and Python in one file."""
+    head = {**context(), **cuda.get("context", {}), "not_measured": missing}
+    rows = [*cuda.get("rows", []), *rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps({k: short(v) for k, v in row.items()}) for row in rows)
+    path.write_text(f'{{"context": {json.dumps(head)},\n"rows": [\n{lines}\n]}}\n')
+
+
+def short(value):
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the shortest and the longest sizes alone")
+    parser.add_argument("--seconds", type=float, default=240, help="begin no further problem after so many")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    parser.add_argument("--cuda-rows", type=Path, help="what benchmarks/cuda/bench_rotate has written")
+    parser.add_argument("--out", type=Path, default=Path("build/gpu/peers.json"))
+    parser.add_argument("--dry-run", action="store_true", help="a few tokens on the CPU")
+    options = parser.parse_args()
+    options.device = "cpu" if options.dry_run else "cuda"
+    options.repeats = 2 if options.dry_run else 9 if options.quick else REPEATS
+    options.compile = options.compile and not options.dry_run
+    return options
+
+
+def main():
+    options = arguments()
+    start = time.monotonic()
+    cuda = json.loads(options.cuda_rows.read_text()) if options.cuda_rows and options.cuda_rows.is_file() else {}
+    rows, missing, left_out = [], {}, 0
+    can_measure = options.dry_run or (torch is not None and torch.cuda.is_available())
+    if not can_measure:
+        print("no PyTorch that sees a device: only the rows of the C++ benchmark are kept")
+    work = [("bf16", (4, 2), 3), ("f32", (4, 4), 3)] if options.dry_run else list(problems(options.quick))
+    for kind, heads, tokens in work if can_measure else []:
+        if time.monotonic() - start > options.seconds:
+            left_out += 1
+            continue
+        rows += measure(kind, heads, tokens, options, missing)
+        # After each, so that an end from outside loses nothing.
+        save(options.out, rows, missing, cuda)
+    if left_out:
+        print(f"{left_out} of {len(work)} problems were left out: the time was up")
+    if not rows and not cuda.get("rows"):
+        raise SystemExit("bench_gpu: no rows at all, so nothing is written")
+    save(options.out, rows, missing, cuda)
+    print_table([*cuda.get("rows", []), *rows])
+    print(f"\n{len(cuda.get('rows', []))} + {len(rows)} rows in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

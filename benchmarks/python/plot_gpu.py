@@ -1,0 +1,109 @@
+"""Rates of a result of tools/gpu_check.sh beside its device copy.
+
+python benchmarks/python/plot_gpu.py benchmarks/results/<device>.json    writes .png beside it
+
+A panel for each number of heads: TB/s over the tokens of a call, of the quickest candidates in bfloat16, half_split.
+Solid lines work in place, dashed ones write elsewhere. The grey line is the device copy of as many bytes, in the same
+run.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+OURS, COPY = "ropewalk", "device copy"
+COLOURS = ("#c44900", "#d98e04", "#7a7a7a", "#5b6c9d", "#8a4f7d", "#2f7d95", "#a05a2c")
+SHORTEST = 512  # tokens; what is below is told in microseconds
+MOST = 9  # lines of a panel
+
+
+def lines_of(rows, heads, kind, layout):
+    """{candidate: {tokens: row}} of a panel."""
+    lines = defaultdict(dict)
+    for row in rows:
+        if (row["heads"], row["type"], row["layout"]) == (heads, kind, layout) and row["tokens"] >= SHORTEST:
+            lines[row["candidate"]][row["tokens"]] = row
+    return lines
+
+
+def chosen(lines):
+    """Ours, the copy and the quickest of the others; calls that do more than rotate are no competitors."""
+    mine = [name for name in (COPY, f"{OURS}, in place", f"{OURS}, out of place") if name in lines]
+    more_or_again = ("append", "norm", "rotate, then", COPY, OURS)
+    others = [name for name in lines if not name.startswith(more_or_again)]
+    best = sorted(others, key=lambda name: -max(row["terabytes_per_second"] for row in lines[name].values()))
+    return mine + best[: MOST - len(mine)]
+
+
+def style_of(name, row, colours):
+    if name == COPY:
+        return {"color": "#cccccc", "linewidth": 5, "zorder": 1}
+    dashes = {} if row["in_place"] else {"linestyle": "--"}
+    if name.startswith(OURS):
+        return {"color": "#0b6e4f", "linewidth": 2.4, "zorder": 3, **dashes}
+    if name not in colours:
+        colours[name] = COLOURS[len(colours) % len(COLOURS)]
+    return {"color": colours[name], "linewidth": 1.5, "zorder": 2, **dashes}
+
+
+def draw(axes, lines, heads, colours):
+    for name in chosen(lines):
+        points = sorted(lines[name].items())
+        rates = [row["terabytes_per_second"] for _, row in points]
+        style = style_of(name, points[0][1], colours)
+        axes.plot([tokens for tokens, _ in points], rates, marker="o", markersize=3, label=name, **style)
+    axes.set_xscale("log", base=2)
+    tokens = sorted({n for line in lines.values() for n in line})
+    axes.set_xticks(tokens, [f"{n // 1024}k" for n in tokens])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tokens")
+    axes.set_title(f"{heads} heads of 128", fontsize=9, color="#555555", loc="right")
+    axes.grid(True, axis="y", color="#eeeeee")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot(result, path, kind="bf16", layout="half_split"):
+    rows = result["rows"]
+    panels = {heads: lines_of(rows, heads, kind, layout) for heads in dict.fromkeys(row["heads"] for row in rows)}
+    panels = {heads: lines for heads, lines in panels.items() if lines}
+    if not panels:
+        raise SystemExit(f"plot_gpu: no rows of {kind} {layout} with {SHORTEST} tokens or more")
+    plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans"})
+    figure, all_axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(4.2 * len(panels) + 2.4, 3.9),
+        dpi=120,
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    colours = {}
+    for axes, (heads, lines) in zip(all_axes[0], panels.items()):
+        draw(axes, lines, heads, colours)
+    named = {label: line for axes in all_axes[0] for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(named.values(), named, frameon=False, fontsize=8, loc="outside right upper")
+    all_axes[0][0].set_ylabel("TB/s, bytes read and written once")
+    device = result["context"].get("device", "unknown device")
+    figure.suptitle(f"Rotation of queries and keys, {kind}, {layout}: {device}", fontsize=10, x=0.01, ha="left")
+    figure.savefig(path, metadata={"Software": None})
+    print(f"written to {path}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    plot(json.loads(options.result.read_text()), options.out or options.result.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

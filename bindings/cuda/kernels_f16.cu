@@ -1,0 +1,5 @@
+#include "kernels_inl.cuh"
+
+namespace ropewalk::cuda {
+template void launch<f16>(layout_kind, const gpu::rotate_plan&, int, const gpu::options&);
+}  // namespace ropewalk::cuda

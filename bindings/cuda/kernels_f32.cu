@@ -1,0 +1,5 @@
+#include "kernels_inl.cuh"
+
+namespace ropewalk::cuda {
+template void launch<float>(layout_kind, const gpu::rotate_plan&, int, const gpu::options&);
+}  // namespace ropewalk::cuda

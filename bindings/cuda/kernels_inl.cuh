@@ -1,0 +1,16 @@
+// The kernels of one element type. Included by the kernels_*.cu files alone.
+#pragma once
+
+#include <ropewalk/gpu/rotate.cuh>
+
+#include "kernels.hpp"
+
+namespace ropewalk::cuda {
+
+template <Element T>
+void launch(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& chosen) {
+    if (layout == layout_kind::half_split) return gpu::detail::run<T, half_split>(plan, device, chosen);
+    gpu::detail::run<T, interleaved>(plan, device, chosen);
+}
+
+}  // namespace ropewalk::cuda

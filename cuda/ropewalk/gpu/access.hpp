@@ -1,0 +1,148 @@
+// How a thread reads and writes elements: up to 16 bytes at once, widened to float and rounded back.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "ropewalk/core/element.hpp"
+
+namespace ropewalk::gpu {
+
+/// The bytes of one memory instruction, as words of 32 bits, or one of 16 or 8.
+template <int Bytes>
+struct packet {
+    static_assert(Bytes == 1 || Bytes == 2 || Bytes == 4 || Bytes == 8 || Bytes == 16,
+                  "a packet has 1, 2, 4, 8 or 16 bytes");
+    using word =
+        std::conditional_t<Bytes == 1, std::uint8_t, std::conditional_t<Bytes == 2, std::uint16_t, std::uint32_t>>;
+    static constexpr int words = Bytes / static_cast<int>(sizeof(word));
+    word value[words];
+};
+
+/// Ordinary loads and stores, which the caches keep as they like. Addresses are multiples of Bytes. A device's are
+/// written out: what compilers make of a structure's copy or of memcpy is at times four stores, or sixteen.
+struct plain_access {
+    template <int Bytes>
+    static RW_HD RW_INLINE packet<Bytes> load(const void* from) {
+        packet<Bytes> it;
+#if defined(RW_GPU_CODE)
+        if constexpr (Bytes == 16) {
+            asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(it.value[0]), "=r"(it.value[1]), "=r"(it.value[2]), "=r"(it.value[3])
+                         : "l"(from));
+        } else if constexpr (Bytes == 8) {
+            asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(it.value[0]), "=r"(it.value[1]) : "l"(from));
+        } else if constexpr (Bytes == 4) {
+            asm volatile("ld.global.u32 %0, [%1];" : "=r"(it.value[0]) : "l"(from));
+        } else if constexpr (Bytes == 1) {
+            it.value[0] = *static_cast<const std::uint8_t*>(from);
+        } else {
+            asm volatile("ld.global.u16 %0, [%1];" : "=h"(it.value[0]) : "l"(from));
+        }
+#else
+        std::memcpy(&it, from, Bytes);
+#endif
+        return it;
+    }
+    template <int Bytes>
+    static RW_HD RW_INLINE void store(void* to, const packet<Bytes>& it) {
+#if defined(RW_GPU_CODE)
+        if constexpr (Bytes == 16) {
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(it.value[0]), "r"(it.value[1]),
+                         "r"(it.value[2]), "r"(it.value[3])
+                         : "memory");
+        } else if constexpr (Bytes == 8) {
+            asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(it.value[0]), "r"(it.value[1]) : "memory");
+        } else if constexpr (Bytes == 4) {
+            asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(it.value[0]) : "memory");
+        } else if constexpr (Bytes == 1) {
+            asm volatile("st.global.u8 [%0], %1;" ::"l"(to), "r"(std::uint32_t{it.value[0]}) : "memory");
+        } else {
+            asm volatile("st.global.u16 [%0], %1;" ::"l"(to), "h"(it.value[0]) : "memory");
+        }
+#else
+        std::memcpy(to, &it, Bytes);
+#endif
+    }
+};
+
+namespace detail {
+
+/// Two elements in a word, the first in its lower half, as floats.
+RW_HD RW_INLINE void widen(bf16 /*type*/, std::uint32_t word, float& first, float& second) {
+    first = ropewalk::detail::bit_cast<float>(word << 16);
+    second = ropewalk::detail::bit_cast<float>(word & 0xffff0000U);
+}
+RW_HD RW_INLINE void widen(f16 /*type*/, std::uint32_t word, float& first, float& second) {
+    const auto low = static_cast<std::uint16_t>(word), high = static_cast<std::uint16_t>(word >> 16);
+#if defined(RW_GPU_CODE)
+    asm("cvt.f32.f16 %0, %1;" : "=f"(first) : "h"(low));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(second) : "h"(high));
+#else
+    first = ropewalk::detail::f16_to_float(low);
+    second = ropewalk::detail::f16_to_float(high);
+#endif
+}
+
+/// The other way, to nearest even. (A device makes every NaN the same one; elsewhere it keeps its payload.)
+RW_HD RW_INLINE std::uint32_t narrow(bf16 /*type*/, float first, float second) {
+#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 800
+    std::uint32_t word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+#else
+    return static_cast<std::uint32_t>(bf16(first).bits) | static_cast<std::uint32_t>(bf16(second).bits) << 16;
+#endif
+}
+RW_HD RW_INLINE std::uint32_t narrow(f16 /*type*/, float first, float second) {
+#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 800
+    std::uint32_t word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+#else
+    return static_cast<std::uint32_t>(f16(first).bits) | static_cast<std::uint32_t>(f16(second).bits) << 16;
+#endif
+}
+
+}  // namespace detail
+
+/// The elements of a packet as floats.
+template <Element T, int Bytes>
+struct line {
+    static constexpr int count = Bytes / static_cast<int>(sizeof(T));
+    static_assert(count >= 1, "a line holds one element at least");
+    float value[count];
+
+    static RW_HD RW_INLINE line widen(const packet<Bytes>& bits) {
+        line result;
+        if constexpr (sizeof(T) == 4) {
+            RW_UNROLL
+            for (int i = 0; i < count; ++i) result.value[i] = ropewalk::detail::bit_cast<float>(bits.value[i]);
+        } else if constexpr (count == 1) {
+            float unused;
+            detail::widen(T{}, bits.value[0], result.value[0], unused);
+        } else {
+            RW_UNROLL
+            for (int i = 0; i < count / 2; ++i)
+                detail::widen(T{}, bits.value[i], result.value[2 * i], result.value[2 * i + 1]);
+        }
+        return result;
+    }
+
+    [[nodiscard]] RW_HD RW_INLINE packet<Bytes> narrow() const {
+        packet<Bytes> bits;
+        if constexpr (sizeof(T) == 4) {
+            RW_UNROLL
+            for (int i = 0; i < count; ++i) bits.value[i] = ropewalk::detail::bit_cast<std::uint32_t>(value[i]);
+        } else if constexpr (count == 1) {
+            bits.value[0] = static_cast<std::uint16_t>(detail::narrow(T{}, value[0], 0.0F));
+        } else {
+            RW_UNROLL
+            for (int i = 0; i < count / 2; ++i) bits.value[i] = detail::narrow(T{}, value[2 * i], value[2 * i + 1]);
+        }
+        return bits;
+    }
+};
+
+}  // namespace ropewalk::gpu

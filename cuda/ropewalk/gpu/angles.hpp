@@ -1,0 +1,138 @@
+// Cosines and sines of one token, for the pairs of one slot.
+#pragma once
+
+#include "ropewalk/core/phase.hpp"
+#include "ropewalk/core/sincos.hpp"
+#include "ropewalk/gpu/job.hpp"
+#include "ropewalk/gpu/slots.hpp"
+
+namespace ropewalk::gpu {
+
+namespace detail {
+
+RW_HD RW_INLINE std::int64_t start_at(const position_source& where, std::int64_t i) {
+    return where.source == positions::kind::cu_seqlens32 ? static_cast<const std::int32_t*>(where.data)[i]
+                                                         : static_cast<const std::int64_t*>(where.data)[i];
+}
+
+/// The number of the sequence that a token of a ragged batch belongs to, by bisection. Whatever the memory holds, none
+/// beside it is read.
+RW_HD RW_INLINE std::int64_t sequence_of(const position_source& where, std::int64_t token) {
+    std::int64_t low = 0, high = where.count;
+    while (high - low > 1) {
+        const std::int64_t middle = low + (high - low) / 2;
+        if (start_at(where, middle) <= token) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/// The index of a token, of ragged batches too.
+RW_HD RW_INLINE std::int64_t index_of(const position_source& where, std::int64_t row, std::int64_t token) {
+    if (!where.ragged()) return index_at(where, row, token);
+    // Unsigned, so that starts which make no sense wrap instead of overflowing.
+    const auto start = static_cast<std::uint64_t>(start_at(where, sequence_of(where, token)));
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(where.first) + static_cast<std::uint64_t>(token) -
+                                     start);
+}
+
+/// The positions of one token: the first alone counts unless there are several axes.
+struct token_position {
+    split_position main;
+    std::uint64_t second = 0, third = 0;
+};
+
+RW_HD RW_INLINE token_position position_at(const term_source& term, std::int64_t row, std::int64_t token) {
+    token_position at;
+    at.main = {static_cast<std::uint64_t>(index_of(term.where, row, token)), fraction_at(term.where, row, token)};
+    if (term.axes > 1) {
+        at.second = static_cast<std::uint64_t>(index_at(on_axis(term.where, 1), row, token));
+        at.third = static_cast<std::uint64_t>(index_at(on_axis(term.where, 2), row, token));
+    }
+    return at;
+}
+
+/// The phase of one pair, each of whose axes follows one position.
+template <int Capacity>
+RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& by, const term_source& term,
+                                       const token_position& at, std::int64_t pair) {
+    const std::uint64_t step = by.step[pair];
+    if (term.axes == 1) return wrapping_product(at.main, step);
+    const int axis = by.axis[pair];
+    return step * (axis == 0 ? at.main.whole : axis == 1 ? at.second : at.third);
+}
+
+/// One number of a table of either type.
+RW_HD RW_INLINE float table_value(const void* values, element_type type, std::int64_t at) {
+    return type == element_type::bf16 ? static_cast<float>(static_cast<const bf16*>(values)[at])
+                                      : static_cast<const float*>(values)[at];
+}
+
+/// Cosines and sines from a table, which already hold whatever factor its maker chose.
+template <Layout L, int V>
+RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t row, std::int64_t token,
+                                          std::int64_t slot) {
+    const cos_sin_table& table = source.table;
+    std::int64_t line =
+        table.order == cos_sin_table::rows_are::by_token ? token : index_of(source.turn.where, row, token);
+    line = line < 0 ? 0 : line < table.rows ? line : table.rows - 1;
+    const std::int64_t start = (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
+    const bool doubled = table.columns == 2 * source.pairs;
+    turns<V> result;
+    RW_UNROLL
+    for (int i = 0; i < V; ++i) {
+        const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
+        const std::int64_t at = start + (doubled ? L::first(pair, source.pairs) : pair);
+        const float sin = table_value(table.sin, table.type, at);
+        result.cos[i] = table_value(table.cos, table.type, at);
+        result.sin[i] = source.negate_angle ? -sin : sin;
+    }
+    return result;
+}
+
+}  // namespace detail
+
+/// Cosines and sines of the pairs of a slot, as they multiply a query or a key: the factor, the direction and the
+/// magnitude are in them.
+template <Layout L, int V, class Rates>
+RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, std::int64_t row, std::int64_t token,
+                                  std::int64_t slot, bool is_key) {
+    if (source.table.exists()) return detail::turns_from_table<L, V>(source, row, token, slot);
+    using l = ropewalk::detail::lanes<float>;
+    const detail::token_position at = detail::position_at(source.turn, row, token);
+    detail::token_position before;
+    if constexpr (Rates::full) {
+        if (source.leaves) before = detail::position_at(source.unturn, row, token);
+    }
+    split_position distance = at.main, left = before.main;
+    distance.whole -= static_cast<std::uint64_t>(source.turn.centre);
+    left.whole -= static_cast<std::uint64_t>(source.unturn.centre);
+    const std::uint32_t negate = source.negate_angle ? 0x80000000U : 0U;
+    turns<V> result;
+    RW_UNROLL
+    for (int i = 0; i < V; ++i) {
+        const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
+        std::uint64_t phase = detail::phase_of(rates.turn, source.turn, at, pair);
+        if constexpr (Rates::full) {
+            if (source.leaves) phase -= detail::phase_of(rates.unturn, source.unturn, before, pair);
+        }
+        const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
+        result.cos[i] = value.cos * source.factor;
+        result.sin[i] = l::from_bits(l::to_bits(value.sin) ^ negate) * source.factor;
+        if constexpr (Rates::full) {
+            // Where nothing decays the rates are 0 and the magnitude is 1.
+            const std::uint64_t bits =
+                wrapping_product(distance, rates.decay[pair]) - wrapping_product(left, rates.undecay[pair]);
+            const auto upper = static_cast<std::uint32_t>(bits >> 32);
+            const float magnitude = exp2_fixed<float>(is_key == source.swap_decay ? 0U - upper : upper);
+            result.cos[i] *= magnitude;
+            result.sin[i] *= magnitude;
+        }
+    }
+    return result;
+}
+
+}  // namespace ropewalk::gpu

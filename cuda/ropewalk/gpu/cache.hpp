@@ -1,0 +1,167 @@
+// Key-value caches in device memory that belongs to somebody else, and which of their slots the tokens of a call take.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include "ropewalk/core/element.hpp"
+#include "ropewalk/core/error.hpp"
+#include "ropewalk/core/fp8.hpp"
+#include "ropewalk/core/positions.hpp"
+
+namespace ropewalk::gpu {
+
+/// How a cache stores a number x.
+enum class cache_type : std::uint8_t {
+    f32,
+    f16,
+    bf16,
+    f8e4m3,  ///< x / scale, one scale a tensor
+    i8,      ///< round(x · 127 / m) where m is the largest |x| of the head; m / 127 is stored beside it
+};
+
+template <class E>
+concept CacheElement = Element<E> || std::same_as<E, f8e4m3> || std::same_as<E, std::int8_t>;
+
+template <CacheElement E>
+constexpr cache_type cache_type_of() {
+    if constexpr (std::same_as<E, float>) return cache_type::f32;
+    if constexpr (std::same_as<E, f16>) return cache_type::f16;
+    if constexpr (std::same_as<E, bf16>) return cache_type::bf16;
+    return std::same_as<E, f8e4m3> ? cache_type::f8e4m3 : cache_type::i8;
+}
+
+constexpr std::int64_t size_of(cache_type type) {
+    return type == cache_type::f32 ? 4 : type == cache_type::f16 || type == cache_type::bf16 ? 2 : 1;
+}
+
+constexpr std::string_view to_string(cache_type type) {
+    constexpr std::string_view names[] = {"f32", "f16", "bf16", "f8e4m3", "i8"};
+    return names[static_cast<int>(type)];
+}
+
+/// The keys or the values of a cache: pages of page_size tokens of `heads` heads of head_dim elements, each axis with
+/// its stride in elements, the elements of a head contiguous. A contiguous cache has one page a sequence, as long as
+/// the cache's capacity.
+struct cache_tensor {
+    void* data = nullptr;  ///< null: there is no such tensor
+    cache_type type = cache_type::f32;
+    std::int64_t pages = 0, page_size = 0, heads = 0, head_dim = 0;
+    std::int64_t stride_page = 0, stride_token = 0, stride_head = 0;
+
+    float scale = 1;  ///< f8e4m3: what x is divided by, positive and within 2^±64
+
+    float* scales = nullptr;  ///< i8: [pages, page_size, heads] in any order
+    std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
+
+    [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
+    [[nodiscard]] constexpr std::int64_t elements() const { return pages * page_size * heads * head_dim; }
+};
+
+/// Contiguous [pages, page_size, heads, head_dim]: vLLM's, FlashInfer's and TensorRT-LLM's NHD, or a plain [batch,
+/// capacity, heads, head_dim]. `scales`, for int8 elements, is contiguous [pages, page_size, heads].
+template <CacheElement E>
+constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
+                                 std::int64_t head_dim, float* scales = nullptr) {
+    return {.data = data,
+            .type = cache_type_of<E>(),
+            .pages = pages,
+            .page_size = page_size,
+            .heads = heads,
+            .head_dim = head_dim,
+            .stride_page = page_size * heads * head_dim,
+            .stride_token = heads * head_dim,
+            .stride_head = head_dim,
+            .scales = scales,
+            .scale_stride_page = page_size * heads,
+            .scale_stride_token = heads,
+            .scale_stride_head = 1};
+}
+
+/// Contiguous [pages, heads, page_size, head_dim] (HND), or a plain [batch, heads, capacity, head_dim]. `scales` is
+/// contiguous [pages, heads, page_size].
+template <CacheElement E>
+constexpr cache_tensor hnd_cache(E* data, std::int64_t pages, std::int64_t heads, std::int64_t page_size,
+                                 std::int64_t head_dim, float* scales = nullptr) {
+    return {.data = data,
+            .type = cache_type_of<E>(),
+            .pages = pages,
+            .page_size = page_size,
+            .heads = heads,
+            .head_dim = head_dim,
+            .stride_page = heads * page_size * head_dim,
+            .stride_token = head_dim,
+            .stride_head = page_size * head_dim,
+            .scales = scales,
+            .scale_stride_page = heads * page_size,
+            .scale_stride_token = 1,
+            .scale_stride_head = page_size};
+}
+
+/// Keys and values with the same pages. Either may be absent.
+struct kv_cache {
+    cache_tensor k, v;
+};
+
+/// The slot of each token of a call: its page, and its place there.
+///
+/// Slots are device memory, whose values no check has seen. A token whose slot lies outside the cache (a page that does
+/// not exist, an entry beyond the page or beyond its sequence's row of the table, anything negative) is not written: -1
+/// skips a token on purpose. Two tokens of one call must not have the same slot.
+struct cache_slots {
+    enum class kind : std::uint8_t {
+        none,
+        by_sequence,  ///< sequence s has page s
+        page_table,   ///< entry e of sequence s lies on page table[s, e / page_size]
+        mapping32,    ///< slot number page · page_size + place of every token (vLLM's slot_mapping)
+        mapping64,
+    };
+
+    kind how = kind::none;
+    /// The index of each token in its sequence's part of the cache: offset, ids or cu_seqlens. The sequence is the
+    /// batch row, or that of cu_seqlens.
+    positions entries;
+    const std::int32_t* table = nullptr;  ///< [sequences, max_pages]
+    std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
+    const void* mapping = nullptr;  ///< [batch · tokens]
+    std::int64_t count = 0;
+};
+
+/// Slots of a cache with one page a sequence: token t of the call goes to entry entries[t].
+inline cache_slots by_sequence(const positions& entries) {
+    cache_slots slots;
+    slots.how = cache_slots::kind::by_sequence, slots.entries = entries;
+    return slots;
+}
+
+/// Slots through a table of pages [sequences, max_pages]: token t of sequence s goes to entry entries[t] of the pages
+/// table[s, ...]. Throws where the rows would differ in length.
+inline cache_slots by_page_table(std::span<const std::int32_t> table, std::int64_t sequences,
+                                 const positions& entries) {
+    const auto size = static_cast<std::int64_t>(table.size());
+    RW_EXPECTS(sequences > 0 && size % sequences == 0, "{} pages make no {} rows of one length", size, sequences);
+    cache_slots slots;
+    slots.how = cache_slots::kind::page_table, slots.entries = entries;
+    slots.table = table.data(), slots.sequences = sequences, slots.max_pages = size / sequences;
+    slots.stride_sequence = slots.max_pages;
+    return slots;
+}
+
+/// Slots by number, page · page_size + place, one a token of the call, batch row by batch row; -1 skips a token.
+inline cache_slots by_mapping(std::span<const std::int64_t> mapping) {
+    cache_slots slots;
+    slots.how = cache_slots::kind::mapping64;
+    slots.mapping = mapping.data(), slots.count = static_cast<std::int64_t>(mapping.size());
+    return slots;
+}
+inline cache_slots by_mapping(std::span<const std::int32_t> mapping) {
+    cache_slots slots;
+    slots.how = cache_slots::kind::mapping32;
+    slots.mapping = mapping.data(), slots.count = static_cast<std::int64_t>(mapping.size());
+    return slots;
+}
+
+}  // namespace ropewalk::gpu

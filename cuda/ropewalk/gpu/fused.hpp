@@ -1,0 +1,56 @@
+// What a fused call does beside rotating.
+#pragma once
+
+#include "ropewalk/core/view.hpp"
+#include "ropewalk/gpu/cache.hpp"
+
+namespace ropewalk::gpu {
+
+/// RMSNorm over the elements of each head (arXiv 1910.07467), as models with a norm of queries and keys have it:
+/// x / √(mean(x²) + epsilon) · weight. Arithmetic is float32 throughout, nothing is rounded in between.
+struct head_norm {
+    const void* weight = nullptr;  ///< device memory [head_dim]; null: no norm
+    element_type type = element_type::f32;
+    double epsilon = 1e-6;
+    bool one_plus = false;  ///< times 1 + weight (Gemma)
+
+    constexpr head_norm() = default;
+    template <Element W>
+    constexpr explicit head_norm(const W* weights, double epsilon_ = 1e-6, bool one_plus_ = false)
+        : weight(weights), type(type_of<W>), epsilon(epsilon_), one_plus(one_plus_) {}
+};
+
+/// Queries, keys and values of one call: [batch, tokens, heads, head_dim], any of them absent (view<T>{}).
+template <class T>
+struct qkv {
+    view<T> q, k, v;
+
+    /// Whatever may be written may be read.
+    template <class Read>
+        requires(!std::is_const_v<T> && std::same_as<Read, const T>)
+    constexpr operator qkv<Read>() const {  // NOLINT(google-explicit-constructor)
+        return {q, k, v};
+    }
+};
+
+/// The heads of queries, keys and values in what one projection made: [tokens, (q_heads + 2 · kv_heads) · head_dim],
+/// queries first. Throws where the width is another.
+template <class T>
+qkv<T> split_qkv(T* packed, std::int64_t tokens, std::int64_t width, std::int64_t q_heads, std::int64_t kv_heads,
+                 std::int64_t head_dim) {
+    RW_EXPECTS(q_heads >= 0 && kv_heads >= 0 && width == (q_heads + 2 * kv_heads) * head_dim,
+               "a packed row of {} elements is not {} + 2 · {} heads of {}", width, q_heads, kv_heads, head_dim);
+    const auto heads = [&](std::int64_t first, std::int64_t count) {
+        return view<T>(packed + first * head_dim, 1, tokens, count, head_dim, tokens * width, width, head_dim);
+    };
+    return {heads(0, q_heads), heads(q_heads, kv_heads), heads(q_heads + kv_heads, kv_heads)};
+}
+
+/// What becomes of heads on their way: a norm before they turn, a cache behind. What is left out does not happen.
+struct fusion {
+    head_norm q_norm{}, k_norm{};
+    kv_cache cache{};
+    cache_slots slots{};
+};
+
+}  // namespace ropewalk::gpu

@@ -1,0 +1,71 @@
+/// @file  The kernels of every element type and layout as plain functions: each is compiled once, and tests and
+/// benchmarks are host code.
+#pragma once
+
+#include <ropewalk/gpu/cache.hpp>
+#include <ropewalk/gpu/fused.hpp>
+#include <ropewalk/gpu/options.hpp>
+
+#include <ropewalk/core/layout.hpp>
+#include <ropewalk/core/view.hpp>
+#include <ropewalk/encoding.hpp>
+
+namespace device {
+
+/// Queries, keys and values, absent where data is null.
+struct tensors {
+    ropewalk::tensor q, k, v;
+};
+
+/// ropewalk::gpu's calls of one element type and layout.
+template <class T, class L>
+struct calls {
+    /// In place where `out` is `in`.
+    static void rotate(const tensors& in, const tensors& out, const ropewalk::Encoding& encoding,
+                       const ropewalk::positions& where, const ropewalk::gpu::options& chosen);
+    static void rerotate(const ropewalk::tensor& k, const ropewalk::Encoding& from,
+                         const ropewalk::positions& from_where, const ropewalk::Encoding& to,
+                         const ropewalk::positions& to_where, const ropewalk::gpu::options& chosen);
+};
+/// Those with something before or behind the rotation.
+template <class T, class L>
+struct fused_calls {
+    static void run(const tensors& in, const tensors& out, const ropewalk::gpu::fusion& with,
+                    const ropewalk::Encoding& encoding, const ropewalk::positions& where,
+                    const ropewalk::gpu::options& chosen);
+};
+
+/// f(Calls<T, L>{}) for the type and layout that are known at run time.
+template <template <class, class> class Calls, class F>
+void choose(ropewalk::element_type type, ropewalk::layout_kind layout, const F& f) {
+    const auto of_type = [&]<class T>(T /*type*/) {
+        layout == ropewalk::layout_kind::half_split ? f(Calls<T, ropewalk::half_split>{})
+                                                    : f(Calls<T, ropewalk::interleaved>{});
+    };
+    switch (type) {
+        case ropewalk::element_type::f32:
+            return of_type(float{});
+        case ropewalk::element_type::f16:
+            return of_type(ropewalk::f16{});
+        default:
+            return of_type(ropewalk::bf16{});
+    }
+}
+template <class F>
+void with_calls(ropewalk::element_type type, ropewalk::layout_kind layout, const F& f) {
+    choose<calls>(type, layout, f);
+}
+template <class F>
+void with_fused_calls(ropewalk::element_type type, ropewalk::layout_kind layout, const F& f) {
+    choose<fused_calls>(type, layout, f);
+}
+
+/// What views of T are made of.
+template <class T>
+ropewalk::view<T> view_of(const ropewalk::tensor& t) {
+    ropewalk::view<T> result;
+    static_cast<ropewalk::tensor&>(result) = t;
+    return result;
+}
+
+}  // namespace device

@@ -1,0 +1,123 @@
+/// @file  The part of Catch2's language that the device tests speak, in a hundred lines: machines with a GPU may have
+/// a compiler and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace check {
+
+struct test_case {
+    const char* name;
+    const char* file;
+    void (*body)();
+};
+inline std::vector<test_case>& test_cases() {
+    static std::vector<test_case> all;
+    return all;
+}
+struct registration {
+    registration(const char* name, const char* file, void (*body)()) { test_cases().push_back({name, file, body}); }
+};
+
+/// What SKIP and a failed REQUIRE throw.
+struct skipped {
+    std::string why;
+};
+struct stopped {};
+
+struct state {
+    std::uint32_t seed = 20230821;
+    long checks = 0, failed = 0;  ///< of the whole run
+    std::vector<std::string> notes;
+};
+inline state& current() {
+    static state the_one;
+    return the_one;
+}
+
+/// A line which failures behind it print, for as long as it is in scope.
+class note {
+public:
+    explicit note(std::string text) { current().notes.push_back(std::move(text)); }
+    ~note() { current().notes.pop_back(); }
+    note(const note&) = delete;
+    note& operator=(const note&) = delete;
+};
+
+template <class T>
+std::string text_of(const T& value) {
+    std::ostringstream text;
+    text.precision(17);
+    if constexpr (requires { text << value; }) {
+        text << std::boolalpha << value;
+    } else {
+        text << "?";
+    }
+    return text.str();
+}
+
+struct outcome {
+    bool holds;
+    std::string text;
+};
+
+/// The left side of a comparison, so that both sides can be printed.
+template <class T>
+struct left_side {
+    const T& value;
+    template <class R>
+    outcome operator==(const R& right) const {
+        const bool holds = value == right;
+        return {holds, holds ? "" : text_of(value) + " == " + text_of(right)};
+    }
+    template <class R>
+    outcome operator<=(const R& right) const {
+        const bool holds = value <= right;
+        return {holds, holds ? "" : text_of(value) + " <= " + text_of(right)};
+    }
+    operator outcome() const {
+        return {static_cast<bool>(value), text_of(value)};
+    }  // NOLINT(google-explicit-constructor)
+};
+struct taker {
+    template <class T>
+    left_side<T> operator<<(const T& value) const {
+        return {value};
+    }
+};
+
+inline void take(const outcome& result, const char* expression, const char* file, int line, bool stop) {
+    ++current().checks;
+    if (result.holds) return;
+    // A fault of the device fails everything behind it: the first failures say what it was.
+    if (++current().failed <= 50) {
+        std::cout << file << ':' << line << ": failed: " << expression << "\n    " << result.text << '\n';
+        for (const std::string& text : current().notes) std::cout << "    with " << text << '\n';
+    }
+    if (stop) throw stopped{};
+}
+
+}  // namespace check
+
+// What tests/support/random.hpp asks Catch2 for.
+namespace Catch {
+inline std::uint32_t rngSeed() { return check::current().seed; }
+}  // namespace Catch
+
+#define CHECK_JOIN_(a, b) a##b
+#define CHECK_JOIN(a, b) CHECK_JOIN_(a, b)
+#define TEST_CASE(name, tags) CHECK_TEST_CASE(name, CHECK_JOIN(test_, __LINE__))
+#define CHECK_TEST_CASE(name, function)                                                            \
+    static void function();                                                                        \
+    static const check::registration CHECK_JOIN(registered_, function)(name, __FILE__, &function); \
+    static void function()
+#define CHECK(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, false)
+#define REQUIRE(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, true)
+#define INFO(text) const check::note CHECK_JOIN(note_, __LINE__)((std::ostringstream{} << text).str())
+#define SKIP(text) \
+    throw check::skipped { (std::ostringstream{} << text).str() }

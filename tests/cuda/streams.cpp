@@ -1,0 +1,206 @@
+// Streams, graphs, early launches, and what is refused.
+#include <cstring>
+#include <span>
+
+#include "support/effort.hpp"
+#include "support/errors.hpp"
+#include "trial.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+constexpr rw::Geometry head{.head_dim = 128};
+constexpr auto half = rw::layout_kind::half_split;
+constexpr auto f32 = rw::element_type::f32;
+
+/// One rotation of queries and keys on the device.
+void rotate(const device::tensors& in, const device::tensors& out, const rw::Encoding& by, const rw::positions& where,
+            const rw::gpu::options& options = {}, rw::layout_kind layout = half) {
+    const rw::tensor& any = in.q.exists() ? in.q : in.k;
+    device::with_calls(any.type, layout, [&](auto calls) { calls.rotate(in, out, by, where, options); });
+}
+device::tensors queries(const rw::tensor& q) { return {.q = q, .k = {}, .v = {}}; }
+
+}  // namespace
+
+TEST_CASE("a decode step in a graph follows the numbers in device memory", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    for (const rw::layout_kind layout : test::all_layouts) {
+        const test::extents size{4, 1, 8, 128};
+        test::array q(rw::element_type::bf16, size, numbers), k(rw::element_type::bf16, {4, 1, 2, 128}, numbers);
+        test::device_array q_there(q), k_there(k);
+        std::vector<std::int64_t> ids{0, 0, 0, 0};
+        const test::device_positions where(rw::ids(std::span<const std::int64_t>(ids), 4));
+        const device::tensors both{.q = q_there.tensor(), .k = k_there.tensor(), .v = {}};
+        const device::stream stream;
+        // Pointers are checked while the graph is recorded; nothing waits and nothing is allocated.
+        const device::graph step(
+            stream, [&](device::stream_handle on) { rotate(both, both, t.ours, where.get(), {.stream = on}, layout); });
+        CHECK(step.nodes() == std::size_t{1});
+        for (const std::int64_t first : {std::int64_t{5}, std::int64_t{1000000}, std::int64_t{1} << 31}) {
+            std::vector<oracle::place> places;
+            for (std::int64_t row = 0; row < 4; ++row) {
+                ids[static_cast<std::size_t>(row)] = first + 100 * row;
+                places.push_back({first + 100 * row, 0});
+            }
+            device::copy(where.memory().data(), ids.data(), where.memory().bytes());
+            const auto q_before = q.values(), k_before = k.values();
+            step.replay(stream);
+            device::finish();
+            q_there.fetch(), k_there.fetch();
+            const auto q_shape = test::shape_of(size, head, layout), k_shape = test::shape_of(k.size(), head, layout);
+            CHECK(test::compare(q, oracle::rotate(q_shape, q_before, t.exact, places), q_shape).first_problem == "");
+            CHECK(test::compare(k, oracle::rotate(k_shape, k_before, t.exact, places), k_shape).first_problem == "");
+        }
+    }
+}
+
+TEST_CASE("there and back again, many times, each launch starting while the one before ends", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    const std::int64_t tokens = test::cases(100) < 100 ? 40 : 2000;
+    test::array q(f32, {1, tokens, 8, 128}, numbers), waited(q);
+    test::device_array early_there(q), waited_there(waited);
+    const device::stream stream;
+    for (const bool early : {false, true}) {
+        const device::tensors one = queries((early ? early_there : waited_there).tensor());
+        for (int i = 0; i < 20; ++i) {
+            rw::gpu::options options{.stream = stream.get(), .overlap_previous = early};
+            options.way = i % 2 == 0 ? rw::direction::forward : rw::direction::inverse;
+            rotate(one, one, t.ours, rw::offset{1000000}, options);
+        }
+    }
+    device::finish();
+    early_there.fetch(), waited_there.fetch();
+    CHECK(q.bytes() == waited.bytes());
+}
+
+TEST_CASE("the same call gives the same bits, in place and out of place, in any launch", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    for (const rw::element_type type : test::all_types) {
+        test::array all(type, {1, 300, 8, 128}, numbers), one_by_one(all), out(type, all.size());
+        test::device_array all_there(all), one_there(one_by_one), out_there(out);
+        rotate(queries(all_there.tensor()), queries(out_there.tensor()), t.ours, rw::offset{77});
+        rotate(queries(all_there.tensor()), queries(all_there.tensor()), t.ours, rw::offset{77});
+        for (std::int64_t token = 0; token < 300; ++token) {
+            rw::tensor row = one_there.tensor();
+            row.data = static_cast<char*>(row.data) + token * row.stride_token * std::int64_t(rw::size_of(type));
+            row.tokens = 1;
+            rotate(queries(row), queries(row), t.ours, rw::offset{77 + token});
+        }
+        device::finish();
+        all_there.fetch(), one_there.fetch(), out_there.fetch();
+        CHECK(all.bytes() == out.bytes());
+        CHECK(all.bytes() == one_by_one.bytes());
+    }
+}
+
+TEST_CASE("host memory that the device may use", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    const test::extents size{1, 6, 4, 128};
+    test::array q(f32, size, numbers);
+    const auto before = q.values();
+    const std::size_t bytes = before.size() * sizeof(float);
+    const device::pinned there(bytes);
+    std::memcpy(there.data(), q.tensor().data, bytes);
+    const auto view = queries(rw::thd(static_cast<float*>(there.data()), 6, 4, 128));
+    rotate(view, view, t.ours, rw::offset{3});
+    device::finish();
+    std::memcpy(q.tensor().data, there.data(), bytes);
+    const auto shape = test::shape_of(size, head, half);
+    CHECK(test::compare(q, oracle::rotate(shape, before, t.exact, test::consecutive(size, 3)), shape).first_problem ==
+          "");
+}
+
+TEST_CASE("bad calls are refused with their values, and write nothing", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    test::array q(f32, {1, 6, 4, 128}, numbers), k(f32, {1, 6, 2, 128}, numbers);
+    const test::array before(q);
+    test::device_array there(q), k_there(k);
+    const rw::tensor whole = there.tensor();
+    const auto refused = [&](const device::tensors& in, const device::tensors& out, const rw::Encoding& by,
+                             const rw::positions& where) {
+        return test::message_of([&] { rotate(in, out, by, where); });
+    };
+    const auto in_place = [&](const rw::tensor& x, const rw::positions& where = rw::offset{0}) {
+        return refused(queries(x), queries(x), t.ours, where);
+    };
+
+    if (device::is_real()) {
+        std::string message = in_place(q.tensor());
+        CHECK(test::holds(message, {"q at", "host memory"}));
+        message = refused({.q = whole, .k = k.tensor(), .v = {}}, {.q = whole, .k = k.tensor(), .v = {}}, t.ours,
+                          rw::offset{0});
+        CHECK(test::holds(message, {"k at", "host memory"}));
+        const std::vector<std::int64_t> ids(6, 1);
+        CHECK(test::holds(in_place(whole, rw::ids(std::span<const std::int64_t>(ids))),
+                          {"the positions at", "host memory"}));
+        message = test::message_of([&] {
+            device::with_broken_stream([&](device::stream_handle on) {
+                rotate(queries(whole), queries(whole), t.ours, rw::offset{0}, {.stream = on, .check_pointers = false});
+            });
+        });
+        CHECK(test::holds(message, {"launch of", "blocks of", "threads"}));
+    }
+    rw::tensor x = whole;
+    x.data = nullptr;
+    CHECK(test::holds(in_place(x), {"no memory"}));
+    x = whole, x.data = static_cast<char*>(whole.data) + 2;
+    CHECK(test::holds(in_place(x), {"not aligned to the 4 bytes of f32"}));
+    x = whole, x.stride_element = 2;
+    CHECK(test::holds(in_place(x), {"contiguous"}));
+    x = whole, x.head_dim = 64;
+    CHECK(test::holds(in_place(x), {"head_dim 128", "head_dim 64"}));
+    rw::positions where;
+    where.source = rw::positions::kind::ids64, where.count = 6;
+    CHECK(test::holds(in_place(whole, where), {"6 tokens", "null pointer"}));
+    where.data = static_cast<char*>(whole.data) + 4;
+    CHECK(test::holds(in_place(whole, where), {"not aligned to the 8 bytes"}));
+    x = whole, x.heads = 2;
+    rw::tensor over = x;
+    over.data = static_cast<char*>(x.data) + 64;
+    CHECK(test::holds(refused(queries(x), queries(over), t.ours, rw::offset{0}), {"overlap"}));
+    rw::tensor wide = whole;
+    wide.head_dim = 1026, wide.heads = 1, wide.tokens = 1;
+    CHECK(test::holds(refused(queries(wide), queries(wide), rw::make_encoding({.head_dim = 1026}), rw::offset{0}),
+                      {"1026", "1024"}));
+    CHECK(test::holds(
+        refused(queries(whole), queries(whole), rw::make_encoding(head, "randomized:512,seed=3"), rw::offset{0}),
+        {"randomized", "fixed_position"}));
+    device::finish();
+    there.fetch();
+    CHECK(q == before);
+}
+
+TEST_CASE("memory of another device is refused", "[cuda]") {
+    if (device::look().count < 2) SKIP("there is one device");
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    test::array q(f32, {1, 6, 4, 128}, numbers);
+    test::device_array there(q);
+    const device::on_device other(1);
+    const std::string message =
+        test::message_of([&] { rotate(queries(there.tensor()), queries(there.tensor()), t.ours, rw::offset{0}); });
+    CHECK(test::holds(message, {"on device 0", "current one is 1"}));
+}
+
+TEST_CASE("calls without tokens or heads write nothing", "[cuda]") {
+    SEEDED(numbers);
+    const test::twin t = test::plain_twin(head);
+    test::array q(f32, {1, 3, 4, 128}, numbers);
+    const test::array before(q);
+    test::device_array there(q);
+    for (const auto& [tokens, heads] : {std::pair<std::int64_t, std::int64_t>{0, 4}, {3, 0}}) {
+        rw::tensor empty = there.tensor();
+        empty.tokens = tokens, empty.heads = heads;
+        rotate(queries(empty), queries(empty), t.ours, rw::offset{0});
+    }
+    device::finish();
+    there.fetch();
+    CHECK(q == before);
+}

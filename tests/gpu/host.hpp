@@ -1,0 +1,84 @@
+/// @file  GPU kernels executed on the host: every thread of a launch, one after the other, with each access recorded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ropewalk/gpu/access.hpp>
+#include <ropewalk/gpu/plan.hpp>
+
+#include "support/tensors.hpp"
+
+namespace test {
+
+/// How often each byte of some memory was read and written, and what a device would have refused.
+class memory_log {
+public:
+    /// Watches memory, of an array or any other.
+    void watch(const array& memory) { watch(memory.bytes().data(), memory.bytes().size()); }
+    void watch(const void* first, std::size_t bytes);
+    void record(const void* address, int bytes, bool writes);
+
+    /// How often each byte of watched memory was read or written.
+    [[nodiscard]] const std::vector<std::uint8_t>& reads(const void* first) const { return of(first).reads; }
+    [[nodiscard]] const std::vector<std::uint8_t>& writes(const void* first) const { return of(first).writes; }
+    [[nodiscard]] const std::vector<std::uint8_t>& reads(const array& memory) const {
+        return reads(memory.bytes().data());
+    }
+    [[nodiscard]] const std::vector<std::uint8_t>& writes(const array& memory) const {
+        return writes(memory.bytes().data());
+    }
+    /// What a device would have refused: an access across its alignment, or beside the watched memory.
+    [[nodiscard]] const std::string& problem() const { return problem_; }
+
+private:
+    struct range {
+        const unsigned char* first = nullptr;
+        std::vector<std::uint8_t> reads, writes;
+    };
+    [[nodiscard]] const range& of(const void* first) const;
+
+    std::vector<range> ranges_;
+    std::string problem_;
+};
+
+/// The way of memory that a body takes in tests: plain_access, recorded where a log is set.
+struct recorded_access {
+    static thread_local memory_log* log;
+
+    template <int Bytes>
+    static ropewalk::gpu::packet<Bytes> load(const void* from) {
+        log->record(from, Bytes, false);
+        return ropewalk::gpu::plain_access::load<Bytes>(from);
+    }
+    template <int Bytes>
+    static void store(void* to, const ropewalk::gpu::packet<Bytes>& value) {
+        log->record(to, Bytes, true);
+        ropewalk::gpu::plain_access::store<Bytes>(to, value);
+    }
+};
+
+/// Calls body(index) for every thread of a launch, as a grid does.
+template <class Body>
+void for_each_thread(const ropewalk::gpu::launch_shape& shape, const Body& body) {
+    for (std::int64_t block = 0; block < shape.grid; ++block) {
+        for (int thread = 0; thread < shape.block; ++thread) {
+            const std::int64_t index = block * shape.block + thread;
+            if (index < shape.threads) body(index);
+        }
+    }
+}
+
+/// Executes a rotation's launch.
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::rotate_plan& prepared, memory_log& log);
+
+/// The same call by the CPU's kernels, compiled with the same flags.
+void rotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& q, const ropewalk::tensor& k,
+                   const ropewalk::tensor& q_out, const ropewalk::tensor& k_out, const ropewalk::Encoding& encoding,
+                   const ropewalk::positions& where, ropewalk::direction way, const ropewalk::cos_sin_table& table);
+void rerotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& k, const ropewalk::tensor& k_out,
+                     const ropewalk::Encoding& from, const ropewalk::positions& from_where,
+                     const ropewalk::Encoding& to, const ropewalk::positions& to_where);
+
+}  // namespace test

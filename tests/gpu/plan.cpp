@@ -1,0 +1,169 @@
+#include <ropewalk/gpu/plan.hpp>
+
+#include <cmath>
+#include <utility>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+#include "support/random.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+using rw::layout_kind;
+constexpr rw::gpu::device_shape h100{};
+
+/// Tensors of shapes only: plans look at no element.
+rw::tensor shaped(rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim,
+                  std::uintptr_t address) {
+    rw::tensor t;
+    t.type = type, t.data = reinterpret_cast<void*>(address);
+    t.tokens = tokens, t.heads = heads, t.head_dim = head_dim;
+    t.stride_head = head_dim, t.stride_token = heads * head_dim, t.stride_batch = tokens * heads * head_dim;
+    return t;
+}
+
+rw::gpu::rotate_plan plan(std::int64_t tokens, std::int64_t q_heads, std::int64_t k_heads,
+                          rw::element_type type = rw::element_type::bf16) {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    const rw::tensor q = shaped(type, tokens, q_heads, 128, 0x1000000000);
+    const rw::tensor k = k_heads == 0 ? rw::tensor{} : shaped(type, tokens, k_heads, 128, std::uintptr_t{1} << 52);
+    return rw::gpu::make_plan(layout_kind::half_split, q, k, q, k, e, rw::offset{0}, {}, h100);
+}
+
+std::int64_t heads_covered(const rw::gpu::heads_source& side, std::int32_t groups) {
+    return std::min(std::int64_t{groups} * side.heads_a_thread, std::int64_t{side.heads});
+}
+
+double waves(const rw::gpu::launch_shape& shape) {
+    return static_cast<double>(shape.threads) / (h100.multiprocessors * h100.threads_each / 2);
+}
+
+}  // namespace
+
+TEST_CASE("a grid covers every head of every token, and no block is empty", "[gpu]") {
+    SEEDED(numbers);
+    for (int i = 0; i < 2000; ++i) {
+        const auto tokens = static_cast<std::int64_t>(numbers.logarithmic(1, 1e6));
+        const std::int64_t k_heads = numbers.integer(0, 16);
+        const std::int64_t q_heads = k_heads == 0 ? numbers.integer(1, 64) : k_heads * numbers.integer(1, 8);
+        const rw::gpu::rotate_plan made = plan(tokens, q_heads, k_heads);
+        const rw::gpu::rotate_frame& f = made.frame;
+        INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads);
+        REQUIRE(f.threads == tokens * f.groups * f.slots);
+        REQUIRE(made.shape.threads == f.threads);
+        REQUIRE(made.shape.grid * made.shape.block >= f.threads);
+        REQUIRE((made.shape.grid - 1) * made.shape.block < f.threads);
+        REQUIRE(heads_covered(f.side[0], f.q_groups) == q_heads);
+        REQUIRE(heads_covered(f.side[1], f.groups - f.q_groups) == k_heads);
+        // Every group has a head: the last one begins before the end.
+        REQUIRE((f.q_groups - 1) * f.side[0].heads_a_thread < q_heads);
+        if (k_heads > 0) REQUIRE((f.groups - f.q_groups - 1) * f.side[1].heads_a_thread < k_heads);
+        REQUIRE(made.shape.block % 32 == 0);
+    }
+}
+
+TEST_CASE("few tokens reach many multiprocessors, many make few cosines in full waves", "[gpu]") {
+    for (const auto& [q_heads, k_heads] : {std::pair{40, 40}, std::pair{32, 8}}) {
+        for (const std::int64_t tokens : {1, 4, 16}) {
+            const auto made = plan(tokens, q_heads, k_heads);
+            INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads);
+            CHECK(made.frame.side[0].heads_a_thread == 1);
+            CHECK(made.shape.block == (made.frame.threads < 132 * 128 ? 64 : 128));
+        }
+        for (const std::int64_t tokens : {4096, 8192, 16384, 32768, 1000000}) {
+            const auto made = plan(tokens, q_heads, k_heads);
+            INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads << ", " << waves(made.shape) << " waves of "
+                        << made.frame.side[0].heads_a_thread << " heads");
+            CHECK(made.frame.side[0].heads_a_thread >= 4);
+            CHECK(made.shape.block == 128);
+            // The last wave is not an afterthought: at least four fifths of the waves' threads have work.
+            CHECK(waves(made.shape) / std::ceil(waves(made.shape)) > 0.8);
+        }
+    }
+}
+
+TEST_CASE("accesses are the widest that every run, base and stride takes", "[gpu]") {
+    const auto bytes = [](rw::element_type type, rw::Geometry head, std::uintptr_t address = 0x10000,
+                          std::int64_t padding = 0, bool in_place = true,
+                          layout_kind layout = layout_kind::half_split) {
+        const rw::Encoding e = rw::make_encoding(head);
+        rw::tensor q = shaped(type, 4, 2, head.head_dim, address);
+        q.stride_token += padding;
+        rw::tensor out = q;
+        if (!in_place) out.data = reinterpret_cast<void*>(address + 0x100000);
+        return rw::gpu::make_plan(layout, q, {}, out, {}, e, rw::offset{0}, {}).shape.bytes;
+    };
+    using enum rw::element_type;
+    CHECK(bytes(bf16, {.head_dim = 128}) == 16);
+    CHECK(bytes(f32, {.head_dim = 128}) == 16);
+    CHECK(bytes(bf16, {.head_dim = 80}) == 16);
+    CHECK(bytes(bf16, {.head_dim = 20}) == 4);
+    CHECK(bytes(bf16, {.head_dim = 6}) == 2);
+    CHECK(bytes(f32, {.head_dim = 6}) == 4);
+    CHECK(bytes(f16, {.head_dim = 6}, 0x10000, 0, true, layout_kind::interleaved) == 2);
+    CHECK(bytes(bf16, {.head_dim = 128}, 0x10002) == 2);
+    CHECK(bytes(bf16, {.head_dim = 128}, 0x10004) == 4);
+    CHECK(bytes(f32, {.head_dim = 128}, 0x10004) == 4);
+    CHECK(bytes(bf16, {.head_dim = 128}, 0x10000, 4) == 8);
+    CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 128}) == 16);
+    CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 124}) == 8);
+    // What lies behind the part that turns counts where it is copied.
+    CHECK(bytes(bf16, {.head_dim = 66, .rotary_dim = 64}, 0x10000, 4 * 66) == 4);
+    CHECK(bytes(bf16, {.head_dim = 76, .rotary_dim = 64}, 0x10000, 0, false) == 8);
+    // More pairs than the small parameters hold: the widest access or the narrowest.
+    CHECK(bytes(bf16, {.head_dim = 1024}) == 16);
+    CHECK(bytes(bf16, {.head_dim = 1024}, 0x10008) == 2);
+    CHECK(bytes(f32, {.head_dim = 1024}, 0x10008) == 4);
+}
+
+TEST_CASE("an axis of one step need not be aligned", "[gpu]") {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    rw::tensor q = shaped(rw::element_type::bf16, 4, 2, 128, 0x10000);
+    q.stride_batch = 4 * 2 * 128 + 1;
+    CHECK(rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {}).shape.bytes == 16);
+    q.batch = 2;
+    CHECK(rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {}).shape.bytes == 2);
+}
+
+TEST_CASE("more than 2^31 tokens, elements and threads are counted in 64 bits", "[gpu]") {
+    const std::int64_t tokens = (std::int64_t{1} << 33) + 5;
+    const auto made = plan(tokens, 1, 1);
+    CHECK(made.frame.threads == tokens * 2 * 8);
+    CHECK(made.shape.grid == (tokens * 16 + 127) / 128);
+    CHECK(made.frame.tokens == tokens);
+    // Beyond what a grid has blocks for: some 2^45 bytes of queries.
+    CHECK_REFUSED(plan(std::int64_t{1} << 36, 16, 0), "blocks of 128 threads", "2147483647");
+}
+
+TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
+    const auto kind = [](const rw::Encoding& e) {
+        const rw::tensor q = shaped(rw::element_type::f32, 4, 2, e.geometry.head_dim, 0x10000);
+        const auto made = rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
+        std::pair<int, bool> found;
+        rw::gpu::with_rates(made.work, [&]<class Rates>(std::type_identity<Rates>) {
+            found = {Rates::capacity, Rates::full};
+        });
+        return found;
+    };
+    CHECK(kind(rw::make_encoding({.head_dim = 512})) == std::pair{256, false});
+    CHECK(kind(rw::make_encoding({.head_dim = 514})) == std::pair{512, true});
+    CHECK(kind(rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 512})) == std::pair{512, true});
+    CHECK(kind(rw::make_encoding({.head_dim = 1024})) == std::pair{512, true});
+    // Devices take 4 KiB everywhere, and 32764 bytes from CUDA 12.1 on.
+    CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::plain_rates<rw::gpu::plain_pairs>>) <= 4096);
+    CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::full_rates<rw::gpu::most_pairs>>) <= 32764);
+}
+
+TEST_CASE("steps by value follow the axis that has them", "[gpu]") {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 64}, "mrope:[8,12,12]");
+    rw::call work;
+    work.pairs = 32;
+    work.turn.steps = e.axis_steps.data(), work.turn.axes = 3;
+    const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(work);
+    for (std::size_t pair = 0; pair < 32; ++pair) {
+        CHECK(rates.turn.step[pair] == e.steps[pair]);
+        CHECK(rates.turn.axis[pair] == (pair < 8 ? 0 : pair < 20 ? 1 : 2));
+    }
+}

@@ -1,0 +1,172 @@
+"""`pip install .` from a clean checkout: builds the wheel, looks into it and installs it where nothing else is.
+
+The tree without what git ignores is copied to a folder of its own and built there with the tools of this Python, so
+that no network is needed. A wheel that `make python` has made of these very sources serves as well: in a clean checkout
+it is the same, and compiling takes minutes. The new environment has NumPy and no torch; the package is imported there,
+and its import timed. Then it is given the other packages of this Python, and the documentation's snippets run in it
+(snippets.py).
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from common import ROOT, finish
+
+LARGEST = 5_000_000  # bytes, compressed
+SLOWEST_IMPORT = 0.3  # seconds
+CONTENTS = re.compile(
+    r"ropewalk/(\w+\.pyi?|py\.typed|_(ropewalk|cuda)\.[\w.-]+\.so)|ropewalk-[\w.]+\.dist-info/(METADATA|WHEEL|RECORD|"
+    r"entry_points\.txt|licenses/LICENSE)"
+)
+PROGRAM = """
+import sys, time
+start = time.perf_counter()
+import ropewalk as rw
+seconds = time.perf_counter() - start
+import numpy as np
+q = np.ones((3, 2, 64), np.float32)
+rw.rotate_(q, encoding=rw.encoding("linear:8", head_dim=64), offset=1)
+assert 0 < abs(q).max() < 2 and (q != 1).any() and "torch" not in sys.modules
+print(seconds, rw.__file__)
+"""
+
+
+def run(*command, **environment):
+    merged = {**os.environ, **environment}
+    merged.pop("PYTHONPATH", None)
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=merged)
+    if result.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def check_out(folder):
+    """Copies what a commit of everything would hold. A repository of its own lists it, so that there need be none."""
+    git = folder.with_name("listing.git")
+    run("git", "init", "--quiet", "--bare", git)
+    listing = (
+        "git",
+        f"--git-dir={git}",
+        f"--work-tree={ROOT}",
+        "-C",
+        ROOT,
+        "ls-files",
+        "--others",
+        "--exclude-standard",
+    )
+    for name in run(*listing, "-z").split("\0"):
+        source, target = ROOT / name, folder / name
+        if name and source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+def build(checkout, wheels, defines):
+    # The compiler's cache knows a file again wherever the checkout stands.
+    cache = {"CCACHE_BASEDIR": str(checkout), "CCACHE_NOHASHDIR": "1"}
+    settings = [f"--config-settings=cmake.define.{one}" for one in defines]
+    options = ("--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps", "--no-index")
+    run(sys.executable, "-m", "pip", "wheel", *options, *settings, "--wheel-dir", wheels, checkout, **cache)
+    (wheel,) = wheels.glob("ropewalk-*.whl")
+    return wheel
+
+
+def made_of_these_sources(folder):
+    """The wheel in a folder, where no source is newer than it, or None."""
+    wheels = list(folder.glob("ropewalk-*.whl")) if folder else []
+    if len(wheels) != 1:
+        return None
+    sources = [ROOT / "CMakeLists.txt", ROOT / "pyproject.toml"]
+    for name in ("include", "cuda", "bindings", "cmake"):
+        sources += [path for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return wheels[0] if max(path.stat().st_mtime for path in sources) < wheels[0].stat().st_mtime else None
+
+
+def look_into(wheel, checkout):
+    problems = []
+    if wheel.stat().st_size >= LARGEST:
+        problems.append(f"{wheel.name} has {wheel.stat().st_size} bytes, expected fewer than {LARGEST}")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    problems += [
+        f"{wheel.name} holds {name}, which is no part of the package" for name in names if not CONTENTS.fullmatch(name)
+    ]
+    package = checkout / "bindings" / "python"
+    sources = [path for path in (package / "ropewalk").glob("*") if path.is_file()]
+    wanted = {path.relative_to(package).as_posix() for path in sources}
+    problems += [f"{wheel.name} lacks {name}" for name in sorted(wanted - set(names))]
+    if not any(name.startswith("ropewalk/_ropewalk.") and name.endswith(".so") for name in names):
+        problems.append(f"{wheel.name} lacks the compiled module")
+    needed = re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
+    always = [one for one in needed if "extra ==" not in one]
+    if always != ["numpy"]:
+        problems.append(f"{wheel.name} requires {always}, expected NumPy alone")
+    return problems
+
+
+def environment_with(wheel, folder):
+    """A new environment with the wheel and NumPy; returns its Python and the folder of its packages."""
+    run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
+    python = folder / "bin" / "python"
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-index")
+    run(sys.executable, "-m", "pip", "--python", python, "install", *options, wheel)
+    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))").strip())
+    numpy = packages_with("numpy")
+    for name in ("numpy", "numpy.libs"):
+        if (numpy / name).exists():
+            (packages / name).symlink_to(numpy / name)
+    return python, packages
+
+
+def packages_with(name):
+    return Path(importlib.util.find_spec(name).origin).parents[1]
+
+
+def use(python, packages):
+    outputs = [run(python, "-c", PROGRAM).split(maxsplit=1) for _ in range(3)]
+    seconds = min(float(one) for one, _ in outputs)
+    problems = []
+    if seconds >= SLOWEST_IMPORT:
+        problems.append(f"import ropewalk takes {seconds:.2f} s, expected less than {SLOWEST_IMPORT} s")
+    if Path(outputs[0][1].strip()).parent != packages / "ropewalk":
+        problems.append(f"ropewalk was imported from {outputs[0][1].strip()}, expected {packages}")
+    card = run(python, "-m", "ropewalk", "inspect", "linear:8")
+    if "linear:8" not in card:
+        problems.append(f"python -m ropewalk inspect linear:8 printed:\n{card}")
+    return problems
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--into", type=Path, required=True, help="a folder that this check may empty")
+    parser.add_argument("--made", type=Path, help="the folder in which make python leaves its wheel")
+    parser.add_argument("--define", action="append", default=[], help="NAME=VALUE for CMake")
+    options = parser.parse_args()
+    folder = options.into.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "wheels").mkdir(parents=True)
+    checkout, wheel = ROOT, made_of_these_sources(options.made)
+    if wheel is None:
+        checkout = folder / "checkout"
+        check_out(checkout)
+        wheel = build(checkout, folder / "wheels", options.define)
+    problems = look_into(wheel, checkout)
+    python, packages = environment_with(wheel, folder / "venv")
+    problems += use(python, packages)
+    others = dict.fromkeys(map(packages_with, ("numpy", "torch")))
+    (packages / "others.pth").write_text("".join(f"{path}\n" for path in others), encoding="utf-8")
+    if problems:
+        shutil.rmtree(folder / "venv")
+    finish(problems, f"1 wheel of {wheel.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A user's program as mypy --strict reads it (`tools/lint types`), and as Python runs it (test_types.py).
+
+What mypy must refuse stands below, each with the error that it must give: one that it no longer gives is an error too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ropewalk as rw
+import torch
+from numpy.typing import NDArray
+
+
+def encodings() -> list[rw.Encoding]:
+    policy: rw.Policy = rw.Linear(4) | rw.Truncated(length=4096) | "xpos:512"
+    described = rw.encoding(policy, head_dim=128, base=5e5, rotary_dim=64, layout="interleaved")
+    yarn = rw.Yarn(16, original_length=4096, mscale=None)
+    steepness: float = yarn.beta_fast + rw.Power(0.5).k
+    factors: list[float] = rw.LongRope([1.0, 2.0], long_factor=(4, 8.5)).long_factor
+    assert steepness > 0 and factors == [4.0, 8.5]
+    configuration: dict[str, Any] = rw.to_hf_config(rw.encoding(yarn, 128))
+    read = rw.from_config(
+        {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, **configuration}, sequence_length=8192
+    )
+    return [described, read, rw.encoding("default", head_dim=64, sequence_length=100)]
+
+
+def numbers(encoding: rw.Encoding) -> NDArray[np.float64]:
+    frequencies: NDArray[np.float64] = encoding.inv_freq
+    name: str = encoding.policy.__class__.__name__ + encoding.expression + rw.Linear.name
+    width: int = encoding.rotary_dim
+    assert name and width == 2 * frequencies.size
+    return rw.alibi_slopes(8) * encoding.attention_factor
+
+
+def turn(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> None:
+    ids = torch.arange(q.shape[0])
+    both = rw.rotate(q, q.clone(), encoding=encoding, positions=ids, threads=2)
+    rw.rotate_(k, encoding=encoding, positions=[3] * k.shape[0], inverse=True, order="thd")
+    rw.rerotate_(k, encoding, encoding, new_offset=7)
+    module: torch.nn.Module = rw.RotaryEmbedding(encoding.head_dim, "linear:8", layout="half_split")
+    assert len(both) == 2 and module(q).shape == q.shape
+
+
+def refused(value: str) -> str:
+    try:
+        rw.policy(value)
+    except rw.Error as problem:
+        return str(problem)
+    return ""
+
+
+def main() -> None:
+    one, *_, last = encodings()
+    assert numbers(one).shape == (8,)
+    turn(torch.randn(5, 2, 64), np.ones((5, 2, 64), np.float32), last)
+    report: rw.Inspection = rw.inspect(last, 4096)
+    assert report and "unknown policy" in refused("liner:8")
+
+
+if TYPE_CHECKING:
+    rw.Lineer(8)  # type: ignore[attr-defined]
+    rw.rotat(torch.zeros(1))  # type: ignore[attr-defined]
+    rw.Linear("8")  # type: ignore[arg-type]
+    _ = rw.Linear(8).alpha  # type: ignore[attr-defined]
+    rw.Yarn(8, original_lenght=4096)  # type: ignore[call-arg]
+    rw.encoding(8, head_dim=128)  # type: ignore[arg-type]
+    rw.encoding("default")  # type: ignore[call-arg]
+    rw.rotate(torch.zeros(1))  # type: ignore[call-arg]
+    rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[arg-type]
+    rw.encoding("default", 128).head_dim = 64  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+#!/usr/bin/env bash
+# Everything that needs a CUDA device, in one command: build, device tests, compute-sanitizer, benchmarks, Python.
+#
+#   tools/gpu_check.sh [--minutes 9] [--quick] [--results benchmarks/results] [--commit id]
+#   tools/gpu_check.sh --compile [--arch 90]     compiles what needs nvcc, of one type and layout, and runs nothing
+#   tools/gpu_check.sh --host                    the tests and benchmarks with the host in the device's place
+#
+# Needs nvcc; uses a Python with torch, compute-sanitizer and matplotlib where they are. Nothing is fetched. Every step
+# runs whatever became of those before it, as long as there is time. Leaves <results>/<device>.json, its plot, and logs
+# in build/gpu. Without a device it says so and succeeds. The Python package wants xsimd, nlohmann_json and dlpack: where
+# the system lacks them, a prefix in which they are installed may be named in CMAKE_PREFIX_PATH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for tools in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
+    if [[ -d $tools ]]; then PATH=$PATH:$tools; fi
+done
+
+minutes=9 quick=() results=benchmarks/results mode=device arch=
+while (($#)); do
+    case $1 in
+        --minutes) minutes=$2 && shift 2 ;;
+        --results) results=$2 && shift 2 ;;
+        --commit) export ROPEWALK_COMMIT=$2 && shift 2 ;;
+        --arch) arch=$2 && shift 2 ;;
+        --quick) quick=(--quick) && shift ;;
+        --compile | --host) mode=${1#--} && shift ;;
+        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    esac
+done
+[[ $minutes =~ ^[0-9]+$ ]] || { echo "gpu_check: --minutes takes a whole number, got '$minutes'" >&2; exit 2; }
+
+work=build/gpu
+[[ $mode == device ]] || work=build/gpu_$mode
+passed=() failed=() skipped=()
+deadline=$((SECONDS + 60 * minutes))
+left() { echo $((deadline - SECONDS)); }
+readonly skip=77
+
+# A command which ends when the time of the whole check does, or after $1 seconds.
+limited() {
+    local seconds=$1 rest
+    shift
+    rest=$(left)
+    ((rest > 1)) || rest=1
+    timeout --kill-after=10 $((seconds < rest ? seconds : rest)) "$@"
+}
+
+# step <name> <seconds it wants> <function>: runs it with its output in a log too; 77 is "skipped".
+step() {
+    local name=$1 wants=$2 start=$SECONDS status
+    shift 2
+    if (($(left) < wants)); then
+        echo "== $name: skipped, $(left) s are left and it wants $wants"
+        skipped+=("$name")
+        return
+    fi
+    echo "== $name"
+    set +e
+    (
+        set -euo pipefail
+        "$@"
+    ) 2>&1 | tee "$work/$name.log"
+    status=${PIPESTATUS[0]}
+    set -e
+    case $status in
+        0) passed+=("$name") ;;
+        "$skip") skipped+=("$name") ;;
+        *) failed+=("$name") ;;
+    esac
+    echo "== $name: $( ((status == 0)) && echo passed || { ((status == skip)) && echo skipped || echo "FAILED ($status)"; }) after $((SECONDS - start)) s"
+}
+
+summary() {
+    echo "gpu_check: ${#passed[@]} passed, ${#failed[@]} failed, ${#skipped[@]} skipped after $SECONDS s" \
+        "${failed[*]:+(failed: ${failed[*]})} ${skipped[*]:+(skipped: ${skipped[*]})}"
+    ((${#failed[@]} == 0))
+}
+
+# --- building: plain compiler calls, as many at once as there are cores ------------------------------------------------
+
+tests=(main rotate positions streams fused)
+benches=(bench_rotate record)
+types=(float ropewalk::f16 ropewalk::bf16)
+layouts=(ropewalk::half_split ropewalk::interleaved)
+includes=(-Itests/cuda -Itests -Ibenchmarks/cuda -Iinclude -Icuda)
+# GCC 12 takes the registers of heads that are not there for uninitialised ones.
+warnings=(-Wall -Wextra -Wconversion -Wno-maybe-uninitialized)
+
+# compile <object> <compiler and arguments>: one job of the build.
+compile() {
+    local object=$1 log=$1.log
+    shift
+    if ! limited 240 "${launcher[@]}" "$@" -c -o "$object" >"$log" 2>&1; then
+        echo "cannot compile $object:"
+        head -60 "$log"
+        return 1
+    fi
+}
+
+# Waits until fewer than $1 jobs run, and remembers failures.
+broken=0
+wait_for_room() {
+    while (($(jobs -rp | wc -l) >= $1)); do wait -n || broken=1; done
+}
+
+nvcc_flags() {
+    echo "-std=c++20 -O2 -arch=$1 --compiler-options=$(IFS=, && echo "${warnings[*]}")"
+}
+
+start_kernels() { # <architecture> <type> <layout>
+    local stem
+    for stem in calls fused_calls; do
+        wait_for_room "$cores"
+        # shellcheck disable=SC2046
+        compile "$work/$stem.${2##*:}.${3##*:}.o" nvcc $(nvcc_flags "$1") "${includes[@]}" "-DCHECK_TYPE=$2" "-DCHECK_LAYOUT=$3" \
+            "tests/cuda/$stem.cu" &
+    done
+}
+
+source_of() { # <name>
+    if [[ -f tests/cuda/$1.cpp ]]; then echo "tests/cuda/$1.cpp"; else echo "benchmarks/cuda/$1.cpp"; fi
+}
+
+start_sources() { # <architecture> <name>...
+    local stem flags
+    flags=$(nvcc_flags "$1")
+    shift
+    for stem in "$@"; do
+        wait_for_room "$cores"
+        # shellcheck disable=SC2086
+        compile "$work/$stem.o" nvcc $flags "${includes[@]}" "$(source_of "$stem")" &
+    done
+}
+
+finish_jobs() {
+    local job
+    for job in $(jobs -p); do wait "$job" || broken=1; done
+    return $broken
+}
+
+prepare_build() {
+    cores=$(nproc)
+    launcher=()
+    if command -v ccache >/dev/null; then launcher=(ccache); fi
+    rm -f "$work"/*.o "$work"/{device_tests,bench_rotate}
+}
+
+# GPU headers stand on their own: nothing of the CPU's kernels, nor what those need.
+check_includes() {
+    local stem
+    for stem in calls fused_calls; do
+        nvcc -std=c++20 "${includes[@]}" -DCHECK_TYPE=float -DCHECK_LAYOUT=ropewalk::half_split -M \
+            "tests/cuda/$stem.cu" >"$work/$stem.d"
+    done
+    if grep -hE 'ropewalk/(cpu|attention|io)/|xsimd|Eigen' "$work"/*.d; then
+        echo "the GPU's headers include what lies above, which is not theirs"
+        return 1
+    fi
+}
+
+link() { # <program> <object>...
+    local program=$1 objects
+    shift
+    objects=("${@/#/$work/}")
+    objects=("${objects[@]/%/.o}")
+    nvcc -arch="$arch" -o "$work/$program" "${objects[@]}" "$work/device_cuda.o" "$work"/*calls.*.o
+}
+
+build() {
+    local type layout
+    prepare_build
+    for type in "${types[@]}"; do
+        for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
+    done
+    start_sources "$arch" device_cuda "${tests[@]}" "${benches[@]}"
+    finish_jobs
+    link device_tests "${tests[@]}"
+    link bench_rotate "${benches[@]}"
+    check_includes
+}
+
+# One kernel file of each kind, and what else wants CUDA; the others differ in two macros, or are the host's too.
+compile_only() {
+    command -v nvcc >/dev/null || { echo "no nvcc here"; return $skip; }
+    prepare_build
+    start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
+    start_sources "sm_${arch:-90}" device_cuda
+    finish_jobs
+    check_includes
+}
+
+# The tests and benchmarks with the host in the device's place: all but the launches.
+host_build() {
+    local stem source optimise host=(device_host calls_host fused_calls_host) cxx=${CXX:-c++}
+    prepare_build
+    for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
+        wait_for_room "$cores"
+        source=$(source_of "$stem")
+        # Kernels take half a minute to optimise, and these run once.
+        optimise=-O1
+        if [[ $stem == *calls_host ]]; then optimise=-O0; fi
+        compile "$work/$stem.o" "$cxx" -std=c++20 $optimise "${warnings[@]}" "${includes[@]}" "$source" &
+    done
+    finish_jobs
+    cd "$work"
+    "$cxx" -o device_tests "${host[@]/%/.o}" "${tests[@]/%/.o}"
+    "$cxx" -o bench_rotate "${host[@]/%/.o}" "${benches[@]/%/.o}"
+}
+host_tests() { ROPEWALK_TEST_EFFORT=0.1 limited 300 "$work/device_tests"; }
+host_bench() { limited 120 "$work/bench_rotate" --quick --out "$work/cuda.json"; }
+
+# --- on a device ------------------------------------------------------------------------------------------------------
+
+device_tests() { limited 150 "$work/device_tests"; }
+
+sanitizer() { # <tool>
+    command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return $skip; }
+    # The tests ask for errors on purpose; what counts is what kernels do.
+    local status=0 errors=()
+    if [[ $1 == memcheck ]]; then errors=(--report-api-errors no); fi
+    limited 100 compute-sanitizer --tool "$1" "${errors[@]}" --error-exitcode 9 "$work/device_tests" --small ||
+        status=$?
+    sleep 1 # for the log
+    if ((status != 0)) && grep -q 'Device not supported' "$work/sanitizer_$1.log"; then
+        echo "compute-sanitizer does not support this device or its driver"
+        return $skip
+    fi
+    return $status
+}
+
+cuda_bench() {
+    rm -f "$work/cuda.json"
+    limited 150 "$work/bench_rotate" "${quick[@]}" --out "$work/cuda.json"
+}
+
+# A Python whose torch sees the device.
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" .venv/bin/python python3; do
+        if [[ -n $candidate ]] && command -v "$candidate" >/dev/null &&
+            "$candidate" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+            python=$candidate
+            return
+        fi
+    done
+    python=
+}
+need_python() {
+    [[ -n $python ]] || { echo "no Python whose torch sees a device"; return $skip; }
+}
+
+python_build() {
+    need_python
+    rm -rf "$work/site"
+    local status=0
+    CUDAARCHS=${arch#sm_} limited 240 "$python" -m pip install --quiet --no-build-isolation --no-deps --no-index \
+        --disable-pip-version-check --no-compile --config-settings=cmake.define.ROPEWALK_BUILD_CUDA=ON \
+        --target "$work/site" . || status=$?
+    sleep 1 # for the log
+    if ((status != 0)) && grep -qE 'Could not resolve host|Failed to clone repository' "$work/python_build.log"; then
+        echo "the package's header-only dependencies are missing, and there is no network: see CMAKE_PREFIX_PATH above"
+        return $skip
+    fi
+    return $status
+}
+
+python_tests() {
+    need_python
+    [[ -f tests/python/test_cuda.py ]] || { echo "there is no tests/python/test_cuda.py"; return $skip; }
+    [[ -d $work/site/ropewalk ]] || { echo "the package was not built"; return $skip; }
+    PYTHONPATH=$PWD/$work/site limited 120 "$python" -m pytest -q -p no:cacheprovider tests/python/test_cuda.py
+}
+
+peers() {
+    local with=${python:-python3} seconds status=0
+    rm -f "$work/result.json"
+    # One problem with all that compiles for it may take half a minute.
+    seconds=$(($(left) - 50))
+    ((seconds > 10)) || seconds=10
+    PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$((seconds + 40))" "$with" benchmarks/python/bench_gpu.py \
+        "${quick[@]}" --seconds "$seconds" --cuda-rows "$work/cuda.json" --out "$work/result.json" || status=$?
+    # It saves after every problem: what there is by then counts.
+    if [[ -f $work/result.json ]]; then cp "$work/result.json" "$result"; fi
+    return $status
+}
+
+plot() {
+    local with=${python:-python3}
+    [[ -f $work/result.json ]] || { echo "no results to plot"; return $skip; }
+    "$with" -c 'import matplotlib' 2>/dev/null || { echo "no matplotlib here"; return $skip; }
+    limited 60 "$with" benchmarks/python/plot_gpu.py "$result"
+}
+
+mkdir -p "$work"
+if [[ $mode == compile ]]; then
+    step compile 0 compile_only
+    summary
+    exit
+elif [[ $mode == host ]]; then
+    step build 0 host_build
+    step tests 0 host_tests
+    step bench 0 host_bench
+    summary
+    exit
+fi
+
+steps=(build tests sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck bench python_build python_tests peers plot)
+export ROPEWALK_COMPILER
+ROPEWALK_COMPILER="nvcc $(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p' || true)"
+# CUDA's own variable may hide devices, all of them too.
+visible=${CUDA_VISIBLE_DEVICES-0}
+query() { nvidia-smi --query-gpu="$1" --format=csv,noheader --id="${visible%%,*}" 2>/dev/null | head -1; }
+device=
+if [[ -n $visible && $visible != none && $visible != -1 ]] && command -v nvidia-smi >/dev/null; then
+    device=$(query name || true)
+fi
+if [[ -z $device ]]; then
+    echo "no CUDA device here: nothing was checked"
+    skipped=("${steps[@]}")
+    summary
+    exit
+fi
+capability=$(query compute_cap)
+arch=sm_${arch:-${capability/./}}
+result=$results/$(tr '[:upper:] -' '[:lower:]__' <<<"$device" | tr -cd 'a-z0-9_').json
+mkdir -p "$results"
+echo "$device, driver $(query driver_version), compute capability $capability; results go to $result"
+
+step build 0 build
+step tests 20 device_tests
+step sanitizer_memcheck 60 sanitizer memcheck
+step sanitizer_racecheck 60 sanitizer racecheck
+step sanitizer_initcheck 60 sanitizer initcheck
+step bench 60 cuda_bench
+find_python
+step python_build 60 python_build
+step python_tests 30 python_tests
+step peers 60 peers
+step plot 5 plot
+summary
