@@ -1,8 +1,8 @@
 # make demo | test | bench ARGS='--benchmark_filter=...' | format | lint | clean
 
 PYTHON := .venv/bin/python
-# The installed package is older than one of these: install it again. With the flags of the release build, so that ccache
-# has its kernels already.
+# The installed package is older than one of these: install it again. With the flags of the release build and its name
+# for the compiler (CMake's own first choice, where scikit-build-core takes Python's), so that ccache has its kernels.
 PACKAGE_SOURCES := $(shell find include cuda bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
@@ -27,7 +27,7 @@ python: $(PACKAGE_STAMP)
 
 $(PACKAGE_STAMP): $(PACKAGE_SOURCES) | setup
 	rm -rf build/wheels
-	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --no-index \
+	CXX=$${CXX:-c++} $(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --no-index \
 	    --config-settings=cmake.define.ROPEWALK_WARNINGS_AS_ERRORS=ON --wheel-dir build/wheels .
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall build/wheels/*.whl
 	touch $@

@@ -267,9 +267,9 @@ python_build() {
 
 python_tests() {
     need_python
-    [[ -f tests/python/test_cuda.py ]] || { echo "there is no tests/python/test_cuda.py"; return $skip; }
     [[ -d $work/site/ropewalk ]] || { echo "the package was not built"; return $skip; }
-    PYTHONPATH=$PWD/$work/site limited 120 "$python" -m pytest -q -p no:cacheprovider tests/python/test_cuda.py
+    PYTHONPATH=$PWD/$work/site limited 120 "$python" -m pytest -q -p no:cacheprovider \
+        tests/python/test_cuda.py tests/python/test_cuda_device.py
 }
 
 peers() {

@@ -70,7 +70,10 @@ array read_torch(py::handle tensor, const char* name) {
                    name);
     } catch (py::error_already_set& problem) {
         // Sparse and traced tensors have no memory to point at.
-        detail::fail("{} has no strided memory: {}", name, std::string(py::str(problem.value())));
+        detail::fail(
+            "{} has no strided memory, like sparse and traced tensors and those inside torch.vmap (which is not "
+            "needed: a batch is an axis of q and k): {}",
+            name, std::string(py::str(problem.value())));
     }
     a.type = torch_type(attribute(tensor, n.dtype).ptr(), *loaded_torch());
     return a;

@@ -1,5 +1,7 @@
-// The CPU's kernels as the compiler's flags have them, so that they round as the GPU's do on the host.
-#include <ropewalk/cpu/rotate.hpp>
+// The CPU's kernels of the narrowest instruction set, which round as the GPU's do on the host: without fusing.
+#include <runtime/kernels.hpp>
+
+#include <ropewalk/cpu/execute.hpp>
 
 #include "host.hpp"
 
@@ -7,21 +9,13 @@ namespace rw = ropewalk;
 
 namespace {
 
-template <class T>
-rw::cpu::range_function kernel(rw::layout_kind layout, std::int64_t pairs) {
-    return layout == rw::layout_kind::half_split
-               ? rw::cpu::detail::kernel_for<T, rw::half_split, rw::cpu::native_arch>(pairs)
-               : rw::cpu::detail::kernel_for<T, rw::interleaved, rw::cpu::native_arch>(pairs);
-}
-
 void execute(rw::layout_kind layout, const rw::cpu::plan& prepared) {
-    const rw::element_type type = prepared.work.any().type;
-    const std::int64_t pairs = prepared.work.pairs;
-    rw::cpu::execute(prepared,
-                     type == rw::element_type::f32   ? kernel<float>(layout, pairs)
-                     : type == rw::element_type::f16 ? kernel<rw::f16>(layout, pairs)
-                                                     : kernel<rw::bf16>(layout, pairs),
-                     1);
+#if defined(__x86_64__)
+    const rw::runtime::kernel_set& kernels = rw::runtime::baseline_kernels;
+#else
+    const rw::runtime::kernel_set& kernels = rw::runtime::neon_kernels;
+#endif
+    rw::cpu::execute(prepared, kernels.rotate(prepared.work.any().type, layout, prepared.work.pairs), 1);
 }
 
 }  // namespace

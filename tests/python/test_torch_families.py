@@ -5,6 +5,8 @@ import ropewalk as rw
 import torch
 import transformers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE = {
     "vocab_size": 97,
     "hidden_size": 64,
@@ -35,15 +37,6 @@ FAMILIES = {
     "StableLm": {"partial_rotary_factor": 0.25},
 }
 IDS = torch.randint(3, 97, (2, 24), generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Models this small lose by waking a second thread, and much where other tests run beside them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(family):

@@ -103,6 +103,15 @@ def _transposed(ctx: Any) -> tuple[Any, ...]:
     )
 
 
+def _turn_both(q: Tensor, k: Tensor, *rest: Any) -> Any:
+    """With gradients of gradients where they are asked for: a Function costs more than the rotation of a token."""
+    return (_Both.apply if torch.is_grad_enabled() else torch.ops.ropewalk.rotate)(q, k, *rest)
+
+
+def _turn_one(x: Tensor, as_key: bool, *rest: Any) -> Any:
+    return (_One.apply if torch.is_grad_enabled() else torch.ops.ropewalk.rotate_one)(x, as_key, *rest)
+
+
 class _Both(torch.autograd.Function):
     """q and k into new tensors."""
 
@@ -116,11 +125,11 @@ class _Both(torch.autograd.Function):
         rest = _transposed(ctx)
         wants_q, wants_k = ctx.needs_input_grad[:2]
         if wants_q and wants_k:
-            q, k = _Both.apply(_rows(q), _rows(k), *rest)
+            q, k = _turn_both(_rows(q), _rows(k), *rest)
             return (q, k, *(None,) * _COUNT)
         if wants_q:
-            return (_One.apply(_rows(q), False, *rest), None, *(None,) * _COUNT)
-        return (None, _One.apply(_rows(k), True, *rest), *(None,) * _COUNT)
+            return (_turn_one(_rows(q), False, *rest), None, *(None,) * _COUNT)
+        return (None, _turn_one(_rows(k), True, *rest), *(None,) * _COUNT)
 
 
 class _One(torch.autograd.Function):
@@ -134,7 +143,7 @@ class _One(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> Any:
-        return (_One.apply(_rows(x), ctx.as_key, *_transposed(ctx)), None, *(None,) * _COUNT)
+        return (_turn_one(_rows(x), ctx.as_key, *_transposed(ctx)), None, *(None,) * _COUNT)
 
 
 class _OneInPlace(torch.autograd.Function):
@@ -181,10 +190,10 @@ def rotate(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate() through the operators; `arguments` are the others of its, in their order, but for out."""
     rest = _prepare(*arguments)
     if k is None:
-        return _One.apply(q, False, *rest)
+        return _turn_one(q, False, *rest)
     if q is None:
-        return _One.apply(k, True, *rest)
-    return _Both.apply(q, k, *rest)
+        return _turn_one(k, True, *rest)
+    return _turn_both(q, k, *rest)
 
 
 def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
