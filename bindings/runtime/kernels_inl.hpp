@@ -7,10 +7,18 @@
 
 namespace ropewalk::runtime {
 
+// Under a sanitizer a kernel takes minutes to compile: one width of its own and the general one are looked at there for
+// every instruction set, and all of them in the tests of the header path.
+#if defined(ROPEWALK_FEW_WIDTHS)
+inline constexpr bool few_widths = true;
+#else
+inline constexpr bool few_widths = false;
+#endif
+
 /// The baseline serves machines of before 2013: one width of its own is enough there, and saves half of the build.
 template <class T, class L, class A>
 RW_INLINE cpu::range_function kernel_for(std::int64_t pairs) {
-    if constexpr (std::is_same_v<A, xsimd::sse2>) {
+    if constexpr (few_widths || std::is_same_v<A, xsimd::sse2>) {
         constexpr std::int64_t usual = 64;
         return pairs == usual ? cpu::detail::rotate_kernel<T, L, A, usual>::run
                               : cpu::detail::rotate_kernel<T, L, A, 0>::run;
