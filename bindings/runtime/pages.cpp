@@ -13,12 +13,12 @@ void prefer_huge_pages(void* data, std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr std::size_t huge = std::size_t{2} << 20;  // what a whole huge page may lie in
     if (data == nullptr || bytes < huge) return;
-    static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    static const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     // Outwards: an allocator's own words in front would cut the first huge page off.
-    const std::uintptr_t begin = address / page * page, end = (address + bytes + page - 1) / page * page;
+    const std::size_t before = reinterpret_cast<std::uintptr_t>(data) % page;
+    const std::size_t length = (before + bytes + page - 1) / page * page;
     // Without such pages the advice is refused, and the memory is as it was.
-    (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+    (void)madvise(static_cast<char*>(data) - before, length, MADV_HUGEPAGE);
 #else
     (void)data, (void)bytes;
 #endif

@@ -141,6 +141,7 @@ private:
     /// Tensors neither overlap nor leave a hole: a byte that belongs to none could hide anything.
     void check_cover(const std::map<std::string, stored_tensor>& all) const {
         std::vector<const std::pair<const std::string, stored_tensor>*> order;
+        order.reserve(all.size());
         for (const auto& one : all) order.push_back(&one);
         std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
             return std::pair(a->second.bytes.data(), a->second.bytes.size()) <
