@@ -1,47 +1,21 @@
 // Key-value caches in device memory that belongs to somebody else, and which of their slots the tokens of a call take.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <span>
-#include <string_view>
-#include <type_traits>
 
-#include "ropewalk/core/element.hpp"
+#include "ropewalk/core/cache_type.hpp"
 #include "ropewalk/core/error.hpp"
-#include "ropewalk/core/fp8.hpp"
 #include "ropewalk/core/positions.hpp"
 
 namespace ropewalk::gpu {
 
-/// How a cache stores a number x.
-enum class cache_type : std::uint8_t {
-    f32,
-    f16,
-    bf16,
-    f8e4m3,  ///< x / scale, one scale a tensor
-    i8,      ///< round(x · 127 / m) where m is the largest |x| of the head; m / 127 is stored beside it
-};
-
-template <class E>
-concept CacheElement = Element<E> || std::same_as<E, f8e4m3> || std::same_as<E, std::int8_t>;
-
-template <CacheElement E>
-constexpr cache_type cache_type_of() {
-    if constexpr (std::same_as<E, float>) return cache_type::f32;
-    if constexpr (std::same_as<E, f16>) return cache_type::f16;
-    if constexpr (std::same_as<E, bf16>) return cache_type::bf16;
-    return std::same_as<E, f8e4m3> ? cache_type::f8e4m3 : cache_type::i8;
-}
-
-constexpr std::int64_t size_of(cache_type type) {
-    return type == cache_type::f32 ? 4 : type == cache_type::f16 || type == cache_type::bf16 ? 2 : 1;
-}
-
-constexpr std::string_view to_string(cache_type type) {
-    constexpr std::string_view names[] = {"f32", "f16", "bf16", "f8e4m3", "i8"};
-    return names[static_cast<int>(type)];
-}
+using ropewalk::cache_type;
+using ropewalk::cache_type_of;
+using ropewalk::CacheElement;
+using ropewalk::int8_scale;
+using ropewalk::size_of;
+using ropewalk::to_string;
 
 /// The keys or the values of a cache: pages of page_size tokens of `heads` heads of head_dim elements, each axis with
 /// its stride in elements, the elements of a head contiguous. A contiguous cache has one page a sequence, as long as
@@ -61,11 +35,12 @@ struct cache_tensor {
     [[nodiscard]] constexpr std::int64_t elements() const { return pages * page_size * heads * head_dim; }
 };
 
-/// Contiguous [pages, page_size, heads, head_dim]: vLLM's, FlashInfer's and TensorRT-LLM's NHD, or a plain [batch,
-/// capacity, heads, head_dim]. `scales`, for int8 elements, is contiguous [pages, page_size, heads].
+namespace detail {
+
+/// Contiguous pages; tokens and heads of a page `token` and `head` rows of head_dim elements apart.
 template <CacheElement E>
-constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
-                                 std::int64_t head_dim, float* scales = nullptr) {
+constexpr cache_tensor make_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
+                                  std::int64_t head_dim, float* scales, std::int64_t token, std::int64_t head) {
     return {.data = data,
             .type = cache_type_of<E>(),
             .pages = pages,
@@ -73,12 +48,22 @@ constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_
             .heads = heads,
             .head_dim = head_dim,
             .stride_page = page_size * heads * head_dim,
-            .stride_token = heads * head_dim,
-            .stride_head = head_dim,
+            .stride_token = token * head_dim,
+            .stride_head = head * head_dim,
             .scales = scales,
             .scale_stride_page = page_size * heads,
-            .scale_stride_token = heads,
-            .scale_stride_head = 1};
+            .scale_stride_token = token,
+            .scale_stride_head = head};
+}
+
+}  // namespace detail
+
+/// Contiguous [pages, page_size, heads, head_dim]: vLLM's, FlashInfer's and TensorRT-LLM's NHD, or a plain [batch,
+/// capacity, heads, head_dim]. `scales`, for int8 elements, is contiguous [pages, page_size, heads].
+template <CacheElement E>
+constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
+                                 std::int64_t head_dim, float* scales = nullptr) {
+    return detail::make_cache(data, pages, page_size, heads, head_dim, scales, heads, 1);
 }
 
 /// Contiguous [pages, heads, page_size, head_dim] (HND), or a plain [batch, heads, capacity, head_dim]. `scales` is
@@ -86,19 +71,7 @@ constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_
 template <CacheElement E>
 constexpr cache_tensor hnd_cache(E* data, std::int64_t pages, std::int64_t heads, std::int64_t page_size,
                                  std::int64_t head_dim, float* scales = nullptr) {
-    return {.data = data,
-            .type = cache_type_of<E>(),
-            .pages = pages,
-            .page_size = page_size,
-            .heads = heads,
-            .head_dim = head_dim,
-            .stride_page = heads * page_size * head_dim,
-            .stride_token = head_dim,
-            .stride_head = page_size * head_dim,
-            .scales = scales,
-            .scale_stride_page = heads * page_size,
-            .scale_stride_token = 1,
-            .scale_stride_head = page_size};
+    return detail::make_cache(data, pages, page_size, heads, head_dim, scales, 1, page_size);
 }
 
 /// Keys and values with the same pages. Either may be absent.

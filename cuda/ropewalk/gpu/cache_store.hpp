@@ -82,21 +82,6 @@ RW_HD RW_INLINE float quotient_of(float x, float divisor, float reciprocal) {
     return magnitude_bits(near) - 1U < 0x44800000U - 1U ? exact : near;
 }
 
-/// What an int8 head is multiplied by and what is stored beside it, from its largest magnitude as an integer. Where
-/// that is below 2^-120 the head becomes zeros of scale 0; where it is infinite or a NaN the scale is a NaN, and so is
-/// the head when it is read.
-struct int8_scale {
-    float factor = 0;
-    float stored = 0;
-
-    static RW_HD RW_INLINE int8_scale of(std::uint32_t largest) {
-        const float magnitude = ropewalk::detail::bit_cast<float>(largest);
-        if (largest >= 0x7f800000U) return {0, __builtin_nanf("")};
-        if (largest < 0x03800000U) return {};
-        return {127.0F / magnitude, magnitude / 127.0F};
-    }
-};
-
 namespace detail {
 
 /// The nearest integer of |x| ≤ 127, ties to even, as the byte of an int8. Adding 1.5 · 2^23 leaves it in the low bits.
