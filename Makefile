@@ -9,8 +9,9 @@ PACKAGE_STAMP := .venv/.ropewalk-installed
 .PHONY: demo test bench python build configure setup format lint clean
 
 demo: configure python
-	cmake --build build --target demo
+	cmake --build build --target demo giraffe_13b
 	build/examples/demo
+	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 	$(PYTHON) examples/demo_torch.py
 
 test: setup

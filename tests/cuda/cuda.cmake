@@ -3,7 +3,7 @@
 
 function(ropewalk_gpu_check name)
     add_test(NAME cuda.${name} COMMAND bash "${PROJECT_SOURCE_DIR}/tools/gpu_check.sh" ${ARGN})
-    set_tests_properties(cuda.${name} PROPERTIES LABELS cuda TIMEOUT 600 PROCESSORS 2)
+    set_tests_properties(cuda.${name} PROPERTIES LABELS cuda TIMEOUT 600 PROCESSORS 2 COST 80)
 endfunction()
 
 ropewalk_gpu_check(host --host)

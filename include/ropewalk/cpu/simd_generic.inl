@@ -73,6 +73,13 @@ template <class A>
 RW_INLINE void store_f16(f16* target, const floats<A>& value);
 
 template <class A>
+RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
+    std::array<float, static_cast<std::size_t>(lane_count<A>)> lanes;
+    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = static_cast<float>(source[i]);
+    return floats<A>::load_unaligned(lanes.data());
+}
+
+template <class A>
 RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
     std::memcpy(target, source, bytes);
 }

@@ -174,6 +174,23 @@ RW_INLINE void store_f16(f16* target, const floats<A>& value) {
     }
 }
 
+/// lane_count<A> signed bytes as floats.
+template <class A>
+RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
+    if constexpr (is_avx512<A>) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    } else if constexpr (is_avx2<A>) {
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(source));
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    } else {
+        const __m128i zero = _mm_setzero_si128();
+        const __m128i bytes = _mm_castps_si128(_mm_load_ss(reinterpret_cast<const float*>(source)));
+        const __m128i upper = _mm_unpacklo_epi16(zero, _mm_unpacklo_epi8(zero, bytes));
+        return _mm_cvtepi32_ps(_mm_srai_epi32(upper, 24));
+    }
+}
+
 /// Whole cache lines to memory without reading what they overwrite. Both addresses begin a line.
 template <class A>
 RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {

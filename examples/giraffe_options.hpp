@@ -1,0 +1,133 @@
+// The command line of giraffe_13b.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ropewalk/core/cache_type.hpp>
+#include <ropewalk/core/error.hpp>
+
+namespace giraffe {
+
+namespace rw = ropewalk;
+
+struct options {
+    std::string config = "13b", weights, scaling, json;
+    std::int64_t layers = 0;   ///< 0: all
+    std::int64_t context = 0;  ///< tokens
+    std::int64_t chunk = 512, decode = 8, generate = 0, seed = 1;
+    int threads = 0;
+    bool whole = false;  ///< the decoder, not the attention alone
+    std::optional<rw::element_type> dtype;
+    std::optional<rw::cache_type> cache;
+    std::vector<std::int32_t> prompt;
+};
+
+inline constexpr const char* usage =
+    R"(giraffe_13b: prefill and decode of a Llama's layers, with any rotary encoding, on this machine's CPU
+
+  --config FILE|7b|13b|70b   a config.json of Hugging Face (or its folder), or a Llama-2 by size   [13b]
+  --weights DIR              safetensors beside a config.json, which --config then need not name   [made up from --seed]
+  --scaling EXPRESSION       linear:8, power:0.5, truncated:4096, xpos:512, yarn:8,original_length=4096, …
+                             [what the configuration says]
+  --layers N                 the first N layers alone                                              [all]
+  --dtype f32|bf16|f16       weights in memory                       [as they are stored; bf16 where they are made up]
+  --cache f32|f16|bf16|i8    keys and values                                    [f32 with f32 weights, else f16]
+  --context N                tokens of the made-up prompt, or the most that a sequence may have    [4096]
+  --chunk N                  tokens of prefill at once                                             [512]
+  --decode N                 tokens to measure decoding with                                       [8]
+  --whole                    MLP, embedding and head too; always so with --weights and --generate
+  --prompt-ids 1,5,9         a prompt of your own
+  --generate N               greedy decoding of N tokens behind the prompt
+  --seed N  --threads N  --json FILE
+)";
+
+template <class T>
+T number(std::string_view flag, std::string_view text, T least) {
+    T value{};
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+    RW_EXPECTS(problem == std::errc{} && end == text.data() + text.size() && value >= least,
+               "{} needs a whole number of at least {}, got '{}'", flag, least, text);
+    return value;
+}
+
+inline std::vector<std::int32_t> numbers(std::string_view flag, std::string_view text) {
+    std::vector<std::int32_t> values;
+    while (true) {
+        const std::size_t comma = text.find(',');
+        values.push_back(number<std::int32_t>(flag, text.substr(0, comma), 0));
+        if (comma == std::string_view::npos) return values;
+        text.remove_prefix(comma + 1);
+    }
+}
+
+inline rw::element_type element_type_of(std::string_view text) {
+    for (const auto type : {rw::element_type::f32, rw::element_type::bf16, rw::element_type::f16})
+        if (text == rw::to_string(type)) return type;
+    rw::detail::fail("--dtype must be f32, bf16 or f16, got '{}'", text);
+}
+
+inline rw::cache_type cache_type_of(std::string_view text) {
+    using enum rw::cache_type;
+    for (const auto type : {f32, f16, bf16, i8})
+        if (text == rw::to_string(type)) return type;
+    rw::detail::fail("--cache must be f32, f16, bf16 or i8, got '{}'", text);
+}
+
+/// Throws ropewalk::error for what it does not know. Nothing: --help was asked for.
+inline std::optional<options> read_options(int argc, char** argv) {
+    options o;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view flag = argv[i];
+        if (flag == "--help" || flag == "-h") return {};
+        if (flag == "--whole") {
+            o.whole = true;
+            continue;
+        }
+        const char* const value = i + 1 < argc ? argv[i + 1] : nullptr;
+        const auto text = [&]() -> std::string_view {
+            RW_EXPECTS(value != nullptr, "{} needs a value", flag);
+            ++i;
+            return value;
+        };
+        if (flag == "--config")
+            o.config = text();
+        else if (flag == "--weights")
+            o.weights = text();
+        else if (flag == "--scaling")
+            o.scaling = text();
+        else if (flag == "--json")
+            o.json = text();
+        else if (flag == "--dtype")
+            o.dtype = element_type_of(text());
+        else if (flag == "--cache")
+            o.cache = cache_type_of(text());
+        else if (flag == "--layers")
+            o.layers = number<std::int64_t>(flag, text(), 1);
+        else if (flag == "--context")
+            o.context = number<std::int64_t>(flag, text(), 1);
+        else if (flag == "--chunk")
+            o.chunk = number<std::int64_t>(flag, text(), 1);
+        else if (flag == "--decode")
+            o.decode = number<std::int64_t>(flag, text(), 0);
+        else if (flag == "--generate")
+            o.generate = number<std::int64_t>(flag, text(), 1);
+        else if (flag == "--seed")
+            o.seed = number<std::int64_t>(flag, text(), 0);
+        else if (flag == "--threads")
+            o.threads = number<int>(flag, text(), 0);
+        else if (flag == "--prompt-ids")
+            o.prompt = numbers(flag, text());
+        else
+            rw::detail::fail("unknown option '{}'; --help lists them", flag);
+    }
+    return o;
+}
+
+}  // namespace giraffe

@@ -1,0 +1,81 @@
+// The shape of a Llama.
+#pragma once
+
+#include <cstdint>
+
+#include "ropewalk/core/error.hpp"
+#include "ropewalk/core/geometry.hpp"
+
+namespace ropewalk::attention {
+
+/// What a decoder of the Llama family is made of; names as in Hugging Face's config.json.
+struct llama_config {
+    std::int64_t hidden_size = 0;
+    std::int64_t layers = 0;
+    std::int64_t heads = 0;     ///< of queries
+    std::int64_t kv_heads = 0;  ///< of keys and values: heads, or a divisor of it (GQA)
+    std::int64_t head_dim = 0;
+    std::int64_t intermediate_size = 0;  ///< of the MLP; 0: layers are attention alone
+    std::int64_t vocabulary = 0;         ///< 0: neither embedding nor head
+    double rms_norm_eps = 1e-5;
+    bool tied_embeddings = false;    ///< the head is the embedding
+    double base = 10000.0;           ///< of the rotary encoding
+    std::int64_t max_positions = 0;  ///< tokens the model was trained for; 0: not known
+    layout_kind layout = layout_kind::half_split;
+
+    [[nodiscard]] std::int64_t q_width() const { return heads * head_dim; }
+    [[nodiscard]] std::int64_t kv_width() const { return kv_heads * head_dim; }
+    /// What an encoding of this model turns.
+    [[nodiscard]] Geometry geometry() const { return {.head_dim = head_dim, .base = base, .layout = layout}; }
+
+    /// Throws ropewalk::error, with the values, where the numbers do not fit together.
+    void validate() const {
+        RW_EXPECTS(hidden_size > 0 && layers > 0 && heads > 0 && kv_heads > 0 && head_dim > 0,
+                   "hidden_size, layers, heads, kv_heads and head_dim must be positive, got {}, {}, {}, {} and {}",
+                   hidden_size, layers, heads, kv_heads, head_dim);
+        RW_EXPECTS(heads % kv_heads == 0, "{} query heads cannot share {} key heads", heads, kv_heads);
+        RW_EXPECTS(intermediate_size >= 0 && vocabulary >= 0 && max_positions >= 0,
+                   "intermediate_size, vocabulary and max_positions must not be negative, got {}, {} and {}",
+                   intermediate_size, vocabulary, max_positions);
+        RW_EXPECTS(rms_norm_eps >= 0 && rms_norm_eps < 1, "rms_norm_eps must lie in [0, 1), got {}", rms_norm_eps);
+        // Products of these index memory.
+        for (const std::int64_t extent : {hidden_size, layers, heads, head_dim, intermediate_size, vocabulary}) {
+            RW_EXPECTS(extent <= std::int64_t{1} << 24, "no extent may exceed 2^24, got {}", extent);
+        }
+        geometry().validate();
+    }
+};
+
+/// Llama-2 (Touvron et al., arXiv 2307.09288, table 1, and the configurations released with it).
+constexpr llama_config llama2_7b() {
+    return {.hidden_size = 4096,
+            .layers = 32,
+            .heads = 32,
+            .kv_heads = 32,
+            .head_dim = 128,
+            .intermediate_size = 11008,
+            .vocabulary = 32000,
+            .max_positions = 4096};
+}
+constexpr llama_config llama2_13b() {
+    return {.hidden_size = 5120,
+            .layers = 40,
+            .heads = 40,
+            .kv_heads = 40,
+            .head_dim = 128,
+            .intermediate_size = 13824,
+            .vocabulary = 32000,
+            .max_positions = 4096};
+}
+constexpr llama_config llama2_70b() {
+    return {.hidden_size = 8192,
+            .layers = 80,
+            .heads = 64,
+            .kv_heads = 8,
+            .head_dim = 128,
+            .intermediate_size = 28672,
+            .vocabulary = 32000,
+            .max_positions = 4096};
+}
+
+}  // namespace ropewalk::attention

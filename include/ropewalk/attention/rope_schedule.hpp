@@ -1,0 +1,49 @@
+// Which encoding a sequence of a given length has.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "ropewalk/encoding.hpp"
+
+namespace ropewalk::attention {
+
+/// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE).
+class rope_schedule {
+public:
+    rope_schedule(Encoding encoding)  // NOLINT(google-explicit-constructor)
+        : policies_(parse_policies(encoding.expression)),
+          current_(std::make_shared<const Encoding>(std::move(encoding))) {
+        follows_length_ = std::any_of(policies_.begin(), policies_.end(), [](const any_policy& one) {
+            return std::visit([]<class P>(const P& /*policy*/) { return EpochPolicy<P>; }, one);
+        });
+    }
+
+    [[nodiscard]] bool follows_length() const { return follows_length_; }
+
+    /// The encoding of a sequence of so many tokens. The same object where nothing changes.
+    std::shared_ptr<const Encoding> at(std::int64_t tokens) {
+        if (!follows_length_ || current_->geometry.sequence_length == tokens) return current_;
+        Geometry geometry = current_->geometry;
+        geometry.sequence_length = tokens;
+        Encoding made = make_encoding(geometry, policies_);
+        if (made.epoch != current_->epoch) current_ = std::make_shared<const Encoding>(std::move(made));
+        return current_;
+    }
+
+private:
+    std::vector<any_policy> policies_;
+    std::shared_ptr<const Encoding> current_;
+    bool follows_length_ = false;
+};
+
+/// Whether keys of one encoding serve another as they are.
+inline bool same_keys(const Encoding& a, const Encoding& b) {
+    return a.steps == b.steps && a.decay == b.decay && a.centre == b.centre && a.axis_steps == b.axis_steps &&
+           a.attention_factor == b.attention_factor && (a.place == nullptr) == (b.place == nullptr) &&
+           (a.place == nullptr || a.expression == b.expression);
+}
+
+}  // namespace ropewalk::attention

@@ -1,0 +1,26 @@
+# The attention stack: its kernels and layers, and a program whose hidden states Python compares with Transformers'.
+
+if(TARGET ropewalk_attention)
+    ropewalk_need(nlohmann_json)
+    file(GLOB sources CONFIGURE_DEPENDS attention/*.cpp)
+    add_executable(ropewalk_tests_attention ${sources})
+    target_link_libraries(ropewalk_tests_attention PRIVATE ropewalk_test_support ropewalk_attention
+        nlohmann_json::nlohmann_json)
+    add_executable(attention_states attention/program/states.cpp)
+    target_link_libraries(attention_states PRIVATE ropewalk_attention nlohmann_json::nlohmann_json)
+    foreach(name IN ITEMS ropewalk_tests_attention attention_states)
+        target_link_libraries(${name} PRIVATE ropewalk_development)
+        set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
+    endforeach()
+    ropewalk_quick_to_compile(ropewalk_tests_attention attention)
+    foreach(instruction_set IN ITEMS "" baseline avx2)
+        set(suffix "")
+        if(instruction_set)
+            set(suffix ".${instruction_set}")
+        endif()
+        add_test(NAME attention${suffix} COMMAND ropewalk_tests_attention WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+        set_tests_properties(attention${suffix} PROPERTIES LABELS unit TIMEOUT 600
+            ENVIRONMENT "${test_environment};ROPEWALK_ISA=${instruction_set}"
+            SKIP_REGULAR_EXPRESSION "ROPEWALK_ISA is '${instruction_set}', this machine has")
+    endforeach()
+endif()
