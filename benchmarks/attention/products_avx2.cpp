@@ -1,0 +1,6 @@
+#include "products_inl.hpp"
+
+namespace ceilings {
+extern const products avx2_products;
+const products avx2_products = products_of<xsimd::fma3<xsimd::avx2>>("avx2");
+}  // namespace ceilings

@@ -1,0 +1,6 @@
+#include "products_inl.hpp"
+
+namespace ceilings {
+extern const products neon_products;
+const products neon_products = products_of<xsimd::neon64>("neon");
+}  // namespace ceilings
