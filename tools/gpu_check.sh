@@ -79,7 +79,7 @@ summary() {
 
 # --- building: plain compiler calls, as many at once as there are cores ------------------------------------------------
 
-tests=(main rotate positions streams fused)
+tests=(main rotate positions streams fused attention cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
@@ -119,7 +119,10 @@ start_kernels() { # <architecture> <type> <layout>
 }
 
 source_of() { # <name>
-    if [[ -f tests/cuda/$1.cpp ]]; then echo "tests/cuda/$1.cpp"; else echo "benchmarks/cuda/$1.cpp"; fi
+    local file
+    for file in {tests/cuda,tests/gpu_attention,benchmarks/cuda}/"$1".{cpp,cu}; do
+        if [[ -f $file ]]; then echo "$file" && return; fi
+    done
 }
 
 start_sources() { # <architecture> <name>...
@@ -164,7 +167,7 @@ link() { # <program> <object>...
     shift
     objects=("${@/#/$work/}")
     objects=("${objects[@]/%/.o}")
-    nvcc -arch="$arch" -o "$work/$program" "${objects[@]}" "$work/device_cuda.o" "$work"/*calls.*.o
+    nvcc -arch="$arch" -o "$work/$program" "${objects[@]}" "$work"/{device_cuda,attention_calls}.o "$work"/*calls.*.o
 }
 
 build() {
@@ -173,7 +176,7 @@ build() {
     for type in "${types[@]}"; do
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
-    start_sources "$arch" device_cuda "${tests[@]}" "${benches[@]}"
+    start_sources "$arch" device_cuda attention_calls "${tests[@]}" "${benches[@]}"
     finish_jobs
     link device_tests "${tests[@]}"
     link bench_rotate "${benches[@]}"
@@ -185,14 +188,14 @@ compile_only() {
     command -v nvcc >/dev/null || { echo "no nvcc here"; return $skip; }
     prepare_build
     start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
-    start_sources "sm_${arch:-90}" device_cuda
+    start_sources "sm_${arch:-90}" device_cuda attention_calls
     finish_jobs
     check_includes
 }
 
 # The tests and benchmarks with the host in the device's place: all but the launches.
 host_build() {
-    local stem source optimise host=(device_host calls_host fused_calls_host) cxx=${CXX:-c++}
+    local stem source optimise host=(device_host calls_host fused_calls_host attention_calls_host) cxx=${CXX:-c++}
     prepare_build
     for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
         wait_for_room "$cores"

@@ -108,7 +108,7 @@ TEST_CASE("linear agrees with float64 for any shape, type and number of tokens",
     SEEDED(numbers);
     for (const auto linear : both_functions()) {
         for (const auto type : test::all_types) {
-            for (const std::int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33, 130}) {
+            for (const std::int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33, 48, 49, 130}) {
                 for (std::int64_t i = 0; i < test::cases(6); ++i) {
                     const auto rows = numbers.one_of<std::int64_t>({1, 3, 11, 12, 17, 37, 129});
                     const auto columns = numbers.one_of<std::int64_t>({1, 3, 8, 17, 64, 129, 300});
@@ -147,7 +147,7 @@ TEST_CASE("linear is the same to the bit for any number of threads, in a paralle
     for (const auto linear : both_functions()) {
         for (const auto type : test::all_types) {
             const weights w(type, rows, columns, numbers);
-            for (const std::int64_t tokens : {1, 5, 8, 9, 100}) {
+            for (const std::int64_t tokens : {1, 5, 8, 9, 48, 100}) {
                 const auto x = normals(tokens * columns, numbers);
                 std::vector<float> alone(static_cast<std::size_t>(tokens * rows), 0.5F);
                 const auto start = alone;
@@ -195,7 +195,7 @@ TEST_CASE("no tokens are no work, and an infinite weight spoils its row alone", 
         weights w(rw::element_type::bf16, 13, 40, numbers);
         linear(nullptr, 0, w.matrix(), nullptr, false, 0);
         w.set(7 * 40 + 39, std::numeric_limits<double>::infinity());
-        for (const std::int64_t tokens : {1, 12}) {
+        for (const std::int64_t tokens : {1, 12, 60}) {
             const auto x = normals(tokens * 40, numbers);
             std::vector<float> y(static_cast<std::size_t>(tokens * 13));
             linear(x.data(), tokens, w.matrix(), y.data(), false, 0);

@@ -20,6 +20,7 @@ struct reference_scheme {
     std::function<double(std::int64_t index, std::int64_t pair)> stretch = [](std::int64_t, std::int64_t) {
         return 1.0;
     };
+    double score = 1;  ///< multiplies every score
 };
 
 inline reference_scheme plain_scheme(const ropewalk::attention::llama_config& config, double factor) {
@@ -108,11 +109,12 @@ private:
         const numbers k = turned(keys_[layer], config_.kv_heads, 0, scheme, false);
         numbers out(q.size());
         for (std::int64_t head = 0; head < static_cast<std::int64_t>(q.size()) / config_.head_dim; ++head)
-            attend_head(q, k, values_[layer], head, out);
+            attend_head(q, k, values_[layer], head, scheme.score, out);
         return out;
     }
 
-    void attend_head(const numbers& q, const numbers& k, const numbers& v, std::int64_t head, numbers& out) const {
+    void attend_head(const numbers& q, const numbers& k, const numbers& v, std::int64_t head, double factor,
+                     numbers& out) const {
         const std::int64_t width = config_.head_dim, seen = past_ + head / config_.heads + 1;
         const std::int64_t shared = head % config_.heads / (config_.heads / config_.kv_heads);
         const auto row = [&](std::int64_t token) {
@@ -124,7 +126,7 @@ private:
             double score = 0;
             for (std::size_t i = 0; i < static_cast<std::size_t>(width); ++i)
                 score += q[static_cast<std::size_t>(head * width) + i] * k[row(token) + i];
-            weight[static_cast<std::size_t>(token)] = std::exp(score / std::sqrt(static_cast<double>(width)));
+            weight[static_cast<std::size_t>(token)] = std::exp(factor * score / std::sqrt(static_cast<double>(width)));
             sum += weight[static_cast<std::size_t>(token)];
         }
         for (std::int64_t token = 0; token < seen; ++token) {

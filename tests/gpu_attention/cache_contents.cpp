@@ -1,10 +1,13 @@
 #include "cache_contents.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
 #include "support/e4m3.hpp"
+#include "support/oracle.hpp"
 
 namespace rw = ropewalk;
 using rw::gpu::cache_type;
@@ -56,11 +59,6 @@ rw::gpu::cache_tensor cache_contents::tensor() {
     result.data = bytes_.data();
     if (!scales_.empty()) result.scales = scales_.data();
     return result;
-}
-
-void cache_contents::watch(memory_log& log) {
-    log.watch(bytes_.data(), bytes_.size());
-    if (!scales_.empty()) log.watch(scales_.data(), scales_.size() * sizeof(float));
 }
 
 std::int64_t cache_contents::element_of(std::int64_t page, std::int64_t token, std::int64_t head) const {

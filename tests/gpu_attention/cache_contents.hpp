@@ -5,7 +5,7 @@
 
 #include <ropewalk/gpu/attention/sequences.hpp>
 
-#include "gpu/host.hpp"
+#include "support/random.hpp"
 
 namespace test {
 
@@ -20,7 +20,13 @@ public:
     cache_contents(ropewalk::gpu::cache_type type, const extents& size, cache_axes where, random& numbers);
 
     [[nodiscard]] ropewalk::gpu::cache_tensor tensor();
-    void watch(memory_log& log);
+    template <class Log>
+    void watch(Log& log) {
+        log.watch(bytes_.data(), bytes_.size());
+        if (!scales_.empty()) log.watch(scales_.data(), scales_.size() * sizeof(float));
+    }
+    [[nodiscard]] const std::vector<unsigned char>& bytes() const { return bytes_; }
+    [[nodiscard]] const std::vector<float>& scales() const { return scales_; }
     [[nodiscard]] double at(std::int64_t page, std::int64_t token, std::int64_t head, std::int64_t element) const;
     /// Makes every element of a token a NaN, where the type has one.
     void poison(std::int64_t page, std::int64_t token);

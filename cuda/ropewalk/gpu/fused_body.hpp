@@ -239,6 +239,7 @@ struct fused_body {
                 detail::store_elements<float, Memory>(sink.scales + s.scaled + row * sink.scale_head,
                                                       {s.scale[row].stored});
         }
+        if (s.heads <= 0) return;  // a lane without heads has no addresses
         s.in += rows * s.side->in_head;
         if (s.out != nullptr) s.out += rows * s.side->out_head;
         s.cached += rows * sink.head;

@@ -138,11 +138,14 @@ struct panel_runner {
         begin();
         for (std::int64_t key = item.first_key; key < item.end; key += tile_tokens) {
             const std::int64_t left = item.end - key, count = left < tile_tokens ? left : tile_tokens;
+            const std::int64_t soon = left - count < count ? left - count : count;
             if (job.layout.type == cache_type::f32 && lies_in_one_page(keys, key, count)) {
                 take_all(key, count, tile_in_place<float>(keys, key), tile_in_place<float>(values, key));
             } else {
-                take_all(key, count, widened_tile<A>(keys, key, count, space.keys),
-                         widened_tile<A>(values, key, count, space.values));
+                // In this order, each asks for what comes next.
+                const tile<float> k = widened_tile<A>(keys, key, count, space.keys, values, key, count);
+                const tile<float> v = widened_tile<A>(values, key, count, space.values, keys, key + tile_tokens, soon);
+                take_all(key, count, k, v);
             }
         }
         finish();
@@ -192,13 +195,19 @@ struct strip_runner {
         const bool whole = job.layout.head_dim % cpu::detail::lane_count<A> == 0;
         for (std::int64_t key = item.first_key; key < item.end; key += tile_tokens) {
             const std::int64_t left = item.end - key, count = left < tile_tokens ? left : tile_tokens;
+            const std::int64_t soon = left - count < count ? left - count : count;
             if (whole && lies_in_one_page(keys, key, count)) {
                 state.used = job.layout.head_dim;
-                take_all<T>(state, key, count, tile_in_place<T>(keys, key), tile_in_place<T>(values, key));
+                tile<T> k = tile_in_place<T>(keys, key), v = tile_in_place<T>(values, key);
+                k.next = v.data;
+                if (key + tile_tokens < item.end) v.next = keys.template row<const T>(key + tile_tokens);
+                take_all<T>(state, key, count, k, v);
             } else {
                 state.used = state.width;
-                take_all<float>(state, key, count, widened_tile<A>(keys, key, count, space.keys),
-                                widened_tile<A>(values, key, count, space.values));
+                // In this order, each asks for what comes next.
+                const tile<float> k = widened_tile<A>(keys, key, count, space.keys, values, key, count);
+                const tile<float> v = widened_tile<A>(values, key, count, space.values, keys, key + tile_tokens, soon);
+                take_all<float>(state, key, count, k, v);
             }
         }
         for (std::int64_t row = 0; row < item.rows(); ++row)

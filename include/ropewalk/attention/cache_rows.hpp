@@ -12,6 +12,9 @@
 
 namespace ropewalk::attention::detail {
 
+/// Asks the second cache for a line that is read soon. RW_PREFETCH_L2 asks to write, which takes it from other threads.
+RW_INLINE void ask_for_line(const void* address) { __builtin_prefetch(address, 0, 2); }
+
 /// Keys or values of one head of one sequence, as its pages keep them.
 struct cached_head {
     page_layout layout;
@@ -22,10 +25,13 @@ struct cached_head {
     [[nodiscard]] RW_INLINE std::int64_t row_of(std::int64_t token) const {
         return head * layout.page_tokens + token % layout.page_tokens;
     }
+    [[nodiscard]] RW_INLINE std::byte* bytes(std::int64_t token) const {
+        std::byte* const rows = pages[token / layout.page_tokens] + (keys ? layout.k : layout.v);
+        return rows + row_of(token) * layout.head_dim * size_of(layout.type);
+    }
     template <class T>
     [[nodiscard]] RW_INLINE T* row(std::int64_t token) const {
-        std::byte* const rows = pages[token / layout.page_tokens] + (keys ? layout.k : layout.v);
-        return reinterpret_cast<T*>(rows) + row_of(token) * layout.head_dim;
+        return reinterpret_cast<T*>(bytes(token));
     }
     /// Of an int8 cache.
     [[nodiscard]] RW_INLINE float* scale(std::int64_t token) const {

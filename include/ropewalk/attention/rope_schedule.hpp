@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -10,11 +11,12 @@
 
 namespace ropewalk::attention {
 
-/// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE).
+/// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE; of the
+/// registered policies alone, since the encoding is made anew from its expression).
 class rope_schedule {
 public:
     rope_schedule(Encoding encoding)  // NOLINT(google-explicit-constructor)
-        : policies_(parse_policies(encoding.expression)),
+        : policies_(registered_policies(encoding.expression)),
           current_(std::make_shared<const Encoding>(std::move(encoding))) {
         follows_length_ = std::any_of(policies_.begin(), policies_.end(), [](const any_policy& one) {
             return std::visit([]<class P>(const P& /*policy*/) { return EpochPolicy<P>; }, one);
@@ -34,6 +36,15 @@ public:
     }
 
 private:
+    /// None where the expression names one that is the user's own: that encoding stays as it was made.
+    static std::vector<any_policy> registered_policies(const std::string& expression) {
+        try {
+            return parse_policies(expression);
+        } catch (const error&) {
+            return {};
+        }
+    }
+
     std::vector<any_policy> policies_;
     std::shared_ptr<const Encoding> current_;
     bool follows_length_ = false;
@@ -42,8 +53,9 @@ private:
 /// Whether keys of one encoding serve another as they are.
 inline bool same_keys(const Encoding& a, const Encoding& b) {
     return a.steps == b.steps && a.decay == b.decay && a.centre == b.centre && a.axis_steps == b.axis_steps &&
-           a.attention_factor == b.attention_factor && (a.place == nullptr) == (b.place == nullptr) &&
-           (a.place == nullptr || a.expression == b.expression);
+           a.geometry.rotary_offset == b.geometry.rotary_offset && a.attention_factor == b.attention_factor &&
+           (a.place == nullptr) == (b.place == nullptr) &&
+           (a.place == nullptr || (a.expression == b.expression && a.placed_tokens == b.placed_tokens));
 }
 
 }  // namespace ropewalk::attention

@@ -131,6 +131,28 @@ private:
         return tokens;
     }
 
+    /// rotate() sees to it that f32 holds what xPos stretches; an f16 cache holds less. 2^8 leaves keys of up to 255.
+    static void check_keys(const Encoding& encoding, std::int64_t tokens, cache_type type) {
+        // More tokens than there are drawn positions is for rotate() to refuse.
+        const bool drawn = encoding.place != nullptr;
+        if (type != cache_type::f16 || !encoding.has_decay() || (drawn && tokens > encoding.placed_tokens)) return;
+        std::int64_t lowest = 0, highest = tokens - 1;
+        if (drawn) {
+            std::vector<fixed_position> places(static_cast<std::size_t>(encoding.placed_tokens));
+            encoding.place(0, places);
+            for (const fixed_position& one : std::span(places).first(static_cast<std::size_t>(tokens))) {
+                lowest = std::min(lowest, one.value >> 32);
+                highest = std::max(highest, one.value >> 32);
+            }
+        }
+        const std::int64_t reach = encoding.reach(8.0);
+        RW_EXPECTS(
+            lowest >= encoding.centre - reach && highest <= encoding.centre + reach,
+            "'{}' at positions {} to {} does not fit into an f16 cache, which holds {} around the centre {}: take "
+            "bf16 or f32",
+            encoding.expression, lowest, highest, reach, encoding.centre);
+    }
+
     /// What the layers share: pages, encodings, indices, room.
     void prepare(std::span<const segment> batch, std::int64_t tokens, kv_cache& cache) {
         parts_.clear(), encodings_.clear(), indices_.clear();
@@ -139,6 +161,7 @@ private:
             cache.reserve(one.sequence, after);
             parts_.push_back({static_cast<std::int64_t>(indices_.size()), one.tokens, past, cache.pages(one.sequence)});
             encodings_.push_back(rope_.at(one.whole == 0 ? after : one.whole));
+            check_keys(*encodings_.back(), after, cache.options().type);
             for (std::int64_t index = past; index < after; ++index) indices_.push_back(index);
         }
         const auto room = [tokens](std::vector<float>& rows, std::int64_t width) {

@@ -26,6 +26,15 @@ struct strip {
     static constexpr int keys_at_once = lanes / R;
     static_assert(R <= lanes);
 
+    /// Asks for what is read next while this is read: the processor does not foresee that a thread goes back and forth
+    /// between keys and values.
+    template <std::int64_t Elements>
+    static RW_INLINE void ask_for(const T* next) {
+        constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(T));
+        RW_UNROLL
+        for (std::int64_t at = 0; at < Elements; at += line) ask_for_line(next + at);
+    }
+
     /// The sum of the lanes of register i in lane i.
     static RW_INLINE vector sums_of_lanes(vector (&parts)[lanes]) {
         RW_UNROLL
@@ -41,6 +50,7 @@ struct strip {
     /// Scores of keys_at_once keys, those behind the last one repeat it.
     static RW_INLINE void score_block(const strip_state& state, const float* q, const tile<T>& keys, std::int64_t first,
                                       std::int64_t count) {
+        const T* const next = keys.next + first * keys.stride;
         const T* row[keys_at_once];
         for (int k = 0; k < keys_at_once; ++k)
             row[k] = keys.data + (first + k < count ? first + k : count - 1) * keys.stride;
@@ -48,6 +58,7 @@ struct strip {
         RW_UNROLL
         for (int i = 0; i < lanes; ++i) parts[i] = vector(0.0F);
         for (std::int64_t at = 0; at < state.used; at += lanes) {
+            ask_for<keys_at_once * lanes>(next + at * keys_at_once);
             vector query[R];
             RW_UNROLL
             for (int r = 0; r < R; ++r) query[r] = vector::load_aligned(q + r * state.width + at);
@@ -106,8 +117,9 @@ struct strip {
             RW_UNROLL
             for (int n = 0; n < N; ++n) sums[r][n] = vector(0.0F);
         }
-        const T* row = values.data + at;
-        for (std::int64_t i = 0; i < count; ++i, row += values.stride) {
+        const T *row = values.data + at, *next = values.next + at;
+        for (std::int64_t i = 0; i < count; ++i, row += values.stride, next += values.stride) {
+            ask_for<N * lanes>(next);
             vector value[N];
             RW_UNROLL
             for (int n = 0; n < N; ++n) value[n] = load_cached<A>(row + n * lanes);

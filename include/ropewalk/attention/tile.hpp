@@ -14,6 +14,7 @@ struct tile {
     const T* data = nullptr;
     std::int64_t stride = 0;
     const float* scales = nullptr;
+    const T* next = nullptr;  ///< what is read after it, as wide; itself where that is not known
 };
 
 /// Whole registers, and so many of them that rows of a power of two do not all share one set of a cache.
@@ -31,19 +32,23 @@ constexpr std::int64_t tile_floats(std::int64_t head_dim) {
     return tile_tokens * tile_stride<A>(head_dim);
 }
 
-/// `count` tokens from `first` on as floats in `space`, zeros behind each row up to padded_width().
+/// `count` tokens from `first` on as floats in `space`, zeros behind each row up to padded_width(). What is read next,
+/// `soon` tokens from `soon_first` on, is asked for meanwhile.
 template <class A>
-RW_INLINE tile<float> widened_tile(const cached_head& from, std::int64_t first, std::int64_t count, float* space) {
+RW_INLINE tile<float> widened_tile(const cached_head& from, std::int64_t first, std::int64_t count, float* space,
+                                   const cached_head& next, std::int64_t soon_first, std::int64_t soon) {
+    constexpr std::int64_t line = 64;
     const std::int64_t width = from.layout.head_dim, stride = tile_stride<A>(width);
-    for (std::int64_t done = 0; done < count;) {
-        const std::int64_t run = from.run(first + done, count - done);
-        widen_run<A>(from, first + done, run, space + done * stride, stride);
-        done += run;
-    }
+    const std::int64_t bytes = width * size_of(from.layout.type);
     for (std::int64_t i = 0; i < count; ++i) {
+        if (i < soon) {
+            const std::byte* const row = next.bytes(soon_first + i);
+            for (std::int64_t at = 0; at < bytes; at += line) ask_for_line(row + at);
+        }
+        widen_run<A>(from, first + i, 1, space + i * stride, stride);
         for (std::int64_t at = width; at < padded_width<A>(width); ++at) space[i * stride + at] = 0;
     }
-    return {space, stride, nullptr};
+    return {space, stride, nullptr, space};
 }
 
 /// Whether a page holds all of the tile, so that it can be read where it lies.
@@ -53,8 +58,8 @@ RW_INLINE bool lies_in_one_page(const cached_head& from, std::int64_t first, std
 
 template <class T>
 RW_INLINE tile<T> tile_in_place(const cached_head& from, std::int64_t first) {
-    return {from.template row<const T>(first), from.layout.head_dim,
-            std::is_same_v<T, std::int8_t> ? from.scale(first) : nullptr};
+    const T* const rows = from.template row<const T>(first);
+    return {rows, from.layout.head_dim, std::is_same_v<T, std::int8_t> ? from.scale(first) : nullptr, rows};
 }
 
 }  // namespace ropewalk::attention::detail
