@@ -1,10 +1,12 @@
-// The attention stack's kernels beside what bounds them, in one run: products with many tokens beside Eigen's own GEMM,
-// products with few tokens, and attention of one token, beside reading the same bytes. Medians of interleaved rounds.
+// The attention stack beside what bounds it, in one run: products with many tokens and prompts beside Eigen's own GEMM,
+// products with few tokens, attention of one token and decoding beside reading the same bytes. Medians of interleaved
+// rounds.
 //
-//     build/benchmarks/bench_attention [out.json]
+//     build/benchmarks/bench_attention [out.json [only names that contain this]]
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -12,11 +14,12 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <ropewalk/attention/cache.hpp>
+#include <ropewalk/attention/stack.hpp>
 #include <ropewalk/attention/synthetic.hpp>
 #include <runtime/attention/attention.hpp>
 #include <runtime/runtime.hpp>
 
+#include "context.hpp"
 #include "products.hpp"
 
 #if defined(_OPENMP)
@@ -29,7 +32,8 @@ namespace rw = ropewalk;
 namespace attention = ropewalk::attention;
 
 constexpr int rounds = 7;
-volatile std::uint32_t sink = 0;  // what is read must be of use
+constexpr std::int64_t side = 2048;  // of the matrices by which Eigen's speed is known
+volatile std::uint32_t sink = 0;     // what is read must be of use
 
 int threads() {
 #if defined(_OPENMP)
@@ -52,9 +56,14 @@ double median(std::vector<double> values) {
 
 class report {
 public:
+    explicit report(std::string only) : only_(std::move(only)) {}
+
+    [[nodiscard]] bool wants(const std::string& name) const { return name.find(only_) != std::string::npos; }
+
     /// Times both in turn; `amount` is in units of 10^9 a call.
     void compare(const std::string& name, const char* unit, double amount, const char* ceiling,
                  const std::function<void()>& ours, double ceiling_amount, const std::function<void()>& theirs) {
+        if (!wants(name)) return;
         ours(), theirs();
         std::vector<double> mine, other, ratios;
         for (int round = 0; round < rounds; ++round) {
@@ -73,16 +82,28 @@ public:
                          {"ceiling_rate", bound},
                          {"ratio", ratio}});
     }
+    /// Adds to the row of the last comparison, if it was wanted.
+    void note(const std::string& name, const char* what, double value) {
+        if (rows_.empty() || rows_.back()["name"] != name) return;
+        rows_.back()[what] = value;
+        std::printf("%34s %.4f\n", what, value);
+    }
     void write(const char* path) const {
+        const nlohmann::json context = {{"date", bench::date()},
+                                        {"machine", bench::machine()},
+                                        {"compiler", bench::compiler()},
+                                        {"commit", bench::commit()},
+                                        {"instruction_set", std::string(rw::runtime::instruction_set())},
+                                        {"threads", threads()}};
         std::ofstream file(path);
-        file << nlohmann::json{{"instruction_set", std::string(rw::runtime::instruction_set())},
-                               {"threads", threads()},
-                               {"rows", rows_}}
-                    .dump(2)
-             << '\n';
+        file << "{\"context\": " << context << ",\n\"rows\": [";
+        for (std::size_t i = 0; i < rows_.size(); ++i) file << (i == 0 ? "\n" : ",\n") << rows_[i];
+        file << "]}\n";
+        RW_EXPECTS(file.flush(), "cannot write {}", path);
     }
 
 private:
+    std::string only_;
     nlohmann::json rows_ = nlohmann::json::array();
 };
 
@@ -106,6 +127,20 @@ std::vector<float> make_rows(std::int64_t tokens, std::int64_t width) {
     return rows;
 }
 
+/// Eigen's product of two large matrices.
+class square_product {
+public:
+    static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
+
+    explicit square_product(const ceilings::products& bound)
+        : bound_(bound), a_(make_rows(side, side)), b_(make_rows(side, side)), c_(a_.size()) {}
+    void multiply() { bound_.gemm(a_.data(), side, b_.data(), side, side, c_.data(), threads()); }
+
+private:
+    const ceilings::products& bound_;
+    std::vector<float> a_, b_, c_;
+};
+
 void add_products(report& out, const ceilings::products& bound) {
     const auto& kernels = rw::runtime::attention_kernels();
     constexpr std::int64_t columns = 5120;
@@ -113,6 +148,7 @@ void add_products(report& out, const ceilings::products& bound) {
         const weights f32 = make_weights<float>(rows, columns), bf16 = make_weights<rw::bf16>(rows, columns),
                       f16 = make_weights<rw::f16>(rows, columns);
         for (const std::int64_t tokens : {1, 4, 8, 64, 512, 2048}) {
+            if (tokens * rows > std::int64_t{2048} * 5120) continue;  // says what the smaller one says
             const std::vector<float> x = make_rows(tokens, columns);
             std::vector<float> y(static_cast<std::size_t>(tokens * rows));
             for (const weights* const w : {&f32, &bf16, &f16}) {
@@ -170,23 +206,64 @@ void add_attention(report& out, const ceilings::products& bound, rw::cache_type 
     // What the mask leaves.
     const double scores = static_cast<double>(tokens) * (static_cast<double>(past) + static_cast<double>(tokens) / 2);
     const double gigaflops = 4e-9 * scores * static_cast<double>(config.q_width());
-    constexpr std::int64_t side = 2048;
-    const std::vector<float> a = make_rows(side, side), b = make_rows(side, side);
-    std::vector<float> c(static_cast<std::size_t>(side * side));
-    const auto gemm = [&] { bound.gemm(a.data(), side, b.data(), side, side, c.data(), threads()); };
-    out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, 2e-9 * static_cast<double>(side * side * side), gemm);
+    square_product gemm(bound);
+    out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, gemm.gigaflops, [&] { gemm.multiply(); });
+}
+
+/// The attention of one layer of Llama-2-13B: a prompt in chunks, then tokens one by one behind it.
+void add_layer(report& out, const ceilings::products& bound, std::int64_t context) {
+    const std::string prefill = "layer/bf16/13b/prefill/" + std::to_string(context),
+                      decode = "layer/bf16/13b/decode/" + std::to_string(context);
+    if (!out.wants(prefill) && !out.wants(decode)) return;
+    attention::llama_config config = attention::llama2_13b();
+    config.layers = 1, config.intermediate_size = config.vocabulary = 0;
+    attention::stack layer(config, attention::synthetic_weights(config, rw::element_type::bf16, 1),
+                           rw::make_encoding(config.geometry(), "linear:8"), rw::runtime::attention_kernels());
+    attention::kv_cache cache(config, {.type = rw::cache_type::f16});
+    const int sequence = cache.add_sequence();
+    constexpr std::int64_t chunk = 512;
+    const std::vector<float> states = make_rows(chunk, config.hidden_size);
+    std::vector<float> hidden;
+    const auto add = [&](std::int64_t tokens, std::int64_t past) {
+        hidden.assign(states.begin(), states.begin() + tokens * config.hidden_size);
+        cache.truncate(sequence, past);
+        const attention::segment one{sequence, tokens};
+        layer.forward({&one, 1}, hidden, cache);
+    };
+    const auto whole_prompt = [&] {
+        for (std::int64_t past = 0; past < context; past += chunk) add(std::min(chunk, context - past), past);
+    };
+    const auto width = static_cast<double>(config.hidden_size), tokens = static_cast<double>(context);
+    square_product gemm(bound);
+    out.compare(prefill, "GFLOP/s", 1e-9 * (8 * width * width * tokens + 2 * width * tokens * tokens), "Eigen's GEMM",
+                whole_prompt, gemm.gigaflops, [&] { gemm.multiply(); });
+    const attention::stack_seconds& parts = layer.seconds();
+    out.note(prefill, "share of RoPE",
+             parts.rope / (parts.projections + parts.rope + parts.cache + parts.attention + parts.norm));
+    if (!out.wants(prefill)) whole_prompt();
+
+    const std::int64_t bytes = layer.weights().bytes() + context * cache.bytes_per_token();
+    const std::vector<std::uint32_t> same(static_cast<std::size_t>(bytes / 4), 1);
+    out.compare(
+        decode, "GB/s", static_cast<double>(bytes) * 1e-9, "reading", [&] { add(1, context); },
+        static_cast<double>(bytes) * 1e-9, [&] { sink = bound.stream(same.data(), bytes / 4, threads()); });
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
     const ceilings::products& bound = ceilings::products_for(rw::runtime::instruction_set());
+    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     std::printf("%s, %d threads\n", std::string(rw::runtime::instruction_set()).c_str(), threads());
-    report out;
+    report out(argc > 2 ? argv[2] : "");
     add_products(out, bound);
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
         for (const std::int64_t past : {4095, 16383}) add_attention(out, bound, type, past, 1);
     }
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16}) add_attention(out, bound, type, 0, 4096);
+    add_layer(out, bound, 4096);
     if (argc > 1) out.write(argv[1]);
+} catch (const std::exception& problem) {
+    std::fprintf(stderr, "bench_attention: %s\n", problem.what());
+    return 1;
 }

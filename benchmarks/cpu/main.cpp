@@ -2,9 +2,7 @@
 // machine, compiler, instruction set and commit it was.
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -14,6 +12,7 @@
 #include <runtime/runtime.hpp>
 #include <xsimd/xsimd.hpp>
 
+#include "context.hpp"
 #include "rows.hpp"
 
 namespace {
@@ -36,43 +35,14 @@ public:
     }
 };
 
-/// What a command prints, without the end of the line; "unknown" when it prints nothing.
-std::string output_of(const std::string& command) {
-    std::string text;
-    if (FILE* const pipe = popen(command.c_str(), "r")) {
-        std::array<char, 256> buffer{};
-        while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) text += buffer.data();
-        pclose(pipe);
-    }
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    return text.empty() ? "unknown" : text;
-}
-
-std::string machine() {
-    std::ifstream info("/proc/cpuinfo");
-    for (std::string line; std::getline(info, line);) {
-        if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-    }
-    return "unknown";
-}
-
-std::string compiler() {
-#if defined(__clang__)
-    return "clang " __clang_version__;
-#else
-    return "g++ " __VERSION__;
-#endif
-}
-
 void describe_context() {
-    benchmark::AddCustomContext("machine", machine());
-    benchmark::AddCustomContext("compiler", compiler());
+    benchmark::AddCustomContext("machine", bench::machine());
+    benchmark::AddCustomContext("compiler", bench::compiler());
     benchmark::AddCustomContext("instruction_set", std::string(ropewalk::runtime::instruction_set()));
     benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
                                              std::to_string(XSIMD_VERSION_MINOR) + "." +
                                              std::to_string(XSIMD_VERSION_PATCH));
-    benchmark::AddCustomContext("commit",
-                                output_of("git -C '" ROPEWALK_SOURCE_DIR "' describe --always --dirty 2>/dev/null"));
+    benchmark::AddCustomContext("commit", bench::commit());
 }
 
 bool any_starts_with(const std::vector<std::string>& arguments, std::string_view prefix) {
