@@ -5,6 +5,7 @@
 #include <ropewalk/encoding.hpp>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -13,7 +14,7 @@ namespace rw = ropewalk;
 TEST_CASE("dynamic is plain RoPE with the base b·(s·n/L − (s − 1))^(d/(d−2))", "[dynamic_ntk]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 200; ++i) {
+    for (std::int64_t i = 0; i < test::cases(200); ++i) {
         const rw::DynamicNtk policy{.factor = numbers.logarithmic(0.5, 32),
                                     .original_length = numbers.integer(1, 8192)};
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256),

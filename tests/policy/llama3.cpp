@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -12,7 +13,7 @@ namespace rw = ropewalk;
 TEST_CASE("llama3 agrees with the oracle over geometries and parameters", "[llama3]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 300; ++i) {
+    for (std::int64_t i = 0; i < test::cases(300); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         oracle::bands b{.factor = numbers.logarithmic(0.5, 64), .original = numbers.integer(64, 1 << 17)};
         if (numbers.coin()) {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -32,7 +33,7 @@ const rw::LongRope phi{
 TEST_CASE("longrope divides by the list that the sequence length selects", "[long_rope]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 200; ++i) {
+    for (std::int64_t i = 0; i < test::cases(200); ++i) {
         rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const rw::LongRope policy{.short_factor = random_list(numbers, g.pairs()),
                                   .long_factor = random_list(numbers, g.pairs()),

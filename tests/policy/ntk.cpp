@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -11,7 +12,7 @@ namespace rw = ropewalk;
 TEST_CASE("ntk is plain RoPE with the base b·alpha^(d/(d−2))", "[ntk]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 200; ++i) {
+    for (std::int64_t i = 0; i < test::cases(200); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const double alpha = numbers.logarithmic(0.1, 1000);
         worst = std::max(

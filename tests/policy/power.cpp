@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -11,7 +12,7 @@ namespace rw = ropewalk;
 TEST_CASE("power multiplies pair j by (1 − 2j/d)^k", "[power]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 100; ++i) {
+    for (std::int64_t i = 0; i < test::cases(100); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const double k = numbers.coin() ? numbers.one_of({0.0, 0.1, 0.5, 1.0, 2.0}) : numbers.uniform(0, 4);
         const auto exact = oracle::power(oracle::plain(g.base, g.width()), k);

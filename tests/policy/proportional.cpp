@@ -5,6 +5,7 @@
 #include <ropewalk/encoding.hpp>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -29,7 +30,7 @@ std::int64_t turning(double part, std::int64_t width) {
 TEST_CASE("proportional agrees with the oracle over geometries and parameters", "[proportional]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 200; ++i) {
+    for (std::int64_t i = 0; i < test::cases(200); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const std::int64_t count = numbers.integer(0, g.pairs());
         // Half a pair more than the count, so that no rounding decides.

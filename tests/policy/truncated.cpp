@@ -6,6 +6,7 @@
 #include <ropewalk/encoding.hpp>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -43,7 +44,7 @@ TEST_CASE("Giraffe's truncation at d = 128 and T = 4096 keeps 46 pairs, sets 14 
 TEST_CASE("truncated agrees with the oracle, by length and by edges", "[truncated]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 300; ++i) {
+    for (std::int64_t i = 0; i < test::cases(300); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         const auto plain = oracle::plain(g.base, g.width());
         const double length = numbers.logarithmic(16, 1e7);

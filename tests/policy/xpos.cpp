@@ -5,6 +5,7 @@
 #include <ropewalk/encoding.hpp>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -13,7 +14,7 @@ namespace rw = ropewalk;
 TEST_CASE("xpos decays by −log2(ζ_j)/scale_base a token", "[xpos]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 300; ++i) {
+    for (std::int64_t i = 0; i < test::cases(300); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256)};
         const rw::XPos policy{.scale_base = numbers.logarithmic(64, 8192), .gamma = numbers.uniform(0.1, 4)};
         const oracle::decay exact{policy.scale_base, policy.gamma, 0};

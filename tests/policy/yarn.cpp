@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
 
@@ -40,7 +41,7 @@ rw::Yarn with(const F& spoil) {
 TEST_CASE("yarn agrees with the oracle over geometries and parameters", "[yarn]") {
     SEEDED(numbers);
     double worst = 0;
-    for (int i = 0; i < 300; ++i) {
+    for (std::int64_t i = 0; i < test::cases(300); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256), .base = test::random_base(numbers)};
         oracle::ramp r{.factor = numbers.logarithmic(0.5, 128),
                        .original = numbers.integer(64, 1 << 17),
