@@ -188,8 +188,7 @@ concept ChosenAtRunTime =
 template <class Chosen>
 Encoding encode(const Geometry& geometry, std::span<const Chosen> policies) {
     encoding_builder builder(geometry);
-    for (const Chosen& policy : policies)
-        std::visit([&builder](const auto& chosen) { builder.apply(chosen); }, policy);
+    for (const Chosen& policy : policies) std::visit([&builder](const auto& chosen) { builder.apply(chosen); }, policy);
     return std::move(builder).finish();
 }
 

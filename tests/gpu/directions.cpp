@@ -35,7 +35,8 @@ TEST_CASE("the adjoint of the inverse is the inverse of the adjoint", "[gpu]") {
     for (const test::twin& t : twins()) {
         // Pair by pair, the transposed inverse turns as forward does and undoes the magnitude.
         test::trial one;
-        one.by = t, one.options.way = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim}, one.k_heads = 0;
+        one.by = t, one.options.way = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim},
+        one.k_heads = 0;
         one.where = rw::offset{900};
         one.map = [&](std::int64_t pair, std::int64_t token, oracle::role /*who*/) {
             const auto back =

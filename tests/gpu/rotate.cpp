@@ -47,10 +47,9 @@ TEST_CASE("every order of the axes, number of heads and size of their groups", "
     SEEDED(numbers);
     for (std::int64_t i = 0; i < test::cases(400); ++i) {
         const std::int64_t width = numbers.one_of<std::int64_t>({6, 20, 64, 128}), k_heads = numbers.integer(0, 5);
-        test::trial one =
-            plain_trial(test::random_type(numbers), test::random_layout(numbers),
-                        numbers.one_of({rw::Geometry{.head_dim = width},
-                                        rw::Geometry{.head_dim = width + 8, .rotary_dim = width}}));
+        test::trial one = plain_trial(test::random_type(numbers), test::random_layout(numbers),
+                                      numbers.one_of({rw::Geometry{.head_dim = width},
+                                                      rw::Geometry{.head_dim = width + 8, .rotary_dim = width}}));
         one.k_heads = k_heads;
         one.q.batch = numbers.integer(1, 3), one.q.tokens = numbers.integer(1, 9);
         one.q.heads = k_heads == 0 ? numbers.integer(1, 40) : k_heads * numbers.integer(1, 8);

@@ -71,19 +71,15 @@ RW_HD RW_INLINE float table_value(const void* values, element_type type, std::in
                                       : static_cast<const float*>(values)[at];
 }
 
-/// The first number of a token's row of a table.
-RW_HD RW_INLINE std::int64_t table_row(const turn_source& source, std::int64_t row, std::int64_t token) {
+/// Cosines and sines from a table, which already hold whatever factor its maker chose.
+template <Layout L, int V>
+RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t row, std::int64_t token,
+                                          std::int64_t slot) {
     const cos_sin_table& table = source.table;
     std::int64_t line =
         table.order == cos_sin_table::rows_are::by_token ? token : index_of(source.turn.where, row, token);
     line = line < 0 ? 0 : line < table.rows ? line : table.rows - 1;
-    return (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
-}
-
-/// Cosines and sines from a table, which already hold whatever factor its maker chose.
-template <Layout L, int V>
-RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t start, std::int64_t slot) {
-    const cos_sin_table& table = source.table;
+    const std::int64_t start = (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
     const bool doubled = table.columns == 2 * source.pairs;
     turns<V> result;
     RW_UNROLL
@@ -99,34 +95,19 @@ RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_
 
 }  // namespace detail
 
-/// What all pairs of a token share: its positions, or its row of a table.
-struct token_turn {
-    detail::token_position at, before;
-    std::int64_t table_row = 0;
-};
-
-template <class Rates>
-RW_HD RW_INLINE token_turn turn_of_token(const turn_source& source, std::int64_t row, std::int64_t token) {
-    token_turn result;
-    if (source.table.exists()) {
-        result.table_row = detail::table_row(source, row, token);
-        return result;
-    }
-    result.at = detail::position_at(source.turn, row, token);
-    if constexpr (Rates::full) {
-        if (source.leaves) result.before = detail::position_at(source.unturn, row, token);
-    }
-    return result;
-}
-
 /// Cosines and sines of the pairs of a slot, as they multiply a query or a key: the factor, the direction and the
 /// magnitude are in them.
 template <Layout L, int V, class Rates>
-RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, const token_turn& token,
+RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, std::int64_t row, std::int64_t token,
                                   std::int64_t slot, bool is_key) {
-    if (source.table.exists()) return detail::turns_from_table<L, V>(source, token.table_row, slot);
+    if (source.table.exists()) return detail::turns_from_table<L, V>(source, row, token, slot);
     using l = ropewalk::detail::lanes<float>;
-    split_position distance = token.at.main, left = token.before.main;
+    const detail::token_position at = detail::position_at(source.turn, row, token);
+    detail::token_position before;
+    if constexpr (Rates::full) {
+        if (source.leaves) before = detail::position_at(source.unturn, row, token);
+    }
+    split_position distance = at.main, left = before.main;
     distance.whole -= static_cast<std::uint64_t>(source.turn.centre);
     left.whole -= static_cast<std::uint64_t>(source.unturn.centre);
     const std::uint32_t negate = source.negate_angle ? 0x80000000U : 0U;
@@ -134,9 +115,9 @@ RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates,
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
-        std::uint64_t phase = detail::phase_of(rates.turn, source.turn, token.at, pair);
+        std::uint64_t phase = detail::phase_of(rates.turn, source.turn, at, pair);
         if constexpr (Rates::full) {
-            if (source.leaves) phase -= detail::phase_of(rates.unturn, source.unturn, token.before, pair);
+            if (source.leaves) phase -= detail::phase_of(rates.unturn, source.unturn, before, pair);
         }
         const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
         result.cos[i] = value.cos * source.factor;

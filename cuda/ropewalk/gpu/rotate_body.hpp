@@ -92,8 +92,7 @@ RW_HD RW_INLINE void rotate_body(const rotate_job<Rates>& job, std::int64_t inde
                                             slots<L, V>::second(slot, job.source.pairs) - first, side);
     // The elements come while the cosines are made.
     runs.load(heads);
-    const token_turn shared = turn_of_token<Rates>(job.source, row, token);
-    const turns<V> by = turns_at<L, V>(job.source, job.rates, shared, slot, is_key);
+    const turns<V> by = turns_at<L, V>(job.source, job.rates, row, token, slot, is_key);
     RW_KEEP_LOOP
     for (;;) {
         runs.template turn_and_store<L>(heads, by);

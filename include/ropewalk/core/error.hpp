@@ -19,8 +19,8 @@ public:
 
 namespace detail {
 
-/// A value as messages show it: numbers to 17 digits, addresses in hexadecimal. Few functions for many messages, because
-/// whoever includes a header compiles all of them.
+/// A value as messages show it: numbers to 17 digits, addresses in hexadecimal. Few functions for many messages,
+/// because whoever includes a header compiles all of them.
 inline std::string text_of(std::string_view text) { return std::string(text); }
 inline std::string text_of(const char* text) { return text; }
 inline std::string text_of(double value) {
