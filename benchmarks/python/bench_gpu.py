@@ -12,19 +12,19 @@ C++ benchmark join those from here. `--dry-run` goes through all of it on the CP
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
 import time
 from collections import defaultdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from bench_common import HALF, INTERLEAVED, commit, installed
 
 try:
     import torch
-    from gpu_candidates import HALF, INTERLEAVED, Buffers, Candidate, candidates_of
+    from gpu_candidates import Buffers, Candidate, candidates_of
 except ImportError:  # the rows of the C++ benchmark are still worth a file
     torch = None
 
@@ -192,19 +192,6 @@ def driver():
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def installed(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def commit():
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
-    return os.environ.get("ROPEWALK_COMMIT") or found or "unknown"
 
 
 def context():

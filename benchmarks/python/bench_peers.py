@@ -16,19 +16,17 @@ import json
 import platform
 import random
 import statistics
-import subprocess
 import time
 from collections import defaultdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import ropewalk as rw
 import torch
+from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, commit, installed, pairs_of
 
-HEADS, HEAD_DIM, BASE = 40, 128, 10000.0
-OFFSET = 1000
+HEADS = 40
 ROUNDS = 9
 SAMPLE_SECONDS = 2e-3
 LONG_SECONDS = 0.2  # of a pass: such a one gets no turn to warm up
@@ -36,7 +34,6 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 # Of the pair's norm. A bfloat16 table alone costs peers 4e-3.
 ALLOWED = {"f32": 2e-6, "bf16": 2e-2}
 
-HALF, INTERLEAVED = "half_split", "interleaved"
 KERNEL = Path(__file__).resolve().parents[2] / "build/benchmarks/libbench_kernel.so"
 
 
@@ -75,11 +72,6 @@ class Case:
         off = torch.maximum((first - (x * cos - y * sin)).abs(), (second - (x * sin + y * cos)).abs())
         self.fill()
         return (off / torch.hypot(x, y).clamp_min(1e-9)).max().item()
-
-
-def pairs_of(x, layout):
-    x = x.to(torch.float64)
-    return x.chunk(2, dim=-1) if layout == HALF else (x[..., 0::2], x[..., 1::2])
 
 
 def huggingface(case, compiled):
@@ -241,25 +233,16 @@ def print_table(rows, tokens):
         print(f"{name:36s}" + "".join(f"{ratios[n]:10.2f}" for n in tokens))
 
 
-def installed(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def context():
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=False)
     return {
         "machine": models[0] if models else platform.processor(),
         "instruction_set": rw.instruction_set(),
         "torch": torch.__version__,
         "transformers": installed("transformers"),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -4,9 +4,7 @@ Each is written from its package's public documentation, on the layout of memory
 """
 
 import torch
-
-HEAD_DIM, BASE, OFFSET = 128, 10000.0, 1000
-HALF, INTERLEAVED = "half_split", "interleaved"
+from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, pairs_of
 
 
 class Buffers:
@@ -61,11 +59,6 @@ class Buffers:
                     off = torch.hypot(first - (x * cos - y * sin), second - (x * sin + y * cos))
                     worst = max(worst, (off / torch.hypot(x, y)).max().item())
         return worst
-
-
-def pairs_of(x, layout):
-    x = x.to(torch.float64)
-    return x.chunk(2, dim=-1) if layout == HALF else (x[..., 0::2], x[..., 1::2])
 
 
 class Candidate:

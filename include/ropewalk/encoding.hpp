@@ -1,11 +1,13 @@
 // Policies + geometry → steps and magnitudes: all that a kernel needs.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -176,9 +178,26 @@ private:
 
 }  // namespace detail
 
+namespace detail {
+
+/// What says at run time which policies there are.
+template <class T>
+concept ChosenAtRunTime =
+    std::convertible_to<const T&, std::string_view> || std::convertible_to<const T&, std::span<const any_policy>>;
+
+template <class Chosen>
+Encoding encode(const Geometry& geometry, std::span<const Chosen> policies) {
+    encoding_builder builder(geometry);
+    for (const Chosen& policy : policies) std::visit([&builder](const auto& chosen) { builder.apply(chosen); }, policy);
+    return std::move(builder).finish();
+}
+
+}  // namespace detail
+
 /// The encoding of one head shape by the policies in the order given: linear first, truncated second, say.
 /// Throws ropewalk::error when the geometry or a parameter makes no sense.
 template <class... Policies>
+    requires(sizeof...(Policies) != 1 || !(detail::ChosenAtRunTime<Policies> || ...))
 Encoding make_encoding(const Geometry& geometry, const Policies&... policies) {
     detail::encoding_builder builder(geometry);
     (builder.apply(policies), ...);
@@ -191,28 +210,21 @@ Encoding make_encoding(const Geometry& geometry, const Composed<Policies...>& co
     return std::apply([&](const auto&... policies) { return make_encoding(geometry, policies...); }, composed.policies);
 }
 
-/// The same for policies chosen at run time.
-inline Encoding make_encoding(const Geometry& geometry, std::span<const any_policy> policies) {
-    detail::encoding_builder builder(geometry);
-    for (const any_policy& policy : policies) {
-        std::visit([&builder](const auto& chosen) { builder.apply(chosen); }, policy);
-    }
-    return std::move(builder).finish();
+/// The same for policies chosen at run time. These are templates so that only those who call them compile the code of
+/// every policy.
+template <class Chosen = any_policy>
+Encoding make_encoding(const Geometry& geometry, std::span<const std::type_identity_t<Chosen>> policies) {
+    return detail::encode<Chosen>(geometry, policies);
+}
+template <class Chosen = any_policy>
+Encoding make_encoding(const Geometry& geometry, const std::vector<std::type_identity_t<Chosen>>& policies) {
+    return detail::encode<Chosen>(geometry, policies);
 }
 
 /// The same for an expression: make_encoding(geometry, "linear:4|truncated:4096").
-inline Encoding make_encoding(const Geometry& geometry, std::string_view expression) {
-    const std::vector<any_policy> policies = parse_policies(expression);
-    return make_encoding(geometry, std::span<const any_policy>(policies));
-}
-inline Encoding make_encoding(const Geometry& geometry, const char* expression) {
-    return make_encoding(geometry, std::string_view(expression));
-}
-inline Encoding make_encoding(const Geometry& geometry, const std::string& expression) {
-    return make_encoding(geometry, std::string_view(expression));
-}
-inline Encoding make_encoding(const Geometry& geometry, const std::vector<any_policy>& policies) {
-    return make_encoding(geometry, std::span<const any_policy>(policies));
+template <class Chosen = any_policy>
+Encoding make_encoding(const Geometry& geometry, std::string_view expression) {
+    return detail::encode<Chosen>(geometry, parse_policies<Chosen>(expression));
 }
 
 }  // namespace ropewalk

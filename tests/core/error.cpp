@@ -1,5 +1,9 @@
 #include <ropewalk/core/error.hpp>
 
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "support/catch.hpp"
@@ -15,6 +19,19 @@ TEST_CASE("format replaces each {} by the next argument", "[error]") {
     CHECK(format("{} {}", 1) == "1 {}");
     CHECK(format("{}", 1, 2) == "1");
     CHECK(format("{{}}", 3) == "{3}");
+}
+
+TEST_CASE("format shows numbers, text and addresses", "[error]") {
+    constexpr auto least = std::numeric_limits<std::int64_t>::min();
+    CHECK(format("{} {}", least, std::numeric_limits<std::uint64_t>::max()) ==
+          "-9223372036854775808 18446744073709551615");
+    CHECK(format("{} {} {} {}", 1e300, 0.5F, -0.0, 1.0) == "1.0000000000000001e+300 0.5 -0 1");
+    CHECK(format("{}", std::numeric_limits<double>::infinity()) == "inf");
+    CHECK(format("{} {}", true, 'x') == "1 x");
+    const std::string text = "text";
+    CHECK(format("{} {} {}", text, std::string_view(text).substr(1), text.c_str()) == "text ext text");
+    const auto* const address = reinterpret_cast<const float*>(std::uintptr_t{0xbeef0});
+    CHECK(format("{}", address) == "0xbeef0");
 }
 
 TEST_CASE("RW_EXPECTS throws an error that names the library and carries the values", "[error]") {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 struct CUstream_st;
@@ -35,8 +36,12 @@ public:
     explicit memory(std::size_t bytes);
     memory(const void* host, std::size_t bytes);
     ~memory();
-    memory(memory&& other) noexcept;
-    memory& operator=(memory&& other) noexcept;
+    memory(memory&& other) noexcept { *this = std::move(other); }
+    memory& operator=(memory&& other) noexcept {
+        std::swap(data_, other.data_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
 
     [[nodiscard]] void* data() const { return data_; }
     [[nodiscard]] std::size_t bytes() const { return bytes_; }

@@ -5,7 +5,6 @@
 
 #include <sstream>
 #include <stdexcept>
-#include <utility>
 
 namespace device {
 
@@ -59,13 +58,6 @@ memory::memory(std::size_t bytes) : bytes_(bytes) {
 }
 memory::memory(const void* host, std::size_t bytes) : memory(bytes) { copy(data_, host, bytes); }
 memory::~memory() { (void)cudaFree(data_); }
-memory::memory(memory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-memory& memory::operator=(memory&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-}
 
 void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes == 0) return;

@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <utility>
 
 #include "device.hpp"
 
@@ -17,13 +16,6 @@ memory::memory(std::size_t bytes)
     : data_(bytes > 0 ? ::operator new(bytes, std::align_val_t{256}) : nullptr), bytes_(bytes) {}
 memory::memory(const void* host, std::size_t bytes) : memory(bytes) { copy(data_, host, bytes); }
 memory::~memory() { ::operator delete(data_, std::align_val_t{256}); }
-memory::memory(memory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-memory& memory::operator=(memory&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-}
 
 void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);

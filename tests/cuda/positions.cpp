@@ -1,8 +1,8 @@
 // Positions of every kind, tables, directions and magnitudes.
-#include <limits>
 #include <span>
 
 #include "support/effort.hpp"
+#include "support/position_trials.hpp"
 #include "support/tables.hpp"
 #include "trial.hpp"
 
@@ -12,15 +12,8 @@ using rw::direction;
 namespace {
 
 test::trial random_trial(test::random& numbers, const test::twin& by) {
-    test::trial one;
-    one.type = test::random_type(numbers), one.layout = test::random_layout(numbers);
-    one.by = by;
-    one.q = {numbers.integer(1, 3), numbers.integer(1, 20), 4, by.ours.geometry.head_dim};
-    one.in_place = numbers.coin();
-    return one;
+    return test::random_rotation<test::trial>(numbers, by, 20);
 }
-
-std::int64_t tokens_of(const test::trial& one) { return one.q.batch * one.q.tokens; }
 
 }  // namespace
 
@@ -41,74 +34,26 @@ TEST_CASE("offsets near and far", "[cuda]") {
 TEST_CASE("ids of 32 and 64 bits, and one row of them for every batch row", "[cuda]") {
     SEEDED(numbers);
     const test::twin t = test::plain_twin({.head_dim = 96});
-    for (std::int64_t i = 0; i < test::cases(60); ++i) {
-        test::trial one = random_trial(numbers, t);
-        std::vector<std::int32_t> narrow;
-        std::vector<std::int64_t> wide;
-        std::vector<oracle::place> far;
-        for (std::int64_t token = 0; token < tokens_of(one); ++token) {
-            narrow.push_back(static_cast<std::int32_t>(numbers.bits()));
-            wide.push_back(numbers.integer(-(std::int64_t{1} << 33), std::int64_t{1} << 33));
-            one.places.push_back({narrow.back(), 0}), far.push_back({wide.back(), 0});
-        }
-        one.where = rw::ids(std::span<const std::int32_t>(narrow), one.q.batch);
-        CHECK(test::problem_of(one, numbers) == "");
-        one.where = rw::ids(std::span<const std::int64_t>(wide), one.q.batch), one.places = far;
-        CHECK(test::problem_of(one, numbers) == "");
-
-        wide.resize(static_cast<std::size_t>(one.q.tokens)), one.places.clear();
-        one.where = rw::ids(std::span<const std::int64_t>(wide));
-        for (std::int64_t row = 0; row < one.q.batch; ++row)
-            for (const std::int64_t id : wide) one.places.push_back({id, 0});
-        CHECK(test::problem_of(one, numbers) == "");
-    }
+    for (std::int64_t i = 0; i < test::cases(60); ++i) test::check_ids(random_trial(numbers, t), numbers);
 }
 
 TEST_CASE("positions between the tokens", "[cuda]") {
     SEEDED(numbers);
     const test::twin t = test::plain_twin({.head_dim = 80});
-    for (std::int64_t i = 0; i < test::cases(30); ++i) {
-        test::trial one = random_trial(numbers, t);
-        std::vector<rw::fixed_position> fixed;
-        for (std::int64_t token = 0; token < tokens_of(one); ++token) {
-            const auto whole = static_cast<std::int32_t>(numbers.bits());
-            const auto fraction = static_cast<std::uint32_t>(numbers.bits());
-            fixed.push_back({std::int64_t{whole} * (std::int64_t{1} << 32) + fraction});
-            one.places.push_back({whole, fraction});
-        }
-        one.where = rw::ids(std::span<const rw::fixed_position>(fixed), one.q.batch);
-        CHECK(test::problem_of(one, numbers) == "");
-    }
+    for (std::int64_t i = 0; i < test::cases(30); ++i)
+        test::check_fractions(random_trial(numbers, t), numbers, test::least_id, test::most_id);
 }
 
 TEST_CASE("ragged batches, empty sequences among them", "[cuda]") {
     SEEDED(numbers);
     const test::twin t = test::plain_twin({.head_dim = 64});
-    for (std::int64_t i = 0; i < test::cases(60); ++i) {
-        test::trial one = random_trial(numbers, t);
-        std::vector<std::int64_t> starts{0};
-        const std::int64_t first = numbers.integer(-100, 1000000);
-        for (std::int64_t sequence = numbers.integer(1, 30); sequence > 0; --sequence) {
-            const std::int64_t length = numbers.integer(0, 9);
-            for (std::int64_t token = 0; token < length; ++token) one.places.push_back({first + token, 0});
-            starts.push_back(starts.back() + length);
-        }
-        if (one.places.empty()) continue;
-        one.q.batch = 1, one.q.tokens = starts.back();
-        one.where = rw::cu_seqlens(std::span<const std::int64_t>(starts), first);
-        CHECK(test::problem_of(one, numbers) == "");
-        const std::vector<std::int32_t> narrow(starts.begin(), starts.end());
-        one.where = rw::cu_seqlens(std::span<const std::int32_t>(narrow), first);
-        CHECK(test::problem_of(one, numbers) == "");
-    }
+    for (std::int64_t i = 0; i < test::cases(60); ++i) test::check_ragged(random_trial(numbers, t), numbers, 30, 9);
 }
 
 TEST_CASE("cu_seqlens that make no sense are read within their bounds", "[cuda]") {
     SEEDED(numbers);
     const test::twin t = test::plain_twin({.head_dim = 64});
-    for (const std::vector<std::int64_t>& starts :
-         {std::vector<std::int64_t>{5, 3, -100}, std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(), 1},
-          std::vector<std::int64_t>{0, 2, 1, 900}}) {
+    for (const std::vector<std::int64_t>& starts : test::senseless_starts()) {
         test::array q(rw::element_type::f32, {1, 9, 2, 64}, numbers);
         test::device_array there(q);
         const test::device_positions where(rw::cu_seqlens(std::span<const std::int64_t>(starts)));
@@ -123,44 +68,19 @@ TEST_CASE("cu_seqlens that make no sense are read within their bounds", "[cuda]"
 
 TEST_CASE("several positions a token, each pair following its own", "[cuda]") {
     SEEDED(numbers);
-    const test::twin t{rw::make_encoding({.head_dim = 128, .base = 1e6}, "mrope:[16,24,24]"),
-                       oracle::encode(oracle::plain(1e6, 128))};
-    for (std::int64_t i = 0; i < test::cases(30); ++i) {
-        test::trial one = random_trial(numbers, t);
-        const auto tokens = static_cast<std::size_t>(tokens_of(one));
-        std::vector<std::int32_t> ids(3 * tokens);
-        for (std::int32_t& id : ids) id = static_cast<std::int32_t>(numbers.integer(-5000, 500000));
-        one.where = rw::axis_ids(std::span<const std::int32_t>(ids), one.q.batch);
-        one.map = [&](std::int64_t pair, std::int64_t token, oracle::role /*who*/) {
-            const std::size_t axis = pair < 16 ? 0 : pair < 40 ? 1 : 2;
-            return oracle::cos_sin(t.exact.turns[static_cast<std::size_t>(pair)],
-                                   {ids[axis * tokens + static_cast<std::size_t>(token)], 0});
-        };
-        CHECK(test::problem_of(one, numbers) == "");
-    }
+    const test::twin t = test::three_axes();
+    for (std::int64_t i = 0; i < test::cases(30); ++i) test::check_axes(random_trial(numbers, t), numbers);
 }
 
 TEST_CASE("every direction, with factors and magnitudes", "[cuda]") {
     SEEDED(numbers);
-    std::vector<test::twin> twins;
     // 512: more pairs than the small kernel parameters hold.
-    for (const rw::Geometry& head :
-         {rw::Geometry{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8}, rw::Geometry{.head_dim = 512}}) {
-        twins.push_back(test::plain_twin(head));
-        twins.push_back(
-            {rw::make_encoding(head, test::Constant{1.25}), oracle::encode(oracle::plain(10000, head.width()))});
-        twins.back().exact.factor = 1.25;
-        twins.push_back(test::xpos_twin(head, {.length = 2048}));
-    }
-    for (const test::twin& t : twins) {
+    for (const test::twin& t :
+         test::twins_of({{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8}, {.head_dim = 512}})) {
         for (const rw::element_type type : test::all_types) {
-            for (const direction way : {direction::forward, direction::inverse, direction::adjoint}) {
-                test::trial one = random_trial(numbers, t);
-                one.type = type, one.options.way = way;
-                const std::int64_t first = numbers.integer(0, 4000);
-                one.where = rw::offset{first}, one.places = test::consecutive(one.q, first);
-                CHECK(test::problem_of(one, numbers) == "");
-            }
+            test::trial one = random_trial(numbers, t);
+            one.type = type;
+            test::check_directions(one, numbers);
         }
     }
 }
@@ -178,7 +98,7 @@ TEST_CASE("tables of others, by index and by token, rows outside them taken as t
         one.options.table = foreign.table(by_index ? rows_are::by_index : rows_are::by_token);
         one.options.way = numbers.coin() ? direction::forward : direction::adjoint;
         std::vector<std::int64_t> ids;
-        for (std::int64_t token = 0; token < tokens_of(one); ++token) ids.push_back(numbers.integer(-9, 40));
+        for (std::int64_t token = 0; token < test::tokens_of(one); ++token) ids.push_back(numbers.integer(-9, 40));
         one.where = rw::ids(std::span<const std::int64_t>(ids), one.q.batch);
         one.map = [&](std::int64_t pair, std::int64_t token, oracle::role /*who*/) {
             const std::int64_t row =

@@ -8,14 +8,6 @@ namespace {
 
 constexpr std::int64_t widths[] = {2, 6, 20, 64, 80, 96, 128, 256, 512, 1024};
 
-/// Heads that turn whole, whose front turns, whose back does, and whose middle does.
-std::vector<rw::Geometry> heads_of_width(std::int64_t width) {
-    return {{.head_dim = width},
-            {.head_dim = width + 16, .rotary_dim = width},
-            {.head_dim = width + 32, .rotary_dim = width, .rotary_offset = 32},
-            {.head_dim = width + 7, .rotary_dim = width, .rotary_offset = 3}};
-}
-
 test::trial trial_at(const rw::Geometry& head, std::int64_t first) {
     test::trial one;
     one.by = test::plain_twin(head);
@@ -29,7 +21,7 @@ test::trial trial_at(const rw::Geometry& head, std::int64_t first) {
 TEST_CASE("every type, layout, width and place of the part that turns, at position 10^6", "[cuda]") {
     SEEDED(numbers);
     for (const std::int64_t width : widths) {
-        for (const rw::Geometry& head : heads_of_width(width)) {
+        for (const rw::Geometry& head : test::heads_of_width(width)) {
             test::trial one = trial_at(head, 1000000);
             for (const rw::element_type type : test::all_types) {
                 for (const rw::layout_kind layout : test::all_layouts) {

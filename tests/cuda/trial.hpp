@@ -1,14 +1,12 @@
 /// @file  One rotation on the device, held against the float64 oracle, with everything it touches in guarded memory.
 #pragma once
 
-#include <optional>
-#include <sstream>
+#include <string>
 #include <vector>
 
 #include "calls.hpp"
 #include "device.hpp"
-#include "support/compare.hpp"
-#include "support/encodings.hpp"
+#include "support/rotation_trial.hpp"
 
 namespace test {
 
@@ -77,50 +75,11 @@ private:
     device::memory cos_, sin_;
 };
 
-/// What one pair of one token is turned and stretched by.
-using pair_of = std::function<oracle::unit(std::int64_t pair, std::int64_t token, oracle::role who)>;
-
 /// A call with all that it is compared to.
-struct trial {
-    ropewalk::element_type type = ropewalk::element_type::f32;
-    ropewalk::layout_kind layout = ropewalk::layout_kind::half_split;
-    twin by;
-    extents q{2, 3, 4, 128};
-    std::int64_t k_heads = 2;  ///< 0: no k
+struct trial : rotation_trial {
     bool has_q = true;
-    order where_in_memory = order::bshd;
-    bool in_place = true;
     std::int64_t shift = 0;  ///< elements from the alignment
-    ropewalk::positions where;
-    std::vector<oracle::place> places;  ///< the same for the oracle, a position a token
-    pair_of map;                        ///< in place of what the oracle makes of `by` and `places`
-    ropewalk::gpu::options options;     ///< its table lies on the host
 };
-
-inline oracle::way way_of(ropewalk::direction way) {
-    using ropewalk::direction;
-    return way == direction::forward   ? oracle::way::forward
-           : way == direction::adjoint ? oracle::way::adjoint
-                                       : oracle::way::inverse;
-}
-
-inline oracle::unit exact_pair(const trial& one, std::int64_t pair, std::int64_t token, oracle::role who) {
-    if (one.map) return one.map(pair, token, who);
-    const oracle::place at = one.places[static_cast<std::size_t>(token)];
-    return oracle::pair_map(one.by.exact, pair, at, who, way_of(one.options.way));
-}
-
-inline std::string describe(const trial& one) {
-    const ropewalk::Geometry& g = one.by.ours.geometry;
-    std::ostringstream text;
-    text << to_string(one.type) << ' ' << to_string(one.layout) << " head_dim " << g.head_dim << " width " << g.width()
-         << " at " << g.rotary_offset << ", batch " << one.q.batch << " tokens " << one.q.tokens << " heads "
-         << (one.has_q ? one.q.heads : 0) << '/' << one.k_heads << ", order " << static_cast<int>(one.where_in_memory)
-         << (one.in_place ? ", in place" : ", out of place") << ", shift " << one.shift << ", way "
-         << static_cast<int>(one.options.way) << ", '" << one.by.ours.expression << "', positions of kind "
-         << static_cast<int>(one.where.source) << " from " << one.where.first;
-    return text.str();
-}
 
 /// q or k of a trial.
 class trial_side {
@@ -140,13 +99,10 @@ public:
     std::string problem(oracle::role who) {
         on_device_.fetch(), out_on_device_.fetch();
         array& result = one_.in_place ? in_ : out_;
-        const oracle::shape shape = shape_of(in_.size(), one_.by.ours.geometry, one_.layout);
-        std::vector<double> exact = before_.values();
-        oracle::apply(shape, exact,
-                      [&](std::int64_t pair, std::int64_t token) { return exact_pair(one_, pair, token, who); });
+        const auto exact = exact_result(one_, in_.size(), before_.values(), who);
         if (!result.guards_intact()) return "bytes around the tensor changed";
         if (!one_.in_place && in_ != before_) return "the input changed";
-        return compare(result, exact, shape).first_problem;
+        return compare(result, exact, shape_of(in_.size(), one_.by.ours.geometry, one_.layout)).first_problem;
     }
 
 private:
@@ -173,10 +129,8 @@ inline std::string problem_of(const trial& one, random& numbers) {
         problem = k.problem(oracle::role::key);
         if (!problem.empty()) problem = "k: " + problem;
     }
-    return problem.empty() ? problem : describe(one) + ": " + problem;
+    if (problem.empty()) return problem;
+    return describe(one) + (one.has_q ? "" : " without q") + ", shift " + std::to_string(one.shift) + ": " + problem;
 }
-
-inline ropewalk::element_type random_type(random& numbers) { return all_types[numbers.integer(0, 2)]; }
-inline ropewalk::layout_kind random_layout(random& numbers) { return all_layouts[numbers.integer(0, 1)]; }
 
 }  // namespace test

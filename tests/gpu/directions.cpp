@@ -2,6 +2,7 @@
 
 #include "support/catch.hpp"
 #include "support/effort.hpp"
+#include "support/position_trials.hpp"
 
 namespace rw = ropewalk;
 using rw::direction;
@@ -12,22 +13,7 @@ constexpr rw::Geometry head{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8
 /// More pairs than the kernel parameters of a plain rotation hold.
 constexpr rw::Geometry wide_head{.head_dim = 528};
 
-test::twin constant_twin(const rw::Geometry& geometry, double factor) {
-    test::twin t{rw::make_encoding(geometry, test::Constant{factor}),
-                 oracle::encode(oracle::plain(10000, geometry.width()))};
-    t.exact.factor = factor;
-    return t;
-}
-
-std::vector<test::twin> twins() {
-    std::vector<test::twin> all;
-    for (const rw::Geometry& geometry : {head, wide_head}) {
-        all.push_back(test::plain_twin(geometry));
-        all.push_back(constant_twin(geometry, 1.25));
-        all.push_back(test::xpos_twin(geometry, {.length = 2048}));
-    }
-    return all;
-}
+std::vector<test::twin> twins() { return test::twins_of({head, wide_head}); }
 
 }  // namespace
 
@@ -36,16 +22,9 @@ TEST_CASE("every direction, with factors and magnitudes", "[gpu]") {
     for (const test::twin& t : twins()) {
         for (const rw::element_type type : test::all_types) {
             for (const rw::layout_kind layout : test::all_layouts) {
-                for (const direction way : {direction::forward, direction::inverse, direction::adjoint}) {
-                    test::trial one;
-                    one.type = type, one.layout = layout, one.way = way, one.by = t;
-                    one.q = {1, 3, 4, t.ours.geometry.head_dim};
-                    one.in_place = numbers.coin();
-                    one.device = test::random_device(numbers);
-                    const std::int64_t first = numbers.integer(0, 4000);
-                    one.where = rw::offset{first}, one.places = test::consecutive(one.q, first);
-                    CHECK(test::problem_of(one, numbers) == "");
-                }
+                test::trial one = test::random_trial(numbers, t);
+                one.type = type, one.layout = layout;
+                test::check_directions(one, numbers);
             }
         }
     }
@@ -56,9 +35,10 @@ TEST_CASE("the adjoint of the inverse is the inverse of the adjoint", "[gpu]") {
     for (const test::twin& t : twins()) {
         // Pair by pair, the transposed inverse turns as forward does and undoes the magnitude.
         test::trial one;
-        one.by = t, one.way = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim}, one.k_heads = 0;
+        one.by = t, one.options.way = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim},
+        one.k_heads = 0;
         one.where = rw::offset{900};
-        one.map = [&](std::int64_t pair, std::int64_t token) {
+        one.map = [&](std::int64_t pair, std::int64_t token, oracle::role /*who*/) {
             const auto back =
                 oracle::pair_map(t.exact, pair, {900 + token, 0}, oracle::role::query, oracle::way::inverse);
             return oracle::unit{back.cos, -back.sin};
@@ -71,15 +51,7 @@ TEST_CASE("magnitudes at positions between the tokens", "[gpu]") {
     SEEDED(numbers);
     test::trial one;
     one.by = test::xpos_twin(head, {.length = 512}), one.q = {1, 5, 4, 72};
-    std::vector<rw::fixed_position> fixed;
-    for (int token = 0; token < 5; ++token) {
-        const auto fraction = static_cast<std::uint32_t>(numbers.bits());
-        const std::int64_t whole = numbers.integer(-200, 900);
-        fixed.push_back({whole * (std::int64_t{1} << 32) + fraction});
-        one.places.push_back({whole, fraction});
-    }
-    one.where = rw::ids(std::span<const rw::fixed_position>(fixed));
-    CHECK(test::problem_of(one, numbers) == "");
+    test::check_fractions(one, numbers, -200, 900);
 }
 
 TEST_CASE("rerotate moves keys to another encoding and position", "[gpu]") {
@@ -90,8 +62,8 @@ TEST_CASE("rerotate moves keys to another encoding and position", "[gpu]") {
         const std::size_t family = numbers.coin() ? 0 : 3;
         const test::twin& from = all[family + static_cast<std::size_t>(numbers.integer(0, 2))];
         const test::twin& to = all[family + static_cast<std::size_t>(numbers.integer(0, 2))];
-        const rw::element_type type = test::all_types[numbers.integer(0, 2)];
-        const rw::layout_kind layout = test::all_layouts[numbers.integer(0, 1)];
+        const rw::element_type type = test::random_type(numbers);
+        const rw::layout_kind layout = test::random_layout(numbers);
         const rw::Geometry& geometry = from.ours.geometry;
         const test::extents size{2, 4, 3, geometry.head_dim};
         const std::int64_t was = numbers.integer(0, 3000), is = numbers.integer(-1000, 3000);

@@ -11,14 +11,6 @@ namespace {
 
 constexpr std::int64_t widths[] = {2, 6, 20, 64, 80, 96, 128, 256, 512};
 
-/// Heads that turn whole, whose front turns, whose back does, and whose middle does.
-std::vector<rw::Geometry> heads_of_width(std::int64_t width) {
-    return {{.head_dim = width},
-            {.head_dim = width + 16, .rotary_dim = width},
-            {.head_dim = width + 32, .rotary_dim = width, .rotary_offset = 32},
-            {.head_dim = width + 7, .rotary_dim = width, .rotary_offset = 3}};
-}
-
 test::trial plain_trial(rw::element_type type, rw::layout_kind layout, const rw::Geometry& head) {
     test::trial one;
     one.type = type, one.layout = layout, one.by = test::plain_twin(head);
@@ -35,7 +27,7 @@ TEST_CASE("every type, layout, width and place of the part that turns", "[gpu]")
     for (const rw::element_type type : test::all_types) {
         for (const rw::layout_kind layout : test::all_layouts) {
             for (const std::int64_t width : widths) {
-                for (const rw::Geometry& head : heads_of_width(width)) {
+                for (const rw::Geometry& head : test::heads_of_width(width)) {
                     test::trial one = plain_trial(type, layout, head);
                     one.device = test::random_device(numbers);
                     for (const bool in_place : {true, false}) {
@@ -55,11 +47,9 @@ TEST_CASE("every order of the axes, number of heads and size of their groups", "
     SEEDED(numbers);
     for (std::int64_t i = 0; i < test::cases(400); ++i) {
         const std::int64_t width = numbers.one_of<std::int64_t>({6, 20, 64, 128}), k_heads = numbers.integer(0, 5);
-        test::trial one =
-            plain_trial(numbers.one_of({rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16}),
-                        numbers.coin() ? rw::layout_kind::half_split : rw::layout_kind::interleaved,
-                        numbers.one_of({rw::Geometry{.head_dim = width},
-                                        rw::Geometry{.head_dim = width + 8, .rotary_dim = width}}));
+        test::trial one = plain_trial(test::random_type(numbers), test::random_layout(numbers),
+                                      numbers.one_of({rw::Geometry{.head_dim = width},
+                                                      rw::Geometry{.head_dim = width + 8, .rotary_dim = width}}));
         one.k_heads = k_heads;
         one.q.batch = numbers.integer(1, 3), one.q.tokens = numbers.integer(1, 9);
         one.q.heads = k_heads == 0 ? numbers.integer(1, 40) : k_heads * numbers.integer(1, 8);

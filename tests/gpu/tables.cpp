@@ -15,13 +15,13 @@ test::trial trial_of(test::random& numbers, const test::foreign_table& f, rows_a
                      const std::vector<std::int64_t>& lines) {
     test::trial one;
     one.by.ours = rw::make_encoding(head, "linear:3");
-    one.type = test::all_types[numbers.integer(0, 2)], one.layout = f.layout;
+    one.type = test::random_type(numbers), one.layout = f.layout;
     one.q = {2, 5, 4, 88};
     one.in_place = numbers.coin();
     one.device = test::random_device(numbers);
-    one.way = numbers.one_of({rw::direction::forward, rw::direction::inverse, rw::direction::adjoint});
-    one.table = f.table(order);
-    one.map = [&f, lines, way = one.way](std::int64_t pair, std::int64_t token) {
+    one.options.way = numbers.one_of({rw::direction::forward, rw::direction::inverse, rw::direction::adjoint});
+    one.options.table = f.table(order);
+    one.map = [&f, lines, way = one.options.way](std::int64_t pair, std::int64_t token, oracle::role) {
         const auto at = static_cast<std::size_t>(lines[static_cast<std::size_t>(token)] * f.pairs + pair);
         return oracle::unit{f.cos[at], way == rw::direction::forward ? f.sin[at] : -f.sin[at]};
     };
@@ -56,7 +56,7 @@ TEST_CASE("a table by token may have rows of its own for every batch row", "[gpu
     SEEDED(numbers);
     const test::foreign_table f(numbers, rw::element_type::f32, rw::layout_kind::half_split, 10, 40, true);
     test::trial one = trial_of(numbers, f, rows_are::by_token, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
-    one.table.rows = 5, one.table.batch = 2, one.table.stride_batch = 5 * f.stride;
+    one.options.table.rows = 5, one.options.table.batch = 2, one.options.table.stride_batch = 5 * f.stride;
     CHECK(test::problem_of(one, numbers) == "");
 }
 

@@ -1,7 +1,5 @@
 #include "trial.hpp"
 
-#include <sstream>
-
 namespace rw = ropewalk;
 
 namespace test {
@@ -49,12 +47,7 @@ struct side {
 
     std::string problem(const trial& one, const memory_log& log, oracle::role who) {
         const oracle::shape shape = shape_of(in.size(), one.by.ours.geometry, one.layout);
-        std::vector<double> exact = before;
-        if (one.map) {
-            oracle::apply(shape, exact, one.map);
-        } else {
-            exact = oracle::rotate(shape, exact, one.by.exact, one.places, who, way_of(one.way));
-        }
+        const auto exact = exact_result(one, in.size(), before, who);
         if (!(result() == cpu_result())) return "other bits than the CPU's kernels";
         if (!result().guards_intact()) return "bytes around the tensor changed";
         if (std::string wrong = compare(result(), exact, shape).first_problem; !wrong.empty()) return wrong;
@@ -67,18 +60,6 @@ struct side {
     }
 };
 
-std::string describe(const trial& one, const rw::gpu::launch_shape& shape, const std::string& problem) {
-    const rw::Geometry& g = one.by.ours.geometry;
-    std::ostringstream text;
-    text << rw::to_string(one.type) << ' ' << rw::to_string(one.layout) << " head_dim " << g.head_dim << " width "
-         << g.width() << " at " << g.rotary_offset << ", batch " << one.q.batch << " tokens " << one.q.tokens
-         << " heads " << one.q.heads << '/' << one.k_heads << ", order " << static_cast<int>(one.where_in_memory)
-         << (one.in_place ? ", in place" : ", out of place") << ", way " << static_cast<int>(one.way) << ", '"
-         << one.by.ours.expression << "', access " << shape.bytes << ", " << shape.grid << " blocks of " << shape.block
-         << ": " << problem;
-    return text.str();
-}
-
 }  // namespace
 
 std::string problem_of(const trial& one, random& numbers, int* bytes) {
@@ -89,11 +70,11 @@ std::string problem_of(const trial& one, random& numbers, int* bytes) {
 
     const rw::gpu::rotate_plan prepared =
         rw::gpu::make_plan(one.layout, q.in.tensor(), keys(k.in), q.result().tensor(), keys(k.result()), one.by.ours,
-                           one.where, {.way = one.way, .table = one.table}, one.device);
+                           one.where, one.options, one.device);
     if (bytes != nullptr) *bytes = prepared.shape.bytes;
     run_on_host(one.layout, prepared, log);
     rotate_on_cpu(one.layout, q.cpu_in.tensor(), keys(k.cpu_in), q.cpu_result().tensor(), keys(k.cpu_result()),
-                  one.by.ours, one.where, one.way, one.table);
+                  one.by.ours, one.where, one.options.way, one.options.table);
 
     std::string problem = log.problem();
     if (problem.empty()) problem = q.problem(one, log, oracle::role::query);
@@ -101,7 +82,10 @@ std::string problem_of(const trial& one, random& numbers, int* bytes) {
         problem = k.problem(one, log, oracle::role::key);
         if (!problem.empty()) problem = "k: " + problem;
     }
-    return problem.empty() ? problem : describe(one, prepared.shape, problem);
+    if (problem.empty()) return problem;
+    const rw::gpu::launch_shape& shape = prepared.shape;
+    return describe(one) + ", access " + std::to_string(shape.bytes) + ", " + std::to_string(shape.grid) +
+           " blocks of " + std::to_string(shape.block) + ": " + problem;
 }
 
 }  // namespace test

@@ -2,30 +2,14 @@
 /// memory.
 #pragma once
 
-#include <functional>
-
 #include "host.hpp"
-#include "support/compare.hpp"
-#include "support/encodings.hpp"
+#include "support/rotation_trial.hpp"
 
 namespace test {
 
 /// A call with everything that it is compared to.
-struct trial {
-    ropewalk::element_type type = ropewalk::element_type::f32;
-    ropewalk::layout_kind layout = ropewalk::layout_kind::half_split;
-    twin by;
-    extents q{2, 3, 4, 128};
-    std::int64_t k_heads = 2;  ///< 0: no k
-    order where_in_memory = order::bshd;
-    bool in_place = true;
-    ropewalk::positions where;
-    std::vector<oracle::place> places;  ///< the same for the oracle, a position a token
-    /// What pair j of token t of the batch must be turned by, where the oracle's encoding does not say it.
-    std::function<oracle::unit(std::int64_t pair, std::int64_t token)> map{};
-    ropewalk::direction way = ropewalk::direction::forward;
-    ropewalk::cos_sin_table table{};
-    ropewalk::gpu::device_shape device{};
+struct trial : rotation_trial {
+    ropewalk::gpu::device_shape device;
 };
 
 /// The first thing that is wrong with a trial, or "". `bytes` receives the access that the plan chose.
@@ -36,15 +20,16 @@ std::string problem_of(const trial& one, random& numbers, int* bytes = nullptr);
 std::string counts_problem(const std::vector<std::uint8_t>& counts, array& memory, const oracle::shape& s,
                            std::uint8_t turning, std::uint8_t beside);
 
-inline oracle::way way_of(ropewalk::direction way) {
-    return way == ropewalk::direction::forward   ? oracle::way::forward
-           : way == ropewalk::direction::adjoint ? oracle::way::adjoint
-                                                 : oracle::way::inverse;
-}
-
 /// Multiprocessors few and small enough that the tests' few heads make groups of every size.
 inline ropewalk::gpu::device_shape random_device(random& numbers) {
     return {static_cast<int>(numbers.integer(1, 4)), numbers.one_of({32, 64, 512, 2048})};
+}
+
+/// A trial by an encoding on such a device, whose positions are still to be said.
+inline trial random_trial(random& numbers, const twin& by) {
+    trial one = random_rotation<trial>(numbers, by, 7);
+    one.device = random_device(numbers);
+    return one;
 }
 
 }  // namespace test

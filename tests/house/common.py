@@ -2,9 +2,11 @@
 
 import argparse
 import re
+import shutil
 import sys
 from pathlib import Path
 
+SKIPPED = 77  # what ctest counts as skipped
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = {"include": Path("include/ropewalk"), "cuda": Path("cuda/ropewalk")}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
@@ -39,6 +41,15 @@ def finish(problems, what):
     if what.startswith("0 "):
         sys.exit(f"nothing to check: {what}")
     print(f"{what}: all well")
+
+
+def find_or_skip(tool):
+    """The path of a tool that a machine may lack; without it the check says so and ends as skipped."""
+    found = shutil.which(tool)
+    if found is None:
+        print(f"skipped: no {tool} found")
+        raise SystemExit(SKIPPED)
+    return found
 
 
 def run(description, check):

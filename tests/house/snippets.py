@@ -2,6 +2,8 @@
 
 A C++ block without `main` gets one: its #include, using and namespace lines go above it. Python blocks of one document
 share their names, as they would for a reader who pastes them in order. Blocks run in the repository's root.
+
+A ```cuda block is a translation unit of its own, which nvcc compiles and nobody runs. Without nvcc that is skipped.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT, finish
+from common import LIBRARY, ROOT, find_or_skip, finish
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SKIP = "<!-- not run -->"
@@ -55,6 +57,20 @@ def run_cpp(document, compiler, flags):
     return problems, len(cases)
 
 
+def compile_cuda(document, nvcc):
+    cases = list(blocks(document, "cuda"))
+    includes = [f"-I{ROOT / folder.parent}" for folder in LIBRARY.values()]
+    problems = []
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "snippet.cu"
+        for line, code in cases:
+            source.write_text(code, encoding="utf-8")
+            command = [nvcc, "-std=c++20", "-arch=sm_90", *includes, "-c", str(source), "-o", f"{folder}/snippet.o"]
+            if wrong := failure(command):
+                problems.append(f"{document.name}:{line}: the CUDA block does not compile:\n{wrong}")
+    return problems, len(cases)
+
+
 def run_python(document, python):
     cases = list(blocks(document, "python"))
     padded = "\n".join(f"exec(compile({chr(10) * line + code!r}, {document.name!r}, 'exec'))" for line, code in cases)
@@ -64,15 +80,19 @@ def run_python(document, python):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("language", choices=["cpp", "python"])
+    parser.add_argument("language", choices=["cpp", "cuda", "python"])
     parser.add_argument("documents", nargs="+", type=Path)
     parser.add_argument("--compiler", default="c++")
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--nvcc", default="nvcc")
     options, flags = parser.parse_known_args()
+    nvcc = find_or_skip(options.nvcc) if options.language == "cuda" else None
     problems, count = [], 0
     for document in options.documents:
         if options.language == "cpp":
             found, run = run_cpp(document, options.compiler, flags)
+        elif options.language == "cuda":
+            found, run = compile_cuda(document, nvcc)
         else:
             found, run = run_python(document, options.python)
         problems += found

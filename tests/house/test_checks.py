@@ -138,7 +138,7 @@ def test_compile_fail_refuses_a_bad_good_twin_and_a_missing_compiler(tmp_path):
 
 def ptxas_report(frame, spilled, registers):
     return (
-        "ptxas info    : Compiling entry function '_Z1kI11plain_ratesLi16EE' for 'sm_90'\n"
+        "ptxas info    : Compiling entry function '_Z13rotate_kernelI11plain_ratesLi16EE' for 'sm_90'\n"
         f"    {frame} bytes stack frame, {spilled} bytes spill stores, 0 bytes spill loads\n"
         f"ptxas info    : Used {registers} registers, used 0 barriers\n"
     )
@@ -160,23 +160,59 @@ def test_nvcc_registers(report, complaint):
     assert problems == [] if complaint is None else complaint in problems[0]
 
 
+def ptx_of(name, instructions):
+    """A kernel whose loads and stores are written out in assembly, as those of elements are."""
+    written = "".join(f"// begin inline asm\n{one};\n// end inline asm\n" for one in instructions.split(";") if one)
+    return f".visible .entry {name}(\n)\n{{\n{written}\n}}\n"
+
+
 @pytest.mark.parametrize(
     ("instructions", "complaint"),
     [
-        ("ld.global.v4.u32 {}; st.global.v4.u32 [];", None),
-        (
-            "ld.global.v4.u32 {}; st.global.v4.u32 []; st.global.u8 [];",
-            "stores by ['st.global.u8', 'st.global.v4.u32']",
-        ),
-        ("ld.global.v2.u32 {}; st.global.v4.u32 [];", "loads by ['ld.global.v2.u32']"),
-        ("ld.global.v4.u32 {};", "stores by []"),
-        ("ld.global.v4.u32 {}; st.global.v4.u32 []; st.local.u32 [];", "local memory"),
+        ("ld.global.v4.u32 {};st.global.v4.u32 []", None),
+        ("ld.global.v4.u32 {};st.global.v4.u32 [];st.global.u8 []", "stores by ['st.global.u8', 'st.global.v4.u32']"),
+        ("ld.global.v4.u32 {};ld.global.u16 {};st.global.v4.u32 []", "loads by ['ld.global.u16', 'ld.global.v4.u32']"),
+        ("ld.global.v2.u32 {};st.global.v4.u32 []", "loads by ['ld.global.v2.u32']"),
+        ("ld.global.v4.u32 {};st.global.v4.u32 [];st.global.v2.u32 []", "stores by"),
+        ("ld.global.v4.u32 {}", "stores by []"),
+        ("ld.global.v4.u32 {};st.global.v4.u32 [];st.local.u32 []", "local memory"),
     ],
 )
 def test_nvcc_accesses(instructions, complaint):
-    problems = nvcc.check_accesses(f".visible .entry _Z1kILi16EE(\n)\n{{\n{instructions}\n}}\n")
+    problems = nvcc.check_accesses(ptx_of("_Z13rotate_kernelILi16EE", instructions), 1)
     assert problems == [] if complaint is None else complaint in problems[0]
 
 
-def test_nvcc_accesses_want_a_kernel():
-    assert nvcc.check_accesses(".entry other(\n)\n{\n}\n") == ["no kernel of 16-byte accesses was found"]
+@pytest.mark.parametrize(
+    ("narrow", "complaint"),
+    [
+        ("st.global.v2.u32 [];st.global.u32 []", None),
+        ("st.global.u16 []", "stores by"),
+        ("ld.global.u32 {}", "loads by"),
+    ],
+)
+def test_nvcc_accesses_of_fused_kernels(narrow, complaint):
+    ptx = ptx_of("_Z12fused_kernelILi16EE", f"ld.global.v4.u32 {{}};st.global.v4.u32 [];{narrow}")
+    problems = nvcc.check_accesses(ptx, 1)
+    assert problems == [] if complaint is None else complaint in problems[0]
+
+
+def test_nvcc_accesses_count_kernels():
+    assert nvcc.check_accesses(".entry other(\n)\n{\n}\n", 2) == [
+        "0 kernels of 16-byte accesses were found, expected 2"
+    ]
+
+
+def test_cuda_snippets(tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    document = write(tmp_path / "a.md", "```cuda\n__global__ void f() {}\n```\n```cuda\nnonsense\n```\n")
+    problems, count = snippets.compile_cuda(document, "nvcc")
+    assert (len(problems), count) == (1, 2)
+    assert problems[0].startswith("a.md:4: ")
+
+
+def test_cuda_snippets_are_skipped_without_a_compiler():
+    command = [sys.executable, snippets.__file__, "cuda", "README.md", "--nvcc", "no-such-compiler"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (77, "skipped: no no-such-compiler found\n")

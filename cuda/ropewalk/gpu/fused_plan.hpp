@@ -171,10 +171,7 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
     work.q_in = in.q, work.q_out = out.q, work.k_in = in.k;
     work.k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : work.k_in;
     detail::check_sides(in, out, with);
-    ropewalk::detail::prepare_rotation(
-        work, layout, encoding, where, chosen.way, chosen.table,
-        [&](const Encoding& by, const positions& at, int) { return detail::read_positions(by, at, work); });
-    RW_EXPECTS(!work.table.exists() || work.table.rows > 0 || work.tokens() == 0, "the table has no rows");
+    detail::prepare(work, layout, encoding, where, chosen);
     detail::check_values(made.v, made.v_out, work, in.k.exists());
     detail::check_fusion(with, work, made.v, made.v_out);
     if (!out.k.exists()) work.k_out = tensor{};

@@ -3,8 +3,6 @@
 
 #include <cuda_runtime.h>
 
-#include <atomic>
-
 #include "ropewalk/gpu/plan.hpp"
 
 namespace ropewalk::gpu {
@@ -32,18 +30,18 @@ inline int attribute(cudaDeviceAttr which, int device) {
     return value;
 }
 
-/// Its shape, which the runtime is asked for once a device.
+/// Its shape, which each thread asks the runtime for once a device.
 inline device_shape shape_of_device(int device) {
     constexpr int remembered = 64;
-    static std::atomic<std::int64_t> known[remembered];
-    const bool room = device < remembered;
-    std::int64_t packed = room ? known[device].load(std::memory_order_relaxed) : 0;
-    if (packed == 0) {
-        packed = std::int64_t{attribute(cudaDevAttrMultiProcessorCount, device)} << 32 |
-                 attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device);
-        if (room) known[device].store(packed, std::memory_order_relaxed);
-    }
-    return {static_cast<int>(packed >> 32), static_cast<int>(packed & 0xffffffff)};
+    thread_local device_shape known[remembered] = {};
+    thread_local bool asked[remembered] = {};
+    const auto ask = [&] {
+        return device_shape{attribute(cudaDevAttrMultiProcessorCount, device),
+                            attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device)};
+    };
+    if (device >= remembered) return ask();
+    if (!asked[device]) known[device] = ask(), asked[device] = true;
+    return known[device];
 }
 
 /// Throws unless the device may read and write what lies at the pointer.

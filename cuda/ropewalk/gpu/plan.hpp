@@ -59,6 +59,15 @@ inline position_source read_positions(const Encoding& encoding, const positions&
     return read_device_positions(where, work.batch(), work.tokens());
 }
 
+/// Checks a rotation and completes `work`, whose tensors are set.
+inline void prepare(call& work, layout_kind layout, const Encoding& encoding, const positions& where,
+                    const options& chosen) {
+    ropewalk::detail::prepare_rotation(
+        work, layout, encoding, where, chosen.way, chosen.table,
+        [&](const Encoding& by, const positions& at, int) { return read_positions(by, at, work); });
+    RW_EXPECTS(!work.table.exists() || work.table.rows > 0 || work.tokens() == 0, "the table has no rows");
+}
+
 /// Whether accesses of `bytes` reach every element of a tensor that a slot begins with.
 inline bool takes_access(const tensor& t, std::int64_t bytes) {
     const auto size = static_cast<std::int64_t>(size_of(t.type));
@@ -238,10 +247,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
     rotate_plan made;
     call& work = made.work;
     work.q_in = q, work.k_in = k, work.q_out = q_out, work.k_out = k_out;
-    ropewalk::detail::prepare_rotation(
-        work, layout, encoding, where, chosen.way, chosen.table,
-        [&](const Encoding& by, const positions& at, int) { return detail::read_positions(by, at, work); });
-    RW_EXPECTS(!work.table.exists() || work.table.rows > 0 || work.tokens() == 0, "the table has no rows");
+    detail::prepare(work, layout, encoding, where, chosen);
     detail::choose_launch(made, device);
     return made;
 }

@@ -1,7 +1,10 @@
 // Errors which carry the values that caused them.
 #pragma once
 
-#include <sstream>
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -16,29 +19,51 @@ public:
 
 namespace detail {
 
-inline void append_formatted(std::ostringstream& out, std::string_view format) { out << format; }
-
-template <class First, class... Rest>
-void append_formatted(std::ostringstream& out, std::string_view format, const First& first, const Rest&... rest) {
-    const auto hole = format.find("{}");
-    out << format.substr(0, hole);
-    if (hole == std::string_view::npos) return;
-    out << first;
-    append_formatted(out, format.substr(hole + 2), rest...);
+/// A value as messages show it: numbers to 17 digits, addresses in hexadecimal. Few functions for many messages,
+/// because whoever includes a header compiles all of them.
+inline std::string text_of(std::string_view text) { return std::string(text); }
+inline std::string text_of(const char* text) { return text; }
+inline std::string text_of(double value) {
+    char digits[32];
+    return {digits, std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 17).ptr};
+}
+inline std::string text_of(const void* address) {
+    char digits[32];
+    const auto bits = reinterpret_cast<std::uintptr_t>(address);
+    return std::string("0x").append(digits, std::to_chars(digits, digits + sizeof digits, bits, 16).ptr);
+}
+template <std::integral I>
+std::string text_of(I value) {
+    if constexpr (std::same_as<I, char>) {
+        return {value};
+    } else {
+        return std::to_string(value);
+    }
 }
 
-/// Replaces each "{}" by the next argument. (std::format is missing in GCC 12.)
+/// Replaces each "{}" by the next text.
+inline std::string fill_in(std::string_view text, std::initializer_list<std::string> values) {
+    std::string result;
+    for (const std::string& value : values) {
+        const auto hole = text.find("{}");
+        if (hole == std::string_view::npos) break;
+        result.append(text.substr(0, hole)).append(value);
+        text.remove_prefix(hole + 2);
+    }
+    return result.append(text);
+}
+
+/// Replaces each "{}" by the next argument: a number, text or an address. (std::format is missing in GCC 12.)
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
-    std::ostringstream out;
-    out.precision(17);
-    append_formatted(out, text, args...);
-    return out.str();
+    return fill_in(text, {text_of(args)...});
 }
+
+[[noreturn]] inline void fail_with(const std::string& message) { throw error("ropewalk: " + message); }
 
 template <class... Args>
 [[noreturn]] void fail(std::string_view text, const Args&... args) {
-    throw error(std::string("ropewalk: ").append(format(text, args...)));
+    fail_with(fill_in(text, {text_of(args)...}));
 }
 
 }  // namespace detail

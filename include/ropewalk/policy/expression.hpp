@@ -17,13 +17,15 @@ namespace ropewalk {
 
 namespace detail {
 
-/// Reads an expression from left to right; every error shows the expression with a mark under the character.
+/// Reads an expression from left to right; every error shows the expression with a mark under the character. Chosen is
+/// the variant of all policies.
+template <class Chosen>
 class expression_reader {
 public:
     explicit expression_reader(std::string_view text) : text_(text) {}
 
-    std::vector<any_policy> read() {
-        std::vector<any_policy> policies;
+    std::vector<Chosen> read() {
+        std::vector<Chosen> policies;
         do {
             policies.push_back(read_policy());
         } while (accept('|'));
@@ -32,10 +34,10 @@ public:
     }
 
 private:
-    any_policy read_policy() {
+    Chosen read_policy() {
         const std::size_t start = at_;
         const std::string_view name = read_name();
-        any_policy policy;
+        Chosen policy;
         if (!select<0>(name, policy)) {
             at_ = start;
             fail_here(format("unknown policy '{}', known are {}", name, known_policies<0>()));
@@ -47,9 +49,9 @@ private:
     }
 
     template <std::size_t I>
-    static bool select(std::string_view name, any_policy& policy) {
-        if constexpr (I < std::variant_size_v<any_policy>) {
-            using P = std::variant_alternative_t<I, any_policy>;
+    static bool select(std::string_view name, Chosen& policy) {
+        if constexpr (I < std::variant_size_v<Chosen>) {
+            using P = std::variant_alternative_t<I, Chosen>;
             if (name != P::name) return select<I + 1>(name, policy);
             policy = P{};
             return true;
@@ -60,8 +62,8 @@ private:
 
     template <std::size_t I>
     static std::string known_policies() {
-        if constexpr (I < std::variant_size_v<any_policy>) {
-            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, any_policy>::name,
+        if constexpr (I < std::variant_size_v<Chosen>) {
+            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, Chosen>::name,
                           known_policies<I + 1>());
         } else {
             return {};
@@ -165,9 +167,11 @@ private:
 
 }  // namespace detail
 
-/// The policies of an expression, in order. Throws with a mark under the character that is wrong.
-inline std::vector<any_policy> parse_policies(std::string_view expression) {
-    return detail::expression_reader(expression).read();
+/// The policies of an expression, in order. Throws with a mark under the character that is wrong. A template, so that
+/// only who calls it compiles the reading of every parameter.
+template <class Chosen = any_policy>
+std::vector<Chosen> parse_policies(std::string_view expression) {
+    return detail::expression_reader<Chosen>(expression).read();
 }
 
 }  // namespace ropewalk
