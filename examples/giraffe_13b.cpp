@@ -122,8 +122,7 @@ outcome run_on_cpu(const job& what, attention::llama_weights weights) {
     const attention::kernel_table& kernels = rw::runtime::attention_kernels();
     const int threads = what.chosen.threads;
     outcome found = giraffe::run_job(
-        what, cache,
-        [&] { return attention::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
+        what, cache, [&] { return attention::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
         [&] { return attention::llama(what.config, std::move(weights), what.encoding, kernels, threads); });
     found.peak_memory_bytes = peak_memory_bytes();
     return found;
@@ -152,8 +151,7 @@ void run(const options& o) {
                 static_cast<long long>(config.head_dim), static_cast<long long>(config.kv_heads),
                 std::string(rw::to_string(stored)).c_str(), std::string(rw::to_string(what.cached.type)).c_str(),
                 model.encoding.expression.c_str(), device.c_str());
-    const outcome found =
-        cuda ? giraffe::run_on_cuda(what, std::move(weights)) : run_on_cpu(what, std::move(weights));
+    const outcome found = cuda ? giraffe::run_on_cuda(what, std::move(weights)) : run_on_cpu(what, std::move(weights));
     print_report(found, weight_bytes);
     if (!o.json.empty()) write_json(what, device, found);
 }

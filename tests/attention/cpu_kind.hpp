@@ -9,7 +9,6 @@
 struct stack_kind {
     using stack = ropewalk::attention::stack;
     using cache = ropewalk::attention::kv_cache;
-    static constexpr bool slow = false;
 
     static stack make_stack(const ropewalk::attention::llama_config& config,
                             const ropewalk::attention::llama_weights& weights,

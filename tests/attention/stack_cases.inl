@@ -83,7 +83,8 @@ TEST_CASE("randomized positions inside the stack", "[attention][stack]") {
 TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[attention][stack]") {
     SEEDED(random);
     constexpr std::int64_t before = 21, after = 34;
-    for (const auto& [type, bound] : {std::pair(rw::cache_type::f32, stack_rounding), std::pair(rw::cache_type::f16, 3e-3)}) {
+    for (const auto& [type, bound] :
+         {std::pair(rw::cache_type::f32, stack_rounding), std::pair(rw::cache_type::f16, 3e-3)}) {
         const attention::llama_config config = shape(1);
         trial changed(random, config, encoded(config, "linear:4"), after, {type, 8});
         (void)changed.ours(0, before);
@@ -180,7 +181,8 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
     far.stack.set_rope(encoded(config, "default"));
     test::reference_stack afresh(config, far.weights);
     const test::numbers whole = afresh.forward(far.given(0, 551), test::plain_scheme(config, 1));
-    CHECK(difference(far.ours(550, 551), test::numbers(whole.end() - config.hidden_size, whole.end())) < stack_rounding);
+    CHECK(difference(far.ours(550, 551), test::numbers(whole.end() - config.hidden_size, whole.end())) <
+          stack_rounding);
 
     CHECK(rows == untouched);
     CHECK(one.cache.bytes_held() == held);

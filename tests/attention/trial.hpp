@@ -1,5 +1,5 @@
-/// @file  A model on the CPU or on a device, its twin in float64, and tokens for both. Whoever includes this has defined
-/// stack_kind before: how to make a stack and a cache, and what the two are.
+/// @file  A model on the CPU or on a device, its twin in float64, and tokens for both. Whoever includes this has
+/// defined stack_kind before: how to make a stack and a cache, and what the two are.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <ropewalk/attention/batch.hpp>
+#include <ropewalk/attention/pages.hpp>
 #include <ropewalk/attention/rope_schedule.hpp>
 #include <ropewalk/attention/synthetic.hpp>
 

@@ -10,7 +10,6 @@
 struct stack_kind {
     using stack = ropewalk::attention::device_stack<test::stack_machine>;
     using cache = ropewalk::attention::device_cache<test::stack_machine>;
-    static constexpr bool slow = true;  ///< every lane of every kernel, one after the other
 
     /// Blocks so small that prompts have several.
     static constexpr ropewalk::attention::device_options small{.block_tokens = 8, .blocks = {16, 8}};

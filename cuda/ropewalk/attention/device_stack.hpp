@@ -17,9 +17,10 @@
 namespace ropewalk::attention {
 
 struct device_options {
-    /// A call that brings a sequence so many tokens attends by blocks of matrix products, any other by warps of its own.
+    /// A call that brings a sequence so many tokens attends by blocks of matrix products, any other by warps of its
+    /// own.
     std::int64_t block_tokens = 64;
-    gpu::attention::block_sizes blocks{};
+    gpu::attention::block_sizes blocks{512, 2048};
     bool records = true;    ///< record steps of one token a sequence, and replay them
     bool measures = false;  ///< the seconds of each part, which costs some
 };
@@ -73,9 +74,10 @@ public:
         const std::int64_t tokens = detail::check_segments(config_, batch, cache);
         const std::size_t rows = logits.empty() ? 0 : batch.size();
         RW_EXPECTS(config_.vocabulary > 0, "a model without a vocabulary takes hidden states: use forward");
-        RW_EXPECTS(std::ssize(token_ids) == tokens && logits.size() == rows * static_cast<std::size_t>(config_.vocabulary),
-                   "{} token ids and {} logits for {} tokens of {} sequences", token_ids.size(), logits.size(), tokens,
-                   batch.size());
+        RW_EXPECTS(
+            std::ssize(token_ids) == tokens && logits.size() == rows * static_cast<std::size_t>(config_.vocabulary),
+            "{} token ids and {} logits for {} tokens of {} sequences", token_ids.size(), logits.size(), tokens,
+            batch.size());
         detail::check_ids(config_, token_ids);
         run({batch, tokens, {}, token_ids, logits}, cache);
     }
@@ -220,8 +222,9 @@ private:
             for (std::int64_t start = 0; start < past; start += chunk) {
                 const std::int64_t tokens = std::min(chunk, past - start);
                 const view<float> some(rows, 1, tokens, config_.kv_heads, dim, 0, dim, stride * dim);
-                machine_->run(gpu::attention::detail::make_gather(keys, gpu::attention::detail::source_of(keys, pages, 1),
-                                                                  0, start, tokens, {rows, element_type::f32, stride}));
+                machine_->run(gpu::attention::detail::make_gather(keys,
+                                                                  gpu::attention::detail::source_of(keys, pages, 1), 0,
+                                                                  start, tokens, {rows, element_type::f32, stride}));
                 machine_->rerotate(config_.layout, some, *before, drawn_.on_device(before, start, tokens), *after,
                                    drawn_.on_device(after, start, tokens));
                 machine_->append(config_.layout, view<float>{}, some, view<float>{}, gpu::kv_cache{keys, {}},
@@ -254,11 +257,13 @@ private:
         if (!single && most->tokens >= chosen_.block_tokens) {
             batch.known = parts_;
         } else {
-            batch.splits = gpu::attention::splits_for(batch.sequence, config_.heads, config_.kv_heads,
-                                                      known.most_pages * cache.options().page_tokens, machine_->shape());
+            batch.splits =
+                gpu::attention::splits_for(batch.sequence, config_.heads, config_.kv_heads,
+                                           known.most_pages * cache.options().page_tokens, machine_->shape());
         }
-        const gpu::attention::llama_shape shape{config_.hidden_size, config_.heads,         config_.kv_heads,
-                                                config_.head_dim,    config_.intermediate_size, config_.rms_norm_eps};
+        const gpu::attention::llama_shape shape{config_.hidden_size,       config_.heads,
+                                                config_.kv_heads,          config_.head_dim,
+                                                config_.intermediate_size, config_.rms_norm_eps};
         const std::int64_t bytes = gpu::attention::llama_workspace_bytes(weights_.type(), shape, batch);
         const gpu::attention::workspace space{space_.room(bytes), bytes};
         const auto rows_at = [](void* data, std::int64_t rows, std::int64_t width) {
@@ -273,7 +278,8 @@ private:
         const auto all = [&] {
             with_type([&]<class T>(T /*type*/) {
                 const typed_machine<M, T> device{*machine_, config_.layout, chosen_.measures};
-                gpu::attention::llama_forward(device, shape, weights_.view(), batch, caches, runs, hidden, logits, space);
+                gpu::attention::llama_forward(device, shape, weights_.view(), batch, caches, runs, hidden, logits,
+                                              space);
             });
         };
         if (!single || !chosen_.records) return all();

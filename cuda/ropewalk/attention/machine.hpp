@@ -19,8 +19,8 @@ using part_seconds = std::array<double, 6>;
 /// host memory may be written again when upload() returns. Errors are ropewalk::error.
 template <class M>
 concept Machine =
-    std::movable<typename M::recording> &&
-    requires(M& machine, void* device, const void* from, void* to, std::int64_t bytes, typename M::recording& step) {
+    std::movable<typename M::recording> && requires(M& machine, void* device, const void* from, void* to,
+                                                    std::int64_t bytes, typename M::recording& step, void (*work)()) {
         { machine.allocate(bytes) } -> std::same_as<void*>;  // aligned to 256 bytes
         { machine.release(device, bytes) } noexcept;
         machine.upload(device, from, bytes);
@@ -34,8 +34,8 @@ concept Machine =
                        std::declval<const Encoding&>(), positions{});
         machine.rerotate(layout_kind{}, view<float>{}, std::declval<const Encoding&>(), positions{},
                          std::declval<const Encoding&>(), positions{});
-        // What record(f) is told while f runs does not happen then, but whenever the step is replayed.
-        { machine.record([] {}) } -> std::same_as<typename M::recording>;
+        // What a machine is told while record(work) runs work does not happen then, but whenever the step is replayed.
+        { machine.record(work) } -> std::same_as<typename M::recording>;
         machine.replay(step);
         // Time that passes on the device from here on is that of a part, until seconds() is asked, which waits.
         machine.enter(gpu::attention::llama_part{});

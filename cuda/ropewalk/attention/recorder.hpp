@@ -14,7 +14,9 @@ struct step_key {
     std::vector<std::int64_t> numbers;
     std::vector<std::shared_ptr<const Encoding>> encodings;  ///< kept, so that no other has their address
 
-    void add(const void* address) { numbers.push_back(static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(address))); }
+    void add(const void* address) {
+        numbers.push_back(static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(address)));
+    }
     friend bool operator==(const step_key&, const step_key&) = default;
 };
 

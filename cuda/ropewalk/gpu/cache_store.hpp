@@ -150,7 +150,8 @@ RW_HD RW_INLINE void store_cached(const cache_sink& sink, std::int64_t element, 
     std::uint32_t words[count] = {};
     if (sink.type == cache_type::i8) {
         RW_UNROLL
-        for (int i = 0; i < V; ++i) words[i / 4] |= detail::int8_bits(detail::rounded_product(x[i], factor)) << (8 * (i % 4));
+        for (int i = 0; i < V; ++i)
+            words[i / 4] |= detail::int8_bits(detail::rounded_product(x[i], factor)) << (8 * (i % 4));
     } else {
         float scaled[4 * count] = {};
         RW_UNROLL

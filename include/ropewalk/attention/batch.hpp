@@ -46,10 +46,10 @@ inline void check_encoding(const llama_config& config, const Encoding& encoding)
 template <class Cache>
 std::int64_t check_segments(const llama_config& config, std::span<const segment> batch, const Cache& cache) {
     const auto layout = cache.layout(0);
-    RW_EXPECTS(cache.layers() == config.layers && layout.kv_heads == config.kv_heads &&
-                   layout.head_dim == config.head_dim,
-               "the cache is for {} layers of {} heads of {}, the model has {} of {} of {}", cache.layers(),
-               layout.kv_heads, layout.head_dim, config.layers, config.kv_heads, config.head_dim);
+    RW_EXPECTS(
+        cache.layers() == config.layers && layout.kv_heads == config.kv_heads && layout.head_dim == config.head_dim,
+        "the cache is for {} layers of {} heads of {}, the model has {} of {} of {}", cache.layers(), layout.kv_heads,
+        layout.head_dim, config.layers, config.kv_heads, config.head_dim);
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const segment& one = batch[i];

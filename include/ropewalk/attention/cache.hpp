@@ -32,8 +32,8 @@ private:
     };
 
     void add_page() {
-        std::unique_ptr<std::byte[], aligned_release> page(static_cast<std::byte*>(
-            ::operator new[](static_cast<std::size_t>(page_bytes()), std::align_val_t{line})));
+        std::unique_ptr<std::byte[], aligned_release> page(
+            static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(page_bytes()), std::align_val_t{line})));
         memory_.push_back(std::move(page));
         give(memory_.back().get());
     }

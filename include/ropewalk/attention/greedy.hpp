@@ -27,8 +27,7 @@ public:
         scores_.resize(static_cast<std::size_t>(self().config().vocabulary));
         for (std::int64_t start = 0; start < count; start += chunk) {
             const segment one{sequence, std::min(chunk, count - start), whole};
-            const auto part =
-                token_ids.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(one.tokens));
+            const auto part = token_ids.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(one.tokens));
             if (start + one.tokens < count) {
                 self().add_tokens(one, part, cache);
             } else {

@@ -224,7 +224,8 @@ private:
         const auto heads =
             split_qkv(static_cast<T*>(room_.qkv), tokens, width, shape_.heads, shape_.kv_heads, shape_.head_dim);
         const view<T> out(static_cast<T*>(room_.attended), tokens, shape_.heads, shape_.head_dim);
-        const double scale = encodings_.front().encoding->softmax_factor / std::sqrt(static_cast<double>(shape_.head_dim));
+        const double scale =
+            encodings_.front().encoding->softmax_factor / std::sqrt(static_cast<double>(shape_.head_dim));
         if (!batch_.known.empty()) {
             attend_by_blocks(device_, heads.q, out, cache, batch_.pages, batch_.sequence.count, batch_.known, scale,
                              room_.attention, batch_.sizes);

@@ -52,8 +52,8 @@ inline place_job make_place(const sequences& batch, std::int64_t tokens, const c
     return job;
 }
 
-/// Where tokens lie whose encoding draws its positions: numbers[i] = drawn[positions[i]], or the last one beyond them. A
-/// thread a token.
+/// Where tokens lie whose encoding draws its positions: numbers[i] = drawn[positions[i]], or the last one beyond them.
+/// A thread a token.
 struct draw_job : job_threads {
     const std::int64_t* positions = nullptr;  ///< [tokens]
     const fixed_position* drawn = nullptr;    ///< [count], at least one
