@@ -14,8 +14,6 @@
 
 #include <ropewalk/attention/machine.hpp>
 
-#include "host_machine.hpp"
-
 namespace test {
 
 class stack_machine {
@@ -71,11 +69,11 @@ public:
         if constexpr (requires { job.weight; }) expect_all({job.weight});
         if constexpr (requires { job.k.data; }) expect_all({job.k.data, job.v.data, job.q, job.out, job.sums});
         if constexpr (requires { job.from.data; }) expect_all({job.from.data, job.from.scales, job.out});
-        submit([this, job] { run_on_host(job, log_); });
+        submit([job] { execute(job); });
     }
     void multiply(const ropewalk::gpu::attention::product& p) {
         expect_all({p.a.data, p.b.data, p.c.data});
-        submit([this, p] { host_machine<float>(log_).multiply(p); });
+        submit([p] { execute(p); });
     }
     template <class T>
     void append(ropewalk::layout_kind layout, const ropewalk::view<T>& q, const ropewalk::view<T>& k,
@@ -84,21 +82,13 @@ public:
                 const ropewalk::positions& where) {
         expect_all({q.data, k.data, v.data, cache.k.data, cache.v.data, cache.k.scales, cache.v.scales});
         expect_all({slots.mapping, slots.table, where.data});
-        submit([=, this] {
-            if (layout == ropewalk::layout_kind::half_split)
-                host_machine<T, ropewalk::half_split>(log_).append(q, k, v, cache, slots, encoding, where);
-            else
-                host_machine<T, ropewalk::interleaved>(log_).append(q, k, v, cache, slots, encoding, where);
-        });
+        submit([=] { append_on_host<T>(layout, {q, k, v}, cache, slots, encoding, where); });
     }
     void rerotate(ropewalk::layout_kind layout, const ropewalk::view<float>& k, const ropewalk::Encoding& from,
                   const ropewalk::positions& from_where, const ropewalk::Encoding& to,
                   const ropewalk::positions& to_where) {
         expect_all({k.data, from_where.data, to_where.data});
-        submit([=, this] {
-            run_on_host(layout, ropewalk::gpu::make_rerotation_plan(layout, k, k, from, from_where, to, to_where, {}),
-                        log_);
-        });
+        submit([=] { rerotate_on_host(layout, k, from, from_where, to, to_where); });
         ++rerotations;
     }
 
@@ -147,6 +137,17 @@ private:
         std::size_t size = 0;
     };
 
+    // Kernels take long to compile, and are so once: in stack_machine.cpp.
+    template <class Job>
+    static void execute(const Job& job);
+    template <class T>
+    static void append_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::qkv<T>& heads,
+                               const ropewalk::gpu::kv_cache& cache, const ropewalk::gpu::cache_slots& slots,
+                               const ropewalk::Encoding& encoding, const ropewalk::positions& where);
+    static void rerotate_on_host(ropewalk::layout_kind layout, const ropewalk::view<float>& k,
+                                 const ropewalk::Encoding& from, const ropewalk::positions& from_where,
+                                 const ropewalk::Encoding& to, const ropewalk::positions& to_where);
+
     static void expect(bool right, const char* what) {
         if (!right) throw std::logic_error(what);
     }
@@ -185,7 +186,6 @@ private:
     std::string problem_;
     recording* recording_ = nullptr;
     ropewalk::attention::part_seconds seconds_{};
-    memory_log log_;
 };
 
 static_assert(ropewalk::attention::Machine<stack_machine>);
