@@ -207,6 +207,10 @@ compile_only() {
     prepare_build
     start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
     start_sources "sm_${arch:-90}" device_cuda attention_calls
+    if find_cublas; then
+        includes+=("${cublas[@]}")
+        start_sources "sm_${arch:-90}" stack
+    fi
     finish_jobs
     check_includes
 }

@@ -15,11 +15,12 @@ struct stack_kind {
         static machine one;
         return one;
     }
-    /// Blocks so small that prompts have several.
+    /// Blocks and chunks so small that prompts have several.
     static stack make_stack(const ropewalk::attention::llama_config& config,
                             const ropewalk::attention::llama_weights& weights,
                             ropewalk::attention::rope_schedule rope) {
-        return stack(device(), config, weights, std::move(rope), {.block_tokens = 8, .blocks = {16, 8}});
+        return stack(device(), config, weights, std::move(rope),
+                     {.block_tokens = 8, .blocks = {16, 8}, .turn_tokens = 6});
     }
     static cache make_cache(const ropewalk::attention::llama_config& config,
                             const ropewalk::attention::cache_options& chosen) {

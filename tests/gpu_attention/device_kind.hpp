@@ -11,8 +11,8 @@ struct stack_kind {
     using stack = ropewalk::attention::device_stack<test::stack_machine>;
     using cache = ropewalk::attention::device_cache<test::stack_machine>;
 
-    /// Blocks so small that prompts have several.
-    static constexpr ropewalk::attention::device_options small{.block_tokens = 8, .blocks = {16, 8}};
+    /// Blocks and chunks so small that prompts have several.
+    static constexpr ropewalk::attention::device_options small{.block_tokens = 8, .blocks = {16, 8}, .turn_tokens = 6};
 
     static test::stack_machine& machine() {
         static test::stack_machine one;

@@ -186,6 +186,33 @@ TEST_CASE("steps of single tokens are recorded once, and anew where something el
     CHECK(device.problem() == "");
 }
 
+TEST_CASE("a recorded step serves the cache that it was recorded with", "[gpu_attention][device]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(2);
+    test::stack_trial<stack_kind> one(random, config, encoded(config, "default"), 20);
+    const attention::cache_options fixed{rw::cache_type::f32, 8, 40};
+    auto cache = stack_kind::make_cache(config, fixed), other = stack_kind::make_cache(config, fixed);
+    const attention::segment prompt{cache.add_sequence(), 12}, step{other.add_sequence(), 1};
+    const auto exact = one.theirs(0, 20, test::plain_scheme(config, 1));
+    for (auto* const each : {&cache, &other}) {
+        std::vector<float> rows = one.part(0, 12);
+        one.stack.forward({&prompt, 1}, rows, *each);
+    }
+    const int before = stack_kind::machine().replays;
+    for (std::int64_t token = 12; token < 20; ++token) {
+        for (auto* const each : {&cache, &other}) {
+            if (each == &other && token % 4 != 3) continue;  // rarely
+            const std::int64_t at = each->tokens(step.sequence);
+            std::vector<float> rows = one.part(at, at + 1);
+            one.stack.forward({&step, 1}, rows, *each);
+            const test::numbers theirs(exact.begin() + at * 48, exact.begin() + (at + 1) * 48);
+            CHECK(difference(rows, theirs) < stack_rounding);
+        }
+    }
+    CHECK(stack_kind::machine().replays > before + 3);
+    CHECK(device.problem() == "");
+}
+
 TEST_CASE("a device whose memory ends leaves everything as it was", "[gpu_attention][device]") {
     SEEDED(random);
     const attention::llama_config config = shape(2);

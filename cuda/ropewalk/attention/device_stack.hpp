@@ -21,8 +21,9 @@ struct device_options {
     /// own.
     std::int64_t block_tokens = 64;
     gpu::attention::block_sizes blocks{512, 2048};
-    bool records = true;    ///< record steps of one token a sequence, and replay them
-    bool measures = false;  ///< the seconds of each part, which costs some
+    std::int64_t turn_tokens = 1024;  ///< keys that are turned over to another encoding at once
+    bool records = true;              ///< record steps of one token a sequence, and replay them
+    bool measures = false;            ///< the seconds of each part, which costs some
 };
 
 /// Layers of causal attention, each with an MLP where the configuration has one, over weights, caches and room in the
@@ -40,6 +41,7 @@ public:
           rope_(std::move(rope)),
           weights_(machine, config, weights),
           drawn_(machine) {
+        RW_EXPECTS(chosen.turn_tokens > 0, "keys are turned at least one at once, got {}", chosen.turn_tokens);
         detail::check_encoding(config_, *rope_.at(1));
     }
 
@@ -203,7 +205,7 @@ private:
 
     /// Turns the cached keys of part i over to the encoding that its sequence has from now on.
     void follow_rope(int sequence, std::size_t i, const control& known, device_cache<M>& cache) {
-        constexpr std::int64_t chunk = 1024;
+        const std::int64_t chunk = chosen_.turn_tokens;
         const auto before = cache.encoding(sequence);
         const auto& after = encodings_[i];
         const std::int64_t past = parts_[i].past, dim = config_.head_dim;
