@@ -7,8 +7,9 @@
 #
 # Needs nvcc; uses a Python with torch, compute-sanitizer and matplotlib where they are. Nothing is fetched. Every step
 # runs whatever became of those before it, as long as there is time. Leaves <results>/<device>.json, its plot, and logs
-# in build/gpu. Without a device it says so and succeeds. The Python package wants xsimd, nlohmann_json and dlpack: where
-# the system lacks them, a prefix in which they are installed may be named in CMAKE_PREFIX_PATH.
+# in build/gpu. Without a device it says so and succeeds. The attention stack's tests want cuBLAS with its headers: the
+# toolkit's, or that in the include/ and lib/ of CUBLAS_ROOT. The Python package wants xsimd, nlohmann_json and dlpack:
+# where the system lacks them, a prefix in which they are installed may be named in CMAKE_PREFIX_PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +26,7 @@ while (($#)); do
         --arch) arch=$2 && shift 2 ;;
         --quick) quick=(--quick) && shift ;;
         --compile | --host) mode=${1#--} && shift ;;
-        *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac
 done
 [[ $minutes =~ ^[0-9]+$ ]] || { echo "gpu_check: --minutes takes a whole number, got '$minutes'" >&2; exit 2; }
@@ -142,11 +143,21 @@ finish_jobs() {
     return $broken
 }
 
+# Says in `cublas` what the attention stack is compiled with, and in `cublas_libraries` what it is linked with.
+find_cublas() {
+    cublas=() cublas_libraries=(-lcublas)
+    if [[ -n ${CUBLAS_ROOT:-} ]]; then
+        cublas=(-isystem "$CUBLAS_ROOT/include")
+        cublas_libraries=("$CUBLAS_ROOT"/lib*/libcublas{,Lt}.so*)
+    fi
+    echo '#include <cublas_v2.h>' | nvcc -E -x cu "${cublas[@]}" - >/dev/null 2>&1
+}
+
 prepare_build() {
     cores=$(nproc)
     launcher=()
     if command -v ccache >/dev/null; then launcher=(ccache); fi
-    rm -f "$work"/*.o "$work"/{device_tests,bench_rotate}
+    rm -f "$work"/*.o "$work"/{device_tests,stack_tests,bench_rotate}
 }
 
 # GPU headers stand on their own: nothing of the CPU's kernels, nor what those need.
@@ -177,7 +188,14 @@ build() {
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
     start_sources "$arch" device_cuda attention_calls "${tests[@]}" "${benches[@]}"
+    if find_cublas; then
+        includes+=("${cublas[@]}")
+        start_sources "$arch" stack schemes
+    fi
     finish_jobs
+    if [[ -f $work/stack.o ]]; then
+        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas_libraries[@]}"
+    fi
     link device_tests "${tests[@]}"
     link bench_rotate "${benches[@]}"
     check_includes
@@ -189,6 +207,10 @@ compile_only() {
     prepare_build
     start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
     start_sources "sm_${arch:-90}" device_cuda attention_calls
+    if find_cublas; then
+        includes+=("${cublas[@]}")
+        start_sources "sm_${arch:-90}" stack
+    fi
     finish_jobs
     check_includes
 }
@@ -216,6 +238,10 @@ host_bench() { limited 120 "$work/bench_rotate" --quick --out "$work/cuda.json";
 # --- on a device ------------------------------------------------------------------------------------------------------
 
 device_tests() { limited 150 "$work/device_tests"; }
+stack_tests() {
+    [[ -x $work/stack_tests ]] || { echo "no cuBLAS with its headers here"; return $skip; }
+    LD_LIBRARY_PATH=${CUBLAS_ROOT:+$CUBLAS_ROOT/lib:}${LD_LIBRARY_PATH:-} limited 100 "$work/stack_tests"
+}
 
 sanitizer() { # <tool>
     command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return $skip; }
@@ -308,7 +334,7 @@ elif [[ $mode == host ]]; then
     exit
 fi
 
-steps=(build tests sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck bench python_build python_tests peers plot)
+steps=(build tests stack sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck bench python_build python_tests peers plot)
 export ROPEWALK_COMPILER
 ROPEWALK_COMPILER="nvcc $(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p' || true)"
 # CUDA's own variable may hide devices, all of them too.
@@ -332,6 +358,7 @@ echo "$device, driver $(query driver_version), compute capability $capability; r
 
 step build 0 build
 step tests 20 device_tests
+step stack 20 stack_tests
 step sanitizer_memcheck 60 sanitizer memcheck
 step sanitizer_racecheck 60 sanitizer racecheck
 step sanitizer_initcheck 60 sanitizer initcheck

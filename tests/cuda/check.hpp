@@ -72,13 +72,23 @@ struct left_side {
     const T& value;
     template <class R>
     outcome operator==(const R& right) const {
-        const bool holds = value == right;
-        return {holds, holds ? "" : text_of(value) + " == " + text_of(right)};
+        return compared(value, value == right, " == ", right);
     }
     template <class R>
     outcome operator<=(const R& right) const {
-        const bool holds = value <= right;
-        return {holds, holds ? "" : text_of(value) + " <= " + text_of(right)};
+        return compared(value, value <= right, " <= ", right);
+    }
+    template <class R>
+    outcome operator<(const R& right) const {
+        return compared(value, value < right, " < ", right);
+    }
+    template <class R>
+    outcome operator>(const R& right) const {
+        return compared(value, value > right, " > ", right);
+    }
+    template <class R>
+    static outcome compared(const T& value, bool holds, const char* sign, const R& right) {
+        return {holds, holds ? "" : text_of(value) + sign + text_of(right)};
     }
     operator outcome() const {
         return {static_cast<bool>(value), text_of(value)};

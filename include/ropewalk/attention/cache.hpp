@@ -1,163 +1,44 @@
-// The key-value cache of a stack of layers: pages of tokens, shared by all of its sequences.
+// The key-value cache of a stack of layers on the CPU.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <new>
 #include <utility>
 #include <vector>
 
-#include "ropewalk/attention/config.hpp"
 #include "ropewalk/attention/kernels.hpp"
+#include "ropewalk/attention/pages.hpp"
 
 namespace ropewalk::attention {
 
-/// How a cache keeps keys and values.
-struct cache_options {
-    cache_type type = cache_type::f16;  ///< f32, f16, bf16 or i8 (a scale a token and head)
-    /// Tokens a page. A contiguous cache has pages as long as its longest sequence: memory that no token has reached
-    /// is not touched, so costs nothing until then.
-    std::int64_t page_tokens = 256;
-    std::int64_t most_tokens = 0;  ///< over all sequences, in whole pages; 0: as many as memory holds
-};
-
-/// Keys and values of any number of sequences. A page holds page_tokens tokens of one sequence in every layer; a
-/// sequence takes pages as it grows, and gives them back for others when it shrinks or ends.
-class kv_cache {
+/// Keys and values of any number of sequences, in pages each of which is memory of its own.
+class kv_cache : public paged_sequences<std::byte*> {
 public:
     /// Throws ropewalk::error for a type that the stack does not read, or sizes that are not positive.
-    explicit kv_cache(const llama_config& config, const cache_options& chosen = {}) : chosen_(chosen) {
-        config.validate();
-        RW_EXPECTS(chosen.type != cache_type::f8e4m3, "a cache on the CPU keeps f32, f16, bf16 or i8, got {}",
-                   to_string(chosen.type));
-        RW_EXPECTS(chosen.page_tokens > 0 && chosen.page_tokens <= std::int64_t{1} << 24 && chosen.most_tokens >= 0,
-                   "page_tokens must lie in [1, 2^24] and most_tokens not be negative, got {} and {}",
-                   chosen.page_tokens, chosen.most_tokens);
-        layers_ = config.layers;
-        const std::int64_t heads = config.kv_heads * chosen.page_tokens;
-        const std::int64_t elements = whole_lines(heads * config.head_dim * size_of(chosen.type));
-        const std::int64_t scales =
-            chosen.type == cache_type::i8 ? whole_lines(heads * static_cast<std::int64_t>(sizeof(float))) : 0;
-        first_ = {chosen.type, chosen.page_tokens, config.kv_heads, config.head_dim,
-                  0,           elements,           2 * elements,    2 * elements + scales};
-        layer_bytes_ = 2 * (elements + scales);
-        token_bytes_ = 2 * config.layers * config.kv_heads *
-                       (config.head_dim * size_of(chosen.type) +
-                        (chosen.type == cache_type::i8 ? static_cast<std::int64_t>(sizeof(float)) : 0));
-    }
-
-    [[nodiscard]] const cache_options& options() const { return chosen_; }
-    [[nodiscard]] std::int64_t layers() const { return layers_; }
-    /// Bytes that a token takes in all layers.
-    [[nodiscard]] std::int64_t bytes_per_token() const { return token_bytes_; }
-    /// Bytes of the pages that sequences hold.
-    [[nodiscard]] std::int64_t bytes_held() const {
-        return static_cast<std::int64_t>(pages_.size() - free_.size()) * layers_ * layer_bytes_;
-    }
-
-    /// Begins an empty sequence. Its number is free again after release().
-    int add_sequence() {
-        const int number = sequences_.empty() ? 0 : sequences_.rbegin()->first + 1;
-        sequences_[number];
-        return number;
-    }
-    /// Ends a sequence: its pages serve others.
-    void release(int sequence) {
-        truncate(sequence, 0);
-        sequences_.erase(sequence);
-    }
-    /// Forgets all but the first `tokens` tokens: a prompt begins anew, a speculation was wrong.
-    void truncate(int sequence, std::int64_t tokens) {
-        held& one = at(sequence);
-        RW_EXPECTS(tokens >= 0 && tokens <= one.tokens, "sequence {} has {} tokens and cannot keep {}", sequence,
-                   one.tokens, tokens);
-        const std::int64_t pages = pages_for(tokens);
-        for (auto page = static_cast<std::size_t>(pages); page < one.pages.size(); ++page)
-            free_.push_back(one.pages[page]);
-        one.pages.resize(static_cast<std::size_t>(pages));
-        one.tokens = tokens;
-    }
-
-    [[nodiscard]] std::int64_t tokens(int sequence) const { return at(sequence).tokens; }
-    [[nodiscard]] std::byte* const* pages(int sequence) const { return at(sequence).pages.data(); }
-
-    /// What the keys of a sequence are encoded with; null while it has none.
-    [[nodiscard]] const std::shared_ptr<const Encoding>& encoding(int sequence) const { return at(sequence).encoding; }
-    void set_encoding(int sequence, std::shared_ptr<const Encoding> encoding) {
-        at(sequence).encoding = std::move(encoding);
-    }
+    explicit kv_cache(const llama_config& config, const cache_options& chosen = {}) : paged_sequences(config, chosen) {}
 
     /// Takes pages until the sequence holds `tokens` tokens, without changing how many it has. Throws, with nothing
     /// taken, where the cache may not grow so far.
     void reserve(int sequence, std::int64_t tokens) {
-        held& one = at(sequence);
-        const std::int64_t more = pages_for(tokens) - static_cast<std::int64_t>(one.pages.size());
-        if (more <= 0) return;
-        const std::int64_t new_pages = more - static_cast<std::int64_t>(free_.size());
-        const auto whole = static_cast<std::int64_t>(pages_.size()) + (new_pages > 0 ? new_pages : 0);
-        RW_EXPECTS(chosen_.most_tokens == 0 || whole <= pages_for(chosen_.most_tokens),
-                   "sequence {} needs {} tokens, which takes {} pages of {} tokens; the cache has {} tokens in all",
-                   sequence, tokens, whole, chosen_.page_tokens, chosen_.most_tokens);
-        make_room(one.pages, one.pages.size() + static_cast<std::size_t>(more));
-        for (std::int64_t page = 0; page < new_pages; ++page) add_page();
-        for (std::int64_t page = 0; page < more; ++page) {
-            one.pages.push_back(free_.back());
-            free_.pop_back();
-        }
-    }
-    /// Says that `tokens` tokens of the sequence are in the cache now, in every layer.
-    void advance_to(int sequence, std::int64_t tokens) { at(sequence).tokens = tokens; }
-
-    /// Where pages keep one layer.
-    [[nodiscard]] page_layout layout(std::int64_t layer) const {
-        page_layout there = first_;
-        for (std::int64_t* const offset : {&there.k, &there.v, &there.k_scales, &there.v_scales})
-            *offset += layer * layer_bytes_;
-        return there;
+        take(sequence, tokens, [this](std::int64_t pages) {
+            for (std::int64_t page = 0; page < pages; ++page) add_page();
+        });
     }
 
 private:
-    static constexpr std::int64_t line = 64;
-    static constexpr std::int64_t whole_lines(std::int64_t bytes) { return (bytes + line - 1) / line * line; }
-
     struct aligned_release {
         void operator()(std::byte* bytes) const { ::operator delete[](bytes, std::align_val_t{line}); }
     };
-    struct held {
-        std::vector<std::byte*> pages;
-        std::int64_t tokens = 0;
-        std::shared_ptr<const Encoding> encoding;
-    };
 
-    [[nodiscard]] std::int64_t pages_for(std::int64_t tokens) const {
-        return (tokens + chosen_.page_tokens - 1) / chosen_.page_tokens;
-    }
     void add_page() {
-        const auto bytes = static_cast<std::size_t>(layers_ * layer_bytes_);
-        make_room(free_, pages_.size() + 1);  // giving back must not throw
         std::unique_ptr<std::byte[], aligned_release> page(
-            static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{line})));
-        pages_.push_back(std::move(page));
-        free_.push_back(pages_.back().get());
-    }
-    /// Twice as much as there was, at least: a page at a time must not copy all of them each time.
-    static void make_room(std::vector<std::byte*>& pages, std::size_t count) {
-        if (count > pages.capacity()) pages.reserve(count < 2 * pages.capacity() ? 2 * pages.capacity() : count);
-    }
-    [[nodiscard]] held& at(int sequence) { return const_cast<held&>(std::as_const(*this).at(sequence)); }
-    [[nodiscard]] const held& at(int sequence) const {
-        const auto found = sequences_.find(sequence);
-        RW_EXPECTS(found != sequences_.end(), "the cache has no sequence {}, it has {}", sequence, sequences_.size());
-        return found->second;
+            static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(page_bytes()), std::align_val_t{line})));
+        memory_.push_back(std::move(page));
+        give(memory_.back().get());
     }
 
-    cache_options chosen_;
-    std::int64_t layers_ = 0, layer_bytes_ = 0, token_bytes_ = 0;
-    page_layout first_;
-    std::vector<std::unique_ptr<std::byte[], aligned_release>> pages_;
-    std::vector<std::byte*> free_;
-    std::map<int, held> sequences_;
+    std::vector<std::unique_ptr<std::byte[], aligned_release>> memory_;
 };
 
 }  // namespace ropewalk::attention

@@ -6,20 +6,11 @@
 #include <span>
 
 #include "ropewalk/attention/matrix.hpp"
-#include "ropewalk/core/cache_type.hpp"
+#include "ropewalk/attention/pages.hpp"
 #include "ropewalk/cpu/options.hpp"
 #include "ropewalk/encoding.hpp"
 
 namespace ropewalk::attention {
-
-/// Where a page keeps one layer: keys [kv_heads, page_tokens, head_dim], values likewise, and for int8 a float scale
-/// [kv_heads, page_tokens] of each. Offsets in bytes from the beginning of a page.
-struct page_layout {
-    cache_type type = cache_type::f32;
-    std::int64_t page_tokens = 0, kv_heads = 0, head_dim = 0;
-    std::int64_t k = 0, v = 0;
-    std::int64_t k_scales = 0, v_scales = 0;  ///< i8 alone
-};
 
 /// Consecutive tokens of one sequence within a call.
 struct sequence_part {

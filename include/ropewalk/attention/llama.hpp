@@ -1,16 +1,16 @@
-// A whole decoder: embedding, layers, head, and greedy generation.
+// A whole decoder on the CPU: embedding, layers, head, and greedy generation.
 #pragma once
 
-#include <algorithm>
 #include <span>
 #include <vector>
 
+#include "ropewalk/attention/greedy.hpp"
 #include "ropewalk/attention/stack.hpp"
 
 namespace ropewalk::attention {
 
-/// Layers between token ids and logits.
-class llama {
+/// Layers between token ids and logits, with prefill(), decode() and generate() of greedy.
+class llama : public greedy<llama> {
 public:
     /// Throws ropewalk::error as stack does, and where the model has no vocabulary.
     llama(const llama_config& config, llama_weights weights, rope_schedule rope, const kernel_table& kernels,
@@ -28,9 +28,7 @@ public:
         RW_EXPECTS(hidden.size() == token_ids.size() * static_cast<std::size_t>(width),
                    "hidden has {} numbers, {} tokens of {} need {}", hidden.size(), token_ids.size(), width,
                    token_ids.size() * static_cast<std::size_t>(width));
-        for (const std::int32_t id : token_ids)
-            RW_EXPECTS(id >= 0 && id < config().vocabulary, "token id {} is not among the {} of the vocabulary", id,
-                       config().vocabulary);
+        detail::check_ids(config(), token_ids);
         float* to = hidden.data();
         for (const std::int32_t id : token_ids) {
             copy_row(layers_.weights().embedding, id, to);
@@ -59,56 +57,22 @@ public:
                                  false, layers_.threads());
     }
 
-    /// Adds tokens to a sequence in chunks of at most `chunk`, and returns the likeliest next one. Calls
-    /// progress(tokens so far) behind every chunk. Memory for activations grows with the chunk alone.
-    template <class Progress>
-    std::int32_t prefill(std::span<const std::int32_t> token_ids, kv_cache& cache, int sequence, std::int64_t chunk,
-                         const Progress& progress) {
-        RW_EXPECTS(!token_ids.empty() && chunk > 0, "a prompt needs a token and chunks a size, got {} and {}",
-                   token_ids.size(), chunk);
-        const std::int64_t whole = cache.tokens(sequence) + static_cast<std::int64_t>(token_ids.size());
-        std::vector<float> hidden;
-        for (std::size_t start = 0; start < token_ids.size();) {
-            const auto part =
-                token_ids.subspan(start, std::min(static_cast<std::size_t>(chunk), token_ids.size() - start));
-            hidden.resize(part.size() * width());
-            embed(part, hidden);
-            const segment one{sequence, static_cast<std::int64_t>(part.size()), whole};
-            layers_.forward({&one, 1}, hidden, cache);
-            start += part.size();
-            progress(static_cast<std::int64_t>(start));
-        }
-        return likeliest(std::span<const float>(hidden).last(width()));
-    }
-    std::int32_t prefill(std::span<const std::int32_t> token_ids, kv_cache& cache, int sequence,
-                         std::int64_t chunk = 512) {
-        return prefill(token_ids, cache, sequence, chunk, [](std::int64_t /*tokens*/) {});
-    }
-
-    /// Adds one token and returns the likeliest next one.
-    std::int32_t decode(std::int32_t token_id, kv_cache& cache, int sequence) {
-        return prefill({&token_id, 1}, cache, sequence, 1);
-    }
-
-    /// The `count` likeliest tokens behind a prompt, one after the other: greedy decoding.
-    std::vector<std::int32_t> generate(std::span<const std::int32_t> prompt, std::int64_t count, kv_cache& cache,
-                                       int sequence, std::int64_t chunk = 512) {
-        std::vector<std::int32_t> tokens;
-        if (count <= 0) return tokens;
-        tokens.push_back(prefill(prompt, cache, sequence, chunk));
-        while (static_cast<std::int64_t>(tokens.size()) < count)
-            tokens.push_back(decode(tokens.back(), cache, sequence));
-        return tokens;
-    }
-
 private:
-    [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(config().hidden_size); }
+    friend greedy<llama>;
 
-    [[nodiscard]] std::int32_t likeliest(std::span<const float> hidden) const {
-        std::vector<float> scores(static_cast<std::size_t>(config().vocabulary));
-        logits(hidden, scores);
-        return static_cast<std::int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+    /// Some of the tokens of a sequence, without what they predict.
+    void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, kv_cache& cache) {
+        hidden_.resize(token_ids.size() * width());
+        embed(token_ids, hidden_);
+        layers_.forward({&one, 1}, hidden_, cache);
     }
+    void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, kv_cache& cache,
+                    std::span<float> scores) {
+        add_tokens(one, token_ids, cache);
+        logits(std::span<const float>(hidden_).last(width()), scores);
+    }
+
+    [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(config().hidden_size); }
 
     static void copy_row(const matrix& from, std::int64_t row, float* to) {
         const std::int64_t first = row * from.columns;
@@ -121,6 +85,7 @@ private:
     }
 
     stack layers_;
+    std::vector<float> hidden_;
 };
 
 }  // namespace ropewalk::attention

@@ -7,31 +7,13 @@
 #include <span>
 #include <vector>
 
+#include "ropewalk/attention/batch.hpp"
 #include "ropewalk/attention/cache.hpp"
 #include "ropewalk/attention/kernels.hpp"
 #include "ropewalk/attention/rope_schedule.hpp"
 #include "ropewalk/attention/weights.hpp"
 
 namespace ropewalk::attention {
-
-/// Tokens that a call adds to one sequence of the cache.
-struct segment {
-    int sequence = 0;
-    std::int64_t tokens = 0;
-    /// Tokens that the sequence will have when its prompt is whole: schemes that follow the length encode every chunk
-    /// for that. 0: as many as it has after this call.
-    std::int64_t whole = 0;
-};
-
-/// Seconds spent since the stack was made or reset() was called.
-struct stack_seconds {
-    double projections = 0;  ///< q, k, v and o
-    double rope = 0;
-    double cache = 0;  ///< keys and values into the cache
-    double attention = 0;
-    double mlp = 0;
-    double norm = 0;
-};
 
 /// Layers of causal attention, each with an MLP where the configuration has one. Hidden states are f32 whatever the
 /// weights are.
@@ -44,7 +26,7 @@ public:
         : config_(config), weights_(std::move(weights)), rope_(std::move(rope)), kernels_(&kernels), threads_(threads) {
         config_.validate();
         check_weights(config_, weights_);
-        check_encoding(*rope_.at(1));
+        detail::check_encoding(config_, *rope_.at(1));
     }
 
     [[nodiscard]] const llama_config& config() const { return config_; }
@@ -57,7 +39,7 @@ public:
     /// Changes the scheme for what follows. Keys that caches already hold are turned over to it when their sequence is
     /// next used.
     void set_rope(rope_schedule rope) {
-        check_encoding(*rope.at(1));
+        detail::check_encoding(config_, *rope.at(1));
         rope_ = std::move(rope);
     }
 
@@ -66,7 +48,8 @@ public:
     /// it there. Throws ropewalk::error, with the tokens of the cache and the hidden states as they were, where shapes
     /// do not fit, a sequence comes twice, the cache is full, or the encoding cannot reach so far.
     void forward(std::span<const segment> batch, std::span<float> hidden, kv_cache& cache) {
-        const std::int64_t tokens = check_batch(batch, hidden, cache);
+        const std::int64_t tokens = detail::check_segments(config_, batch, cache);
+        detail::check_hidden(config_, tokens, hidden.size());
         if (tokens == 0) return;
         try {
             prepare(batch, tokens, cache);
@@ -97,62 +80,6 @@ private:
         std::chrono::steady_clock::time_point start_;
     };
 
-    void check_encoding(const Encoding& encoding) const {
-        RW_EXPECTS(encoding.geometry.head_dim == config_.head_dim,
-                   "the encoding is for head_dim {}, the model has heads of {}", encoding.geometry.head_dim,
-                   config_.head_dim);
-        RW_EXPECTS(!encoding.geometry.layout || *encoding.geometry.layout == config_.layout,
-                   "the encoding is for the layout {}, the model's weights for {}",
-                   to_string(encoding.geometry.layout.value_or(config_.layout)), to_string(config_.layout));
-    }
-
-    [[nodiscard]] std::int64_t check_batch(std::span<const segment> batch, std::span<float> hidden,
-                                           const kv_cache& cache) const {
-        const page_layout layout = cache.layout(0);
-        RW_EXPECTS(cache.layers() == config_.layers && layout.kv_heads == config_.kv_heads &&
-                       layout.head_dim == config_.head_dim,
-                   "the cache is for {} layers of {} heads of {}, the model has {} of {} of {}", cache.layers(),
-                   layout.kv_heads, layout.head_dim, config_.layers, config_.kv_heads, config_.head_dim);
-        std::int64_t tokens = 0;
-        for (std::size_t i = 0; i < batch.size(); ++i) {
-            const segment& one = batch[i];
-            const std::int64_t past = cache.tokens(one.sequence);
-            RW_EXPECTS(one.tokens >= 0 && (one.whole == 0 || one.whole >= past + one.tokens),
-                       "sequence {} has {} tokens and gets {}, which makes no whole of {}", one.sequence, past,
-                       one.tokens, one.whole);
-            for (std::size_t before = 0; before < i; ++before)
-                RW_EXPECTS(batch[before].sequence != one.sequence, "sequence {} comes twice in one batch",
-                           one.sequence);
-            tokens += one.tokens;
-        }
-        RW_EXPECTS(static_cast<std::int64_t>(hidden.size()) == tokens * config_.hidden_size,
-                   "hidden has {} numbers, {} tokens of {} need {}", hidden.size(), tokens, config_.hidden_size,
-                   tokens * config_.hidden_size);
-        return tokens;
-    }
-
-    /// rotate() sees to it that f32 holds what xPos stretches; an f16 cache holds less. 2^8 leaves keys of up to 255.
-    static void check_keys(const Encoding& encoding, std::int64_t tokens, cache_type type) {
-        // More tokens than there are drawn positions is for rotate() to refuse.
-        const bool drawn = encoding.place != nullptr;
-        if (type != cache_type::f16 || !encoding.has_decay() || (drawn && tokens > encoding.placed_tokens)) return;
-        std::int64_t lowest = 0, highest = tokens - 1;
-        if (drawn) {
-            std::vector<fixed_position> places(static_cast<std::size_t>(encoding.placed_tokens));
-            encoding.place(0, places);
-            for (const fixed_position& one : std::span(places).first(static_cast<std::size_t>(tokens))) {
-                lowest = std::min(lowest, one.value >> 32);
-                highest = std::max(highest, one.value >> 32);
-            }
-        }
-        const std::int64_t reach = encoding.reach(8.0);
-        RW_EXPECTS(
-            lowest >= encoding.centre - reach && highest <= encoding.centre + reach,
-            "'{}' at positions {} to {} does not fit into an f16 cache, which holds {} around the centre {}: take "
-            "bf16 or f32",
-            encoding.expression, lowest, highest, reach, encoding.centre);
-    }
-
     /// What the layers share: pages, encodings, indices, room.
     void prepare(std::span<const segment> batch, std::int64_t tokens, kv_cache& cache) {
         parts_.clear(), encodings_.clear(), indices_.clear();
@@ -161,7 +88,7 @@ private:
             cache.reserve(one.sequence, after);
             parts_.push_back({static_cast<std::int64_t>(indices_.size()), one.tokens, past, cache.pages(one.sequence)});
             encodings_.push_back(rope_.at(one.whole == 0 ? after : one.whole));
-            check_keys(*encodings_.back(), after, cache.options().type);
+            detail::check_keys(*encodings_.back(), after, cache.options().type);
             for (std::int64_t index = past; index < after; ++index) indices_.push_back(index);
         }
         const auto room = [tokens](std::vector<float>& rows, std::int64_t width) {

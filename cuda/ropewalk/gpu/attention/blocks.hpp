@@ -68,6 +68,27 @@ inline block_room make_block_room(void* data, element_type type, std::int64_t he
 
 namespace detail {
 
+/// Where gathered entries go: head by head, `stride` entries from one to the next.
+struct gather_target {
+    void* data = nullptr;
+    element_type type = element_type::f32;
+    std::int64_t stride = 0;
+};
+
+/// Entries [first, first + count) of a sequence, out of a cache that has been checked.
+inline gather_job make_gather(const cache_tensor& from, const slot_source& pages, std::int64_t sequence,
+                              std::int64_t first, std::int64_t count, const gather_target& to) {
+    gather_job job;
+    job.from = source_of(from), job.pages = pages;
+    job.sequence = sequence, job.first = first, job.count = count;
+    job.out = to.data, job.type = to.type, job.stride = to.stride;
+    job.heads = static_cast<std::int32_t>(from.heads), job.head_dim = static_cast<std::int32_t>(from.head_dim);
+    job.runs = static_cast<std::int32_t>(gpu::detail::divide_up(from.head_dim, lane_elements));
+    job.wide = takes_wide(from);
+    job.threads = threads_of_items(count * from.heads * job.runs);
+    return job;
+}
+
 /// One call by blocks: its tensors, its room and what runs its kernels.
 template <class Device>
 class block_attention {
@@ -115,15 +136,7 @@ private:
         if (direct_)
             return {at(from.data, one.sequence * from.stride_page + key * from.stride_token, q_.type), q_.type,
                     from.stride_token, from.stride_head};
-        gather_job job;
-        job.from = source_of(from), job.pages = pages_;
-        job.sequence = one.sequence, job.first = key, job.count = keys;
-        job.out = to, job.type = q_.type, job.stride = sizes_.keys;
-        job.heads = static_cast<std::int32_t>(from.heads), job.head_dim = static_cast<std::int32_t>(from.head_dim);
-        job.runs = static_cast<std::int32_t>(gpu::detail::divide_up(from.head_dim, lane_elements));
-        job.wide = takes_wide(from);
-        job.threads = threads_of_items(keys * from.heads * job.runs);
-        device_.run(job);
+        device_.run(make_gather(from, pages_, one.sequence, key, keys, {to, q_.type, sizes_.keys}));
         return {to, q_.type, from.head_dim, sizes_.keys * from.head_dim};
     }
 

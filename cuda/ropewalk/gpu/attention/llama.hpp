@@ -44,10 +44,22 @@ struct llama_batch {
     block_sizes sizes{};
 };
 
+/// Consecutive rows of a step whose sequences have one encoding.
+struct encoded_rows {
+    const Encoding* encoding = nullptr;  ///< lives until the step is on its stream
+    std::int64_t first = 0, tokens = 0;
+    /// Device memory: where the tokens of a sequence lie, for encodings which draw that.
+    std::span<const fixed_position> drawn{};
+};
+
+/// Parts of a step, for devices that measure them: enter(part) says that the part begins.
+enum class llama_part : std::uint8_t { norm, projections, rope, attention, mlp, other };
+
 /// What a step keeps in its workspace.
 struct llama_room {
     std::int64_t* positions = nullptr;  ///< [tokens]
     std::int64_t* slots = nullptr;      ///< [tokens]
+    fixed_position* numbers = nullptr;  ///< [tokens], drawn
     void* normed = nullptr;             ///< [tokens or sequences, hidden_size]
     void* qkv = nullptr;                ///< [tokens, q_width + 2 · kv_width]
     void* attended = nullptr;           ///< [tokens, q_width]
@@ -65,6 +77,7 @@ inline llama_room make_llama_room(void* data, element_type type, const llama_sha
     llama_room made;
     made.positions = from.take<std::int64_t>(tokens);
     made.slots = from.take<std::int64_t>(tokens);
+    made.numbers = from.take<fixed_position>(tokens);
     made.normed = from.take(std::max(tokens, sequences) * shape.hidden_size, size);
     made.qkv = from.take(tokens * (shape.q_width() + 2 * shape.kv_width()), size);
     made.attended = from.take(tokens * shape.q_width(), size);
@@ -125,26 +138,53 @@ inline void check_llama(const llama_shape& shape, const llama_weights& weights, 
                    caches[0].k.page_size, one.k.pages, one.k.page_size);
 }
 
+inline void check_encodings(std::span<const encoded_rows> encodings, std::int64_t tokens) {
+    std::int64_t rows = 0;
+    for (const encoded_rows& one : encodings) {
+        RW_EXPECTS(one.encoding != nullptr && one.first == rows && one.tokens > 0,
+                   "an encoding for rows [{}, {} + {}) behind {} rows", one.first, one.first, one.tokens, rows);
+        rows += one.tokens;
+    }
+    RW_EXPECTS(rows == tokens, "encodings for {} of {} tokens", rows, tokens);
+}
+
+template <class Device>
+void enter(Device& device, llama_part part) {
+    if constexpr (requires { device.enter(part); }) device.enter(part);
+}
+
 /// One step of a checked call.
 template <class Device>
 class llama_step {
     using T = typename Device::element;
 
 public:
-    llama_step(Device& device, const llama_shape& shape, const llama_batch& batch, const Encoding& encoding,
-               const llama_room& room)
-        : device_(device), shape_(shape), batch_(batch), encoding_(encoding), room_(room) {}
+    llama_step(Device& device, const llama_shape& shape, const llama_batch& batch,
+               std::span<const encoded_rows> encodings, const llama_room& room)
+        : device_(device), shape_(shape), batch_(batch), encodings_(encodings), room_(room) {}
+
+    /// What all layers share: where the tokens lie, and their places in the caches.
+    void place(const cache_tensor& cache) const {
+        device_.run(make_place(batch_.sequence, batch_.tokens, cache, batch_.pages, room_.positions, room_.slots));
+        for (const encoded_rows& one : encodings_) {
+            if (one.encoding->place) device_.run(make_draw(positions(one), one.drawn, room_.numbers + one.first));
+        }
+    }
 
     void layer(const layer_weights& w, const kv_cache& cache, const matrix_view& hidden) const {
         const matrix_view normed = rows(room_.normed, shape_.hidden_size);
         const matrix_view attended = rows(room_.attended, shape_.q_width());
+        enter(device_, llama_part::norm);
         device_.run(make_rms_norm(hidden, w.attention_norm, shape_.rms_norm_eps, normed));
         attend(w, cache, normed);
+        enter(device_, llama_part::projections);
         device_.multiply(make_linear(attended, w.o, hidden, true));
         if (shape_.intermediate_size == 0) return;
         const matrix_view gate = rows(room_.gate, shape_.intermediate_size);
         const matrix_view up = rows(room_.up, shape_.intermediate_size);
+        enter(device_, llama_part::norm);
         device_.run(make_rms_norm(hidden, w.mlp_norm, shape_.rms_norm_eps, normed));
+        enter(device_, llama_part::mlp);
         device_.multiply(make_linear(normed, w.gate, gate));
         device_.multiply(make_linear(normed, w.up, up));
         device_.run(make_silu(gate, up, gate));
@@ -156,19 +196,36 @@ private:
         return {data, type_of<T>, batch_.tokens, columns, columns};
     }
 
+    [[nodiscard]] std::span<const std::int64_t> positions(const encoded_rows& rows) const {
+        return {room_.positions + rows.first, static_cast<std::size_t>(rows.tokens)};
+    }
+
+    /// Rotates queries in place, and keys on their way into the cache, which the values go to as well.
+    void append(const kv_cache& cache, std::int64_t width, const encoded_rows& rows) const {
+        const auto heads = split_qkv(static_cast<T*>(room_.qkv) + rows.first * width, rows.tokens, width, shape_.heads,
+                                     shape_.kv_heads, shape_.head_dim);
+        const auto count = static_cast<std::size_t>(rows.tokens);
+        const std::span<const std::int64_t> slots(room_.slots + rows.first, count);
+        const std::span<const fixed_position> numbers(room_.numbers + rows.first, count);
+        device_.append(heads.q, heads.k, heads.v, cache, by_mapping(slots), *rows.encoding,
+                       rows.encoding->place ? ids(numbers) : ids(positions(rows)));
+    }
+
     void attend(const layer_weights& w, const kv_cache& cache, const matrix_view& normed) const {
+        enter(device_, llama_part::projections);
         const std::int64_t width = shape_.q_width() + 2 * shape_.kv_width(), tokens = batch_.tokens;
         const matrix_view packed = rows(room_.qkv, width);
         device_.multiply(make_linear(normed, w.q, columns_of(packed, 0, shape_.q_width())));
         device_.multiply(make_linear(normed, w.k, columns_of(packed, shape_.q_width(), shape_.kv_width())));
         device_.multiply(make_linear(normed, w.v, columns_of(packed, width - shape_.kv_width(), shape_.kv_width())));
+        enter(device_, llama_part::rope);
+        for (const encoded_rows& one : encodings_) append(cache, width, one);
+        enter(device_, llama_part::attention);
         const auto heads =
             split_qkv(static_cast<T*>(room_.qkv), tokens, width, shape_.heads, shape_.kv_heads, shape_.head_dim);
-        const auto count = static_cast<std::size_t>(tokens);
-        device_.append(heads.q, heads.k, heads.v, cache, by_mapping(std::span<const std::int64_t>(room_.slots, count)),
-                       encoding_, ids(std::span<const std::int64_t>(room_.positions, count)));
         const view<T> out(static_cast<T*>(room_.attended), tokens, shape_.heads, shape_.head_dim);
-        const double scale = encoding_.softmax_factor / std::sqrt(static_cast<double>(shape_.head_dim));
+        const double scale =
+            encodings_.front().encoding->softmax_factor / std::sqrt(static_cast<double>(shape_.head_dim));
         if (!batch_.known.empty()) {
             attend_by_blocks(device_, heads.q, out, cache, batch_.pages, batch_.sequence.count, batch_.known, scale,
                              room_.attention, batch_.sizes);
@@ -183,7 +240,7 @@ private:
     Device& device_;
     const llama_shape& shape_;
     const llama_batch& batch_;
-    const Encoding& encoding_;
+    std::span<const encoded_rows> encodings_;
     const llama_room& room_;
 };
 
@@ -194,14 +251,16 @@ private:
 /// receives what the last token of each sequence predicts, where it exists; those of a sequence without tokens mean
 /// nothing.
 ///
-/// The kernels of `device` run on its stream, the products too. Throws ropewalk::error, with nothing launched, where
+/// Every run of rows in `encodings` has its own, and their softmax factor is that of the first. The kernels of `device`
+/// run on its stream, the products too. Throws ropewalk::error, with nothing launched, where
 /// shapes do not fit, as far as the host can tell.
 template <class Device>
 void llama_forward(Device& device, const llama_shape& shape, const llama_weights& weights, const llama_batch& batch,
-                   std::span<const kv_cache> caches, const Encoding& encoding, const matrix_view& hidden,
+                   std::span<const kv_cache> caches, std::span<const encoded_rows> encodings, const matrix_view& hidden,
                    const matrix_view& logits, const workspace& space) {
     using T = typename Device::element;
     detail::check_llama(shape, weights, batch, caches, hidden, type_of<T>);
+    detail::check_encodings(encodings, batch.tokens);
     RW_EXPECTS(!logits.exists() || (weights.head.exists() && weights.final_norm.exists() &&
                                     logits.rows == batch.sequence.count && logits.columns == weights.head.rows),
                "{} of {} sequences want a norm and a head, got {}", detail::shape_of("logits", logits),
@@ -210,10 +269,12 @@ void llama_forward(Device& device, const llama_shape& shape, const llama_weights
     RW_EXPECTS(space.data != nullptr && space.bytes >= room.bytes, "the step wants a workspace of {} bytes, got {}",
                room.bytes, space.bytes);
     if (batch.tokens == 0) return;
-    device.run(make_place(batch.sequence, batch.tokens, caches[0].k, batch.pages, room.positions, room.slots));
+    const detail::llama_step<Device> step(device, shape, batch, encodings, room);
+    detail::enter(device, llama_part::other);
+    step.place(caches[0].k);
     if (batch.ids != nullptr) device.run(make_embed(weights.embedding, batch.ids, hidden));
-    const detail::llama_step<Device> step(device, shape, batch, encoding, room);
     for (std::size_t i = 0; i < caches.size(); ++i) step.layer(weights.layers[i], caches[i], hidden);
+    detail::enter(device, llama_part::other);
     if (!logits.exists()) return;
     const std::int64_t sequences = batch.sequence.count, width = shape.hidden_size;
     const matrix_view last = rows_of(room.last, sequences, width);
@@ -221,6 +282,15 @@ void llama_forward(Device& device, const llama_shape& shape, const llama_weights
     device.run(make_last_rows(hidden, batch.sequence, last));
     device.run(make_rms_norm(last, weights.final_norm, shape.rms_norm_eps, normed));
     device.multiply(make_linear(normed, weights.head, logits));
+}
+
+/// The same where all sequences have one encoding, which does not draw its positions.
+template <class Device>
+void llama_forward(Device& device, const llama_shape& shape, const llama_weights& weights, const llama_batch& batch,
+                   std::span<const kv_cache> caches, const Encoding& encoding, const matrix_view& hidden,
+                   const matrix_view& logits, const workspace& space) {
+    const encoded_rows all{&encoding, 0, batch.tokens};
+    llama_forward(device, shape, weights, batch, caches, {&all, std::size_t{batch.tokens > 0}}, hidden, logits, space);
 }
 
 }  // namespace ropewalk::gpu::attention

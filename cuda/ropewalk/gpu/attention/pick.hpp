@@ -52,6 +52,42 @@ inline place_job make_place(const sequences& batch, std::int64_t tokens, const c
     return job;
 }
 
+/// Where tokens lie whose encoding draws its positions: numbers[i] = drawn[positions[i]], or the last one beyond them.
+/// A thread a token.
+struct draw_job : job_threads {
+    const std::int64_t* positions = nullptr;  ///< [tokens]
+    const fixed_position* drawn = nullptr;    ///< [count], at least one
+    fixed_position* numbers = nullptr;        ///< [tokens]
+    std::int64_t tokens = 0, count = 0;
+};
+
+struct draw_body {
+    static constexpr int blocks_resident = usual_blocks;
+
+    template <class Lanes, class Memory>
+    static RW_HD RW_INLINE void run(const draw_job& job, std::int64_t index) {
+        for (int i = 0; i < Lanes::width; ++i) {
+            if (index + i >= job.tokens) continue;
+            job.numbers[index + i] = job.drawn[detail::within(job.positions[index + i], 0, job.count - 1)];
+        }
+    }
+};
+
+template <class F>
+void with_body(const draw_job& /*job*/, const F& f) {
+    f(draw_body{});
+}
+
+inline draw_job make_draw(std::span<const std::int64_t> positions, std::span<const fixed_position> drawn,
+                          fixed_position* numbers) {
+    RW_EXPECTS(!drawn.empty(), "{} tokens and no positions drawn for them", positions.size());
+    draw_job job;
+    job.positions = positions.data(), job.drawn = drawn.data(), job.numbers = numbers;
+    job.tokens = std::ssize(positions), job.count = std::ssize(drawn);
+    job.threads = threads_of_items(job.tokens);
+    return job;
+}
+
 /// Row i of the output is row which[i] + shift of the input, or zeros where there is no such row. A thread has
 /// lane_elements of a row.
 struct pick_job : job_threads {

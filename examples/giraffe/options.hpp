@@ -18,7 +18,7 @@ namespace giraffe {
 namespace rw = ropewalk;
 
 struct options {
-    std::string config = "13b", weights, scaling, json;
+    std::string config = "13b", weights, scaling, json, device = "cpu";
     std::int64_t layers = 0;   ///< 0: all
     std::int64_t context = 0;  ///< tokens
     std::int64_t chunk = 512, decode = 8, generate = 0, seed = 1;
@@ -30,8 +30,9 @@ struct options {
 };
 
 inline constexpr const char* usage =
-    R"(giraffe_13b: prefill and decode of a Llama's layers, with any rotary encoding, on this machine's CPU
+    R"(giraffe_13b: prefill and decode of a Llama's layers, with any rotary encoding, on this machine's CPU or GPU
 
+  --device cpu|cuda          where; cuda wants nvcc and cuBLAS when this is built                  [cpu]
   --config FILE|7b|13b|70b   a config.json of Hugging Face (or its folder), or a Llama-2 by size   [13b]
   --weights DIR              safetensors beside a config.json, which --config then need not name   [made up from --seed]
   --scaling EXPRESSION       linear:8, power:0.5, truncated:4096, xpos:512, yarn:8,original_length=4096, …
@@ -80,6 +81,11 @@ inline rw::cache_type cache_type_of(std::string_view text) {
     rw::detail::fail("--cache must be f32, f16, bf16 or i8, got '{}'", text);
 }
 
+inline std::string device_of(std::string_view text) {
+    RW_EXPECTS(text == "cpu" || text == "cuda", "--device must be cpu or cuda, got '{}'", text);
+    return std::string(text);
+}
+
 /// Throws ropewalk::error for what it does not know. Nothing: --help was asked for.
 inline std::optional<options> read_options(int argc, char** argv) {
     options o;
@@ -96,7 +102,9 @@ inline std::optional<options> read_options(int argc, char** argv) {
             ++i;
             return value;
         };
-        if (flag == "--config")
+        if (flag == "--device")
+            o.device = device_of(text());
+        else if (flag == "--config")
             o.config = text();
         else if (flag == "--weights")
             o.weights = text();

@@ -1,0 +1,173 @@
+// What giraffe_13b runs and measures, of the stack on the CPU and of that on a device alike.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+#include <ropewalk/attention/batch.hpp>
+#include <ropewalk/attention/pages.hpp>
+#include <ropewalk/attention/synthetic.hpp>
+#include <ropewalk/encoding.hpp>
+
+#include "options.hpp"
+
+namespace giraffe {
+
+namespace attention = ropewalk::attention;
+
+/// A model and what becomes of it.
+struct job {
+    options chosen;
+    attention::llama_config config;
+    rw::Encoding encoding;
+    attention::cache_options cached;
+    std::int64_t context = 0;  ///< tokens of the prompt
+};
+
+struct measurement {
+    attention::stack_seconds parts;
+    double seconds = 0;
+    std::int64_t tokens = 0;
+};
+
+struct outcome {
+    measurement prefill, decode;
+    std::vector<std::int32_t> tokens;
+    std::int64_t cache_bytes_per_token = 0, cache_bytes_held = 0, peak_memory_bytes = 0;
+};
+
+inline double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// A line that fills up, where somebody is looking.
+class progress_bar {
+public:
+    progress_bar(const char* what, std::int64_t whole) : what_(what), whole_(whole) {}
+    ~progress_bar() {
+        if (shown_) std::fputs("\r\033[K", stderr);
+    }
+    progress_bar(const progress_bar&) = delete;
+    progress_bar& operator=(const progress_bar&) = delete;
+
+    void reach(std::int64_t done) {
+        if (isatty(STDERR_FILENO) == 0) return;
+        constexpr std::int64_t width = 40;
+        const std::string bar(static_cast<std::size_t>(width * done / whole_), '#');
+        std::fprintf(stderr, "\r%s [%-40s] %lld/%lld tokens", what_, bar.c_str(), static_cast<long long>(done),
+                     static_cast<long long>(whole_));
+        shown_ = true;
+    }
+
+private:
+    const char* what_;
+    std::int64_t whole_;
+    bool shown_ = false;
+};
+
+/// Hidden states of variance 1, for layers without an embedding.
+inline std::vector<float> made_up_states(std::int64_t tokens, std::int64_t width, std::uint64_t seed) {
+    std::vector<float> states(static_cast<std::size_t>(tokens * width));
+    attention::detail::fill_uniform(states.data(), {nullptr, rw::element_type::f32, tokens, width}, seed, 0);
+    const float scale = std::sqrt(static_cast<float>(width));
+    for (float& one : states) one *= scale;
+    return states;
+}
+
+inline std::vector<std::int32_t> made_up_prompt(std::int64_t tokens, std::int64_t vocabulary, std::uint64_t seed) {
+    std::vector<std::int32_t> prompt(static_cast<std::size_t>(tokens));
+    for (std::size_t i = 0; i < prompt.size(); ++i)
+        prompt[i] = static_cast<std::int32_t>(rw::random_bits(seed, 0, 1, i) % static_cast<std::uint64_t>(vocabulary));
+    return prompt;
+}
+
+/// Runs `work` and says how long the parts of the stack took.
+template <class Stack, class Work>
+measurement measure(Stack& layers, std::int64_t tokens, const Work& work) {
+    layers.reset_seconds();
+    const double start = seconds_now();
+    work();
+    return {layers.seconds(), seconds_now() - start, tokens};
+}
+
+template <class Stack, class Cache>
+outcome run_layers(Stack& layers, const job& what, Cache& cache) {
+    const options& o = what.chosen;
+    const int sequence = cache.add_sequence();
+    const std::int64_t width = what.config.hidden_size, context = what.context;
+    outcome found;
+    const auto add = [&](std::int64_t tokens, std::uint64_t seed) {
+        std::vector<float> hidden = made_up_states(tokens, width, seed);
+        const attention::segment one{sequence, tokens, std::max(context, cache.tokens(sequence) + tokens)};
+        layers.forward({&one, 1}, hidden, cache);
+    };
+    const auto seed = static_cast<std::uint64_t>(o.seed);
+    found.prefill = measure(layers, context, [&] {
+        progress_bar bar("prefill", context);
+        for (std::int64_t done = 0; done < context; done += o.chunk) {
+            add(std::min(o.chunk, context - done), seed);
+            bar.reach(std::min(done + o.chunk, context));
+        }
+    });
+    found.decode = measure(layers, o.decode, [&] {
+        progress_bar bar("decode", o.decode);
+        for (std::int64_t done = 0; done < o.decode; ++done) {
+            add(1, seed);
+            bar.reach(done + 1);
+        }
+    });
+    return found;
+}
+
+template <class Llama, class Cache>
+outcome run_decoder(Llama& model, const job& what, Cache& cache) {
+    const options& o = what.chosen;
+    const std::vector<std::int32_t> prompt =
+        o.prompt.empty() ? made_up_prompt(what.context, what.config.vocabulary, static_cast<std::uint64_t>(o.seed))
+                         : o.prompt;
+    const int sequence = cache.add_sequence();
+    const auto length = static_cast<std::int64_t>(prompt.size());
+    outcome found;
+    std::int32_t next = 0;
+    found.prefill = measure(model.layers(), length, [&] {
+        progress_bar bar("prefill", length);
+        next = model.prefill(prompt, cache, sequence, o.chunk, [&](std::int64_t done) { bar.reach(done); });
+    });
+    found.tokens.push_back(next);
+    const std::int64_t steps = o.generate > 0 ? o.generate - 1 : o.decode;
+    found.decode = measure(model.layers(), steps, [&] {
+        progress_bar bar("decode", steps);
+        for (std::int64_t step = 0; step < steps; ++step) {
+            found.tokens.push_back(model.decode(found.tokens.back(), cache, sequence));
+            bar.reach(step + 1);
+        }
+    });
+    if (o.generate == 0) found.tokens.clear();
+    return found;
+}
+
+/// Runs layers or a whole decoder, whichever the configuration has. make_layers() and make_decoder() return them.
+template <class Cache, class MakeLayers, class MakeDecoder>
+outcome run_job(const job& what, Cache& cache, const MakeLayers& make_layers, const MakeDecoder& make_decoder) {
+    const auto run = [&] {
+        if (what.config.vocabulary == 0) {
+            auto layers = make_layers();
+            return run_layers(layers, what, cache);
+        }
+        auto decoder = make_decoder();
+        return run_decoder(decoder, what, cache);
+    };
+    outcome found = run();
+    found.cache_bytes_per_token = cache.bytes_per_token(), found.cache_bytes_held = cache.bytes_held();
+    return found;
+}
+
+}  // namespace giraffe

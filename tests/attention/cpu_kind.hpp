@@ -1,0 +1,22 @@
+/// @file  The stack on the CPU, for the cases that every stack is tested by.
+#pragma once
+
+#include <utility>
+
+#include <ropewalk/attention/stack.hpp>
+#include <runtime/attention/attention.hpp>
+
+struct stack_kind {
+    using stack = ropewalk::attention::stack;
+    using cache = ropewalk::attention::kv_cache;
+
+    static stack make_stack(const ropewalk::attention::llama_config& config,
+                            const ropewalk::attention::llama_weights& weights,
+                            ropewalk::attention::rope_schedule rope) {
+        return {config, weights, std::move(rope), ropewalk::runtime::attention_kernels()};
+    }
+    static cache make_cache(const ropewalk::attention::llama_config& config,
+                            const ropewalk::attention::cache_options& chosen) {
+        return cache(config, chosen);
+    }
+};

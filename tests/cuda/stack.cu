@@ -1,0 +1,3 @@
+#include "stack_kind.cuh"
+
+#include "attention/stack_cases.inl"
