@@ -27,7 +27,7 @@ class Unit(NamedTuple):
         return ROOT / "tests" / "cuda" / self.name
 
 
-# Attention over caches has a kernel for every type of a cache, and a user of it waits longer: 6 s where this was written.
+# Attention over caches has 22 kernels, and who uses it waits longer: 6 s where this was written.
 UNITS = (Unit("user.cu", 5.0, 4), Unit("fused_user.cu", 5.0, 2), Unit("attention_user.cu", 8.0, 0))
 # Threads that a multiprocessor may hold. Each has 65,536 registers, given out by eights.
 ARCHITECTURES = {"sm_80": 2048, "sm_90": 2048, "sm_120": 1536}

@@ -71,15 +71,19 @@ RW_HD RW_INLINE float table_value(const void* values, element_type type, std::in
                                       : static_cast<const float*>(values)[at];
 }
 
-/// Cosines and sines from a table, which already hold whatever factor its maker chose.
-template <Layout L, int V>
-RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t row, std::int64_t token,
-                                          std::int64_t slot) {
+/// The first number of a token's row of a table.
+RW_HD RW_INLINE std::int64_t table_row(const turn_source& source, std::int64_t row, std::int64_t token) {
     const cos_sin_table& table = source.table;
     std::int64_t line =
         table.order == cos_sin_table::rows_are::by_token ? token : index_of(source.turn.where, row, token);
     line = line < 0 ? 0 : line < table.rows ? line : table.rows - 1;
-    const std::int64_t start = (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
+    return (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
+}
+
+/// Cosines and sines from a table, which already hold whatever factor its maker chose.
+template <Layout L, int V>
+RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t start, std::int64_t slot) {
+    const cos_sin_table& table = source.table;
     const bool doubled = table.columns == 2 * source.pairs;
     turns<V> result;
     RW_UNROLL
@@ -93,21 +97,27 @@ RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_
     return result;
 }
 
-}  // namespace detail
+/// The positions of one token in the encoding that it gets and in that which it leaves.
+struct token_positions {
+    token_position at, before;
+};
 
-/// Cosines and sines of the pairs of a slot, as they multiply a query or a key: the factor, the direction and the
-/// magnitude are in them.
-template <Layout L, int V, class Rates>
-RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, std::int64_t row, std::int64_t token,
-                                  std::int64_t slot, bool is_key) {
-    if (source.table.exists()) return detail::turns_from_table<L, V>(source, row, token, slot);
-    using l = ropewalk::detail::lanes<float>;
-    const detail::token_position at = detail::position_at(source.turn, row, token);
-    detail::token_position before;
+template <class Rates>
+RW_HD RW_INLINE token_positions positions_of(const turn_source& source, std::int64_t row, std::int64_t token) {
+    token_positions result;
+    result.at = position_at(source.turn, row, token);
     if constexpr (Rates::full) {
-        if (source.leaves) before = detail::position_at(source.unturn, row, token);
+        if (source.leaves) result.before = position_at(source.unturn, row, token);
     }
-    split_position distance = at.main, left = before.main;
+    return result;
+}
+
+/// Cosines and sines from phases.
+template <Layout L, int V, class Rates>
+RW_HD RW_INLINE turns<V> turns_from_steps(const turn_source& source, const Rates& rates, const token_positions& token,
+                                          std::int64_t slot, bool is_key) {
+    using l = ropewalk::detail::lanes<float>;
+    split_position distance = token.at.main, left = token.before.main;
     distance.whole -= static_cast<std::uint64_t>(source.turn.centre);
     left.whole -= static_cast<std::uint64_t>(source.unturn.centre);
     const std::uint32_t negate = source.negate_angle ? 0x80000000U : 0U;
@@ -115,9 +125,9 @@ RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates,
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
-        std::uint64_t phase = detail::phase_of(rates.turn, source.turn, at, pair);
+        std::uint64_t phase = phase_of(rates.turn, source.turn, token.at, pair);
         if constexpr (Rates::full) {
-            if (source.leaves) phase -= detail::phase_of(rates.unturn, source.unturn, before, pair);
+            if (source.leaves) phase -= phase_of(rates.unturn, source.unturn, token.before, pair);
         }
         const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
         result.cos[i] = value.cos * source.factor;
@@ -133,6 +143,43 @@ RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates,
         }
     }
     return result;
+}
+
+}  // namespace detail
+
+/// Cosines and sines of the pairs of a slot, as they multiply a query or a key: the factor, the direction and the
+/// magnitude are in them.
+template <Layout L, int V, class Rates>
+RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, std::int64_t row, std::int64_t token,
+                                  std::int64_t slot, bool is_key) {
+    if (source.table.exists())
+        return detail::turns_from_table<L, V>(source, detail::table_row(source, row, token), slot);
+    return detail::turns_from_steps<L, V>(source, rates, detail::positions_of<Rates>(source, row, token), slot, is_key);
+}
+
+/// What all pairs of a token share, where a thread has several slots: found, and compiled, once.
+struct token_turn {
+    detail::token_positions positions;  ///< or, where there is a table,
+    std::int64_t table_row = 0;
+};
+
+template <class Rates>
+RW_HD RW_INLINE token_turn turn_of(const turn_source& source, std::int64_t row, std::int64_t token) {
+    token_turn result;
+    if (source.table.exists()) {
+        result.table_row = detail::table_row(source, row, token);
+    } else {
+        result.positions = detail::positions_of<Rates>(source, row, token);
+    }
+    return result;
+}
+
+/// The same as above for a token whose turn is known.
+template <Layout L, int V, class Rates>
+RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, const token_turn& token,
+                                  std::int64_t slot, bool is_key) {
+    if (source.table.exists()) return detail::turns_from_table<L, V>(source, token.table_row, slot);
+    return detail::turns_from_steps<L, V>(source, rates, token.positions, slot, is_key);
 }
 
 }  // namespace ropewalk::gpu

@@ -144,11 +144,13 @@ struct fused_body {
         s.out = static_cast<T*>(side.out);
         if (s.out != nullptr) s.out += row * side.out_batch + token * side.out_token + first * side.out_head;
         find_cached(s, row, token, first);
+        token_turn shared;
+        if (side.turning > 0) shared = turn_of<Rates>(job.source, row, token);
         RW_UNROLL
         for (int i = 0; i < spots; ++i) {
             const auto runs = runs_at(s, i);
             if (runs.turns)
-                s.by[i] = turns_at<L, V>(job.source, job.rates, row, token,
+                s.by[i] = turns_at<L, V>(job.source, job.rates, shared,
                                          detail::turning_slot<L, V>(s.slot + i, side.pairs), which == 1);
             if (side.norm.weight == nullptr) continue;
             detail::load_weights<Memory>(side.norm, runs.here, runs.first, s.weight[i][0]);
