@@ -193,20 +193,20 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
 TEST_CASE("keys that were turned before something failed are known to be", "[attention][stack][errors]") {
     SEEDED(random);
     const attention::llama_config config = shape(1);
-    trial one(random, config, encoded(config, "linear:4"), 160);
+    trial one(random, config, encoded(config, "linear:4"), 310);
     (void)one.ours(0, 10);
     const int far = one.cache.add_sequence();
-    std::vector<float> rows = one.part(10, 160);
-    const attention::segment prompt{far, 150};
+    std::vector<float> rows = one.part(10, 310);
+    const attention::segment prompt{far, 300};
     one.stack.forward({&prompt, 1}, rows, one.cache);
-    // 1.8 bits a token: xPos takes the first sequence along, and then refuses the second.
-    one.stack.set_rope(encoded(config, "xpos:1"));
+    // 0.45 bits a token: xPos takes the first sequence along, and then refuses the second.
+    one.stack.set_rope(encoded(config, "xpos:4"));
     rows = one.part(10, 11);
     const attention::segment both[] = {{one.sequence, 1}, {far, 0}};
     CHECK_REFUSED(one.stack.forward(both, rows, one.cache), "xpos");
     CHECK((rows == one.part(10, 11)));
-    CHECK((one.cache.tokens(one.sequence) == 10 && one.cache.tokens(far) == 150));
-    CHECK_REFUSED(one.afresh(0, 150), "'xpos:1", "cannot hold position 149 in f32");
+    CHECK((one.cache.tokens(one.sequence) == 10 && one.cache.tokens(far) == 300));
+    CHECK_REFUSED(one.afresh(0, 300), "xpos", "cannot hold position 299 in f32");
     one.stack.set_rope(encoded(config, "linear:8"));
     CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
 }

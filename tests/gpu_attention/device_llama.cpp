@@ -210,7 +210,7 @@ TEST_CASE("a recorded step serves the cache that it was recorded with", "[gpu_at
         }
     }
     CHECK(stack_kind::machine().replays > before + 3);
-    CHECK(device.problem() == "");
+    CHECK(stack_kind::machine().problem() == "");
 }
 
 TEST_CASE("a device whose memory ends leaves everything as it was", "[gpu_attention][device]") {
