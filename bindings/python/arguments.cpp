@@ -108,7 +108,7 @@ void check_writable(const array& a, const char* name, const char* function) {
 
 namespace {
 
-bool records_gradients() { return py::handle(loaded_torch()->is_grad_enabled)().ptr() == Py_True; }
+bool records_gradients() { return call(loaded_torch()->is_grad_enabled).ptr() == Py_True; }
 
 bool wants_gradient(py::handle tensor) {
     static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
@@ -128,8 +128,9 @@ bool needs_operator(py::handle object) {
 void announce_write(py::handle q, py::handle k) {
     const bool q_counts = is_torch_tensor(q), k_counts = is_torch_tensor(k);
     if (!(q_counts || k_counts) || !records_gradients()) return;
-    const py::handle increment(loaded_torch()->increment_version);
-    increment(q_counts && k_counts ? py::tuple(py::make_tuple(q, k)) : py::tuple(py::make_tuple(q_counts ? q : k)));
+    PyObject* const increment = loaded_torch()->increment_version;
+    call_with(increment,
+              q_counts && k_counts ? py::tuple(py::make_tuple(q, k)) : py::tuple(py::make_tuple(q_counts ? q : k)));
 }
 
 void check_gradient(const array& a, const char* name, const char* function) {
@@ -272,7 +273,7 @@ int as_threads(py::handle threads) {
         return count;
     }
     const torch_module* const torch = loaded_torch();
-    return torch == nullptr ? 0 : py::handle(torch->get_num_threads)().cast<int>();
+    return torch == nullptr ? 0 : static_cast<int>(PyLong_AsLong(call(torch->get_num_threads).ptr()));
 }
 
 layout_kind as_layout(std::string_view name) {

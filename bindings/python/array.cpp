@@ -53,12 +53,17 @@ int torch_device(py::handle tensor, const char* name) {
     return call(tensor, n.get_device).cast<int>();
 }
 
+bool is_negated(py::handle tensor) { return call(tensor, name_of().is_neg).ptr() == Py_True; }
+
 array read_torch(py::handle tensor, const char* name) {
     const names& n = name_of();
+    const torch_module& torch = *loaded_torch();
     array a;
-    a.device = torch_device(tensor, name);
     a.origin = array::library::torch;
     a.source = tensor;
+    if (torch.exchange != nullptr && read_exchanged(tensor, *torch.exchange, a) && !is_negated(tensor)) return a;
+    // By attributes: before torch 2.10, and for words about what is refused.
+    a.device = torch_device(tensor, name);
     const py::object shape = attribute(tensor, n.shape);
     check_axes(PyTuple_GET_SIZE(shape.ptr()), name);
     a.axes = static_cast<int>(PyTuple_GET_SIZE(shape.ptr()));
@@ -66,8 +71,7 @@ array read_torch(py::handle tensor, const char* name) {
     try {
         read_tuple(call(tensor, n.stride), a.strides);
         a.data = torch_data(tensor);
-        RW_EXPECTS(call(tensor, n.is_neg).ptr() == Py_False, "{} is a lazy negation: pass {}.resolve_neg()", name,
-                   name);
+        RW_EXPECTS(!is_negated(tensor), "{} is a lazy negation: pass {}.resolve_neg()", name, name);
     } catch (py::error_already_set& problem) {
         // Sparse and traced tensors have no memory to point at.
         detail::fail(
@@ -75,7 +79,7 @@ array read_torch(py::handle tensor, const char* name) {
             "needed: a batch is an axis of q and k): {}",
             name, std::string(py::str(problem.value())));
     }
-    a.type = torch_type(attribute(tensor, n.dtype).ptr(), *loaded_torch());
+    a.type = torch_type(attribute(tensor, n.dtype).ptr(), torch);
     return a;
 }
 
@@ -141,7 +145,11 @@ std::string list(const std::array<std::int64_t, array::most_axes>& values, int c
 
 }  // namespace
 
-void* torch_data(py::handle tensor) { return PyLong_AsVoidPtr(call(tensor, name_of().data_ptr).ptr()); }
+void* torch_data(py::handle tensor) {
+    const exchange_table* const exchange = loaded_torch()->exchange;
+    if (array a; exchange != nullptr && read_exchanged(tensor, *exchange, a)) return a.data;
+    return PyLong_AsVoidPtr(call(tensor, name_of().data_ptr).ptr());
+}
 
 bool is_array(py::handle object) {
     return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), name_of().array_struct) != 0 ||

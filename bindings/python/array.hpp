@@ -67,9 +67,27 @@ void* torch_data(py::handle tensor);
 /// For read_array(): the part that speaks DLPack.
 array read_dlpack(py::handle object, const char* name);
 
+/// The same without a Python object or an allocation: data, axes, type and device. False, with nothing said, where the
+/// library refuses or the memory is none of ours.
+bool read_exchanged(py::handle object, const exchange_table& table, array& a);
+
+/// Calls a function without arguments.
+inline py::object call(PyObject* function) {
+    PyObject* const result = PyObject_CallNoArgs(function);
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
 /// Calls an attribute without arguments.
 inline py::object call(py::handle object, PyObject* method) {
     PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), method);
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+}
+
+/// Calls a function with one argument.
+inline py::object call_with(PyObject* function, py::handle argument) {
+    PyObject* const result = PyObject_CallOneArg(function, argument.ptr());
     if (result == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(result);
 }

@@ -20,6 +20,19 @@ struct versioned_tensor {
 };
 constexpr std::uint64_t read_only = 1;
 
+}  // namespace
+
+/// DLPackExchangeAPI of DLPack 1.3. What is not called here is only a place.
+struct exchange_table {
+    std::uint32_t major, minor;
+    const exchange_table* older;
+    void *allocate, *export_managed, *import_managed;
+    int (*show)(void* object, DLTensor* out);  ///< may be null; not 0 with a Python error
+    void* current_stream;
+};
+
+namespace {
+
 /// Producers before DLPack 1.0 do not know `max_version`. Without a stream a producer on CUDA has the memory ready for
 /// the legacy default stream.
 py::object export_capsule(py::handle object) {
@@ -59,6 +72,17 @@ bool never_changes(py::handle object) {
     return std::string(py::str(py::type::of(object).attr("__module__"))).rfind("jax", 0) == 0;
 }
 
+void read_axes(const DLTensor& tensor, array& a) {
+    a.axes = tensor.ndim;
+    std::int64_t compact = 1;
+    for (int i = a.axes - 1; i >= 0; --i) {
+        const auto axis = static_cast<std::size_t>(i);
+        a.shape[axis] = tensor.shape[i];
+        a.strides[axis] = tensor.strides == nullptr ? compact : tensor.strides[i];
+        compact *= tensor.shape[i];
+    }
+}
+
 int device_of(py::handle object, const char* name) {
     const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     if (device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost) return array::host;
@@ -79,17 +103,33 @@ array read_dlpack(py::handle object, const char* name) {
     const DLTensor& tensor = open_capsule(a.owner, a.writable, name);
     if (never_changes(object)) a.writable = false;
     RW_EXPECTS(tensor.ndim <= array::most_axes, "{} has {} axes", name, tensor.ndim);
-    a.axes = tensor.ndim;
     a.type = type_of(tensor.dtype);
     a.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
-    std::int64_t compact = 1;
-    for (int i = a.axes - 1; i >= 0; --i) {
-        const auto axis = static_cast<std::size_t>(i);
-        a.shape[axis] = tensor.shape[i];
-        a.strides[axis] = tensor.strides == nullptr ? compact : tensor.strides[i];
-        compact *= tensor.shape[i];
-    }
+    read_axes(tensor, a);
     return a;
+}
+
+const exchange_table* exchange_of(PyObject* type) {
+    PyObject* const found = PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
+    if (found == nullptr) return PyErr_Clear(), nullptr;
+    const auto capsule = py::reinterpret_steal<py::object>(found);
+    constexpr const char* name = "dlpack_exchange_api";
+    if (PyCapsule_IsValid(capsule.ptr(), name) == 0) return nullptr;
+    const auto* table = static_cast<const exchange_table*>(PyCapsule_GetPointer(capsule.ptr(), name));
+    while (table != nullptr && table->major != 1) table = table->older;
+    return table == nullptr || table->show == nullptr ? nullptr : table;
+}
+
+bool read_exchanged(py::handle object, const exchange_table& table, array& a) {
+    DLTensor tensor;
+    if (table.show(object.ptr(), &tensor) != 0) return PyErr_Clear(), false;
+    const bool host = tensor.device.device_type == kDLCPU;
+    if (tensor.ndim > array::most_axes || !(host || tensor.device.device_type == kDLCUDA)) return false;
+    a.device = host ? array::host : tensor.device.device_id;
+    a.type = type_of(tensor.dtype);
+    a.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    read_axes(tensor, a);
+    return true;
 }
 
 }  // namespace ropewalk::python

@@ -1,6 +1,8 @@
 // The class Encoding.
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 
@@ -32,10 +34,19 @@ py::tuple key_of(const Encoding& self) {
                           g.sequence_length);
 }
 
-/// The same as one text, "linear:8@128@10000.0@128@0@half_split@0": what an operator of torch is given.
+/// The same as one text, "linear:8@128@10000@128@0@half_split@0": what an operator of torch is given at every call.
 std::string text_key(const Encoding& self) {
-    std::string text;
-    for (const py::handle part : key_of(self)) text.append(text.empty() ? "" : "@").append(py::str(part));
+    const Geometry& g = self.geometry;
+    std::array<char, 32> base{};  // the shortest text that is this number
+    const auto* const end = std::to_chars(base.data(), base.data() + base.size(), g.base).ptr;
+    std::string text = self.expression;
+    const auto append = [&text](std::string_view part) { text.append("@").append(part); };
+    append(std::to_string(g.head_dim));
+    append({base.data(), static_cast<std::size_t>(end - base.data())});
+    append(std::to_string(g.width()));
+    append(std::to_string(g.rotary_offset));
+    append(to_string(*g.layout));
+    append(std::to_string(g.sequence_length));
     return text;
 }
 

@@ -5,12 +5,42 @@
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "cuda.hpp"
+#include "positional.hpp"
 #include "runtime/pages.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ropewalk::python {
 
 namespace {
+
+std::int64_t bytes_of(const tensor& t) { return t.elements() * static_cast<std::int64_t>(size_of(t.type)); }
+
+/// What Python passes to rotate_() and to rotate(), in this order.
+struct given_arguments {
+    py::object q, k;
+    py::handle encoding, ids;
+    std::int64_t offset;
+    py::handle cu_seqlens, order;
+    bool inverse, adjoint;
+    py::handle table, threads;
+
+    static constexpr int count = 11;
+    explicit given_arguments(positional from)
+        : q(py::reinterpret_borrow<py::object>(from[0])),
+          k(py::reinterpret_borrow<py::object>(from[1])),
+          encoding(from[2]),
+          ids(from[3]),
+          offset(as_int64(from[4], "offset")),
+          cu_seqlens(from[5]),
+          order(from[6]),
+          inverse(as_bool(from[7], "inverse")),
+          adjoint(as_bool(from[8], "adjoint")),
+          table(from[9]),
+          threads(from[10]) {}
+};
+
+/// A call that takes less time than another thread would keep the interpreter.
+constexpr std::int64_t quick_bytes = 64 * 1024;
 
 /// What rotate_() and rotate() have in common beside their tensors.
 struct turn_arguments {
@@ -19,20 +49,22 @@ struct turn_arguments {
     token_positions where;
     cpu::options options;
 
-    turn_arguments(const array& like_, py::handle encoding_, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                   bool inverse, bool adjoint, py::handle table, py::handle threads)
-        : like(like_), encoding(as_encoding(encoding_)), where(encoding, ids, offset, cu_seqlens, like) {
-        if (inverse) options.way = adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
-        if (adjoint && !inverse) options.way = cpu::direction::adjoint;
-        options.table = as_table(table, like);
-        if (like.on_host() || !threads.is_none()) options.threads = as_threads(threads);
+    turn_arguments(const array& like_, const given_arguments& given)
+        : like(like_),
+          encoding(as_encoding(given.encoding)),
+          where(encoding, given.ids, given.offset, given.cu_seqlens, like) {
+        if (given.inverse) options.way = given.adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
+        if (given.adjoint && !given.inverse) options.way = cpu::direction::adjoint;
+        options.table = as_table(given.table, like);
+        if (like.on_host() || !given.threads.is_none()) options.threads = as_threads(given.threads);
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
         if (!like.on_host()) {
             return device_call(like).rotate(q, k, q_out, k_out, encoding, where, options.way, options.table);
         }
-        const py::gil_scoped_release released;
+        std::optional<py::gil_scoped_release> released;
+        if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
         runtime::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
     }
 };
@@ -40,7 +72,11 @@ struct turn_arguments {
 /// The package takes this for "through the operator, please".
 py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
-void check_presence(py::handle q, py::handle k) { RW_EXPECTS(!q.is_none() || !k.is_none(), "q and k are both None"); }
+/// Throws unless there is something to turn. Whether torch has to be asked first, by way of its operators.
+bool leaves_to_torch(const given_arguments& given, py::handle inside_operator) {
+    RW_EXPECTS(!given.q.is_none() || !given.k.is_none(), "q and k are both None");
+    return inside_operator.ptr() != Py_True && (needs_operator(given.q) || needs_operator(given.k));
+}
 
 /// q, k or (q, k): what there is.
 py::object results(const py::object& q, const py::object& k) {
@@ -70,20 +106,17 @@ const array& common_place(const array& q, const array& k) {
     return q;
 }
 
-py::object rotate_in_place(const py::object& q, const py::object& k, py::handle encoding, py::handle ids,
-                           std::int64_t offset, py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint,
-                           py::handle table, py::handle threads, bool inside_operator) {
-    check_presence(q, k);
-    if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
-    const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
-    const array& like = common_place(a.memory, b.memory);
-    const turn_arguments turn(like, encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
+/// (…, inside_operator)
+py::object rotate_in_place(positional from) {
+    const given_arguments given(from);
+    const py::handle inside_operator = from[given.count];
+    if (leaves_to_torch(given, inside_operator)) return not_implemented();
+    const written a(given.q, "q", "rotate_", given.order), b(given.k, "k", "rotate_", given.order);
+    const turn_arguments turn(common_place(a.memory, b.memory), given);
     turn.run(a.view, b.view, a.view, b.view);
-    if (!inside_operator) announce_write(q, k);
-    return results(q, k);
+    if (inside_operator.ptr() != Py_True) announce_write(given.q, given.k);
+    return results(given.q, given.k);
 }
-
-std::size_t bytes_of(const tensor& t) { return static_cast<std::size_t>(t.elements()) * size_of(t.type); }
 
 /// A new array like `a` of a library that has its own on devices.
 py::object allocate_on_device(const array& a) {
@@ -96,7 +129,7 @@ py::object allocate_on_device(const array& a) {
 
 /// A new array like `a`, in the same library where that lets its arrays be written, else in NumPy.
 py::object allocate_like(const array& a) {
-    if (a.origin == array::library::torch) return py::handle(loaded_torch()->empty_like)(a.source);
+    if (a.origin == array::library::torch) return call_with(loaded_torch()->empty_like, a.source);
     if (!a.on_host()) return allocate_on_device(a);
     py::tuple shape(static_cast<std::size_t>(a.axes));
     for (int i = 0; i < a.axes; ++i)
@@ -135,7 +168,8 @@ struct copied {
             out.emplace(result, out_name, "rotate", order);
             check_place(out->memory, out_name, in);
         }
-        if (fresh && in.on_host()) runtime::prefer_huge_pages(out->memory.data, bytes_of(out->view));
+        if (fresh && in.on_host())
+            runtime::prefer_huge_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
 
@@ -164,15 +198,14 @@ std::pair<py::object, py::object> split_outputs(const py::object& out, py::handl
     return {out, py::none()};
 }
 
-py::object rotate(const py::object& q, const py::object& k, py::handle encoding, py::handle ids, std::int64_t offset,
-                  py::handle cu_seqlens, py::handle order, bool inverse, bool adjoint, py::handle table,
-                  py::handle threads, const py::object& out, bool inside_operator) {
-    check_presence(q, k);
-    if (!inside_operator && (needs_operator(q) || needs_operator(k))) return not_implemented();
-    const auto [q_given, k_given] = split_outputs(out, q, k);
-    const copied a(q, q_given, "q", "out of q", order), b(k, k_given, "k", "out of k", order);
-    const array& like = common_place(a.in, b.in);
-    turn_arguments turn(like, encoding, ids, offset, cu_seqlens, inverse, adjoint, table, threads);
+/// (…, out, inside_operator)
+py::object rotate(positional from) {
+    const given_arguments given(from);
+    const auto out = py::reinterpret_borrow<py::object>(from[given.count]);
+    if (leaves_to_torch(given, from[given.count + 1])) return not_implemented();
+    const auto [q_given, k_given] = split_outputs(out, given.q, given.k);
+    const copied a(given.q, q_given, "q", "out of q", given.order), b(given.k, k_given, "k", "out of k", given.order);
+    turn_arguments turn(common_place(a.in, b.in), given);
     turn.options.fresh_output = a.fresh || b.fresh;
     turn.run(a.from, b.from, a.to(), b.to());
     if (!out.is_none()) announce_write(q_given, k_given);
@@ -206,9 +239,12 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
 }  // namespace
 
 void bind_rotate(py::module_& m) {
-    // Positional: the package gives them names, defaults and documentation.
-    m.def("rotate_", &rotate_in_place);
-    m.def("rotate", &rotate);
+    error_class = py::object(m.attr("Error")).release().ptr();
+    // The package gives them names, defaults and documentation.
+    static std::array<PyMethodDef, 3> methods{
+        positional_method<&rotate_in_place, given_arguments::count + 1>("rotate_"),
+        positional_method<&rotate, given_arguments::count + 2>("rotate"), PyMethodDef{}};
+    if (PyModule_AddFunctions(m.ptr(), methods.data()) != 0) throw py::error_already_set();
     m.def("rerotate_", &rerotate);
 }
 

@@ -46,6 +46,7 @@ const torch_module* look_up(PyObject* module) {
             return nullptr;
         }
     }
+    found.exchange = exchange_of(found.tensor_type);
     return new torch_module(found);
 }
 

@@ -7,15 +7,22 @@ namespace ropewalk::python {
 
 namespace py = pybind11;
 
+/// The C functions by which a library shows its tensors: DLPackExchangeAPI of DLPack 1.3.
+struct exchange_table;
+
 /// What the bindings need of a torch that somebody else has imported. Held for good, so never released.
 struct torch_module {
     PyObject *tensor_type, *float32, *float16, *bfloat16, *int32, *int64;
     PyObject *empty, *empty_like, *get_num_threads, *is_grad_enabled;
     PyObject *parameter_type, *increment_version;
+    const exchange_table* exchange;  ///< null before torch 2.10
 };
 
 /// Null while nobody has imported torch.
 const torch_module* loaded_torch();
+
+/// The table of a class, null where it has none of a version that is known here.
+const exchange_table* exchange_of(PyObject* type);
 
 /// Whether the object is a torch tensor, or an instance of a class derived from it.
 bool is_torch_tensor(py::handle object);

@@ -1,5 +1,8 @@
 """No copies, strides respected, read-only memory left alone."""
 
+import subprocess
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -188,3 +191,49 @@ def test_arrays_of_jax_are_read_but_never_written():
     with pytest.raises(rw.Error, match="is read-only and rotate_ would write it"):
         rw.rotate_(array, encoding=encoding, offset=3)
     assert (array.memory == 1).all()
+
+
+# Prints what torch tensors of many kinds become, and what is said of those that are refused. With an argument torch has
+# no C functions for DLPack, as before its version 2.10.
+TORCH_BY_EITHER_WAY = """
+import sys
+import torch
+
+if len(sys.argv) > 1:
+    del torch.Tensor.__dlpack_c_exchange_api__
+import ropewalk as rw
+
+encoding = rw.encoding("linear:8", head_dim=64)
+whole = torch.arange(2 * 6 * 3 * 64).reshape(2, 6, 3, 64) / 1000 - 1
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    x = whole.to(dtype)
+    parts = [x, x[:, 1:5:2], x.expand(2, 6, 3, 64), x[:1, :0], torch.nn.Parameter(x[0], requires_grad=False)]
+    for one in parts:
+        print(rw.rotate(one, encoding=encoding, offset=7).double().sum().item())
+    turned = rw.rotate(x, x, encoding=encoding, positions=torch.arange(12, dtype=torch.int32).view(2, 6))
+    out = torch.empty_like(x), torch.empty_like(x)
+    rw.rotate(x.transpose(1, 2), x.transpose(1, 2), encoding=encoding, order="bhsd", offset=1,
+              out=tuple(one.transpose(1, 2) for one in out))
+    rw.rotate_(x[:, :, 1:], encoding=encoding, positions=torch.arange(12)[::2])
+    print(turned[0].double().sum().item(), out[1].double().sum().item(), x.double().square().sum().item(), x._version)
+for refused in (
+    whole.double(), whole.to("meta"), whole.to_sparse(), whole[..., ::2], torch.ones(4, 2, 64).cfloat().conj().imag,
+    torch.ones((1,) * 9)
+):
+    try:
+        rw.rotate(refused, encoding=encoding)
+    except rw.Error as problem:
+        print(problem)
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"), reason="torch has one way only")
+def test_torch_tensors_are_read_alike_with_and_without_its_functions_for_dlpack():
+    by_functions, by_attributes = (
+        subprocess.run(
+            [sys.executable, "-c", TORCH_BY_EITHER_WAY, *more], capture_output=True, text=True, check=True
+        ).stdout
+        for more in ([], ["without"])
+    )
+    assert by_functions == by_attributes
+    assert len(by_functions.splitlines()) == 3 * 6 + 6

@@ -148,6 +148,20 @@ def test_arguments_of_other_types():
         rw.rotate_(q, encoding="linear:8")
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'encoding'"):
         rw.rotate_(q)
+    with pytest.raises(TypeError, match="offset must be an integer, got float"):
+        rw.rotate_(q, encoding=ENCODING, offset=1.0)
+    with pytest.raises(OverflowError):
+        rw.rotate(q, encoding=ENCODING, offset=2**63)
+    with pytest.raises(TypeError, match="inverse must be True or False, got str"):
+        rw.rotate(q, encoding=ENCODING, inverse="no")
+
+
+def test_numbers_of_other_libraries():
+    q = make("numpy", "float32", (4, 2, 64))
+    expected = rw.rotate(q, encoding=ENCODING, offset=3, inverse=True)
+    assert not np.array_equal(expected, rw.rotate(q, encoding=ENCODING, offset=3))
+    for offset in (np.int64(3), np.uint8(3), torch.tensor(3)):
+        np.testing.assert_array_equal(rw.rotate(q, encoding=ENCODING, offset=offset, inverse=np.True_), expected)
 
 
 def test_everything_public_is_documented_and_annotated():

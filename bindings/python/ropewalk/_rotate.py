@@ -64,14 +64,15 @@ def rotate_(
     strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, and
     torch.compile sees one operator.
     """
-    rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
     if not _traced():
-        done = _ropewalk.rotate_(q, k, *rest, False)
+        done = _ropewalk.rotate_(
+            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, False
+        )
         if done is not NotImplemented:
             return done
     from ropewalk import _torch
 
-    return _torch.rotate_(q, k, *rest)
+    return _torch.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
 def rotate(
@@ -97,16 +98,17 @@ def rotate(
 
     Returns q, k or (q, k), as given.
     """
-    rest = (encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
     if not _traced():
-        done = _ropewalk.rotate(q, k, *rest, out, False)
+        done = _ropewalk.rotate(
+            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out, False
+        )
         if done is not NotImplemented:
             return done
     from ropewalk import _torch
 
     if out is not None:
         raise _ropewalk.Error("ropewalk: out= goes with neither gradients nor torch.compile: use the result")
-    return _torch.rotate(q, k, *rest)
+    return _torch.rotate(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
 def rerotate_(
