@@ -43,7 +43,7 @@ private:
             fail_here(format("unknown policy '{}', known are {}", name, known_policies<0>()));
         }
         if (accept(':')) {
-            std::visit([this](auto& chosen) { read_parameters(chosen); }, policy);
+            std::visit([this](auto& chosen) { this->read_parameters(chosen); }, policy);
         }
         return policy;
     }
