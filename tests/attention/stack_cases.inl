@@ -209,4 +209,13 @@ TEST_CASE("keys that were turned before something failed are known to be", "[att
     CHECK_REFUSED(one.afresh(0, 300), "xpos", "cannot hold position 299 in f32");
     one.stack.set_rope(encoded(config, "linear:8"));
     CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
+    // Nothing of the second was turned.
+    auto alone = stack_kind::make_cache(config, one.cache.options());
+    const attention::segment whole{alone.add_sequence(), 301}, last{far, 1};
+    std::vector<float> all = one.part(10, 310);
+    rows = one.part(0, 1);
+    all.insert(all.end(), rows.begin(), rows.end());
+    one.stack.forward({&last, 1}, rows, one.cache);
+    one.stack.forward({&whole, 1}, all, alone);
+    CHECK(difference(rows, std::vector<float>(all.end() - config.hidden_size, all.end())) < stack_rounding);
 }
