@@ -83,6 +83,21 @@ struct upper_words<scalar_arch> {
     }
 };
 
+/// The same for one whole position from no other, as nearly always.
+template <class A>
+struct whole_upper_words {
+    std::uint64_t position;
+    const std::uint64_t* steps;
+
+    RW_INLINE auto at(std::int64_t pair) const {
+        if constexpr (std::is_same_v<A, scalar_arch>) {
+            return static_cast<std::uint32_t>((steps[pair] * position) >> 32);
+        } else {
+            return upper_products<A>(steps + pair, position);
+        }
+    }
+};
+
 /// A register of floats, or one float for scalar_arch.
 template <class A>
 struct register_of {
@@ -97,20 +112,17 @@ struct register_of<scalar_arch> {
     static RW_INLINE void store(float* target, type value) { *target = value; }
 };
 
-/// Cosines and sines of the pairs [begin, end); as they are where Plain, else times the factor, the angle perhaps
-/// negated.
-template <class A, bool Plain>
-RW_INLINE void fill_angles(const job& work, const token_position& turn, const token_position& unturn,
-                           std::int64_t begin, std::int64_t end, float* cos, float* sin) {
+/// Cosines and sines of the pairs [begin, end), whole registers; as they are where Plain, else times the factor, the
+/// angle perhaps negated.
+template <class A, bool Plain, class Phases>
+RW_INLINE void fill_registers(const job& work, const Phases& phases, std::int64_t begin, std::int64_t end, float* cos,
+                              float* sin) {
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
-    const upper_words<A> phases{{turn, work.turn.steps, work.turn.axes, work.pairs},
-                                {unturn, work.unturn.steps, work.unturn.axes, work.pairs}};
     const auto negate = l::broadcast_bits(work.negate_angle ? 0x80000000U : 0U);
     const F factor = l::broadcast(work.factor);
-    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
-    for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
+    for (std::int64_t pair = begin; pair < end; pair += lane_count<A>) {
         auto value = cos_sin<F>(phases.at(pair));
         if constexpr (!Plain) {
             value.cos = value.cos * factor;
@@ -118,6 +130,21 @@ RW_INLINE void fill_angles(const job& work, const token_position& turn, const to
         }
         R::store(cos + pair, value.cos);
         R::store(sin + pair, value.sin);
+    }
+}
+
+/// fill_registers() for any number of pairs.
+template <class A, bool Plain>
+RW_INLINE void fill_angles(const job& work, const token_position& turn, const token_position& unturn,
+                           std::int64_t begin, std::int64_t end, float* cos, float* sin) {
+    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
+    if (work.turn.axes == 1 && turn.axis[0].fraction == 0 && work.unturn.steps == nullptr) {
+        const whole_upper_words<A> phases{turn.axis[0].whole, work.turn.steps};
+        fill_registers<A, Plain>(work, phases, begin, full, cos, sin);
+    } else {
+        const upper_words<A> phases{{turn, work.turn.steps, work.turn.axes, work.pairs},
+                                    {unturn, work.unturn.steps, work.unturn.axes, work.pairs}};
+        fill_registers<A, Plain>(work, phases, begin, full, cos, sin);
     }
     if constexpr (lane_count<A> > 1) {
         if (full < end) fill_angles<narrower<A>, Plain>(work, turn, unturn, full, end, cos, sin);

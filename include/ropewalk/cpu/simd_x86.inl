@@ -91,6 +91,23 @@ RW_INLINE quads<A> multiply_low(const quads<A>& a, const quads<A>& b) {
     }
 }
 
+/// The upper words of lane_count<A> rates times a number, modulo 2^64.
+template <class A>
+RW_INLINE words<A> upper_products(const std::uint64_t* rates, std::uint64_t number) {
+    const auto a = quads<A>::load_unaligned(rates), b = quads<A>::load_unaligned(rates + lane_count<A> / 2);
+    const quads<A> n(number);
+    if constexpr (is_avx512<A> || !is_avx2<A>) {
+        return as<std::uint32_t>(odd_lanes<A>(as<float>(multiply_low<A>(a, n)), as<float>(multiply_low<A>(b, n))));
+    } else {
+        // Of the crosswise products only the lower words count: one multiplication makes both.
+        const __m256i swapped = _mm256_shuffle_epi32(n, 0xB1);
+        const __m256i crosses = _mm256_hadd_epi32(_mm256_mullo_epi32(a, swapped), _mm256_mullo_epi32(b, swapped));
+        const __m256 straight = _mm256_shuffle_ps(_mm256_castsi256_ps(_mm256_mul_epu32(a, n)),
+                                                  _mm256_castsi256_ps(_mm256_mul_epu32(b, n)), 0xDD);
+        return _mm256_permute4x64_epi64(_mm256_add_epi32(crosses, _mm256_castps_si256(straight)), 0xD8);
+    }
+}
+
 /// lane_count<A> consecutive 16-bit words in the upper halves of 32-bit lanes.
 template <class A>
 RW_INLINE words<A> load_upper_halves(const std::uint16_t* source) {
