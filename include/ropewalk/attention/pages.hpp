@@ -98,8 +98,8 @@ public:
 
     /// What the keys of a sequence are encoded with; null while it has none.
     [[nodiscard]] const std::shared_ptr<const Encoding>& encoding(int sequence) const { return at(sequence).encoding; }
-    void set_encoding(int sequence, std::shared_ptr<const Encoding> encoding) {
-        at(sequence).encoding = std::move(encoding);
+    void set_encoding(int sequence, const std::shared_ptr<const Encoding>& encoding) {
+        at(sequence).encoding = encoding;
     }
 
     /// Says that `tokens` tokens of the sequence are in the cache now, in every layer.
