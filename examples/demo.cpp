@@ -4,7 +4,6 @@
 //     build/examples/demo [demo.json]     writes build/demo.json, and demo_checksums.json beside it for demo_torch.py
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -20,6 +19,7 @@
 #include <runtime/runtime.hpp>
 
 #include "ceilings.hpp"
+#include "clock.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -97,18 +97,6 @@ private:
     std::unique_ptr<float[]> data_;
 };
 
-template <class F>
-double seconds(const F& run) {
-    const auto start = std::chrono::steady_clock::now();
-    run();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> samples) {
-    std::sort(samples.begin(), samples.end());
-    return samples[samples.size() / 2];
-}
-
 /// The largest error of cos and sin at the last position, of ours and of the product float(position) · float(inv_freq).
 /// 64-bit products of doubles are exact to 4e-12 there.
 angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind layout) {
@@ -164,12 +152,12 @@ measurement measure(const scheme& chosen, rw::element_type type, const heads_in_
     std::vector<double> ours, theirs;
     for (int round = 0; round < rounds; ++round) {
         for (const auto way : {rw::cpu::direction::inverse, rw::cpu::direction::forward}) {
-            ours.push_back(seconds([&] { turn(way); }));
-            theirs.push_back(seconds([&] { scale(way == rw::cpu::direction::inverse ? 2.0F : 0.5F); }));
+            ours.push_back(ceilings::seconds([&] { turn(way); }));
+            theirs.push_back(ceilings::seconds([&] { scale(way == rw::cpu::direction::inverse ? 2.0F : 0.5F); }));
         }
     }
-    result.seconds = median(ours);
-    result.scale_seconds = median(theirs);
+    result.seconds = ceilings::median(ours);
+    result.scale_seconds = ceilings::median(theirs);
     return result;
 }
 

@@ -5,7 +5,6 @@
 //     build/benchmarks/bench_attention [out.json [only names that contain this]]
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -19,6 +18,7 @@
 #include <runtime/attention/attention.hpp>
 #include <runtime/runtime.hpp>
 
+#include "ceilings/clock.hpp"
 #include "context.hpp"
 #include "products.hpp"
 
@@ -43,17 +43,6 @@ int threads() {
 #endif
 }
 
-double seconds_of(const std::function<void()>& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
-
 class report {
 public:
     explicit report(std::string only) : only_(std::move(only)) {}
@@ -67,15 +56,16 @@ public:
         ours(), theirs();
         std::vector<double> mine, other, ratios;
         for (int round = 0; round < rounds; ++round) {
-            mine.push_back(seconds_of(ours));
-            other.push_back(seconds_of(theirs));
+            mine.push_back(ceilings::seconds(ours));
+            other.push_back(ceilings::seconds(theirs));
             ratios.push_back(amount / mine.back() / (ceiling_amount / other.back()));
         }
-        const double rate = amount / median(mine), bound = ceiling_amount / median(other), ratio = median(ratios);
-        std::printf("%-34s %9.3f ms %8.1f %s, %s %8.1f, ratio %.2f\n", name.c_str(), 1e3 * median(mine), rate, unit,
-                    ceiling, bound, ratio);
+        const double rate = amount / ceilings::median(mine), bound = ceiling_amount / ceilings::median(other),
+                     ratio = ceilings::median(ratios);
+        std::printf("%-34s %9.3f ms %8.1f %s, %s %8.1f, ratio %.2f\n", name.c_str(), 1e3 * ceilings::median(mine), rate,
+                    unit, ceiling, bound, ratio);
         rows_.push_back({{"name", name},
-                         {"milliseconds", 1e3 * median(mine)},
+                         {"milliseconds", 1e3 * ceilings::median(mine)},
                          {"unit", unit},
                          {"rate", rate},
                          {"ceiling", ceiling},
