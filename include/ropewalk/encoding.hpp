@@ -176,10 +176,6 @@ private:
     std::vector<std::size_t> axes_;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// What says at run time which policies there are.
 template <class T>
 concept ChosenAtRunTime =
