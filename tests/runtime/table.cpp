@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -97,6 +98,26 @@ TEST_CASE("our own table gives what the phases give, to the bit", "[table]") {
                 CHECK(x == y);
             }
         }
+    }
+}
+
+TEST_CASE("rows of neighbouring positions are what each position has by itself, to the bit", "[table]") {
+    SEEDED(numbers);
+    for (int round = 0; round < 60; ++round) {
+        const std::int64_t pairs = numbers.integer(1, 150), tokens = numbers.integer(1, 40);
+        const std::int64_t columns = pairs * numbers.integer(1, 2), start = numbers.integer(-(1LL << 31), 1LL << 31);
+        const rw::layout_kind layout = test::all_layouts[static_cast<std::size_t>(numbers.integer(0, 1))];
+        const rw::Encoding e = rw::make_encoding({.head_dim = 2 * pairs}, "linear:3");
+        std::vector<std::int64_t> ids(static_cast<std::size_t>(tokens));
+        std::iota(ids.begin(), ids.end(), start);
+        constexpr float untouched = 7;
+        std::vector<float> cos(static_cast<std::size_t>(tokens * columns + 1), untouched), sin(cos), c(cos), s(cos);
+        runtime::cos_sin(layout, e, rw::offset{start}, tokens, columns, cos, sin);
+        runtime::cos_sin(layout, e, rw::ids(ids), tokens, columns, c, s);
+        INFO(pairs << " pairs, " << columns << " columns, " << tokens << " tokens from " << start);
+        CHECK(cos == c);
+        CHECK(sin == s);
+        CHECK((cos.back() == untouched && sin.back() == untouched));
     }
 }
 

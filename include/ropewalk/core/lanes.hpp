@@ -35,6 +35,11 @@ struct lanes<float> {
     static RW_HD RW_INLINE constexpr float from_bits(bits value) { return bit_cast<float>(value); }
     static RW_HD RW_INLINE constexpr bits shift_left(bits value, int count) { return value << count; }
     static RW_HD RW_INLINE constexpr bits shift_right(bits value, int count) { return value >> count; }
+    /// a where a bit of `which` is set, else b.
+    template <int Bit>
+    static RW_HD RW_INLINE constexpr float choose(bits which, float a, float b) {
+        return (which >> Bit & 1U) != 0 ? a : b;
+    }
 };
 
 }  // namespace ropewalk::detail

@@ -24,8 +24,9 @@ template <class F>
 RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bits phase) {
     using l = detail::lanes<F>;
     using bits = typename l::bits;
-    const bits quarter = l::shift_right(phase + l::broadcast_bits(0x20000000U), 30);
-    const F t = l::from_signed(phase - l::shift_left(quarter, 30)) * l::broadcast(0x1p-32F);
+    // The quarter's two bits are the highest of `phase` + 1/8; shifted out of the phase they leave 4 · 2^32 t, signed.
+    const bits quarter = phase + l::broadcast_bits(0x20000000U);
+    const F t = l::from_signed(l::shift_left(phase, 2)) * l::broadcast(0x1p-34F);
     const F square = t * t;
 
     F sine = l::multiply_add(square, l::broadcast(-0x1.2ee7bcp+6F), l::broadcast(0x1.4665e8p+6F));
@@ -38,12 +39,11 @@ RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bit
     cosine = l::multiply_add(square, cosine, l::broadcast(-0x1.3bd3ccp+4F));
     cosine = l::multiply_add(square, cosine, l::broadcast(1.0F));
 
-    // An odd quarter swaps the two; bit 1 of the quarter negates the sine, bit 1 of the quarter + 1 the cosine.
-    const bits one = l::broadcast_bits(1U), sign = l::broadcast_bits(0x80000000U);
-    const bits c = l::to_bits(cosine), s = l::to_bits(sine);
-    const bits swapped = (c ^ s) & (l::broadcast_bits(0U) - (quarter & one));
-    return {l::from_bits((c ^ swapped) ^ (l::shift_left(quarter + one, 30) & sign)),
-            l::from_bits((s ^ swapped) ^ (l::shift_left(quarter, 30) & sign))};
+    // An odd quarter swaps the two; the upper bit of the quarter negates the sine, that of the next one the cosine.
+    const bits sign = l::broadcast_bits(0x80000000U);
+    const F c = l::template choose<30>(quarter, sine, cosine), s = l::template choose<30>(quarter, cosine, sine);
+    return {l::from_bits(l::to_bits(c) ^ ((quarter + l::broadcast_bits(0x40000000U)) & sign)),
+            l::from_bits(l::to_bits(s) ^ (quarter & sign))};
 }
 
 /// 2^(exponent · 2^-24) for a two's complement exponent with |exponent · 2^-24| < 126. Relative error below 1.3e-7.

@@ -3,31 +3,93 @@
 
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/side_by_side.hpp"
 
 namespace ropewalk::cpu {
 
 namespace detail {
 
+/// Tokens whose rows are made together: few enough that their lines stay in the first cache until they are whole.
+inline constexpr std::int64_t table_run = 16;
+
+/// The phases of 2 · lane_count<A> pairs, position after position: the next one adds one step, exactly.
+template <class A>
+class running_phases {
+public:
+    RW_INLINE running_phases(const std::uint64_t* steps, std::uint64_t position) {
+        RW_UNROLL
+        for (int i = 0; i < 4; ++i) {
+            step_[i] = quads<A>::load_unaligned(steps + i * lane_count<A> / 2);
+            at_[i] = multiply_low<A>(step_[i], quads<A>(position));
+        }
+    }
+    RW_INLINE side_by_side<words<A>, 2> next() {
+        const auto upper = [&](int i) __attribute__((always_inline)) {
+            return as<std::uint32_t>(odd_lanes<A>(as<float>(at_[2 * i]), as<float>(at_[2 * i + 1])));
+        };
+        const auto phases = side_by_side<words<A>, 2>::each(upper);
+        RW_UNROLL
+        for (int i = 0; i < 4; ++i) at_[i] = at_[i] + step_[i];
+        return phases;
+    }
+
+private:
+    quads<A> at_[4], step_[4];
+};
+
+/// Rows of cosines and sines at `count` positions from `first` on, every `stride` floats: the pairs outside.
+template <class A>
+void fill_run(const job& work, std::uint64_t first, std::int64_t count, std::int64_t stride, float* cos, float* sin) {
+    using F = side_by_side<floats<A>, 2>;
+    constexpr std::int64_t n = lane_count<A>;
+    const std::int64_t full = work.pairs / (2 * n) * (2 * n);
+    for (std::int64_t pair = 0; pair < full; pair += 2 * n) {
+        running_phases<A> phases(work.turn.steps + pair, first);
+        for (std::int64_t at = pair; at < pair + count * stride; at += stride) {
+            const auto value = ropewalk::cos_sin<F>(phases.next());
+            RW_UNROLL
+            for (int i = 0; i < 2; ++i) {
+                value.cos.of[i].store_unaligned(cos + at + i * n);
+                value.sin.of[i].store_unaligned(sin + at + i * n);
+            }
+        }
+    }
+    if (full == work.pairs) return;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const token_position at{{{first + static_cast<std::uint64_t>(i), 0}}};
+        fill_angles<A, true>(work, at, {}, full, work.pairs, cos + i * stride, sin + i * stride);
+    }
+}
+
 /// Rows of `columns` floats: one a pair, or one an element of the layout, so that each pair's value stands twice.
 template <class L, class A>
 void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
-    const std::int64_t pairs = work.pairs, columns = work.table.columns;
+    const std::int64_t pairs = work.pairs, columns = work.table.columns, stride = work.table.stride_row;
     auto* const cos_out = static_cast<float*>(const_cast<void*>(work.table.cos));
     auto* const sin_out = static_cast<float*>(const_cast<void*>(work.table.sin));
-    for (std::int64_t at = begin; at < end; ++at) {
-        float* const cos = cos_out + at * work.table.stride_row;
-        float* const sin = sin_out + at * work.table.stride_row;
-        const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
+    const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
+    const bool running = in_place && work.turn.where.source == positions::kind::offset && work.turn.axes == 1;
+    for (std::int64_t at = begin; at < end;) {
+        float* const cos = cos_out + at * stride;
+        float* const sin = sin_out + at * stride;
         float* const c = in_place ? cos : scratch;
         float* const s = in_place ? sin : scratch + padded_row(pairs);
-        fill_angles<A, true>(work, position_at(work.turn, 0, at), {}, 0, pairs, c, s);
-        if (columns == pairs) continue;
-        for (std::int64_t pair = 0; pair < pairs; ++pair) {
-            cos[L::first(pair, pairs)] = c[pair];
-            cos[L::second(pair, pairs)] = c[pair];
-            sin[L::first(pair, pairs)] = s[pair];
-            sin[L::second(pair, pairs)] = s[pair];
+        const token_position where = position_at(work.turn, 0, at);
+        const std::int64_t count = !running ? 1 : end - at < table_run ? end - at : table_run;
+        if (running) {
+            fill_run<A>(work, where.axis[0].whole, count, stride, c, s);
+        } else {
+            fill_angles<A, true>(work, where, {}, 0, pairs, c, s);
         }
+        for (std::int64_t row = 0; columns != pairs && row < count; ++row) {
+            for (std::int64_t pair = 0; pair < pairs; ++pair) {
+                const std::int64_t from = row * stride + pair, to = row * stride;
+                const float x = c[from], y = s[from];
+                cos[to + L::first(pair, pairs)] = cos[to + L::second(pair, pairs)] = x;
+                sin[to + L::first(pair, pairs)] = sin[to + L::second(pair, pairs)] = y;
+            }
+        }
+        at += count;
     }
 }
 

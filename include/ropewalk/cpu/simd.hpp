@@ -102,6 +102,10 @@ struct lanes<xsimd::batch<float, A>> {
     static RW_INLINE F from_bits(const bits& value) { return cpu::detail::as<float>(value); }
     static RW_INLINE bits shift_left(const bits& value, int count) { return value << count; }
     static RW_INLINE bits shift_right(const bits& value, int count) { return value >> count; }
+    template <int Bit>
+    static RW_INLINE F choose(const bits& which, const F& a, const F& b) {
+        return cpu::detail::choose<A, Bit>(which, a, b);
+    }
 };
 
 }  // namespace ropewalk::detail

@@ -14,6 +14,12 @@ RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, co
     return xsimd::fms(a, b, c);
 }
 
+template <class A, int Bit>
+RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floats<A>& b) {
+    const words<A> mask = words<A>(0U) - ((which >> Bit) & words<A>(1U)), other = as<std::uint32_t>(b);
+    return as<float>(words<A>(other ^ (mask & (as<std::uint32_t>(a) ^ other))));
+}
+
 /// Lane i of the result is lane pick(i) of a and b laid end to end.
 template <class A, class Pick>
 RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Pick pick) {

@@ -23,6 +23,19 @@ RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, co
     }
 }
 
+/// a where a bit of `which` is set, else b.
+template <class A, int Bit>
+RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floats<A>& b) {
+    if constexpr (is_avx512<A>) {
+        return _mm512_mask_blend_ps(_mm512_test_epi32_mask(which, words<A>(1U << Bit)), b, a);
+    } else if constexpr (is_avx2<A>) {
+        return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(_mm256_slli_epi32(which, 31 - Bit)));
+    } else {
+        const __m128 mask = _mm_castsi128_ps(_mm_srai_epi32(_mm_slli_epi32(which, 31 - Bit), 31));
+        return _mm_xor_ps(b, _mm_and_ps(mask, _mm_xor_ps(a, b)));
+    }
+}
+
 /// Lanes 0, 2, 4, … of a, then those of b.
 template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
