@@ -149,7 +149,7 @@ struct copied {
     tensor from;
     std::optional<written> out;
     py::object result = py::none();
-    bool fresh = false;  ///< the result is of our own making
+    bool fresh = false;  ///< the result is of our own making, and some of its pages were never written
 
     copied(const py::object& object, const py::object& given, const char* name, const char* out_name,
            py::handle order) {
@@ -157,9 +157,9 @@ struct copied {
         if (object.is_none()) return;
         in = read_array(object, name);
         from = as_tensor(in, name, order);
-        fresh = given.is_none();
-        result = fresh ? allocate_like(in) : given;
-        if (fresh && in.origin == array::library::torch && in.is_compact()) {
+        const bool ours = given.is_none();
+        result = ours ? allocate_like(in) : given;
+        if (ours && in.origin == array::library::torch && in.is_compact()) {
             // torch has made it like the input: nothing to ask for but where it is.
             out.emplace();
             out->memory = in, out->memory.source = result, out->memory.data = torch_data(result);
@@ -168,8 +168,12 @@ struct copied {
             out.emplace(result, out_name, "rotate", order);
             check_place(out->memory, out_name, in);
         }
-        if (fresh && in.on_host())
-            runtime::prefer_huge_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
+        if (ours && in.on_host()) prepare_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
+    }
+    void prepare_pages(void* data, std::size_t bytes) {
+        constexpr std::size_t least = std::size_t{2} << 20;  // shorter results are never written past the caches
+        fresh = bytes >= least && !runtime::has_pages(data, bytes);
+        if (fresh) runtime::prefer_huge_pages(data, bytes);
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
 

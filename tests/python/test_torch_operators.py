@@ -7,6 +7,7 @@ import sys
 import pytest
 import ropewalk as rw
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TOKENS, Q_HEADS, K_HEADS, DIM = 7, 4, 2, 16
 POLICIES = ["default", "linear:8", "yarn:8,original_length=64", "xpos:64", "truncated:256"]
@@ -188,6 +189,23 @@ def test_compiled_training_step():
     found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(q, k), (q, k))
     for a, b in zip(found, expected):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_who_listens_for_operators_sees_those_of_training():
+    seen = []
+
+    class Listener(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    enc = rw.encoding("linear:2", head_dim=16)
+    q = torch.randn(3, 2, 16, requires_grad=True)
+    alone = torch.autograd.grad(rw.rotate(q, encoding=enc).sin().sum(), q)
+    with Listener():
+        heard = torch.autograd.grad(rw.rotate(q, encoding=enc).sin().sum(), q)
+    assert seen.count("ropewalk.rotate_one.default") == 2  # forward and backward
+    assert torch.equal(alone[0], heard[0])
 
 
 def test_checkpoint_and_autocast():

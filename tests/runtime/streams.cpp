@@ -5,6 +5,10 @@
 #include <cstring>
 #include <memory>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/tensors.hpp"
@@ -124,3 +128,23 @@ TEST_CASE("asking for huge pages changes nothing", "[streams]") {
         CHECK((same && memory.guards_intact()));
     }
 }
+
+#if defined(__linux__)
+TEST_CASE("pages that were written are told from pages that were not", "[streams]") {
+    constexpr std::size_t bytes = std::size_t{9} << 20;
+    // A mapping of its own: none of its pages exists before it is touched.
+    auto* const data =
+        static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    REQUIRE(static_cast<void*>(data) != MAP_FAILED);
+    (void)madvise(data, bytes, MADV_NOHUGEPAGE);
+    CHECK_FALSE(runtime::has_pages(data, bytes));
+    std::memset(data, 1, bytes - 1);
+    CHECK(runtime::has_pages(data, bytes));
+    CHECK(runtime::has_pages(data + 5, 1));
+    REQUIRE(madvise(data + bytes / 2, std::size_t{1} << 16, MADV_DONTNEED) == 0);
+    CHECK_FALSE(runtime::has_pages(data, bytes));
+    CHECK(runtime::has_pages(data, bytes / 2));
+    REQUIRE(munmap(data, bytes) == 0);
+    CHECK_FALSE(runtime::has_pages(data, bytes));
+}
+#endif

@@ -29,10 +29,19 @@ _library.define(f"rotate_one_(Tensor(a!) x, bool as_key, {_ARGUMENTS}) -> ()")
 _encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
 
 
-def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any) -> Any:
+# How many modes want to see every operator. Without the means to know, as if there were one.
+_listeners = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+
+
+def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any, inside: bool = True) -> Any:
     encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = arguments
     e, table = _encoding_of(encoding), None if cos is None else (cos, sin)
-    return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out, True)
+    return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out, inside)
+
+
+def _sides(x: Any, as_key: bool) -> tuple[Any, Any]:
+    """q and k of a call that has only one."""
+    return (None, x) if as_key else (x, None)
 
 
 def _rotate(q: Tensor, k: Tensor, *arguments: Any) -> Any:
@@ -44,11 +53,11 @@ def _rotate_(q: Tensor, k: Tensor, *arguments: Any) -> None:
 
 
 def _rotate_one(x: Tensor, as_key: bool, *arguments: Any) -> Any:
-    return _run(_ropewalk.rotate, *((None, x) if as_key else (x, None)), arguments, None)
+    return _run(_ropewalk.rotate, *_sides(x, as_key), arguments, None)
 
 
 def _rotate_one_(x: Tensor, as_key: bool, *arguments: Any) -> None:
-    _run(_ropewalk.rotate_, *((None, x) if as_key else (x, None)), arguments)
+    _run(_ropewalk.rotate_, *_sides(x, as_key), arguments)
 
 
 for _name, _function in {
@@ -84,14 +93,11 @@ def _rows(gradient: Tensor) -> Tensor:
 
 # What a call has beside q and k, in the order of _ARGUMENTS, flat: torch.compile follows no tuple into a Function.
 _COUNT = 10
-_TENSORS = (1, 3, 7, 8)  # positions, cu_seqlens, cos and sin
 
 
 def _save(ctx: Any, rest: tuple[Any, ...]) -> None:
-    ctx.save_for_backward(*(rest[i] for i in _TENSORS))
-    ctx.encoding, ctx.offset, ctx.order, ctx.inverse, ctx.adjoint, ctx.threads = (
-        rest[i] for i in range(_COUNT) if i not in _TENSORS
-    )
+    ctx.encoding, positions, ctx.offset, cu_seqlens, ctx.order, ctx.inverse, ctx.adjoint, cos, sin, ctx.threads = rest
+    ctx.save_for_backward(positions, cu_seqlens, cos, sin)
 
 
 def _transposed(ctx: Any) -> tuple[Any, ...]:
@@ -103,13 +109,26 @@ def _transposed(ctx: Any) -> tuple[Any, ...]:
     )
 
 
+def _kernel_or_operator(q: Any, k: Any, *rest: Any) -> Any:
+    """Without gradients: at once where nobody listens for operators, which cost as much as the rotation of a token."""
+    if not torch.compiler.is_compiling() and _listeners() == 0:
+        done = _run(_ropewalk.rotate, q, k, rest, None, inside=False)
+        if done is not NotImplemented:
+            return done
+    if q is None or k is None:
+        return torch.ops.ropewalk.rotate_one(k if q is None else q, q is None, *rest)
+    return torch.ops.ropewalk.rotate(q, k, *rest)
+
+
 def _turn_both(q: Tensor, k: Tensor, *rest: Any) -> Any:
     """With gradients of gradients where they are asked for: a Function costs more than the rotation of a token."""
-    return (_Both.apply if torch.is_grad_enabled() else torch.ops.ropewalk.rotate)(q, k, *rest)
+    return (_Both.apply if torch.is_grad_enabled() else _kernel_or_operator)(q, k, *rest)
 
 
 def _turn_one(x: Tensor, as_key: bool, *rest: Any) -> Any:
-    return (_One.apply if torch.is_grad_enabled() else torch.ops.ropewalk.rotate_one)(x, as_key, *rest)
+    if torch.is_grad_enabled():
+        return _One.apply(x, as_key, *rest)
+    return _kernel_or_operator(*_sides(x, as_key), *rest)
 
 
 class _Both(torch.autograd.Function):
@@ -118,7 +137,7 @@ class _Both(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, *rest: Any) -> Any:
         _save(ctx, rest)
-        return torch.ops.ropewalk.rotate(q, k, *rest)
+        return _kernel_or_operator(q, k, *rest)
 
     @staticmethod
     def backward(ctx: Any, q: Tensor, k: Tensor) -> Any:
@@ -139,7 +158,7 @@ class _One(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
         ctx.as_key = as_key
         _save(ctx, rest)
-        return torch.ops.ropewalk.rotate_one(x, as_key, *rest)
+        return _kernel_or_operator(*_sides(x, as_key), *rest)
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> Any:
@@ -160,6 +179,10 @@ class _OneInPlace(torch.autograd.Function):
     backward = _One.backward
 
 
+def _as_tensor(one: Any) -> Any:
+    return one if one is None or isinstance(one, Tensor) else torch.as_tensor(one)
+
+
 def _prepare(
     encoding: _ropewalk.Encoding,
     positions: Any,
@@ -172,18 +195,12 @@ def _prepare(
     threads: int | None,
 ) -> tuple[Any, ...]:
     """The arguments of an operator behind q and k."""
-    cos, sin = (None, None) if table is None else table
+    cos, sin = (None, None) if table is None else map(_as_tensor, table)
     for name, one in (("cos", cos), ("sin", sin)):
-        if isinstance(one, Tensor) and one.requires_grad:
+        if one is not None and one.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient: pass {name}.detach()")
-
-    def as_tensor(one: Any) -> Any:
-        return one if one is None or isinstance(one, Tensor) else torch.as_tensor(one)
-
-    return (
-        *(encoding.key, as_tensor(positions), offset, as_tensor(cu_seqlens), order),
-        *(inverse, adjoint, as_tensor(cos), as_tensor(sin), threads),
-    )
+    positions, cu_seqlens = _as_tensor(positions), _as_tensor(cu_seqlens)
+    return (encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
 def rotate(q: Any, k: Any, *arguments: Any) -> Any:

@@ -123,18 +123,22 @@ inline bool takes_streams(const tensor& in, const tensor& out) {
 /// Chooses the order of the loops, and the kind of the stores, from the size and the strides.
 inline void choose_loops(job& work, bool fresh_output = false) {
     const tensor& t = work.any();
+    constexpr std::int64_t mebi = 1024 * 1024;
     const std::int64_t bytes = bytes_of(work);
-    work.size = bytes <= 1024 * 1024 ? footprint::l2 : bytes <= 16 * 1024 * 1024 ? footprint::l3 : footprint::memory;
+    work.size = bytes <= mebi ? footprint::l2 : bytes <= 16 * mebi ? footprint::l3 : footprint::memory;
+    // What an ordinary store reads first counts for less where the processor converts 16 bits meanwhile.
+    const std::int64_t streamed = t.type == element_type::f32 ? 8 * mebi : 16 * mebi;
+    work.past_caches = bytes > streamed && !fresh_output && takes_streams(work.q_in, work.q_out) &&
+                       takes_streams(work.k_in, work.k_out);
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;
     work.heads_outside = t.heads > 1 && t.tokens > 1 && head > token;
     // Queries and keys that alternate token by token are two streams, which cost even a plain scale up to 0.4 of its
-    // speed out of cache; runs of about 2 MiB cost nothing.
-    const bool two_streams = work.q_in.exists() && work.k_in.exists() && work.size == footprint::memory;
-    const std::int64_t tile = work.heads_outside ? 16 : two_streams ? 128 : 1;
+    // speed out of cache; runs of about 2 MiB cost nothing. What could fit the third cache need not lie there.
+    const bool two_streams = work.q_in.exists() && work.k_in.exists() && work.size != footprint::l2;
+    const std::int64_t run = work.size == footprint::memory ? 128 : 64;
+    const std::int64_t tile = work.heads_outside ? 16 : two_streams ? run : 1;
     work.tile = t.tokens < tile ? t.tokens : tile;
-    work.past_caches = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
-                       takes_streams(work.k_in, work.k_out);
 }
 
 }  // namespace detail
