@@ -126,9 +126,7 @@ inline void choose_loops(job& work, bool fresh_output = false) {
     constexpr std::int64_t mebi = 1024 * 1024;
     const std::int64_t bytes = bytes_of(work);
     work.size = bytes <= mebi ? footprint::l2 : bytes <= 16 * mebi ? footprint::l3 : footprint::memory;
-    // What an ordinary store reads first counts for less where the processor converts 16 bits meanwhile.
-    const std::int64_t streamed = t.type == element_type::f32 ? 8 * mebi : 16 * mebi;
-    work.past_caches = bytes > streamed && !fresh_output && takes_streams(work.q_in, work.q_out) &&
+    work.past_caches = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
                        takes_streams(work.k_in, work.k_out);
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;
