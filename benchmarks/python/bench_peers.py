@@ -255,8 +255,12 @@ def context():
 
 
 def save(rows, path):
+    def shortened(row):
+        return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"context": context(), "rows": rows}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(shortened(row)) for row in rows)
+    path.write_text(f'{{"context": {json.dumps(context())},\n"rows": [\n{lines}\n]}}\n')
     print(f"\nwritten to {path}")
 
 

@@ -104,7 +104,7 @@ TEST_CASE("our own table gives what the phases give, to the bit", "[table]") {
 TEST_CASE("rows of neighbouring positions are what each position has by itself, to the bit", "[table]") {
     SEEDED(numbers);
     for (int round = 0; round < 60; ++round) {
-        const std::int64_t pairs = numbers.integer(1, 150), tokens = numbers.integer(1, 40);
+        const std::int64_t pairs = numbers.integer(1, 150), tokens = numbers.integer(1, 150);
         const std::int64_t columns = pairs * numbers.integer(1, 2), start = numbers.integer(-(1LL << 31), 1LL << 31);
         const rw::layout_kind layout = test::all_layouts[static_cast<std::size_t>(numbers.integer(0, 1))];
         const rw::Encoding e = rw::make_encoding({.head_dim = 2 * pairs}, "linear:3");
