@@ -61,6 +61,15 @@ void fill_run(const job& work, std::uint64_t first, std::int64_t count, std::int
     }
 }
 
+/// Each value of [pairs] at both of its elements; `values` may be the first half of a half_split row.
+template <class L>
+RW_INLINE void write_twice(const float* values, float* row, std::int64_t pairs) {
+    for (std::int64_t pair = 0; pair < pairs; ++pair) {
+        const float value = values[pair];
+        row[L::first(pair, pairs)] = row[L::second(pair, pairs)] = value;
+    }
+}
+
 /// Rows of `columns` floats: one a pair, or one an element of the layout, so that each pair's value stands twice.
 template <class L, class A>
 void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
@@ -69,27 +78,22 @@ void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* sc
     auto* const sin_out = static_cast<float*>(const_cast<void*>(work.table.sin));
     const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
     const bool running = in_place && work.turn.where.source == positions::kind::offset && work.turn.axes == 1;
-    for (std::int64_t at = begin; at < end;) {
+    for (std::int64_t at = begin, count = 1; at < end; at += count) {
         float* const cos = cos_out + at * stride;
         float* const sin = sin_out + at * stride;
         float* const c = in_place ? cos : scratch;
         float* const s = in_place ? sin : scratch + padded_row(pairs);
         const token_position where = position_at(work.turn, 0, at);
-        const std::int64_t count = !running ? 1 : end - at < table_run ? end - at : table_run;
         if (running) {
+            count = end - at < table_run ? end - at : table_run;
             fill_run<A>(work, where.axis[0].whole, count, stride, c, s);
         } else {
             fill_angles<A, true>(work, where, {}, 0, pairs, c, s);
         }
-        for (std::int64_t row = 0; columns != pairs && row < count; ++row) {
-            for (std::int64_t pair = 0; pair < pairs; ++pair) {
-                const std::int64_t from = row * stride + pair, to = row * stride;
-                const float x = c[from], y = s[from];
-                cos[to + L::first(pair, pairs)] = cos[to + L::second(pair, pairs)] = x;
-                sin[to + L::first(pair, pairs)] = sin[to + L::second(pair, pairs)] = y;
-            }
+        for (std::int64_t row = 0; columns != pairs && row < count * stride; row += stride) {
+            write_twice<L>(c + row, cos + row, pairs);
+            write_twice<L>(s + row, sin + row, pairs);
         }
-        at += count;
     }
 }
 
