@@ -11,7 +11,7 @@ namespace ropewalk::runtime {
 void prefer_huge_pages(void* data, std::size_t bytes) noexcept;
 
 /// Whether every page of the memory is mapped, as those are that an allocator gives out again; false where the system
-/// does not tell. Takes about 1 µs for 4 MiB.
+/// does not tell. Takes about 3 µs for 4 MiB (measured).
 bool has_pages(const void* data, std::size_t bytes) noexcept;
 
 }  // namespace ropewalk::runtime
