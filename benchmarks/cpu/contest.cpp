@@ -4,6 +4,8 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "clock.hpp"
+
 namespace bench {
 
 namespace {
@@ -20,9 +22,10 @@ void contest::add(std::string_view name, std::function<void(int)> run, bool cont
 }
 
 double contest::seconds(candidate& one, int passes) {
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < passes; ++i) one.run(one.pass++);
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / passes;
+    const auto run = [&] {
+        for (int i = 0; i < passes; ++i) one.run(one.pass++);
+    };
+    return ceilings::seconds(run) / passes;
 }
 
 void contest::round() {
@@ -50,10 +53,7 @@ void contest::finish() {
 
 double contest::median(std::string_view name) const {
     for (const candidate& one : candidates_) {
-        if (one.name != name) continue;
-        std::vector<double> sorted = one.samples;
-        std::sort(sorted.begin(), sorted.end());
-        return sorted[sorted.size() / 2];
+        if (one.name == name) return ceilings::median(one.samples);
     }
     throw std::out_of_range("no such candidate");
 }

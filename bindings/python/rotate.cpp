@@ -171,8 +171,7 @@ struct copied {
         if (ours && in.on_host()) prepare_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
     }
     void prepare_pages(void* data, std::size_t bytes) {
-        constexpr std::size_t least = std::size_t{2} << 20;  // shorter results are never written past the caches
-        fresh = bytes >= least && !runtime::has_pages(data, bytes);
+        fresh = bytes >= runtime::huge_page_bytes && !runtime::has_pages(data, bytes);
         if (fresh) runtime::prefer_huge_pages(data, bytes);
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }

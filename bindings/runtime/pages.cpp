@@ -37,8 +37,7 @@ struct page_range {
 
 void prefer_huge_pages(void* data, std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr std::size_t huge = std::size_t{2} << 20;  // what a whole huge page may lie in
-    if (data == nullptr || bytes < huge) return;
+    if (data == nullptr || bytes < huge_page_bytes) return;
     // Outwards: an allocator's own words in front would cut the first huge page off. Without such pages the advice is
     // refused, and the memory is as it was.
     const page_range pages(data, bytes);

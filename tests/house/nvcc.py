@@ -14,6 +14,10 @@ from typing import NamedTuple
 
 from common import LIBRARY, ROOT, find_or_skip, finish
 
+# Threads that a multiprocessor may hold. Each has 65,536 registers, given out by eights.
+ARCHITECTURES = {"sm_80": 2048, "sm_90": 2048, "sm_120": 1536}
+REGISTERS = 65536
+
 
 class Unit(NamedTuple):
     """A user's file, and what is asked of it."""
@@ -21,7 +25,7 @@ class Unit(NamedTuple):
     name: str
     seconds: float  # of a processor, an architecture
     wide: int  # kernels of 16-byte accesses
-    architectures: tuple[str, ...] = ("sm_80", "sm_90", "sm_120")
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES)
 
     @property
     def path(self):
@@ -31,9 +35,6 @@ class Unit(NamedTuple):
 # Attention over caches has 22 kernels, and who uses it waits longer: 6 s where this was written. One architecture says
 # what the others say, and saves half a minute.
 UNITS = (Unit("user.cu", 5.0, 4), Unit("fused_user.cu", 5.0, 2), Unit("attention_user.cu", 12.0, 0, ("sm_90",)))
-# Threads that a multiprocessor may hold. Each has 65,536 registers, given out by eights.
-ARCHITECTURES = {"sm_80": 2048, "sm_90": 2048, "sm_120": 1536}
-REGISTERS = 65536
 ATTEMPTS = 3  # a loaded machine makes a compiler slower, never faster
 WARNINGS = ["-Werror", "all-warnings", "-Xcompiler=-Wall,-Wextra,-Wconversion,-Werror"]
 

@@ -60,8 +60,7 @@ struct upper_words {
     rated_position turn, unturn;
 
     RW_INLINE typename ropewalk::detail::lanes<floats<A>>::bits at(std::int64_t pair) const {
-        const auto low = half(pair), high = half(pair + lane_count<A> / 2);
-        return as<std::uint32_t>(odd_lanes<A>(as<float>(low), as<float>(high)));
+        return odd_words<A>(half(pair), half(pair + lane_count<A> / 2));
     }
 
 private:

@@ -24,10 +24,7 @@ public:
         }
     }
     RW_INLINE side_by_side<words<A>, 2> next() {
-        const auto upper = [&](int i) __attribute__((always_inline)) {
-            return as<std::uint32_t>(odd_lanes<A>(as<float>(at_[2 * i]), as<float>(at_[2 * i + 1])));
-        };
-        const auto phases = side_by_side<words<A>, 2>::each(upper);
+        const side_by_side<words<A>, 2> phases{{odd_words<A>(at_[0], at_[1]), odd_words<A>(at_[2], at_[3])}};
         RW_UNROLL
         for (int i = 0; i < 4; ++i) at_[i] = at_[i] + step_[i];
         return phases;

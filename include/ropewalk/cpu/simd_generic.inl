@@ -53,10 +53,14 @@ RW_INLINE quads<A> multiply_low(const quads<A>& a, const quads<A>& b) {
     return a * b;
 }
 template <class A>
+RW_INLINE words<A> odd_words(const quads<A>& a, const quads<A>& b) {
+    return as<std::uint32_t>(odd_lanes<A>(as<float>(a), as<float>(b)));
+}
+template <class A>
 RW_INLINE words<A> upper_products(const std::uint64_t* rates, std::uint64_t number) {
     const auto a = quads<A>::load_unaligned(rates), b = quads<A>::load_unaligned(rates + lane_count<A> / 2);
     const quads<A> n(number);
-    return as<std::uint32_t>(odd_lanes<A>(as<float>(multiply_low<A>(a, n)), as<float>(multiply_low<A>(b, n))));
+    return odd_words<A>(multiply_low<A>(a, n), multiply_low<A>(b, n));
 }
 
 template <class A>

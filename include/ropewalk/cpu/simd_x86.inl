@@ -104,13 +104,19 @@ RW_INLINE quads<A> multiply_low(const quads<A>& a, const quads<A>& b) {
     }
 }
 
+/// The upper words of a, then those of b.
+template <class A>
+RW_INLINE words<A> odd_words(const quads<A>& a, const quads<A>& b) {
+    return as<std::uint32_t>(odd_lanes<A>(as<float>(a), as<float>(b)));
+}
+
 /// The upper words of lane_count<A> rates times a number, modulo 2^64.
 template <class A>
 RW_INLINE words<A> upper_products(const std::uint64_t* rates, std::uint64_t number) {
     const auto a = quads<A>::load_unaligned(rates), b = quads<A>::load_unaligned(rates + lane_count<A> / 2);
     const quads<A> n(number);
     if constexpr (is_avx512<A> || !is_avx2<A>) {
-        return as<std::uint32_t>(odd_lanes<A>(as<float>(multiply_low<A>(a, n)), as<float>(multiply_low<A>(b, n))));
+        return odd_words<A>(multiply_low<A>(a, n), multiply_low<A>(b, n));
     } else {
         // Of the crosswise products only the lower words count: one multiplication makes both.
         const __m256i swapped = _mm256_shuffle_epi32(n, 0xB1);
