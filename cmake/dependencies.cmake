@@ -25,7 +25,18 @@ FetchContent_Declare(dlpack GIT_REPOSITORY https://github.com/dmlc/dlpack.git GI
 
 macro(ropewalk_need name)
     FetchContent_MakeAvailable(${name})
+    ropewalk_check_source(${name})
 endmacro()
+
+# CMake goes on without what it may not fetch, to fail somewhere else.
+function(ropewalk_check_source name)
+    string(TOLOWER "${name}" lower)
+    if(NOT ${name}_FOUND AND ${lower}_SOURCE_DIR AND NOT EXISTS "${${lower}_SOURCE_DIR}")
+        message(FATAL_ERROR "ropewalk: ${name} is not on this machine, and FETCHCONTENT_FULLY_DISCONNECTED is ON. "
+            "Name where it is in CMAKE_PREFIX_PATH. xsimd and nlohmann_json can be left out: "
+            "-DROPEWALK_XSIMD=OFF -DROPEWALK_JSON=OFF")
+    endif()
+endfunction()
 
 # ropewalk_include_dir(<variable> <name> <header> <target>...): the include directory of a header-only dependency,
 # whether found or fetched. Used where the target's name or its link libraries differ between versions.
@@ -49,8 +60,12 @@ function(ropewalk_include_dir variable name header)
     message(FATAL_ERROR "ropewalk: ${name} was found, but not its header ${header}; looked in '${hints}'")
 endfunction()
 
-ropewalk_need(xsimd)
-ropewalk_include_dir(ROPEWALK_XSIMD_INCLUDE_DIR xsimd xsimd/xsimd.hpp xsimd xsimd::xsimd)
+if(ROPEWALK_XSIMD)
+    ropewalk_need(xsimd)
+    ropewalk_include_dir(ROPEWALK_XSIMD_INCLUDE_DIR xsimd xsimd/xsimd.hpp xsimd xsimd::xsimd)
+elseif(ROPEWALK_BUILD_TESTS OR ROPEWALK_BUILD_BENCHMARKS OR ROPEWALK_BUILD_EXAMPLES)
+    message(FATAL_ERROR "ropewalk: tests, benchmarks and examples need xsimd, and ROPEWALK_XSIMD is ${ROPEWALK_XSIMD}")
+endif()
 
 if(ROPEWALK_OPENMP)
     # Global, so that a project which adds ropewalk with add_subdirectory() sees the target too.

@@ -1,5 +1,5 @@
 # ropewalk::core      the headers alone: core, policies, encoding. No dependency.
-# ropewalk::ropewalk  everything on the CPU: adds xsimd's headers and OpenMP.
+# ropewalk::ropewalk  everything on the CPU: adds OpenMP and xsimd's headers (ROPEWALK_XSIMD).
 # ropewalk::cuda      the headers and the CUDA runtime, where a toolkit is found. Nothing of xsimd.
 
 add_library(ropewalk_core INTERFACE)
@@ -16,8 +16,12 @@ endif()
 add_library(ropewalk INTERFACE)
 add_library(ropewalk::ropewalk ALIAS ropewalk)
 target_link_libraries(ropewalk INTERFACE ropewalk_core)
-# The directory and not the target: xsimd 8 links a library that does not exist (xtl), later ones do not.
-target_include_directories(ropewalk SYSTEM INTERFACE $<BUILD_INTERFACE:${ROPEWALK_XSIMD_INCLUDE_DIR}>)
+if(ROPEWALK_XSIMD)
+    # The directory and not the target: xsimd 8 links a library that does not exist (xtl), later ones do not.
+    target_include_directories(ropewalk SYSTEM INTERFACE $<BUILD_INTERFACE:${ROPEWALK_XSIMD_INCLUDE_DIR}>)
+else()
+    target_compile_definitions(ropewalk INTERFACE ROPEWALK_NO_XSIMD)
+endif()
 if(TARGET OpenMP::OpenMP_CXX)
     target_link_libraries(ropewalk INTERFACE OpenMP::OpenMP_CXX)
 endif()

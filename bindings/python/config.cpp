@@ -13,6 +13,7 @@
 namespace ropewalk::python {
 
 void bind_config(py::module_& m) {
+    m.attr("reads_config") = true;
     // `source` is what messages call the text: a path, or "the configuration".
     m.def("encoding_from_config",
           [](const std::string& text, const std::string& source, const std::optional<std::string>& layer_type,

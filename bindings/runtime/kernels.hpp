@@ -16,5 +16,6 @@ RW_HIDDEN extern const kernel_set baseline_kernels;
 RW_HIDDEN extern const kernel_set avx2_kernels;
 RW_HIDDEN extern const kernel_set avx512_kernels;
 RW_HIDDEN extern const kernel_set neon_kernels;
+RW_HIDDEN extern const kernel_set scalar_kernels;  ///< in place of all others where there is no xsimd
 
 }  // namespace ropewalk::runtime

@@ -15,10 +15,13 @@ inline constexpr bool few_widths = true;
 inline constexpr bool few_widths = false;
 #endif
 
-/// The baseline serves machines of before 2013: one width of its own is enough there, and saves half of the build.
+/// Whether the kernels of A have one width of their own, and not all that models have.
+template <class A>
+inline constexpr bool one_width = few_widths;
+
 template <class T, class L, class A>
 RW_INLINE cpu::range_function kernel_for(std::int64_t pairs) {
-    if constexpr (few_widths || std::is_same_v<A, xsimd::sse2>) {
+    if constexpr (one_width<A>) {
         constexpr std::int64_t usual = 64;
         return pairs == usual ? cpu::detail::rotate_kernel<T, L, A, usual>::run
                               : cpu::detail::rotate_kernel<T, L, A, 0>::run;

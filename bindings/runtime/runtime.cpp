@@ -12,7 +12,9 @@ namespace {
 
 /// The sets that this machine can run, the widest first.
 std::vector<const kernel_set*> usable_sets() {
-#if defined(__x86_64__)
+#if defined(ROPEWALK_NO_XSIMD)
+    return {&scalar_kernels};
+#elif defined(__x86_64__)
     std::vector<const kernel_set*> sets;
     __builtin_cpu_init();
     // Every machine with AVX2 and FMA has F16C, which Clang 16 does not know by name.

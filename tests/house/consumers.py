@@ -1,8 +1,12 @@
-"""Strangers can use ropewalk: find_package, its core component alone, pkg-config, add_subdirectory."""
+"""Strangers can use ropewalk: find_package, its core component alone, pkg-config, add_subdirectory.
+
+Also where there is no xsimd, no nlohmann/json, no dlpack and no network, as on a bare machine with a GPU.
+"""
 
 import argparse
 import os
 import subprocess
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -23,6 +27,11 @@ def cmake_project(cmake, compiler, name, build, *definitions):
     return run(*configure) or run(cmake, "--build", str(build)) or run(str(build / "consumer"))
 
 
+def hidden(*packages):
+    """CMake's definitions which let it find none of them."""
+    return [f"-DCMAKE_DISABLE_FIND_PACKAGE_{package}=ON" for package in packages]
+
+
 def pkg_config_program(compiler, prefix, build):
     path = os.pathsep.join(str(folder) for folder in prefix.rglob("pkgconfig"))
     environment = {**os.environ, "PKG_CONFIG_PATH": path}
@@ -32,7 +41,49 @@ def pkg_config_program(compiler, prefix, build):
         return result.stderr
     program = str(build / "consumer")
     source = str(PROJECTS / "main.cpp")
+    build.mkdir(exist_ok=True)
     return run(compiler, "-std=c++20", source, "-o", program, *result.stdout.split()) or run(program)
+
+
+class Bare:
+    """ropewalk configured for Python as on a machine with nothing but a compiler, CMake, pybind11 and PyTorch."""
+
+    def __init__(self, cmake, compiler, folder):
+        self.cmake = cmake
+        self.compiler = compiler
+        self.build = folder / "build"
+        self.prefix = folder / "prefix"
+
+    def configure(self, *definitions):
+        off = [f"-DROPEWALK_BUILD_{part}=OFF" for part in ("TESTS", "BENCHMARKS", "EXAMPLES", "CUDA")]
+        nothing = ["-DFETCHCONTENT_FULLY_DISCONNECTED=ON", *hidden("xsimd", "nlohmann_json", "dlpack")]
+        tree = ["-S", str(ROOT), "-B", str(self.build), f"-DCMAKE_CXX_COMPILER={self.compiler}"]
+        return run(self.cmake, *tree, *off, *nothing, *definitions)
+
+    def refusal(self):
+        wrong = self.configure() or "it configures"
+        return None if "ROPEWALK_XSIMD=OFF" in wrong else f"no word of what can be left out: {wrong}"
+
+    def compiles(self):
+        """The kernels, and the file that stands in for the one with JSON. The rest is what it always is."""
+        python = f"-I{sysconfig.get_paths()['include']}"
+        source = ROOT / "bindings" / "python" / "config_none.cpp"
+        folders = [f"-I{ROOT / folder}" for folder in ("include", "bindings")]
+        return run(self.cmake, "--build", str(self.build), "--target", "ropewalk_runtime") or run(
+            self.compiler, "-std=c++20", "-fsyntax-only", python, *folders, str(source)
+        )
+
+    def outcomes(self, folder):
+        yield "bare machine: refusal", self.refusal()
+        problem = self.configure("-DROPEWALK_XSIMD=OFF", "-DROPEWALK_JSON=OFF")
+        yield "bare machine: configure", problem
+        if problem is None:
+            yield "bare machine: kernels", self.compiles()
+            yield "bare machine: install", run(self.cmake, "--install", str(self.build), "--prefix", str(self.prefix))
+            installed = (f"-DCMAKE_PREFIX_PATH={self.prefix}", *hidden("xsimd"))
+            a = cmake_project(self.cmake, self.compiler, "find_package", folder / "d", *installed)
+            yield "bare machine: find_package", a
+            yield "bare machine: pkg-config", pkg_config_program(self.compiler, self.prefix, folder / "e")
 
 
 def main():
@@ -49,10 +100,11 @@ def main():
         outcomes = {"install": run(options.cmake, "--install", str(options.build), "--prefix", str(prefix))}
         if outcomes["install"] is None:
             outcomes["find_package"] = cmake_project(*tools, "find_package", root / "a", installed)
-            without_xsimd = ("-DCMAKE_DISABLE_FIND_PACKAGE_xsimd=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON")
-            outcomes["core alone"] = cmake_project(*tools, "find_core", root / "b", installed, *without_xsimd)
-            outcomes["pkg-config"] = pkg_config_program(options.compiler, prefix, root)
+            nothing = hidden("xsimd", "OpenMP")
+            outcomes["core alone"] = cmake_project(*tools, "find_core", root / "b", installed, *nothing)
+            outcomes["pkg-config"] = pkg_config_program(options.compiler, prefix, root / "p")
         outcomes["add_subdirectory"] = cmake_project(*tools, "subdirectory", root / "c", f"-DROPEWALK_SOURCE={ROOT}")
+        outcomes.update(Bare(*tools, root / "bare").outcomes(root))
     problems = [f"{name} fails:\n{wrong}" for name, wrong in outcomes.items() if wrong]
     finish(problems, f"{len(outcomes)} ways to use ropewalk")
 

@@ -249,6 +249,8 @@ def test_the_second_device():
 def test_patched_models(policy):
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    if not rw._ropewalk.reads_config:
+        pytest.skip("this build of ropewalk reads no config.json")
     torch.manual_seed(5)
     shape = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2)).eval()

@@ -37,17 +37,18 @@ private:
 /// Rows of cosines and sines at `count` positions from `first` on, every `stride` floats: the pairs outside.
 template <class A>
 void fill_run(const job& work, std::uint64_t first, std::int64_t count, std::int64_t stride, float* cos, float* sin) {
-    using F = side_by_side<floats<A>, 2>;
     constexpr std::int64_t n = lane_count<A>;
-    const std::int64_t full = work.pairs / (2 * n) * (2 * n);
-    for (std::int64_t pair = 0; pair < full; pair += 2 * n) {
-        running_phases<A> phases(work.turn.steps + pair, first);
-        for (std::int64_t at = pair; at < pair + count * stride; at += stride) {
-            const auto value = ropewalk::cos_sin<F>(phases.next());
-            RW_UNROLL
-            for (int i = 0; i < 2; ++i) {
-                value.cos.of[i].store_unaligned(cos + at + i * n);
-                value.sin.of[i].store_unaligned(sin + at + i * n);
+    std::int64_t full = 0;
+    if constexpr (n > 1) {
+        for (; full + 2 * n <= work.pairs; full += 2 * n) {
+            running_phases<A> phases(work.turn.steps + full, first);
+            for (std::int64_t at = full; at < full + count * stride; at += stride) {
+                const auto value = ropewalk::cos_sin<side_by_side<floats<A>, 2>>(phases.next());
+                RW_UNROLL
+                for (int i = 0; i < 2; ++i) {
+                    value.cos.of[i].store_unaligned(cos + at + i * n);
+                    value.sin.of[i].store_unaligned(sin + at + i * n);
+                }
             }
         }
     }

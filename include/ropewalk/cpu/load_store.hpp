@@ -12,7 +12,7 @@ RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     const words<A> odd = (bits >> 16) & words<A>(1U);
     const words<A> rounded = bits + (odd + words<A>(0x7fffU));
     const words<A> quiet = bits | words<A>(0x400000U);
-    return as<std::uint32_t>(xsimd::select(xsimd::isnan(value), as<float>(quiet), as<float>(rounded)));
+    return as<std::uint32_t>(select(isnan(value), as<float>(quiet), as<float>(rounded)));
 }
 
 /// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet.
@@ -22,9 +22,9 @@ RW_INLINE floats<A> widen_f16(const f16* source) {
     // The exponent is rebased by a multiplication, which normalises subnormals too.
     const floats<A> value = as<float>(words<A>((half & words<A>(0x7fffU)) << 13)) * floats<A>(0x1p112F);
     const words<A> bits = as<std::uint32_t>(value), infinite = bits | words<A>(0x7f800000U);
-    const floats<A> finite_or_not = xsimd::select(value < floats<A>(65536.0F), value, as<float>(infinite));
+    const floats<A> finite_or_not = select(value < floats<A>(65536.0F), value, as<float>(infinite));
     const floats<A> magnitude =
-        xsimd::select(value > floats<A>(65536.0F), as<float>(words<A>(infinite | words<A>(0x400000U))), finite_or_not);
+        select(value > floats<A>(65536.0F), as<float>(words<A>(infinite | words<A>(0x400000U))), finite_or_not);
     return as<float>(words<A>(as<std::uint32_t>(magnitude) | ((half & words<A>(0x8000U)) << 16)));
 }
 
@@ -37,9 +37,9 @@ RW_INLINE void narrow_f16(f16* target, const floats<A>& value) {
     const words<A> normal = (magnitude + (odd + words<A>(0xfffU)) - words<A>(0x38000000U)) >> 13;
     const words<A> subnormal = as<std::uint32_t>(floats<A>(size + floats<A>(0.5F))) - words<A>(0x3f000000U);
     const words<A> nan = words<A>(0x7e00U) | ((magnitude >> 13) & words<A>(0x3ffU));
-    floats<A> half = xsimd::select(size < floats<A>(0x1p-14F), as<float>(subnormal), as<float>(normal));
-    half = xsimd::select(size >= floats<A>(65520.0F), as<float>(words<A>(0x7c00U)), half);
-    half = xsimd::select(xsimd::isnan(size), as<float>(nan), half);
+    floats<A> half = select(size < floats<A>(0x1p-14F), as<float>(subnormal), as<float>(normal));
+    half = select(size >= floats<A>(65520.0F), as<float>(words<A>(0x7c00U)), half);
+    half = select(isnan(size), as<float>(nan), half);
     const words<A> sign = (bits >> 16) & words<A>(0x8000U);
     store_upper_halves<A>(&target->bits, words<A>((as<std::uint32_t>(half) | sign) << 16));
 }

@@ -1,0 +1,22 @@
+// In place of config.cpp where there is no nlohmann/json: says so to who asks.
+
+#include <pybind11/pybind11.h>
+
+#include <ropewalk/core/error.hpp>
+
+#include "bindings.hpp"
+
+namespace ropewalk::python {
+
+void bind_config(py::module_& m) {
+    m.attr("reads_config") = false;
+    for (const char* name : {"encoding_from_config", "encoding_to_config"}) {
+        m.def(name, [](const py::args&) {
+            detail::fail(
+                "this build reads and writes no config.json: it was compiled without nlohmann/json "
+                "(ROPEWALK_JSON=OFF); install that package and build again");
+        });
+    }
+}
+
+}  // namespace ropewalk::python
