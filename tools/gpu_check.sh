@@ -148,7 +148,11 @@ find_cublas() {
     cublas=() cublas_libraries=(-lcublas)
     if [[ -n ${CUBLAS_ROOT:-} ]]; then
         cublas=(-isystem "$CUBLAS_ROOT/include")
+        # By way of the linker: nvcc takes no library whose name ends in its version, as pip's do.
         cublas_libraries=("$CUBLAS_ROOT"/lib*/libcublas{,Lt}.so*)
+        cublas_libraries=("${cublas_libraries[@]/#/-Xlinker=}")
+    else
+        cublas_libraries+=(-Xlinker -rpath "-Xlinker=$(dirname "$(command -v nvcc)")/../lib64")
     fi
     echo '#include <cublas_v2.h>' | nvcc -E -x cu "${cublas[@]}" - >/dev/null 2>&1
 }
@@ -182,23 +186,27 @@ link() { # <program> <object>...
 }
 
 build() {
-    local type layout
+    local type layout status=0
     prepare_build
-    for type in "${types[@]}"; do
-        for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
-    done
-    start_sources "$arch" device_cuda attention_calls "${tests[@]}" "${benches[@]}"
+    # The longest first.
     if find_cublas; then
         includes+=("${cublas[@]}")
         start_sources "$arch" stack schemes
     fi
-    finish_jobs
+    for type in "${types[@]}"; do
+        for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
+    done
+    start_sources "$arch" device_cuda attention_calls "${tests[@]}" "${benches[@]}"
+    # Whatever could not be compiled: the programs which do without it shall run.
+    finish_jobs || status=1
+    link device_tests "${tests[@]}" || status=1
+    link bench_rotate "${benches[@]}" || status=1
     if [[ -f $work/stack.o ]]; then
-        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas_libraries[@]}"
+        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas_libraries[@]}" ||
+            status=1
     fi
-    link device_tests "${tests[@]}"
-    link bench_rotate "${benches[@]}"
-    check_includes
+    check_includes || status=1
+    return $status
 }
 
 # One kernel file of each kind, and what else wants CUDA; the others differ in two macros, or are the host's too.

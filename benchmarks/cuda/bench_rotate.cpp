@@ -52,24 +52,32 @@ bool chosen(const plan& p, const std::string& name) {
     return p.parts.empty();
 }
 
+void fail(plan& p, const candidate& one, const std::string& problem) {
+    ++p.wrong;
+    std::cout << "WRONG: " << one.name << ": " << problem << std::endl;
+}
+
 /// Times the candidates beside the copy, prints and keeps the rows.
 void compete(plan& p, const problem& what, const bench::buffers& memory, std::vector<candidate> candidates) {
     std::erase_if(candidates, [&](const candidate& one) { return !chosen(p, one.name); });
     if (candidates.empty()) return;
     std::vector<bench::work> works{[&](device::stream_handle on, int set) { memory.copy(on, set); }};
     for (const candidate& one : candidates) works.push_back(one.run);
-    const std::vector<double> times = bench::contest(works, memory.sets(), p.effort);
+    const std::vector<bench::outcome> outcomes = bench::contest(works, memory.sets(), p.effort);
     const double copied = 2.0 * static_cast<double>(what.bytes());
-    const auto keep = [&](const candidate& one, double microseconds) {
+    const auto keep = [&](const candidate& one, const bench::outcome& came) {
+        if (!came.problem.empty()) return fail(p, one, came.problem);
         p.rows.push_back({one.name, std::string(rw::to_string(what.type)), std::string(rw::to_string(what.layout)),
-                          what.q_heads, what.kv_heads, what.tokens, microseconds, one.bytes,
-                          times[0] * one.bytes / copied, one.error, one.in_place});
+                          what.q_heads, what.kv_heads, what.tokens, came.microseconds, one.bytes,
+                          outcomes[0].microseconds * one.bytes / copied, one.error, one.in_place});
         bench::print(p.rows.back());
     };
     keep(
         {.name = what.values ? "device copy of q, k, v" : "device copy", .bytes = copied, .in_place = false, .run = {}},
-        times[0]);
-    for (std::size_t i = 0; i < candidates.size(); ++i) keep(candidates[i], times[i + 1]);
+        outcomes[0]);
+    for (std::size_t i = 0; i < candidates.size(); ++i) keep(candidates[i], outcomes[i + 1]);
+    // What there is by now stays, whatever becomes of the rest.
+    if (!p.out.empty()) bench::write(p.out, p.rows);
 }
 
 bool fits(const problem& what, int sets) {
@@ -81,11 +89,16 @@ bool fits(const problem& what, int sets) {
     return !device::is_real() || free >= needed;
 }
 
-void check(plan& p, const candidate& one, const problem& what) {
+/// Calls a candidate once, on the first set, and looks at what it left in `result`.
+void try_out(plan& p, candidate& one, const problem& what, bench::buffers& memory, const device::tensors& result,
+             const test::twin& t) {
+    memory.fill();
+    one.run(nullptr, 0);
+    one.error = memory.error(result, t, first_position);
     if (one.error <= allowed(what.type)) return;
-    ++p.wrong;
-    std::printf("WRONG: %s, %s: off by %.2e of the norm\n", one.name.c_str(),
-                std::string(rw::to_string(what.type)).c_str(), one.error);
+    char text[32];
+    std::snprintf(text, sizeof text, "%.2e", one.error);
+    fail(p, one, std::string(rw::to_string(what.type)) + ", off by " + text + " of the norm");
 }
 
 void bench_rotation(plan& p, const problem& what) {
@@ -110,12 +123,7 @@ void bench_rotation(plan& p, const problem& what) {
             {"ropewalk, out of place" + name, bytes, false,
              [&, early](device::stream_handle on, int set) { run(memory.in(set), memory.out(set), on, early); }});
     }
-    for (candidate& one : candidates) {
-        memory.fill();
-        one.run(nullptr, 0);
-        one.error = memory.error(one.in_place ? memory.in(0) : memory.out(0), t, first_position);
-        check(p, one, what);
-    }
+    for (candidate& one : candidates) try_out(p, one, what, memory, one.in_place ? memory.in(0) : memory.out(0), t);
     memory.fill();
     compete(p, what, memory, std::move(candidates));
 }
@@ -173,12 +181,8 @@ void bench_append(plan& p, problem what) {
     candidates.push_back({"append", all, true, append(same)});
     candidates.push_back({"append to f8e4m3", narrow, true, append(gpu::cache_type::f8e4m3)});
     candidates.push_back({"append to i8", narrow, true, append(gpu::cache_type::i8)});
-    for (std::size_t i = 0; i < 2; ++i) {
-        memory.fill();
-        candidates[i].run(nullptr, 0);
-        candidates[i].error = memory.error({memory.in(0).q, memory.out(0).k, {}}, t, first_position);
-        check(p, candidates[i], what);
-    }
+    for (std::size_t i = 0; i < 2; ++i)
+        try_out(p, candidates[i], what, memory, {memory.in(0).q, memory.out(0).k, {}}, t);
     memory.fill();
     compete(p, what, memory, std::move(candidates));
 }
@@ -250,7 +254,6 @@ int main(int count, char** arguments) try {
               << std::endl;
     bench::print_head();
     run_all(p);
-    if (!p.out.empty()) bench::write(p.out, p.rows);
     std::cout << p.rows.size() << " rows" << (p.wrong > 0 ? ", some WRONG" : "") << std::endl;
     return p.wrong == 0 && !p.rows.empty() ? 0 : 1;
 } catch (const std::exception& problem) {

@@ -2,20 +2,64 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <new>
 
 #include "device.hpp"
 
 namespace device {
 
+namespace {
+
+/// Small pieces lie 512 bytes apart, as devices have them: whoever takes a range for longer than it is meets the next.
+class small_pieces {
+public:
+    static constexpr std::size_t most = 1U << 20, step = 512;
+
+    /// Null where there is no room.
+    void* take(std::size_t bytes) {
+        std::size_t at = 0;
+        auto next = used_.begin();
+        while (next != used_.end() && at + bytes > next->first) {
+            at = next->second;
+            ++next;
+        }
+        if (at + bytes > room) return nullptr;
+        used_.emplace_hint(next, at, (at + bytes + step - 1) / step * step);
+        return begin_ + at;
+    }
+    bool give_back(void* data) {
+        return used_.erase(static_cast<std::size_t>(static_cast<std::byte*>(data) - begin_)) > 0;
+    }
+
+private:
+    static constexpr std::size_t room = 1U << 26;
+    std::byte* begin_ = static_cast<std::byte*>(::operator new(room, std::align_val_t{step}));  // until the end
+    std::map<std::size_t, std::size_t> used_;
+};
+
+small_pieces& pieces() {
+    static small_pieces all;
+    return all;
+}
+
+void* allocate(std::size_t bytes) {
+    if (bytes == 0) return nullptr;
+    void* const small = bytes <= small_pieces::most ? pieces().take(bytes) : nullptr;
+    return small != nullptr ? small : ::operator new(bytes, std::align_val_t{small_pieces::step});
+}
+
+}  // namespace
+
 bool is_real() { return false; }
 facts look() { return {.name = "host", .multiprocessors = 4, .memory = 1U << 30, .free = 1U << 30, .l2 = 1U << 12}; }
 std::string describe() { return "no device: the host plays one"; }
 
-memory::memory(std::size_t bytes)
-    : data_(bytes > 0 ? ::operator new(bytes, std::align_val_t{256}) : nullptr), bytes_(bytes) {}
+memory::memory(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
 memory::memory(const void* host, std::size_t bytes) : memory(bytes) { copy(data_, host, bytes); }
-memory::~memory() { ::operator delete(data_, std::align_val_t{256}); }
+memory::~memory() {
+    if (data_ != nullptr && !pieces().give_back(data_)) ::operator delete(data_, std::align_val_t{small_pieces::step});
+}
 
 void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);

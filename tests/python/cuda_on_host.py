@@ -28,7 +28,7 @@ IDS = np.array([7, -3, 100, 0, 41])
 def module_on_host(tmp_path_factory):
     library = tmp_path_factory.mktemp("host") / "host_cuda.so"
     compiler = [*(["ccache"] if shutil.which("ccache") else []), os.environ.get("CXX", "g++")]
-    includes = [f"-I{ROOT / folder}" for folder in ("include", "cuda", "bindings", "tests")]
+    includes = [f"-I{ROOT / folder}" for folder in ("include", "cuda", "bindings", "tests/cuda", "tests")]
     objects = []
     for source in ("tests/python/host_cuda.cpp", "tests/gpu/host.cpp"):
         objects.append(f"{library}.{len(objects)}.o")

@@ -58,12 +58,13 @@ inline void check_values(const tensor& v, const tensor& out, const call& work, b
                    out.data);
 }
 
-/// The first byte of strided axes and the byte behind the last.
+/// The first byte of strided axes and the byte behind the last. What has no elements meets nothing.
 struct byte_range {
     std::uintptr_t begin, end;
     [[nodiscard]] bool meets(const byte_range& other) const { return begin < other.end && other.begin < end; }
 };
 inline byte_range range_of(const tensor& t) {
+    if (t.elements() == 0) return {};
     std::uintptr_t begin = 0;
     const auto axes = ropewalk::detail::outer_axes(t, begin);
     return {begin,
@@ -75,6 +76,7 @@ inline tensor axes_of(const cache_tensor& c) {
             c.head_dim, c.stride_page,     c.stride_token, c.stride_head, 1};
 }
 inline byte_range range_of(const cache_tensor& c) {
+    if (c.elements() == 0) return {};
     tensor axes = axes_of(c);
     std::uintptr_t offset = 0;
     const auto outer = ropewalk::detail::outer_axes(axes, offset);
@@ -183,11 +185,10 @@ inline void check_fusion(const fusion& with, const call& work, const tensor& v, 
     }
     check_slots(with.slots, k_cache.exists() ? k_cache : v_cache, work);
     for (const cache_tensor* const cache : {&k_cache, &v_cache}) {
-        if (!cache->exists() || cache->elements() == 0) continue;
+        if (!cache->exists()) continue;
         for (const tensor* const t : {&work.q_in, &work.k_in, &v, &work.q_out, &work.k_out, &v_out})
-            RW_EXPECTS(!t->exists() || t->elements() == 0 || !range_of(*t).meets(range_of(*cache)),
-                       "{} at {} overlaps {} at {}", shape_of("the cache", *cache), cache->data,
-                       ropewalk::detail::shape_of("heads", *t), t->data);
+            RW_EXPECTS(!t->exists() || !range_of(*t).meets(range_of(*cache)), "{} at {} overlaps {} at {}",
+                       shape_of("the cache", *cache), cache->data, ropewalk::detail::shape_of("heads", *t), t->data);
     }
 }
 
