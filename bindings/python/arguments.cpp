@@ -1,6 +1,9 @@
 #include "arguments.hpp"
 
+#include <algorithm>
 #include <cstring>
+
+#include "positional.hpp"
 
 namespace ropewalk::python {
 
@@ -23,7 +26,7 @@ const axis_order& order_of(const array& a, const char* name, py::handle order) {
                    describe(a, name), a.axes);
         return axis_orders[a.axes == 3 ? 0 : 1];
     }
-    const auto wanted = order.cast<std::string_view>();
+    const std::string wanted = py::str(order);
     for (const axis_order& one : axis_orders) {
         if (one.name != wanted) continue;
         RW_EXPECTS(a.axes == static_cast<int>(wanted.size()), "{} has {} axes, but the order '{}' names {}",
@@ -126,8 +129,11 @@ bool needs_operator(py::handle object) {
 }
 
 void announce_write(py::handle q, py::handle k) {
-    const bool q_counts = is_torch_tensor(q), k_counts = is_torch_tensor(k);
-    if (!(q_counts || k_counts) || !records_gradients()) return;
+    static PyObject* const is_inference = PyUnicode_InternFromString("is_inference");
+    // Tensors of inference mode have no version.
+    const auto counts = [](py::handle one) { return is_torch_tensor(one) && call(one, is_inference).ptr() != Py_True; };
+    const bool q_counts = counts(q), k_counts = counts(k);
+    if (!(q_counts || k_counts)) return;
     PyObject* const increment = loaded_torch()->increment_version;
     call_with(increment,
               q_counts && k_counts ? py::tuple(py::make_tuple(q, k)) : py::tuple(py::make_tuple(q_counts ? q : k)));
@@ -242,6 +248,9 @@ cos_sin_table as_table(py::handle pair, const array& like) {
                "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
     const py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
     const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
+    for (const auto& [one, name] : {std::pair{&cos, "cos"}, std::pair{&sin, "sin"}})
+        RW_EXPECTS(one->origin != array::library::torch || !wants_gradient(one->source),
+                   "{} requires grad, but a table gets no gradient: pass {}.detach()", name, name);
     check_place(cos, "cos", like);
     check_place(sin, "sin", like);
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
@@ -268,9 +277,9 @@ cos_sin_table as_table(py::handle pair, const array& like) {
 
 int as_threads(py::handle threads) {
     if (!threads.is_none()) {
-        const auto count = threads.cast<int>();
+        const std::int64_t count = as_int64(threads, "threads");
         RW_EXPECTS(count >= 1, "threads must be at least 1, got {}", count);
-        return count;
+        return static_cast<int>(std::min<std::int64_t>(count, 1 << 20));
     }
     const torch_module* const torch = loaded_torch();
     return torch == nullptr ? 0 : static_cast<int>(PyLong_AsLong(call(torch->get_num_threads).ptr()));

@@ -26,7 +26,7 @@ void check_writable(const array& a, const char* name, const char* function);
 /// Whether torch must see the call: the tensor wants a gradient, or is of a subclass that only torch understands.
 bool needs_operator(py::handle object);
 
-/// Tells autograd, where it is recording, that torch tensors have been written; None is no tensor.
+/// Tells autograd that torch tensors have been written, whether or not it is recording; None is no tensor.
 void announce_write(py::handle q, py::handle k);
 
 /// Throws where autograd would lose a gradient.

@@ -47,6 +47,8 @@ number torch_type(PyObject* dtype, const torch_module& torch) {
 int torch_device(py::handle tensor, const char* name) {
     const names& n = name_of();
     if (attribute(tensor, n.is_cpu).ptr() == Py_True) return array::host;
+    RW_EXPECTS(tensor.attr("is_meta").ptr() != Py_True, "{} is on the device meta, where tensors hold no numbers",
+               name);
     RW_EXPECTS(attribute(tensor, n.is_cuda).ptr() == Py_True,
                "{} is on the device {}, and ropewalk computes on CPUs and CUDA devices: pass {}.cpu()", name,
                std::string(py::str(tensor.attr("device"))), name);

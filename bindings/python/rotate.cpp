@@ -75,7 +75,9 @@ py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotI
 /// Throws unless there is something to turn. Whether torch has to be asked first, by way of its operators.
 bool leaves_to_torch(const given_arguments& given, py::handle inside_operator) {
     RW_EXPECTS(!given.q.is_none() || !given.k.is_none(), "q and k are both None");
-    return inside_operator.ptr() != Py_True && (needs_operator(given.q) || needs_operator(given.k));
+    if (inside_operator.ptr() == Py_True) return false;
+    const bool torch = is_torch_tensor(given.q) || is_torch_tensor(given.k);
+    return torch && (torch_listens() || needs_operator(given.q) || needs_operator(given.k));
 }
 
 /// q, k or (q, k): what there is.
@@ -116,6 +118,17 @@ py::object rotate_in_place(positional from) {
     turn.run(a.view, b.view, a.view, b.view);
     if (inside_operator.ptr() != Py_True) announce_write(given.q, given.k);
     return results(given.q, given.k);
+}
+
+/// Throws what rotate_() would say of q and k together, where autograd has them turned one after the other.
+void check_both(const py::object& q, const py::object& k, py::handle encoding, py::handle order) {
+    const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
+    common_place(a.memory, b.memory);
+    ropewalk::call work;
+    work.q_in = work.q_out = a.view, work.k_in = work.k_out = b.view;
+    const Encoding& by = as_encoding(encoding);
+    work.rotary_offset = by.geometry.rotary_offset, work.pairs = by.pairs();
+    detail::check_tensors(work, by.geometry.head_dim);
 }
 
 /// A new array like `a` of a library that has its own on devices.
@@ -167,6 +180,7 @@ struct copied {
         } else {
             out.emplace(result, out_name, "rotate", order);
             check_place(out->memory, out_name, in);
+            check_gradient(out->memory, out_name, "rotate");
         }
         if (ours && in.on_host()) prepare_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
     }
@@ -221,12 +235,14 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const Encoding& from = as_encoding(old_encoding, "old_encoding");
     const Encoding& to = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
+    RW_EXPECTS(!k.is_none(), "k is None");
     const written a(k, "k", "rerotate_", order);
-    RW_EXPECTS(a.view.exists(), "k is None");
+    RW_EXPECTS(a.view.exists(), "{} has no memory, and rerotate_ is no operator that torch could record",
+               describe(a.memory, "k"));
     check_gradient(a.memory, "k", "rerotate_");
     const token_positions from_where(from, ids, offset, py::none(), a.memory);
     const token_positions to_where(to, stays ? ids : new_ids,
-                                   new_offset.is_none() ? (stays ? offset : 0) : new_offset.cast<std::int64_t>(),
+                                   new_offset.is_none() ? (stays ? offset : 0) : as_int64(new_offset, "new_offset"),
                                    py::none(), a.memory);
     if (!a.memory.on_host()) {
         device_call(a.memory).rerotate(a.view, from, from_where, to, to_where);
@@ -249,6 +265,7 @@ void bind_rotate(py::module_& m) {
         positional_method<&rotate, given_arguments::count + 2>("rotate"), PyMethodDef{}};
     if (PyModule_AddFunctions(m.ptr(), methods.data()) != 0) throw py::error_already_set();
     m.def("rerotate_", &rerotate);
+    m.def("check_both", &check_both);
 }
 
 }  // namespace ropewalk::python

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include "array.hpp"
+
 namespace ropewalk::python {
 
 namespace {
@@ -25,7 +27,7 @@ PyObject* find(PyObject* module, std::string_view path) {
 /// Null where an attribute is still missing: somebody is importing torch this very moment.
 const torch_module* look_up(PyObject* module) {
     torch_module found{};
-    const std::array<std::pair<PyObject**, const char*>, 12> attributes{{
+    const std::array<std::pair<PyObject**, const char*>, 13> attributes{{
         {&found.tensor_type, "Tensor"},
         {&found.float32, "float32"},
         {&found.float16, "float16"},
@@ -38,6 +40,7 @@ const torch_module* look_up(PyObject* module) {
         {&found.is_grad_enabled, "is_grad_enabled"},
         {&found.parameter_type, "nn.Parameter"},
         {&found.increment_version, "autograd.graph.increment_version"},
+        {&found.forward_ad, "autograd.forward_ad"},
     }};
     for (const auto& [place, name] : attributes) {
         *place = find(module, name);
@@ -45,6 +48,15 @@ const torch_module* look_up(PyObject* module) {
             PyErr_Clear();
             return nullptr;
         }
+    }
+    const std::array<std::pair<PyObject**, const char*>, 3> private_ones{{
+        {&found.dispatch_modes, "_C._len_torch_dispatch_stack"},
+        {&found.is_tracing, "_C._is_tracing"},
+        {&found.transform, "_C._functorch.peek_interpreter_stack"},
+    }};
+    for (const auto& [place, name] : private_ones) {
+        *place = find(module, name);
+        if (*place == nullptr) PyErr_Clear();
     }
     found.exchange = exchange_of(found.tensor_type);
     return new torch_module(found);
@@ -59,6 +71,17 @@ const torch_module* loaded_torch() {
     PyObject* const module = PyDict_GetItemWithError(PyImport_GetModuleDict(), name);
     if (module != nullptr) torch = look_up(module);
     return torch;
+}
+
+bool torch_listens() {
+    const torch_module& torch = *loaded_torch();
+    for (PyObject* const question : {torch.dispatch_modes, torch.is_tracing, torch.transform}) {
+        if (question != nullptr && PyObject_IsTrue(call(question).ptr()) == 1) return true;
+    }
+    static PyObject* const level = PyUnicode_InternFromString("_current_level");
+    const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(torch.forward_ad, level));
+    if (!now) PyErr_Clear();
+    return now && PyLong_AsLong(now.ptr()) >= 0;
 }
 
 bool is_torch_tensor(py::handle object) {

@@ -14,12 +14,17 @@ struct exchange_table;
 struct torch_module {
     PyObject *tensor_type, *float32, *float16, *bfloat16, *int32, *int64;
     PyObject *empty, *empty_like, *get_num_threads, *is_grad_enabled;
-    PyObject *parameter_type, *increment_version;
-    const exchange_table* exchange;  ///< null before torch 2.10
+    PyObject *parameter_type, *increment_version, *forward_ad;
+    PyObject *dispatch_modes, *is_tracing, *transform;  ///< null where this torch does not know them
+    const exchange_table* exchange;                     ///< null before torch 2.10
 };
 
 /// Null while nobody has imported torch.
 const torch_module* loaded_torch();
+
+/// Whether somebody wants to see what torch does, who must not miss a kernel that runs without it: a mode (of fake
+/// tensors, of a tracer), a trace, a transform of torch.func, or derivatives in forward mode.
+bool torch_listens();
 
 /// The table of a class, null where it has none of a version that is known here.
 const exchange_table* exchange_of(PyObject* type);

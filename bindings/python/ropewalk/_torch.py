@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ropewalk import _ropewalk
 
@@ -29,8 +31,14 @@ _library.define(f"rotate_one_(Tensor(a!) x, bool as_key, {_ARGUMENTS}) -> ()")
 _encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
 
 
-# How many modes want to see every operator. Without the means to know, as if there were one.
-_listeners = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+# The transform of torch.func that a call is inside of, or None; and a tensor out of one that is over.
+_functorch = getattr(torch._C, "_functorch", None)
+_transform = getattr(_functorch, "peek_interpreter_stack", lambda: None)
+_unwrap = getattr(_functorch, "unwrap_if_dead", lambda tensor: tensor)
+
+
+def _outside(one: Any) -> Any:
+    return one if one is None else _unwrap(one)
 
 
 def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any, inside: bool = True) -> Any:
@@ -70,6 +78,23 @@ for _name, _function in {
         _library.impl(_name, _function, _device)
 
 
+def _mutation(operator: Any, written: int) -> Any:
+    """What makes autograd notice that an operator writes its first arguments."""
+    below = torch._C._after_ADInplaceOrView_keyset
+
+    def run(keys: Any, *arguments: Any) -> None:
+        for one in arguments[:written]:
+            if not one.is_inference():
+                torch.autograd.graph.increment_version(one)
+        operator.redispatch(keys & below, *arguments)
+
+    return run
+
+
+_library.impl("rotate_", _mutation(torch.ops.ropewalk.rotate_.default, 2), "ADInplaceOrView", with_keyset=True)
+_library.impl("rotate_one_", _mutation(torch.ops.ropewalk.rotate_one_.default, 1), "ADInplaceOrView", with_keyset=True)
+
+
 @torch.library.register_fake("ropewalk::rotate", lib=_library)
 def _(q: Tensor, k: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k)
@@ -100,18 +125,32 @@ def _save(ctx: Any, rest: tuple[Any, ...]) -> None:
     ctx.save_for_backward(positions, cu_seqlens, cos, sin)
 
 
-def _transposed(ctx: Any) -> tuple[Any, ...]:
-    """The arguments of the way back."""
+def _saved(ctx: Any, adjoint: bool) -> tuple[Any, ...]:
     positions, cu_seqlens, cos, sin = ctx.saved_tensors
+    if not torch.compiler.is_compiling():
+        positions, cu_seqlens = _outside(positions), _outside(cu_seqlens)
+        cos, sin = _outside(cos), _outside(sin)
     return (
         *(ctx.encoding, positions, ctx.offset, cu_seqlens, ctx.order),
-        *(ctx.inverse, not ctx.adjoint, cos, sin, ctx.threads),
+        *(ctx.inverse, adjoint, cos, sin, ctx.threads),
     )
+
+
+def _transposed(ctx: Any) -> tuple[Any, ...]:
+    """The arguments of the way back."""
+    return _saved(ctx, not ctx.adjoint)
+
+
+def _transformed() -> bool:
+    """Whether derivatives are taken in forward mode, or by torch.func."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or _transform() is not None
 
 
 def _kernel_or_operator(q: Any, k: Any, *rest: Any) -> Any:
     """Without gradients: at once where nobody listens for operators, which cost as much as the rotation of a token."""
-    if not torch.compiler.is_compiling() and _listeners() == 0:
+    if not torch.compiler.is_compiling():
         done = _run(_ropewalk.rotate, q, k, rest, None, inside=False)
         if done is not NotImplemented:
             return done
@@ -122,11 +161,16 @@ def _kernel_or_operator(q: Any, k: Any, *rest: Any) -> Any:
 
 def _turn_both(q: Tensor, k: Tensor, *rest: Any) -> Any:
     """With gradients of gradients where they are asked for: a Function costs more than the rotation of a token."""
-    return (_Both.apply if torch.is_grad_enabled() else _kernel_or_operator)(q, k, *rest)
+    if _transformed():
+        return _TransformedBoth.apply(q, k, *rest)
+    records = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+    return (_Both.apply if records else _kernel_or_operator)(q, k, *rest)
 
 
 def _turn_one(x: Tensor, as_key: bool, *rest: Any) -> Any:
-    if torch.is_grad_enabled():
+    if _transformed():
+        return _TransformedOne.apply(x, as_key, *rest)
+    if torch.is_grad_enabled() and x.requires_grad:
         return _One.apply(x, as_key, *rest)
     return _kernel_or_operator(*_sides(x, as_key), *rest)
 
@@ -137,7 +181,10 @@ class _Both(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, *rest: Any) -> Any:
         _save(ctx, rest)
-        return _kernel_or_operator(q, k, *rest)
+        turned = _kernel_or_operator(q, k, *rest)
+        # Of two that differ in this, the one without a gradient stays so.
+        ctx.mark_non_differentiable(*(to for to, x in zip(turned, (q, k)) if not x.requires_grad))
+        return turned
 
     @staticmethod
     def backward(ctx: Any, q: Tensor, k: Tensor) -> Any:
@@ -165,6 +212,60 @@ class _One(torch.autograd.Function):
         return (_turn_one(_rows(x), ctx.as_key, *_transposed(ctx)), None, *(None,) * _COUNT)
 
 
+class _TransformedBoth(_Both):
+    """For derivatives in forward mode and torch.func, which want what torch.compile does not take: see below."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, *rest: Any) -> Any:
+        return _kernel_or_operator(q, k, *rest)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _save_for_both_ways(ctx, inputs[2:])
+
+    @staticmethod
+    def jvp(ctx: Any, q: Any, k: Any, *rest: Any) -> Any:
+        return _turn_both(_rows(q), _rows(k), *_saved(ctx, ctx.adjoint))
+
+    @staticmethod
+    def vmap(info: Any, mapped: tuple[Any, ...], q: Tensor, k: Tensor, *rest: Any) -> Any:
+        raise _no_vmap(("q", "k"), mapped)
+
+
+class _TransformedOne(_One):
+    """The same for q or k alone."""
+
+    @staticmethod
+    def forward(x: Tensor, as_key: bool, *rest: Any) -> Any:
+        return _kernel_or_operator(*_sides(x, as_key), *rest)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.as_key = inputs[1]
+        _save_for_both_ways(ctx, inputs[2:])
+
+    @staticmethod
+    def jvp(ctx: Any, x: Any, as_key: Any, *rest: Any) -> Any:
+        return _turn_one(_rows(x), ctx.as_key, *_saved(ctx, ctx.adjoint))
+
+    @staticmethod
+    def vmap(info: Any, mapped: tuple[Any, ...], x: Tensor, as_key: bool, *rest: Any) -> Any:
+        raise _no_vmap(("k" if as_key else "q", ""), mapped)
+
+
+def _no_vmap(first: tuple[str, str], mapped: tuple[Any, ...]) -> Exception:
+    names = (*first, "encoding", "positions", "offset", "cu_seqlens", "order", "inverse", "adjoint", "cos", "sin")
+    return _ropewalk.Error(
+        f"ropewalk: {next(name for name, axis in zip(names, mapped) if axis is not None)} has no strided memory inside "
+        "torch.vmap (which is not needed: a batch is an axis of q and k)"
+    )
+
+
+def _save_for_both_ways(ctx: Any, rest: tuple[Any, ...]) -> None:
+    _save(ctx, rest)
+    ctx.save_for_forward(*(rest[i] for i in (1, 3, 7, 8)))
+
+
 class _OneInPlace(torch.autograd.Function):
     """q or k in place."""
 
@@ -180,7 +281,11 @@ class _OneInPlace(torch.autograd.Function):
 
 
 def _as_tensor(one: Any) -> Any:
-    return one if one is None or isinstance(one, Tensor) else torch.as_tensor(one)
+    """A tensor, or a copy of what is none: nobody would see the caller write to that before the gradients come."""
+    if one is None or isinstance(one, Tensor):
+        return one
+    copy = np.array(one, order="C")
+    return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
 
 
 def _prepare(
@@ -195,6 +300,13 @@ def _prepare(
     threads: int | None,
 ) -> tuple[Any, ...]:
     """The arguments of an operator behind q and k."""
+    if not isinstance(encoding, _ropewalk.Encoding):
+        raise TypeError(
+            f"ropewalk: encoding must be a ropewalk.Encoding, got {type(encoding).__name__}: "
+            "ropewalk.encoding() makes one"
+        )
+    if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
+        raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
     cos, sin = (None, None) if table is None else map(_as_tensor, table)
     for name, one in (("cos", cos), ("sin", sin)):
         if one is not None and one.requires_grad:
@@ -203,8 +315,23 @@ def _prepare(
     return (encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
+def _check_both(q: Any, k: Any, encoding: _ropewalk.Encoding, *arguments: Any) -> None:
+    """Autograd knows of no call that writes two views of one tensor: each goes by itself, once both are fine."""
+    if all(type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
+        _ropewalk.check_both(q, k, encoding, arguments[3])
+
+
+def _check_tensors(q: Any, k: Any) -> None:
+    for name, x in (("q", q), ("k", k)):
+        if x is not None and not isinstance(x, Tensor):
+            raise _ropewalk.Error(
+                f"ropewalk: {name} is a {type(x).__name__} beside a tensor that torch must see turned"
+            )
+
+
 def rotate(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate() through the operators; `arguments` are the others of its, in their order, but for out."""
+    _check_tensors(q, k)
     rest = _prepare(*arguments)
     if k is None:
         return _turn_one(q, False, *rest)
@@ -215,7 +342,13 @@ def rotate(q: Any, k: Any, *arguments: Any) -> Any:
 
 def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate_() through the operators."""
+    _check_tensors(q, k)
     rest = _prepare(*arguments)
+    if _transformed():
+        _ropewalk.check_both(q, k, arguments[0], arguments[4])
+        raise _ropewalk.Error(
+            "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has: use that"
+        )
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k)):
         for name, x in (("q", q), ("k", k)):
             if x is not None and x.requires_grad and x.is_leaf:
@@ -223,6 +356,8 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
                     f"ropewalk: {name} {list(x.shape)} is a leaf that requires grad, and rotate_ would overwrite it: "
                     "use rotate(), or call under torch.no_grad()"
                 )
+        if q is not None and k is not None and not torch.compiler.is_compiling():
+            _check_both(q, k, *arguments)
         q = None if q is None else _OneInPlace.apply(q, False, *rest)
         k = None if k is None else _OneInPlace.apply(k, True, *rest)
     elif q is None or k is None:
