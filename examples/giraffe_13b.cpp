@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include <sys/resource.h>
 
@@ -117,6 +119,27 @@ void write_json(const job& what, const std::string& device, const outcome& found
     RW_EXPECTS(file.flush(), "cannot write {}", what.chosen.json);
 }
 
+/// Throws where no report could be written. What is there stays as it is.
+void check_report(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code unknown;
+    const fs::file_type kind = fs::status(path, unknown).type();
+    // A pipe that is opened and closed has ended for who reads it.
+    if (kind == fs::file_type::fifo || kind == fs::file_type::character || kind == fs::file_type::socket) return;
+    RW_EXPECTS(std::ofstream(path, std::ios::app).is_open(), "cannot write {}", path);
+    // Not by the name that was given, which may be a link's.
+    if (kind == fs::file_type::not_found) fs::remove(fs::canonical(path, unknown), unknown);
+}
+
+/// What can be refused before gigabytes are read.
+void check(const options& o) {
+    const auto prompt = static_cast<std::int64_t>(o.prompt.size()), more = o.generate > 0 ? o.generate : o.decode;
+    RW_EXPECTS(prompt == 0 || o.context == 0 || more <= o.context - prompt,
+               "{} tokens of --prompt-ids and {} of --{} make {}, --context allows {}", prompt, more,
+               o.generate > 0 ? "generate" : "decode", prompt + more, o.context);
+    if (!o.json.empty()) check_report(o.json);
+}
+
 outcome run_on_cpu(const job& what, attention::llama_weights weights) {
     attention::kv_cache cache(what.config, what.cached);
     const attention::kernel_table& kernels = rw::runtime::attention_kernels();
@@ -128,32 +151,48 @@ outcome run_on_cpu(const job& what, attention::llama_weights weights) {
     return found;
 }
 
-void run(const options& o) {
-    const bool cuda = o.device == "cuda";
-    // Before gigabytes are read.
-    const std::string device = cuda ? giraffe::cuda_device_name() : std::string(rw::runtime::instruction_set());
-    const attention::model_description model = describe(o);
-    const attention::llama_config& config = model.config;
+/// What becomes of a model; the cache has the type that the options say.
+job job_of(const options& o, const attention::model_description& model) {
+    const auto given = static_cast<std::int64_t>(o.prompt.size());
+    const std::int64_t context = given > 0 ? given : o.context > 0 ? o.context : 4096;
+    const bool limited = given > 0 && o.context > 0;
+    const std::int64_t most = limited ? o.context : context + std::max(o.generate, o.decode);
+    return {o, model.config, model.encoding, {o.cache.value_or(rw::cache_type::f16), 256, most}, context};
+}
+
+void run_model(job what, const std::string& device) {
+    const options& o = what.chosen;
+    const attention::llama_config& config = what.config;
     auto weights = o.weights.empty() ? attention::synthetic_weights(config, o.dtype.value_or(rw::element_type::bf16),
                                                                     static_cast<std::uint64_t>(o.seed))
                                      : attention::read_weights(o.weights, config, o.dtype);
     const rw::element_type stored = weights.layers.front().q.type;
     const std::int64_t weight_bytes = weights.bytes();
-    const auto usual = stored == rw::element_type::f32 ? rw::cache_type::f32 : rw::cache_type::f16;
-    const auto prompt_length = static_cast<std::int64_t>(o.prompt.size());
-    const std::int64_t context = o.context > 0 ? o.context : prompt_length > 0 ? prompt_length : 4096;
-    const std::int64_t most =
-        std::max(context, o.prompt.empty() || o.context == 0 ? context + std::max(o.generate, o.decode) : o.context);
-    const job what{o, config, model.encoding, {o.cache.value_or(usual), 256, most}, context};
+    if (!o.cache && stored == rw::element_type::f32) what.cached.type = rw::cache_type::f32;
     std::printf("%s: %lld layers of %lld, %lld heads of %lld (%lld of keys), %s weights, %s cache, %s, %s\n",
                 o.weights.empty() ? "made-up weights" : o.weights.c_str(), static_cast<long long>(config.layers),
                 static_cast<long long>(config.hidden_size), static_cast<long long>(config.heads),
                 static_cast<long long>(config.head_dim), static_cast<long long>(config.kv_heads),
                 std::string(rw::to_string(stored)).c_str(), std::string(rw::to_string(what.cached.type)).c_str(),
-                model.encoding.expression.c_str(), device.c_str());
+                what.encoding.expression.c_str(), device.c_str());
+    const bool cuda = o.device == "cuda";
     const outcome found = cuda ? giraffe::run_on_cuda(what, std::move(weights)) : run_on_cpu(what, std::move(weights));
     print_report(found, weight_bytes);
     if (!o.json.empty()) write_json(what, device, found);
+}
+
+void run(const options& o) {
+    check(o);
+    const std::string device =
+        o.device == "cuda" ? giraffe::cuda_device_name() : std::string(rw::runtime::instruction_set());
+    const job what = job_of(o, describe(o));
+    try {
+        run_model(what, device);
+    } catch (const std::bad_alloc&) {
+        rw::detail::fail("no memory for {} layers of {} and a sequence of up to {} tokens, {} at once",
+                         what.config.layers, what.config.hidden_size, what.cached.most_tokens,
+                         std::min(o.chunk, what.context));
+    }
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 // The command line of giraffe_13b.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -49,12 +51,16 @@ inline constexpr const char* usage =
   --seed N  --threads N  --json FILE
 )";
 
+/// 64 bits count the bytes of so many tokens' states, of 2^24 float numbers at most (llama_config::validate).
 template <class T>
-T number(std::string_view flag, std::string_view text, T least) {
+inline constexpr T most = static_cast<T>(std::min<std::int64_t>(std::numeric_limits<T>::max(), std::int64_t{1} << 36));
+
+template <class T>
+T number(std::string_view flag, std::string_view text, T least, T largest = most<T>) {
     T value{};
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-    RW_EXPECTS(problem == std::errc{} && end == text.data() + text.size() && value >= least,
-               "{} needs a whole number of at least {}, got '{}'", flag, least, text);
+    RW_EXPECTS(problem == std::errc{} && end == text.data() + text.size() && value >= least && value <= largest,
+               "{} needs a whole number from {} to {}, got '{}'", flag, least, largest, text);
     return value;
 }
 
@@ -89,6 +95,7 @@ inline std::string device_of(std::string_view text) {
 /// Throws ropewalk::error for what it does not know. Nothing: --help was asked for.
 inline std::optional<options> read_options(int argc, char** argv) {
     options o;
+    bool chose_decode = false;
     for (int i = 1; i < argc; ++i) {
         const std::string_view flag = argv[i];
         if (flag == "--help" || flag == "-h") return {};
@@ -98,7 +105,9 @@ inline std::optional<options> read_options(int argc, char** argv) {
         }
         const char* const value = i + 1 < argc ? argv[i + 1] : nullptr;
         const auto text = [&]() -> std::string_view {
-            RW_EXPECTS(value != nullptr, "{} needs a value", flag);
+            // A variable of the shell that is not set must not choose the default.
+            RW_EXPECTS(value != nullptr && *value != '\0', "{} needs a value{}", flag,
+                       value == nullptr ? "" : ", got ''");
             ++i;
             return value;
         };
@@ -123,11 +132,11 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else if (flag == "--chunk")
             o.chunk = number<std::int64_t>(flag, text(), 1);
         else if (flag == "--decode")
-            o.decode = number<std::int64_t>(flag, text(), 0);
+            o.decode = number<std::int64_t>(flag, text(), 0), chose_decode = true;
         else if (flag == "--generate")
             o.generate = number<std::int64_t>(flag, text(), 1);
         else if (flag == "--seed")
-            o.seed = number<std::int64_t>(flag, text(), 0);
+            o.seed = number<std::int64_t>(flag, text(), 0, std::numeric_limits<std::int64_t>::max());
         else if (flag == "--threads")
             o.threads = number<int>(flag, text(), 0);
         else if (flag == "--prompt-ids")
@@ -135,6 +144,9 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else
             rw::detail::fail("unknown option '{}'; --help lists them", flag);
     }
+    // The default is as much as there is room for.
+    const std::int64_t room = o.context - static_cast<std::int64_t>(o.prompt.size());
+    if (!chose_decode && !o.prompt.empty() && o.context > 0) o.decode = std::clamp<std::int64_t>(room, 0, o.decode);
     return o;
 }
 

@@ -242,6 +242,33 @@ TEST_CASE("a cache refuses what it cannot hold, and says the numbers", "[cache]"
     CHECK_REFUSED(at::kv_cache(small, {.page_tokens = 1, .most_tokens = -5}), "-5");
 }
 
+TEST_CASE("sizes beyond 64 bits are refused before they overflow", "[cache][errors]") {
+    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    for (const std::int64_t page_tokens : {1, 16}) {
+        at::kv_cache cache(small, {.page_tokens = page_tokens}),
+            full(small, {.page_tokens = page_tokens, .most_tokens = 64}),
+            any(small, {.page_tokens = page_tokens, .most_tokens = most});
+        for (at::kv_cache* const each : {&cache, &full, &any}) {
+            const int a = each->add_sequence(), b = each->add_sequence();
+            each->reserve(a, 32);
+            const std::int64_t held = each->bytes_held();
+            for (const int sequence : {a, b})
+                CHECK_REFUSED(each->reserve(sequence, most), "needs 9223372036854775807 tokens", "64 bits");
+            CHECK_REFUSED(each->reserve(b, -1), "sequence 1 cannot hold -1 tokens");
+            CHECK(each->bytes_held() == held);
+            each->reserve(b, 0);
+            CHECK(each->bytes_held() == held);
+        }
+    }
+    const at::kv_cache cache(small, {.page_tokens = 16});
+    CHECK(cache.pages_for(most) == (std::int64_t{1} << 59));
+    CHECK((cache.pages_for(0) == 0 && cache.pages_for(1) == 1 && cache.pages_for(16) == 1));
+    constexpr std::int64_t large = std::int64_t{1} << 24;
+    const at::llama_config wide{
+        .hidden_size = 1, .layers = large, .heads = large, .kv_heads = large, .head_dim = 1 << 10};
+    CHECK_REFUSED(at::kv_cache(wide), "256 tokens in 16777216 layers of 16777216 heads of 1024", "2^56");
+}
+
 TEST_CASE("a page a token does not make a long sequence slow to grow", "[cache]") {
     at::kv_cache cache({.hidden_size = 1, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2}, {.page_tokens = 1});
     const int sequence = cache.add_sequence();

@@ -3,16 +3,23 @@
 
 #include <utility>
 
+#include <ropewalk/attention/llama.hpp>
 #include <ropewalk/attention/stack.hpp>
 #include <runtime/attention/attention.hpp>
 
 struct stack_kind {
     using stack = ropewalk::attention::stack;
     using cache = ropewalk::attention::kv_cache;
+    using decoder = ropewalk::attention::llama;
 
     static stack make_stack(const ropewalk::attention::llama_config& config,
                             const ropewalk::attention::llama_weights& weights,
                             ropewalk::attention::rope_schedule rope) {
+        return {config, weights, std::move(rope), ropewalk::runtime::attention_kernels()};
+    }
+    static decoder make_decoder(const ropewalk::attention::llama_config& config,
+                                const ropewalk::attention::llama_weights& weights,
+                                ropewalk::attention::rope_schedule rope) {
         return {config, weights, std::move(rope), ropewalk::runtime::attention_kernels()};
     }
     static cache make_cache(const ropewalk::attention::llama_config& config,

@@ -322,31 +322,6 @@ def test_what_is_wrong_with_a_model_is_said_in_one_line(broken, what):
     assert message in done.stderr
 
 
-FLAGS = {
-    "unknown": (["--scalings", "linear:8"], "unknown option '--scalings'"),
-    "no value": (["--scaling"], "--scaling needs a value"),
-    "no number": (["--layers", "two"], "--layers needs a whole number of at least 1, got 'two'"),
-    "too many layers": (["--layers", "4"], "--layers 4: the model has 3"),
-    "no such policy": (["--scaling", "abacus:8"], " at character 1\n  abacus:8\n  ^\n"),
-    "no such type": (["--dtype", "f64"], "--dtype must be f32, bf16 or f16, got 'f64'"),
-    "no such cache": (["--cache", "f8"], "--cache must be f32, f16, bf16 or i8, got 'f8'"),
-    "ids with a hole": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number of at least 0, got ''"),
-    "an id of another vocabulary": (["--prompt-ids", "1,128"], "token id 128 is not among the 128 of the vocabulary"),
-    "a prompt beyond the context": (["--context", "2", "--prompt-ids", lc.joined([1] * 300)], "the cache has 2 tokens"),
-    "a configuration that is not there": (["--config", "/no/such/config.json"], "/no/such/config.json"),
-    "a file that cannot be written": (["--json", "/no/such/folder/out.json"], "/no/such/folder/out.json"),
-}
-
-
-@pytest.mark.parametrize("what", FLAGS)
-def test_what_is_wrong_with_a_command_line_is_said(broken, what):
-    flags, message = FLAGS[what]
-    done = broken(lambda weights, config: None, *flags)
-    assert done.returncode == 1
-    assert done.stderr.startswith("giraffe_13b: ") and done.stderr.count("\n") == max(1, message.count("\n"))
-    assert message in done.stderr
-
-
 def test_a_truncated_shard_is_named(models, tmp_path):
     model = models("linear", 2)[2]
     model.float().save_pretrained(tmp_path, max_shard_size="200KB")

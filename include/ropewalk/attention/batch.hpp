@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -54,6 +55,9 @@ std::int64_t check_segments(const llama_config& config, std::span<const segment>
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const segment& one = batch[i];
         const std::int64_t past = cache.tokens(one.sequence);
+        RW_EXPECTS(one.tokens <= std::numeric_limits<std::int64_t>::max() - std::max(past, tokens),
+                   "sequence {} has {} tokens and gets {} behind {} others of the batch, which 64 bits do not count",
+                   one.sequence, past, one.tokens, tokens);
         RW_EXPECTS(one.tokens >= 0 && (one.whole == 0 || one.whole >= past + one.tokens),
                    "sequence {} has {} tokens and gets {}, which makes no whole of {}", one.sequence, past, one.tokens,
                    one.whole);
@@ -65,9 +69,11 @@ std::int64_t check_segments(const llama_config& config, std::span<const segment>
 }
 
 inline void check_hidden(const llama_config& config, std::int64_t tokens, std::size_t numbers) {
-    RW_EXPECTS(static_cast<std::int64_t>(numbers) == tokens * config.hidden_size,
-               "hidden has {} numbers, {} tokens of {} need {}", numbers, tokens, config.hidden_size,
-               tokens * config.hidden_size);
+    const auto width = static_cast<std::size_t>(config.hidden_size);
+    // The product may not fit into 64 bits; as a double it is exact for all that do fit into memory.
+    RW_EXPECTS(numbers % width == 0 && numbers / width == static_cast<std::size_t>(tokens),
+               "hidden has {} numbers, {} tokens of {} need {}", numbers, tokens, width,
+               static_cast<double>(tokens) * static_cast<double>(width));
 }
 
 inline void check_ids(const llama_config& config, std::span<const std::int32_t> token_ids) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <utility>
@@ -45,6 +46,11 @@ public:
         RW_EXPECTS(chosen.page_tokens > 0 && chosen.page_tokens <= std::int64_t{1} << 24 && chosen.most_tokens >= 0,
                    "page_tokens must lie in [1, 2^24] and most_tokens not be negative, got {} and {}",
                    chosen.page_tokens, chosen.most_tokens);
+        // Each extent may be 2^24: two of them multiply, four do not.
+        constexpr std::int64_t most_elements = std::int64_t{1} << 56;
+        RW_EXPECTS(config.layers * config.kv_heads <= most_elements / (chosen.page_tokens * config.head_dim),
+                   "a page of {} tokens in {} layers of {} heads of {} holds more than 2^56 numbers of keys",
+                   chosen.page_tokens, config.layers, config.kv_heads, config.head_dim);
         layers_ = config.layers;
         const std::int64_t heads = config.kv_heads * chosen.page_tokens;
         const std::int64_t elements = whole_lines(heads * config.head_dim * size_of(chosen.type));
@@ -114,7 +120,7 @@ public:
     }
 
     [[nodiscard]] std::int64_t pages_for(std::int64_t tokens) const {
-        return (tokens + chosen_.page_tokens - 1) / chosen_.page_tokens;
+        return tokens / chosen_.page_tokens + (tokens % chosen_.page_tokens > 0 ? 1 : 0);  // no sum that overflows
     }
 
 protected:
@@ -124,9 +130,12 @@ protected:
     template <class Make>
     void take(int sequence, std::int64_t tokens, const Make& make) {
         held& one = at(sequence);
+        RW_EXPECTS(tokens >= 0, "sequence {} cannot hold {} tokens", sequence, tokens);
         const std::int64_t more = pages_for(tokens) - static_cast<std::int64_t>(one.pages.size());
         if (more <= 0) return;
         const std::int64_t new_pages = more - static_cast<std::int64_t>(free_.size());
+        RW_EXPECTS(new_pages <= std::numeric_limits<std::int64_t>::max() / page_bytes() - made_,
+                   "sequence {} needs {} tokens, whose bytes 64 bits do not count", sequence, tokens);
         const std::int64_t whole = made_ + (new_pages > 0 ? new_pages : 0);
         RW_EXPECTS(chosen_.most_tokens == 0 || whole <= pages_for(chosen_.most_tokens),
                    "sequence {} needs {} tokens, which takes {} pages of {} tokens; the cache has {} tokens in all",

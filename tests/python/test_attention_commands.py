@@ -1,0 +1,111 @@
+"""The command line of giraffe_13b: what it refuses, and when, and what becomes of the report."""
+
+import json
+
+import llama_checkpoints as lc
+import pytest
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not lc.GIRAFFE.exists(), reason=f"{lc.GIRAFFE} is not built"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of three layers."""
+    path = tmp_path_factory.mktemp("linear")
+    lc.make_model(lc.make_config("linear", num_key_value_heads=2)).save_pretrained(path)
+    return path
+
+
+def giraffe(folder, *flags):
+    return lc.run(lc.GIRAFFE, "--weights", folder, "--prompt-ids", "1,5,9", *flags)
+
+
+def tokens_of(done):
+    assert done.returncode == 0, done.stderr
+    return [int(one) for one in done.stdout.splitlines()[-1].split(",")]
+
+
+TOO_MANY_LAYERS = ["--layers", 4], "--layers 4: the model has 3"
+FLAGS = {
+    "unknown": (["--scalings", "linear:8"], "unknown option '--scalings'"),
+    "no value": (["--scaling"], "--scaling needs a value"),
+    "no number": (["--layers", "two"], "--layers needs a whole number from 1 to 68719476736, got 'two'"),
+    "too many layers": TOO_MANY_LAYERS,
+    "no such policy": (["--scaling", "abacus:8"], " at character 1\n  abacus:8\n  ^\n"),
+    "no such type": (["--dtype", "f64"], "--dtype must be f32, bf16 or f16, got 'f64'"),
+    "no such cache": (["--cache", "f8"], "--cache must be f32, f16, bf16 or i8, got 'f8'"),
+    "ids with a hole": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number from 0 to 2147483647, got ''"),
+    "an id of another vocabulary": (["--prompt-ids", "1,128"], "token id 128 is not among the 128 of the vocabulary"),
+    "a prompt beyond the context": (
+        ["--context", "2", "--prompt-ids", lc.joined([1] * 300)],
+        "300 tokens of --prompt-ids and 4 of --generate make 304, --context allows 2",
+    ),
+    "tokens beyond the context": (["--context", "6"], "and 4 of --generate make 7, --context allows 6"),
+    "more tokens than there are": (
+        ["--context", 2**63 - 1, "--decode", 2**63 - 1],
+        "--context needs a whole number from 1 to 68719476736, got '9223372036854775807'",
+    ),
+    "larger chunks than there are": (["--chunk", 2**36 + 1], "from 1 to 68719476736, got '68719476737'"),
+    "less than a seed": (["--seed", "-1"], "--seed needs a whole number from 0 to 9223372036854775807, got '-1'"),
+    **{
+        f"an empty {flag}": ([flag, ""], f"{flag} needs a value, got ''")
+        for flag in ("--weights", "--config", "--json")
+    },
+    "a configuration that is not there": (["--config", "/no/such/config.json"], "/no/such/config.json"),
+    "a file that cannot be written": (["--json", "/no/such/folder/out.json"], "/no/such/folder/out.json"),
+}
+
+
+@pytest.mark.parametrize("what", FLAGS)
+def test_what_is_wrong_with_a_command_line_is_said(folder, what):
+    flags, message = FLAGS[what]
+    done = giraffe(folder, "--generate", 4, *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith("giraffe_13b: ") and done.stderr.count("\n") == max(1, message.count("\n"))
+    assert message in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_known_before_the_model_is_read(folder, tmp_path):
+    for path in (tmp_path, "/no/such/folder/out.json"):
+        done = giraffe(folder, "--json", path, *TOO_MANY_LAYERS[0])
+        assert done.returncode == 1 and done.stderr == f"giraffe_13b: ropewalk: cannot write {path}\n"
+
+
+def test_a_run_that_fails_leaves_the_report_as_it_was(folder, tmp_path):
+    old, new, link = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "link.json"
+    old.write_text("old")
+    link.symlink_to(new)
+    flags, message = TOO_MANY_LAYERS
+    for path in (old, new, link):
+        done = giraffe(folder, "--json", path, *flags)
+        assert done.returncode == 1 and message in done.stderr
+    assert old.read_text() == "old" and link.is_symlink() and not new.exists()
+    for path in (old, link):
+        made = tokens_of(giraffe(folder, "--generate", 4, "--json", path))
+        assert json.loads(path.read_text())["tokens"] == made
+
+
+def test_a_sequence_fills_its_context_and_no_more(folder):
+    whole = ["--context", 7, "--chunk", 2]
+    made = tokens_of(giraffe(folder, "--generate", 4, *whole))
+    assert len(made) == 4 and made == tokens_of(giraffe(folder, "--generate", 4))
+    assert giraffe(folder, "--decode", 4, *whole).returncode == 0
+    assert giraffe(folder, *whole).returncode == 0  # of 8 steps, the default, those that fit
+    done = giraffe(folder, "--decode", 5, *whole)
+    assert done.returncode == 1
+    assert "3 tokens of --prompt-ids and 5 of --decode make 8, --context allows 7" in done.stderr
+    # A prompt that is made up is as long as the context, and what follows is beyond it.
+    assert len(tokens_of(lc.run(lc.GIRAFFE, "--weights", folder, "--generate", 4, "--context", 300))) == 4
+
+
+def test_what_memory_does_not_hold_is_named(tmp_path):
+    """2^50 bytes of states, more than processors address."""
+    wide = {"hidden_size": 4096, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
+    (tmp_path / "config.json").write_text(lc.make_config("linear", **wide).to_json_string(use_diff=False))
+    done = lc.run(lc.GIRAFFE, "--config", tmp_path, "--context", 2**36, "--chunk", 2**36, "--decode", 0)
+    assert done.returncode == 1
+    message = "no memory for 3 layers of 4096 and a sequence of up to 68719476736 tokens, 68719476736 at once"
+    assert done.stderr == f"giraffe_13b: ropewalk: {message}\n"
