@@ -7,8 +7,10 @@ function call rotate() where it is given positions; for every other model it sta
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import operator
 import sys
 from typing import Any
 
@@ -23,11 +25,12 @@ _APPLY = "apply_rotary_pos_emb"
 
 
 class Places:
-    """What a patched model hands to its layers in place of cos and of sin."""
+    """What a patched model hands to its layers in place of cos and of sin: positions, or angles already worked out."""
 
-    def __init__(self, encoding: _ropewalk.Encoding, positions: torch.Tensor | None) -> None:
+    def __init__(self, encoding: _ropewalk.Encoding, positions: torch.Tensor | None, table: Any = None) -> None:
         self.encoding = encoding
         self.positions = positions
+        self.table = table
 
 
 class PatchedRotaryEmbedding(torch.nn.Module):
@@ -37,30 +40,95 @@ class PatchedRotaryEmbedding(torch.nn.Module):
         super().__init__()
         self.original = original
         self.encoding = encoding
-        self.passes = 0  # forward passes in training: the draw of randomized positions
-        lengths = (_with_length(encoding, length).epoch for length in (1, 1 << 40))
-        self.follows_length = len(set(lengths)) > 1
+        self.placed = _without_draws(encoding) if encoding.draws_positions else encoding
+        self.short, self.long = (_with_length(self.placed, length) for length in (1, 1 << 40))
+        self.follows_length = self.short.epoch != self.long.epoch
+        moving = [p for p in _parts(encoding) if isinstance(p, (_ropewalk.LongRope, _ropewalk.DynamicNtk))]
+        # The last length of the first of two states; None where there are more, one for every length with dynamic.
+        two = [type(p) for p in moving] == [_ropewalk.LongRope]
+        self.last_short = moving[0].original_length if two else None
+        self.has_table = not encoding.decay.any()
+        with torch.inference_mode(False):
+            # Forward passes in training: the draw of randomized positions. A tensor, whose value torch.compile does
+            # not look at; and no buffer, which would move to the device and be waited for there.
+            self.passes = torch.zeros((), dtype=torch.int64, device="cpu")
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[Places, Places]:
-        encoding = self.encoding
-        if encoding.draws_positions:
-            places = self._drawn(position_ids)
-        elif self.follows_length:
-            # As Transformers does, and like it without turning the keys of the cache: see ropewalk.rerotate_().
-            places = Places(_with_length(encoding, int(position_ids.max()) + 1), position_ids)
+        draws = self.encoding.draws_positions and self.training
+        if draws:
+            self.passes.add_(1)
+        if not draws and not self.follows_length:
+            places = Places(self.placed, position_ids)
+        elif torch.compiler.is_compiling() and self.has_table:
+            places = Places(self.placed, None, self._table(x, position_ids, draws))
+        elif draws:
+            places = Places(_with_draw(self.encoding, int(self.passes), position_ids.shape[-1]), None)
         else:
-            places = Places(encoding, position_ids)
+            # As Transformers does, and like it without turning the keys of the cache: see ropewalk.rerotate_().
+            places = Places(_with_length(self.placed, int(position_ids.max()) + 1), position_ids)
         return places, places
 
-    def _drawn(self, position_ids: torch.Tensor) -> Places:
-        """Randomized positions serve training alone, and every forward pass draws its own."""
-        if not self.training:
-            return Places(_without_draws(self.encoding), position_ids)
-        self.passes += 1
-        return Places(_with_draw(self.encoding, self.passes, position_ids.shape[-1]), None)
+    def _table(self, x: torch.Tensor, position_ids: torch.Tensor, draws: bool) -> Any:
+        """The angles of every token. A graph makes no encoding, but it may choose between angles."""
+        if draws:
+            rows = position_ids.expand(x.shape[0], -1)  # every row of the batch draws its own
+            return torch.ops.ropewalk.late_cos_sin(rows, self.passes, self.encoding.key)
+        if self.last_short is None:
+            return torch.ops.ropewalk.late_cos_sin(position_ids, None, self.placed.key)
+        is_long = position_ids.max() >= self.last_short
+        both = zip(_cos_sin(self.long, position_ids), _cos_sin(self.short, position_ids))
+        return tuple(torch.where(is_long, long, short) for long, short in both)
+
+    def __getattr__(self, name: str) -> Any:
+        """What a model asks of its own module: GraniteSWA reads `config`, say. Hooks of the original stay its own."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return getattr(super().__getattr__("original"), name)
+
+    def __setstate__(self, state: Any) -> None:
+        """A model that was pickled whole may come to a process that never called patch()."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        _install(self.original)
 
     def extra_repr(self) -> str:
         return repr(self.encoding)
+
+
+def _cos_sin(encoding: _ropewalk.Encoding, positions: torch.Tensor, drawn: bool = False) -> Any:
+    """Tables of [batch, tokens, rotary_dim/2]: to where the pair (1, 0) turns, on whatever device, also in a graph."""
+    e = encoding
+    axis, pairs = (-2, (2, -1)) if e.layout == "half_split" else (-1, (-1, 2))
+    head: Any = torch.zeros(*positions.shape, 1, e.head_dim, dtype=torch.float32, device=positions.device)
+    head.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).select(axis, 0).fill_(1.0)
+    turned = rotate(head, encoding=e, positions=None if drawn else positions, order="bshd")[:, :, 0]
+    both = turned.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).unbind(axis)
+    return tuple(one.contiguous() for one in both)
+
+
+def _late_cos_sin(positions: torch.Tensor, draw: torch.Tensor | None, key: str) -> Any:
+    """_cos_sin() of an encoding that no graph can hold, since the length or the draw makes it."""
+    encoding = _ropewalk.Encoding.from_key(key)
+    if draw is None:
+        made = _with_length(encoding, int(positions.max()) + 1)
+    else:
+        made = _with_draw(encoding, int(draw), positions.shape[-1])
+    return _cos_sin(made, positions, draw is not None)
+
+
+def _like_late_cos_sin(positions: torch.Tensor, draw: Any, key: str) -> Any:
+    columns = _ropewalk.Encoding.from_key(key).rotary_dim // 2
+    return tuple(positions.new_empty((*positions.shape, columns), dtype=torch.float32) for _ in range(2))
+
+
+_operators: Any = torch.library  # which is not annotated
+_library = _operators.Library("ropewalk", "FRAGMENT")
+_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)")
+for _device in ("CPU", "CUDA"):
+    _library.impl("late_cos_sin", _late_cos_sin, _device)
+_operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)
 
 
 def _again(encoding: _ropewalk.Encoding, policy: str, length: int | None) -> _ropewalk.Encoding:
@@ -100,7 +168,7 @@ def _dispatching(original: Any) -> Any:
         if not isinstance(cos, Places):
             return original(q, k, cos, sin, *rest, **named)
         axis = named.get("unsqueeze_dim", rest[0] if rest else 1)
-        return rotate(q, k, encoding=cos.encoding, positions=cos.positions, order=_order_of(axis))
+        return rotate(q, k, encoding=cos.encoding, positions=cos.positions, order=_order_of(axis), table=cos.table)
 
     dispatching: Any = functools.wraps(original)(apply)
     dispatching.ropewalk_original = original
@@ -114,21 +182,68 @@ def _order_of(unsqueeze_dim: int) -> str:
     return "bhsd" if unsqueeze_dim == 1 else "bshd"
 
 
+def _install(child: torch.nn.Module) -> None:
+    """Have the function of the child's module send positions to us."""
+    module = sys.modules[type(child).__module__]
+    if not hasattr(getattr(module, _APPLY), "ropewalk_original"):
+        setattr(module, _APPLY, _dispatching(getattr(module, _APPLY)))
+
+
+def _children(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
+    """Every place of every module: named_children() tells one name of a module that has two."""
+    parents = list(model.modules())
+    return [(parent, name, one) for parent in parents for name, one in parent._modules.items() if one is not None]
+
+
 def _candidates(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
     found = []
-    for parent in model.modules():
-        if isinstance(parent, PatchedRotaryEmbedding):
-            continue
-        for name, child in parent.named_children():
-            if isinstance(child, PatchedRotaryEmbedding):
-                raise _ropewalk.Error("ropewalk: the model is patched already: call unpatch() first")
-            if type(child).__name__.endswith("RotaryEmbedding"):
-                found.append((parent, name, child))
+    for parent, name, child in _children(model):
+        if isinstance(child, PatchedRotaryEmbedding):
+            raise _ropewalk.Error("ropewalk: the model is patched already: call unpatch() first")
+        if type(child).__name__.endswith("RotaryEmbedding"):
+            found.append((parent, name, child))
+    # Looked for first: what the configuration of an image tower beside it lacks says less.
+    for *_, child in found:
+        if getattr(child, "mrope_section", None):
+            raise _unknown_axes(child)
     return found
 
 
-_TRIED = (0, 1, 2, 7, 31)  # positions below every original length
+def _unknown_axes(child: torch.nn.Module) -> _ropewalk.Error:
+    return _ropewalk.Error(
+        f"ropewalk: {type(child).__name__} has M-RoPE: patch() does not know models with three positions a token"
+    )
+
+
+_TRIED = (0, 1, 2, 7, 31)
 _ALIKE = 1e-3  # of the largest element; a model in bfloat16 still makes its angles in float32
+
+
+def _is_rounded(held: torch.Tensor, exact: torch.Tensor) -> bool:
+    """Whether these are our frequencies in 16 bits, by half a step at most; the type may be wider again by now."""
+    if held.shape != exact.shape or not held.is_floating_point():
+        return False
+    wide = held.detach().cpu().double()
+    for dtype in (torch.bfloat16, torch.float16):
+        numbers = torch.finfo(dtype)
+        half_step = 0.5005 * numbers.eps * exact.abs().clamp(min=numbers.tiny)  # theirs were float32 before
+        if torch.equal(wide.to(dtype).double(), wide) and bool(((wide - exact).abs() <= half_step).all()):
+            return True
+    return False
+
+
+def _as_made(child: torch.nn.Module, own: _ropewalk.Encoding) -> Any:
+    """A copy of the module as its configuration makes it, to be tried without a trace in the module itself.
+
+    model.to(torch.bfloat16) rounds the frequencies too, which the weights were not trained with: they are ours again.
+    """
+    made = copy.deepcopy(child)
+    for length in (1, 1 << 40):
+        exact = torch.from_numpy(_with_length(own, length).inv_freq)
+        for name, held in list(made._buffers.items()):
+            if held is not None and _is_rounded(held, exact):
+                made._buffers[name] = exact.float().to(held.device)
+    return made
 
 
 def _fitted(child: torch.nn.Module, apply: Any, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> Any:
@@ -140,13 +255,14 @@ def _fitted(child: torch.nn.Module, apply: Any, own: _ropewalk.Encoding, wanted:
     device = next((one.device for one in child.buffers()), torch.device("cpu"))
     if device.type == "meta":
         return wanted
-    places = torch.tensor([_TRIED])
     name, problem = type(child).__name__, "takes heads of another shape"
-    with torch.no_grad():
-        table = child(torch.zeros(1, device=device), places.to(device))
-        cos, sin = (one.detach().float().cpu() for one in table)
+    with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
+        made, places = _as_made(child, own), torch.tensor([_TRIED])
+        x = torch.zeros(1, device=device)
+        made(x, places[:, :1].to(device))  # dynamic: forgets the long sequence that it served last
+        cos, sin = (one.detach().float().cpu() for one in made(x, places.to(device)))
         for width in dict.fromkeys((own.head_dim, own.rotary_dim)):
-            q, k = torch.randn(2, 1, 2, len(_TRIED), width, generator=torch.Generator().manual_seed(0))
+            q, k = torch.randn(2, 1, 2, len(_TRIED), width, generator=torch.Generator("cpu").manual_seed(0))
             try:
                 theirs = apply(q, k, cos, sin)
             except RuntimeError:  # the shapes do not go together
@@ -168,52 +284,85 @@ def _of_width(encoding: _ropewalk.Encoding, width: int) -> _ropewalk.Encoding:
     return make_encoding(e.expression, width, e.base, e.rotary_dim, e.rotary_offset, e.layout, e.sequence_length)
 
 
+def _encodings_of(
+    child: torch.nn.Module, config: Any, policy: str | _ropewalk.Policy | None
+) -> tuple[_ropewalk.Encoding, _ropewalk.Encoding]:
+    """What the configuration of the module, or else of the model, asks for, and that with the policy in its place."""
+    config = getattr(child, "config", None) or config  # GraniteSWA has a module for every base
+    if config is None:
+        raise _ropewalk.Error(f"ropewalk: {type(child).__name__} has no config that says its head_dim and base")
+    own, wanted = from_config(config), from_config(config, policy=policy)
+    if _has_axes(own):
+        raise _unknown_axes(child)
+    if _has_axes(wanted):
+        raise _ropewalk.Error(
+            f"ropewalk: '{wanted.expression}' takes three positions a token, and {type(child).__name__} gives one"
+        )
+    return own, wanted
+
+
+def _has_axes(encoding: _ropewalk.Encoding) -> bool:
+    return any(hasattr(part, "sections") for part in _parts(encoding))
+
+
+def _function_of(child: torch.nn.Module, name: str) -> Any:
+    """The function of the child's module that turns heads, where its arguments are those that we know."""
+    apply = getattr(sys.modules[type(child).__module__], _APPLY, None)
+    inputs = list(inspect.signature(type(child).forward).parameters)[1:]
+    if apply is None or inputs != ["x", "position_ids"]:
+        raise _ropewalk.Error(
+            f"ropewalk: {type(child).__name__} ({name}) takes {inputs} and its module has "
+            f"{'no' if apply is None else 'an'} {_APPLY}: patch() does not know this kind of model"
+        )
+    return getattr(apply, "ropewalk_original", apply)
+
+
 def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) -> torch.nn.Module:
     """Have a Hugging Face model of the Llama family encode positions with ropewalk; return the same model.
 
-    model: Llama, Mistral, Qwen2, GPT-NeoX: whatever has a `rotary_emb` and `apply_rotary_pos_emb(q, k, cos, sin)`.
+    model: Llama, Mistral, Qwen2, GPT-NeoX: whatever has a `rotary_emb` and `apply_rotary_pos_emb(q, k, cos, sin)`, in
+        float32, float16 or bfloat16. Frequencies that `.to(dtype)` rounded with the weights are exact again.
     policy: in place of the scheme of the model's configuration, which holds when policy is None. xpos changes queries
         and keys differently; randomized works in training mode, where every forward pass draws anew.
 
-    Works with caches, generate(), left padding, gradients and torch.compile. Schemes that follow the sequence length
-    (dynamic, longrope) move with it as in Transformers: keys already cached stay as they are. Throws Error for models
-    that do otherwise (their own rotation is tried on random heads), for an unknown policy, and for a model that is
-    patched already; the model is then unchanged.
+    Works with caches, generate(), left padding, gradients, pickling and torch.compile, in one graph for all lengths;
+    only xpos together with dynamic, longrope or randomized breaks the graph. Schemes that follow the sequence length
+    (dynamic, longrope) move with it: keys already cached stay as they are. longrope does so as in Transformers. dynamic
+    follows the length at hand, where Transformers keeps the frequencies of the longest sequence that it served until
+    one is shorter than the original length.
+
+    Throws Error for models that do otherwise (their own rotation is tried on random heads), those with three positions
+    a token (M-RoPE) and those in float64, for an unknown policy, and for a model that is patched already; the model is
+    then unchanged.
     """
     found = _candidates(model)
     if not found:
         raise _ropewalk.Error(f"ropewalk: {type(model).__name__} has no rotary_emb that patch() knows")
+    if any(one.dtype == torch.float64 for one in model.parameters()):
+        name = type(model).__name__
+        raise _ropewalk.Error(f"ropewalk: {name} is in float64, and patch() turns float32, float16 and bfloat16")
     config = getattr(model, "config", None)
-    if config is None:
-        raise _ropewalk.Error(f"ropewalk: {type(model).__name__} has no config that says its head_dim and base")
-    own, wanted = from_config(config), from_config(config, policy=policy)
-    modules, encodings = [], []
-    for _, name, child in found:
-        module = sys.modules[type(child).__module__]
-        inputs = list(inspect.signature(type(child).forward).parameters)
-        if not hasattr(module, _APPLY) or inputs[1:] != ["x", "position_ids"]:
-            raise _ropewalk.Error(
-                f"ropewalk: {type(child).__name__} ({name}) takes {inputs[1:]} and its module has "
-                f"{'a' if hasattr(module, _APPLY) else 'no'} {_APPLY}: patch() does not know this kind of model"
-            )
-        modules.append(module)
-        apply = getattr(module, _APPLY)
-        encodings.append(_fitted(child, getattr(apply, "ropewalk_original", apply), own, wanted))
-    for module in modules:
-        if not hasattr(getattr(module, _APPLY), "ropewalk_original"):
-            setattr(module, _APPLY, _dispatching(getattr(module, _APPLY)))
-    for (parent, name, child), encoding in zip(found, encodings):
-        setattr(parent, name, PatchedRotaryEmbedding(child, encoding).train(child.training))
+    asked = [_encodings_of(child, config, policy) for *_, child in found]
+    patched: dict[torch.nn.Module, PatchedRotaryEmbedding] = {}
+    for (_, name, child), (own, wanted) in zip(found, asked):
+        if child not in patched:
+            encoding = _fitted(child, _function_of(child, name), own, wanted)
+            patched[child] = PatchedRotaryEmbedding(child, encoding).train(child.training)
+    for parent, name, child in found:
+        _install(child)
+        setattr(parent, name, patched[child])
     return model
 
 
 def unpatch(model: torch.nn.Module) -> torch.nn.Module:
     """Undo patch(); return the same model. One that is not patched stays as it is."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, PatchedRotaryEmbedding):
-                setattr(parent, name, child.original)
+    for parent, name, child in _children(model):
+        if isinstance(child, PatchedRotaryEmbedding):
+            setattr(parent, name, child.original)
     return model
+
+
+_TABLE_TYPES = (torch.float32, torch.bfloat16)
 
 
 def apply_rotary_transformers(
@@ -222,10 +371,13 @@ def apply_rotary_transformers(
     """What Transformers calls `apply_rotary_pos_emb`, by our kernels: half_split, with the caller's cos and sin.
 
     q, k: [batch, heads, tokens, head_dim] for unsqueeze_dim 1, [batch, tokens, heads, head_dim] for 2.
-    cos, sin: [batch or 1, tokens, rotary_dim]; elements beyond rotary_dim pass through.
+    cos, sin: [batch or 1, tokens, rotary_dim]; elements beyond rotary_dim pass through. Their second half repeats the
+        first, as Transformers makes them, and is not read: where it differs, the result is not that of Transformers.
     """
-    encoding = _plain(q.shape[-1], cos.shape[-1])
-    table = (cos, sin) if cos.dtype in (torch.float32, torch.bfloat16) else (cos.float(), sin.float())
+    widths = q.shape[-1], cos.shape[-1]
+    # A graph that was made for several widths has symbols for them: index() asks for the numbers.
+    encoding = _known(*map(operator.index, widths)) if torch.compiler.is_compiling() else _plain(*widths)
+    table = (cos, sin) if cos.dtype in _TABLE_TYPES else (cos.float(), sin.float())
     both: tuple[torch.Tensor, torch.Tensor] = rotate(
         q, k, encoding=encoding, table=table, order=_order_of(unsqueeze_dim)
     )
@@ -235,3 +387,9 @@ def apply_rotary_transformers(
 @functools.lru_cache(maxsize=64)
 def _plain(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
     return make_encoding("default", head_dim, rotary_dim=rotary_dim)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _known(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
+    """_plain() for torch.compile, which would look into it and find no Python."""
+    return _plain(head_dim, rotary_dim)

@@ -51,7 +51,7 @@ def rotate_(
         serves position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers.
         columns is rotary_dim, in the order of the layout, or rotary_dim/2.
     threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
-        calls use one.
+        calls use one. A child forked after a threaded call has OpenMP's threads no more: threads=1 there, or "spawn".
 
     On a CUDA device q, k and table lie on that one device, and the call joins torch's current stream (the legacy
     default stream for arrays of others) without waiting for it. Positions and cu_seqlens that lie elsewhere cost a
@@ -61,8 +61,8 @@ def rotate_(
 
     Pair j at position p turns by p * encoding.inv_freq[j] radians. float32 results lie within 3e-7 of the norm of the
     head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
-    strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, and
-    torch.compile sees one operator.
+    strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, by
+    rotate() also those in forward mode and of torch.func, and torch.compile sees one operator.
     """
     if not _traced():
         done = _ropewalk.rotate_(

@@ -83,9 +83,7 @@ def _mutation(operator: Any, written: int) -> Any:
     below = torch._C._after_ADInplaceOrView_keyset
 
     def run(keys: Any, *arguments: Any) -> None:
-        for one in arguments[:written]:
-            if not one.is_inference():
-                torch.autograd.graph.increment_version(one)
+        torch.autograd.graph.increment_version([one for one in arguments[:written] if not one.is_inference()])
         operator.redispatch(keys & below, *arguments)
 
     return run
@@ -216,7 +214,7 @@ class _TransformedBoth(_Both):
     """For derivatives in forward mode and torch.func, which want what torch.compile does not take: see below."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, *rest: Any) -> Any:
+    def forward(q: Tensor, k: Tensor, *rest: Any) -> Any:  # type: ignore[override]
         return _kernel_or_operator(q, k, *rest)
 
     @staticmethod
@@ -236,7 +234,7 @@ class _TransformedOne(_One):
     """The same for q or k alone."""
 
     @staticmethod
-    def forward(x: Tensor, as_key: bool, *rest: Any) -> Any:
+    def forward(x: Tensor, as_key: bool, *rest: Any) -> Any:  # type: ignore[override]
         return _kernel_or_operator(*_sides(x, as_key), *rest)
 
     @staticmethod
