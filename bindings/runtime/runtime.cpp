@@ -73,7 +73,7 @@ void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const En
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
-    const cpu::plan prepared = cpu::make_table_plan(encoding, where, tokens, columns, cos, sin);
+    const cpu::plan prepared = cpu::make_table_plan(layout, encoding, where, tokens, columns, cos, sin);
     cpu::execute(prepared, chosen_set().cos_sin(layout), threads);
 }
 

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/geometry.hpp"
 #include "ropewalk/core/phase.hpp"
@@ -68,6 +69,12 @@ struct Encoding {
 
 namespace detail {
 
+/// Whether kernels can multiply by a factor and by its inverse: both are normal floats.
+constexpr bool fits_float(const double& factor) {
+    const double size = factor < 0 ? -factor : factor;
+    return is_finite(factor) && size >= 0x1p-126 && size <= 0x1p126;
+}
+
 /// Applies policies one after the other.
 class encoding_builder {
 public:
@@ -102,8 +109,13 @@ public:
             encoding_.steps.push_back(make_step(theta));
             encoding_.inv_freq.push_back(static_cast<double>(theta));
         }
+        // Magnitudes and drawn positions go with one position a token, which is enough where every pair follows it.
+        if (!several_ && (encoding_.has_decay() || encoding_.place)) axes_.clear();
         if (!axes_.empty()) spread_steps();
         if (encoding_.expression.empty()) encoding_.expression = Default::name;
+        RW_EXPECTS(fits_float(encoding_.attention_factor),
+                   "'{}' has an attention factor of {}, which a float does not hold, or not its inverse",
+                   encoding_.expression, encoding_.attention_factor);
         return std::move(encoding_);
     }
 
@@ -148,17 +160,19 @@ private:
 
     template <class P>
     void part(const P& policy) {
-        RW_EXPECTS(axes_.empty(), "{} comes second: '{}' already says which position a pair follows", P::name,
+        RW_EXPECTS(!several_, "{} comes second: '{}' already says which position a pair follows", P::name,
                    encoding_.expression);
-        bool any = false;
+        std::vector<std::size_t> axes;
         for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
             const std::int64_t axis = policy.axis(pair, encoding_.geometry);
             RW_EXPECTS(axis >= 0 && axis < static_cast<std::int64_t>(position_axes),
                        "{} puts pair {} on axis {}, there are {}", P::name, pair, axis, position_axes);
-            axes_.push_back(static_cast<std::size_t>(axis));
-            any = any || axis != 0;
+            axes.push_back(static_cast<std::size_t>(axis));
+            several_ = several_ || axis != 0;
         }
-        if (!any) axes_.clear();
+        bool given = several_;
+        if constexpr (requires { policy.has_sections(); }) given = given || policy.has_sections();
+        if (given) axes_ = std::move(axes);
     }
 
     void spread_steps() {
@@ -173,7 +187,8 @@ private:
 
     Encoding encoding_;
     std::vector<real> theta_;
-    std::vector<std::size_t> axes_;
+    std::vector<std::size_t> axes_;  ///< [pairs] or empty: tokens have one position
+    bool several_ = false;           ///< a pair follows another position than the first
 };
 
 /// What says at run time which policies there are.

@@ -42,6 +42,7 @@ TEST_CASE("a geometry that makes no sense is refused with its numbers", "[geomet
     CHECK_REFUSED(validate({.head_dim = 64, .rotary_dim = 66}), "66", "64");
     CHECK_REFUSED(validate({.head_dim = 64, .rotary_dim = 34, .rotary_offset = 32}), "34", "32", "64");
     CHECK_REFUSED(validate({.head_dim = 64, .rotary_dim = -2}), "-2");
+    CHECK_REFUSED(validate({.head_dim = 1 << 20}), "65536", "1048576");
     CHECK_REFUSED(validate({.head_dim = 0}), "head_dim", "0");
     CHECK_REFUSED(validate({.head_dim = -8}), "head_dim", "-8");
     CHECK_REFUSED(validate({.head_dim = 64, .rotary_offset = 64}), "rotary_offset", "64");

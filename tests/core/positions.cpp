@@ -1,11 +1,49 @@
 #include <ropewalk/core/positions.hpp>
 
+#include <array>
 #include <vector>
 
 #include "support/catch.hpp"
 
 namespace rw = ropewalk;
 using kind = rw::positions::kind;
+
+namespace {
+
+/// Whether every function takes the indices as they are.
+template <class Indices>
+bool are_taken(Indices& six, kind expected) {
+    const auto same = [&](const rw::positions& p, std::int64_t axes, std::int64_t rows) {
+        return p.source == expected && p.data == std::data(six) && p.axes == axes && p.rows == rows &&
+               p.count == 6 / axes / rows;
+    };
+    return same(rw::ids(six), 1, 1) && same(rw::ids(six, 2), 1, 2) && same(rw::axis_ids(six), 3, 1) &&
+           same(rw::axis_ids(six, 2), 3, 2) && same(rw::ids(std::span(six)), 1, 1) &&
+           same(rw::ids(std::span(six), 2), 1, 2) && same(rw::axis_ids(std::span(six)), 3, 1) &&
+           same(rw::axis_ids(std::span(six), 2), 3, 2);
+}
+
+template <class I>
+bool are_taken_of(kind expected) {
+    std::vector<I> list(6);
+    std::array<I, 6> array{};
+    I plain[6] = {};
+    const std::vector<I> fixed_list(6);
+    const std::array<I, 6> fixed_array{};
+    std::span<I> span(list);
+    return are_taken(list, expected) && are_taken(array, expected) && are_taken(plain, expected) &&
+           are_taken(fixed_list, expected) && are_taken(fixed_array, expected) && are_taken(span, expected);
+}
+
+}  // namespace
+
+TEST_CASE("indices come from vectors, arrays and spans, mutable or not", "[positions]") {
+    CHECK(are_taken_of<std::int32_t>(kind::ids32));
+    CHECK(are_taken_of<std::int64_t>(kind::ids64));
+    std::vector<rw::fixed_position> fixed(6);
+    CHECK(rw::ids(fixed, 3).count == 2);
+    CHECK(rw::ids(std::span(fixed)).source == kind::fixed);
+}
 
 TEST_CASE("positions remember where the indices are", "[positions]") {
     const std::vector<std::int32_t> narrow{1, 2, 3, 4, 5, 6};

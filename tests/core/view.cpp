@@ -1,6 +1,7 @@
 #include <ropewalk/core/view.hpp>
 
 #include <cmath>
+#include <limits>
 
 #include "support/catch.hpp"
 #include "support/rounding.hpp"
@@ -34,6 +35,23 @@ TEST_CASE("views lay the axes out as they are named", "[view]") {
         CHECK((t.batch == B && t.tokens == S && t.heads == H && t.head_dim == D && t.stride_element == 1));
         CHECK((t.data == data && t.exists() && t.elements() == B * S * H * D && t.type == rw::element_type::f32));
     }
+}
+
+TEST_CASE("a number of elements that 64 bits do not hold is the largest that they do", "[view]") {
+    constexpr auto most = std::numeric_limits<std::int64_t>::max();
+    const auto count = [](std::int64_t b, std::int64_t s, std::int64_t h, std::int64_t d) {
+        return rw::tensor{.batch = b, .tokens = s, .heads = h, .head_dim = d}.elements();
+    };
+    constexpr std::int64_t wide = std::int64_t{1} << 31;
+    CHECK(count(1, wide - 1, 1, wide) == (wide - 1) * wide);
+    CHECK(count(2, wide, 1, wide) == most);
+    CHECK(count(wide, wide, wide, wide) == most);
+    CHECK(count(most, 1, 1, 1) == most);
+    CHECK(count(wide, wide, wide, 0) == 0);
+    CHECK(count(32767, 32767, 32767, 32767) == 32767LL * 32767 * 32767 * 32767);
+    CHECK(count(32768, 32768, 32768, 32767) == (32767LL << 45));
+    CHECK(count(32768, 32768, 32768, 1 << 18) == most);
+    CHECK(count(-1, 2, 3, 4) == most);
 }
 
 TEST_CASE("a view knows its element type and may become read only", "[view]") {

@@ -38,4 +38,16 @@ TEST_CASE("cos_sin refuses spans that are too short", "[cos_sin]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 8});
     std::vector<float> cos(7), sin(8);
     CHECK_REFUSED(rw::cpu::cos_sin<rw::half_split>(e, rw::offset{0}, 2, 4, cos, sin), "2 tokens", "8 floats", "7");
+    const rw::Encoding wide = rw::make_encoding({.head_dim = 64});
+    CHECK_REFUSED(rw::cpu::cos_sin<rw::half_split>(wide, rw::offset{1}, std::int64_t{1} << 59, 32, cos, sin),
+                  "576460752303423488 tokens", "32 columns", "got 7 and 8");
+}
+
+TEST_CASE("cos_sin refuses the other layout than the encoding's, and an encoding that nobody made", "[cos_sin]") {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 8, .layout = rw::layout_kind::half_split});
+    std::vector<float> cos(8), sin(8);
+    CHECK_REFUSED(rw::cpu::cos_sin<rw::interleaved>(e, rw::offset{0}, 1, 8, cos, sin), "half_split", "interleaved");
+    CHECK_NOTHROW(rw::cpu::cos_sin<rw::half_split>(e, rw::offset{0}, 1, 8, cos, sin));
+    CHECK_NOTHROW(rw::cpu::cos_sin<rw::interleaved>(e, rw::offset{0}, 1, 4, cos, sin));
+    CHECK_REFUSED(rw::cpu::cos_sin<rw::half_split>(rw::Encoding{}, rw::offset{0}, 1, 4, cos, sin), "0 pairs", "64");
 }

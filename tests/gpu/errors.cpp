@@ -77,6 +77,7 @@ TEST_CASE("tables and magnitudes, as far as the host can know", "[gpu]") {
     const rw::tensor q = shaped(7, 8, 128);
     rw::cos_sin_table table;
     table.cos = table.sin = reinterpret_cast<const void*>(0x2000), table.rows = 5, table.columns = 64;
+    table.stride_row = 64;
     CHECK_REFUSED(plan(q, {}, plain(), rw::offset{0}, {.table = table}), "position 6", "5 rows");
     rw::positions ids;
     ids.source = rw::positions::kind::ids32, ids.count = 7, ids.data = reinterpret_cast<const void*>(0x1000);

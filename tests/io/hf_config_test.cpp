@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/errors.hpp"
 
 namespace rw = ropewalk;
 
@@ -122,6 +123,17 @@ TEST_CASE("configurations are read from files", "[io]") {
     std::filesystem::remove(path);
     CHECK_THROWS_AS(rw::encoding_from_config_file(path), rw::error);
     CHECK_THROWS_AS(rw::encoding_from_config(nlohmann::json("config.json")), rw::error);
+}
+
+TEST_CASE("a configuration is read from the folder that holds it", "[io]") {
+    const auto folder = std::filesystem::temp_directory_path() / "ropewalk_hf_config_test_folder";
+    std::filesystem::create_directory(folder);
+    const std::string name = folder.string();
+    CHECK_REFUSED(rw::encoding_from_config_file(folder), name.c_str(), "is a folder without a config.json");
+    CHECK_REFUSED(rw::parse_config_file(folder), name.c_str(), "is a folder, expected a file");
+    std::ofstream(folder / "config.json") << "{" << heads << "}";
+    CHECK(rw::encoding_from_config_file(folder).geometry.head_dim == 128);
+    std::filesystem::remove_all(folder);
 }
 
 TEST_CASE("a policy given by hand replaces the scheme and keeps the rest", "[io]") {

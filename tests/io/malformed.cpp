@@ -141,6 +141,21 @@ const std::vector<malformed> wrong_shapes{
     {R"({"head_dim": 64, "rope_interleave": "no"})", "rope_interleave must be true or false, got \"no\""},
 };
 
+const std::vector<malformed> other_codes{
+    {R"({"head_dim": 8, "rope_ratio": 500})", "rope_ratio must be 1, got 500"},
+    {R"({"text_config": {"head_dim": 8, "rope_ratio": 500}})", "text_config: rope_ratio must be 1, got 500"},
+    {R"({"head_dim": 8, "rope_ratio": "1"})", "rope_ratio must be a number, got \"1\""},
+    {R"({"head_dim": 8, "use_dynamic_ntk": true})", "use_dynamic_ntk is true"},
+    {R"({"head_dim": 8, "alibi": true})", "alibi is true"},
+    {R"({"head_dim": 8, "attn_config": {"alibi": true}})", "attn_config: alibi is true"},
+    {R"({"head_dim": 8, "position_embedding_type": "alibi"})", "position_embedding_type is 'alibi'"},
+    {R"({"head_dim": 8, "rope_theta": 1e4, "position_embedding_type": "nope"})", "position_embedding_type is 'nope'"},
+    {R"({"head_dim": 8, "position_embedding_type": "absolute"})", "position_embedding_type is 'absolute'"},
+    {R"({"head_dim": 8, "model_type": "esm", "rope_theta": 1e4, "position_embedding_type": "absolute"})",
+     "position_embedding_type is 'absolute'"},
+    {R"({"head_dim": 8, "position_embedding_type": 1})", "position_embedding_type must be text, got 1"},
+};
+
 void check(const std::vector<malformed>& files) {
     for (const malformed& one : files) {
         INFO(one.text.substr(0, 200));
@@ -162,6 +177,27 @@ TEST_CASE("what is no JSON names the file", "[io]") { check(no_json); }
 TEST_CASE("a scheme that cannot be read names the key", "[io]") { check(wrong_schemes); }
 TEST_CASE("a contradiction names both keys", "[io]") { check(contradictions); }
 TEST_CASE("a shape that makes no sense names the key", "[io]") { check(wrong_shapes); }
+TEST_CASE("a model whose code turns otherwise, or not at all, is refused", "[io]") { check(other_codes); }
+
+TEST_CASE("what says plainly that a model turns as others do is read", "[io]") {
+    for (const char* const keys :
+         {R"("rope_ratio": 1)", R"("rope_ratio": 1.0, "use_dynamic_ntk": false, "alibi": false)", R"("alibi": null)",
+          R"("attn_config": {"alibi": false, "rope_theta": 1e4})", R"("position_embedding_type": "rope")",
+          R"("position_embedding_type": "rotary")", R"("position_embedding_type": null)",
+          R"("model_type": "esm", "position_embedding_type": "rotary")",
+          // As published, with BERT's word for what it does not have.
+          R"("model_type": "modernbert", "global_rope_theta": 1e4, "position_embedding_type": "absolute")",
+          R"("rope_theta": 1e4, "position_embedding_type": "absolute")"}) {
+        INFO(keys);
+        const nlohmann::json config = rw::parse_config(std::string(R"({"head_dim": 8, )") + keys + "}", "the test");
+        CHECK(rw::encoding_from_config(config).expression == "default");
+        CHECK(rw::encoding_from_config(config).geometry.base == 1e4);
+    }
+    // A policy given by hand stands in place of Qwen's scheme.
+    const nlohmann::json qwen = rw::parse_config(R"({"head_dim": 8, "use_dynamic_ntk": true})", "the test");
+    CHECK(rw::encoding_from_config(qwen, {.layer_type = "", .sequence_length = 0, .layout = {}, .policy = "linear:2"})
+              .expression == "linear:2");
+}
 
 TEST_CASE("a file that is too long is not read", "[io]") {
     CHECK_REFUSED(rw::parse_config(std::string((std::size_t{16} << 20) + 1, ' '), "long.json"), "long.json",

@@ -146,14 +146,9 @@ TEST_CASE("descriptions are short", "[expression]") {
 }
 
 TEST_CASE("an error marks the character that is wrong", "[expression]") {
-    marks("", 1, "unknown policy ''");
     marks("linaer:8", 1, "unknown policy 'linaer', known are default, linear, power");
-    marks("Linear:8", 1, "unknown policy");
-    marks(" linear:8", 1, "unknown policy");
+    marks("liNear:8", 1, "unknown policy 'li', known");
     marks("linear:8|foo:1", 10, "unknown policy 'foo'");
-    marks("linear:8|", 10, "unknown policy ''");
-    marks("linear:8||power:1", 10, "unknown policy ''");
-    marks("|linear:8", 1, "unknown policy ''");
     marks("linear:", 8, "expected a number");
     marks("linear:eight", 8, "expected a number");
     marks("linear:factor=", 15, "expected a number");
@@ -172,6 +167,18 @@ TEST_CASE("an error marks the character that is wrong", "[expression]") {
     marks("linear:1e999", 8, "number out of range");
     marks("randomized:99999999999999999999", 12, "number out of range");
     marks("truncated:a=0,b=0,rho=", 23, "expected a number");
+}
+
+TEST_CASE("where no name of a policy stands, the error shows what does", "[expression]") {
+    marks("", 1, "expected the name of a policy, got the end, known are default, linear");
+    marks("LINEAR:8", 1, "expected the name of a policy, got 'LINEAR', known");
+    marks("Linear:8|power:1", 1, "expected the name of a policy, got 'Linear', known");
+    marks(" linear:8", 1, "expected the name of a policy, got ' linear', known");
+    marks("linear:8|", 10, "expected the name of a policy, got the end, known");
+    marks("linear:8| power:1", 10, "expected the name of a policy, got ' power', known");
+    marks("linear:8||power:1", 10, "expected the name of a policy, got '|', known");
+    marks("|linear:8", 1, "expected the name of a policy, got '|', known");
+    marks("8", 1, "expected the name of a policy, got '8', known");
 }
 
 TEST_CASE("an error in a list or a word marks its character", "[expression]") {

@@ -1,6 +1,7 @@
 #include <ropewalk/policy/mrope.hpp>
 
 #include <string>
+#include <vector>
 
 #include <ropewalk/encoding.hpp>
 
@@ -53,7 +54,25 @@ TEST_CASE("an encoding by mrope holds every step on the axis that its pair follo
     CHECK(e.steps == rw::make_encoding({.head_dim = 8}, rw::Linear{.factor = 2}).steps);
     CHECK(rw::make_encoding({.head_dim = 8}, policy, rw::Linear{.factor = 2}).axis_steps == e.axis_steps);
     CHECK_FALSE(rw::make_encoding({.head_dim = 8}, rw::MRope{}).has_axes());
-    CHECK_FALSE(rw::make_encoding({.head_dim = 8}, rw::MRope{.sections = {4, 0, 0}}).has_axes());
+}
+
+TEST_CASE("sections give tokens three positions even where every pair follows t", "[mrope]") {
+    const rw::Geometry g{.head_dim = 8};
+    const std::vector<rw::MRope> all_t{{.sections = {4, 0, 0}}, {.sections = {4, 0, 0}, .interleaved = true}};
+    for (const rw::MRope& policy : all_t) {
+        REQUIRE(axes(policy, 8) == "tttt");
+        const rw::Encoding e = rw::make_encoding(g, policy);
+        REQUIRE(e.has_axes());
+        for (std::size_t at = 0; at < 12; ++at) CHECK(e.axis_steps[at] == (at < 4 ? e.steps[at] : 0));
+        // One position is enough for what needs one.
+        CHECK_FALSE(rw::make_encoding(g, policy, rw::XPos{}).has_axes());
+        CHECK_FALSE(rw::make_encoding(g, rw::Randomized{.length = 16}, policy).has_axes());
+        CHECK(rw::make_encoding(g, policy, rw::MRope{}).has_axes());
+        CHECK(rw::make_encoding(g, policy, rw::MRope{.sections = {2, 1, 1}}).axis_steps ==
+              rw::make_encoding(g, rw::MRope{.sections = {2, 1, 1}}).axis_steps);
+    }
+    CHECK(rw::make_encoding({.head_dim = 2}, rw::MRope{.sections = {1, 0, 0}}).has_axes());
+    CHECK(rw::make_encoding({.head_dim = 2}, rw::MRope{.sections = {0, 1, 0}, .interleaved = true}).has_axes());
 }
 
 TEST_CASE("mrope refuses sections that do not cover the pairs", "[mrope]") {

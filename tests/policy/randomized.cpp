@@ -96,3 +96,14 @@ TEST_CASE("randomized refuses parameters that make no sense", "[randomized]") {
     CHECK_REFUSED(validate({.draw = -1}), "randomized", "draw", "-1");
     CHECK_REFUSED(validate({.draw = std::int64_t{1} << 32}), "randomized", "draw", "4294967296");
 }
+
+TEST_CASE("randomized refuses a sequence length that stands for its own and is too long", "[randomized]") {
+    const auto validate = [](std::int64_t length, std::int64_t sequence_length) {
+        rw::Randomized{.length = length}.validate({.sequence_length = sequence_length});
+    };
+    CHECK_REFUSED(validate(0, std::int64_t{1} << 62), "randomized", "sequence_length", "2^30", "4611686018427387904");
+    CHECK_REFUSED(validate(0, std::int64_t{1} << 30), "randomized", "sequence_length", "1073741824");
+    CHECK_NOTHROW(validate(0, (std::int64_t{1} << 30) - 1));
+    CHECK_NOTHROW(validate(16, std::int64_t{1} << 62));
+    CHECK_NOTHROW(validate(0, 0));
+}

@@ -223,7 +223,7 @@ def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
     ("arguments", "message"),
     [
         (("inspect", "yarm:16"), "unknown policy 'yarm'"),
-        (("inspect", "linear:8|"), "unknown policy ''"),
+        (("inspect", "linear:8|"), "expected the name of a policy, got the end"),
         (("inspect", "linear:0"), "factor must be a positive number, got 0"),
         (("inspect", "linear:8", "--head-dim", "7"), "rotary_dim must be even"),
         (("inspect", "linear:8", "--length", "0"), "length must lie in"),

@@ -148,6 +148,34 @@ TEST_CASE("a table that does not fit is refused", "[bad_positions][table]") {
     check_refused(e, rw::offset{0}, {"aligned", "4 bytes"},
                   with([](table& t) { t.cos = static_cast<const char*>(t.cos) + 2; }));
     check_refused(rw::make_encoding(head, rw::XPos{}), rw::offset{0}, {"table", "xpos"}, as_it_is);
+    check_refused({}, rw::offset{0}, {"0 pairs", "64", "make_encoding()"}, as_it_is);
+}
+
+TEST_CASE("a table whose rows would overlap is refused, one that repeats a row is not", "[bad_positions][table]") {
+    const rw::Encoding e = rw::make_encoding(head);
+    std::vector<float> cos(128, 1), sin(128, 0);
+    const auto message = [&](std::int64_t batch, std::int64_t stride_row, std::int64_t stride_batch) {
+        SEEDED(numbers);
+        test::array x(rw::element_type::f32, {batch, 6, 1, 16}, numbers);
+        rw::cpu::options o;
+        o.table.cos = cos.data() + 64, o.table.sin = sin.data() + 64, o.table.rows = 6, o.table.columns = 8;
+        o.table.order = rw::cos_sin_table::rows_are::by_token, o.table.batch = batch;
+        o.table.stride_row = stride_row, o.table.stride_batch = stride_batch;
+        return test::message_of(
+            [&] { runtime::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), e, rw::offset{0}, o); });
+    };
+    constexpr std::int64_t not_given = rw::cos_sin_table{}.stride_row;
+    STATIC_REQUIRE(not_given != 0);
+    STATIC_REQUIRE(rw::cos_sin_table{}.stride_batch == not_given);
+    CHECK(test::holds(message(1, not_given, 0), {"6 rows", "8 columns", "lacks its stride_row"}));
+    CHECK(test::holds(message(1, 7, 0), {"8 columns", "stride_row is 7"}));
+    CHECK(test::holds(message(1, -7, 0), {"8 columns", "stride_row is -7"}));
+    CHECK(message(1, 8, not_given) == "");
+    CHECK(message(1, -8, not_given) == "");
+    CHECK(message(1, 0, not_given) == "");  // one row expanded
+    CHECK(test::holds(message(2, 8, not_given), {"2 batches", "lacks its stride_batch"}));
+    CHECK(test::holds(message(2, 8, 1), {"8 columns", "stride_batch is 1"}));
+    CHECK(message(2, 8, 0) == "");  // one batch expanded
 }
 
 TEST_CASE("cos_sin refuses what does not fit its buffers", "[bad_positions][table]") {
@@ -159,9 +187,26 @@ TEST_CASE("cos_sin refuses what does not fit its buffers", "[bad_positions][tabl
     CHECK_REFUSED(make(7, 8), "7 tokens", "8 columns", "56 floats", "48");
     CHECK_REFUSED(make(6, 9), "8 or 16 columns", "got 9");
     CHECK_REFUSED(make(-1, 8), "tokens", "-1");
+    CHECK_REFUSED(make(std::int64_t{1} << 60, 16), "1152921504606846976 tokens", "16 columns", "48");
+    CHECK_REFUSED(make(std::int64_t{1} << 62, 8), "4611686018427387904 tokens", "8 columns", "48");
     const std::vector<std::int64_t> ids(5);
     CHECK_REFUSED(runtime::cos_sin(layout, e, rw::ids(ids), 6, 8, cos, sin), "5 entries", "6 tokens");
     CHECK(cos == std::vector<float>(48, 7));
     CHECK(sin == std::vector<float>(48, 7));
     CHECK_NOTHROW(make(6, 8));
+    CHECK_REFUSED(runtime::cos_sin(layout, {}, rw::offset{0}, 6, 8, cos, sin), "0 pairs", "64", "make_encoding()");
+}
+
+TEST_CASE("cos_sin refuses the other layout than the encoding's, save where both are one", "[bad_positions][table]") {
+    rw::Geometry named = head;
+    named.layout = rw::layout_kind::interleaved;
+    const rw::Encoding e = rw::make_encoding(named);
+    std::vector<float> cos(96, 7), sin(96, 7);
+    const auto make = [&](rw::layout_kind kind, std::int64_t columns) {
+        runtime::cos_sin(kind, e, rw::offset{0}, 6, columns, cos, sin);
+    };
+    CHECK_REFUSED(make(rw::layout_kind::half_split, 16), "interleaved", "half_split");
+    CHECK(cos == std::vector<float>(96, 7));
+    CHECK_NOTHROW(make(rw::layout_kind::half_split, 8));
+    CHECK_NOTHROW(make(rw::layout_kind::interleaved, 16));
 }

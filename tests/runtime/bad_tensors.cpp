@@ -188,3 +188,27 @@ TEST_CASE("rerotate refuses encodings of different shapes or layouts", "[bad_ten
     CHECK_REFUSED(rerotate(whole, other), "interleaved", "half_split");
     CHECK(k == before);
 }
+
+TEST_CASE("an encoding that make_encoding() has not made is refused", "[bad_tensors]") {
+    SEEDED(numbers);
+    test::array k(rw::element_type::f32, {1, 2, 1, 128}, numbers);
+    const test::array before = k;
+    const rw::Encoding made = rw::make_encoding({.head_dim = 128}), none;
+    rw::Encoding narrowed = made;
+    narrowed.geometry.rotary_dim = 64;
+    for (const rw::Encoding& e : {none, narrowed}) {
+        CHECK_REFUSED(runtime::rotate(layout, k.tensor(), test::none(), k.tensor(), test::none(), e, rw::offset{0}),
+                      "pairs", "make_encoding()");
+        CHECK_REFUSED(runtime::rerotate(layout, k.tensor(), k.tensor(), e, rw::offset{0}, made, rw::offset{0}), "pairs",
+                      "make_encoding()");
+        CHECK_REFUSED(runtime::rerotate(layout, k.tensor(), k.tensor(), made, rw::offset{0}, e, rw::offset{0}), "pairs",
+                      "make_encoding()");
+    }
+    CHECK(k == before);
+}
+
+TEST_CASE("more elements than 64 bits count are refused", "[bad_tensors]") {
+    const auto grow = [](call& c) { c.q.tokens = c.k.tokens = std::int64_t{1} << 60; };
+    check_refused(false, grow, {"tokens 1152921504606846976", "2^60 elements"});
+    check_refused(true, [](call& c) { c.q.tokens = std::int64_t{1} << 55; }, {"2^60 elements"});
+}

@@ -46,7 +46,8 @@ const sections& qwen2() {
     return made;
 }
 std::vector<sections> all_sections() {
-    return {qwen2(), chunked(0, 31, 1), chunked(30, 0, 2), interleaved(12, 10, 10), interleaved(20, 5, 7)};
+    return {qwen2(),           chunked(0, 31, 1),       chunked(30, 0, 2),
+            chunked(32, 0, 0), interleaved(12, 10, 10), interleaved(20, 5, 7)};
 }
 
 /// Positions [3, rows, tokens].
@@ -214,7 +215,6 @@ TEST_CASE("several positions a token are refused where they mean nothing", "[mro
     check_refused(rw::make_encoding(head, "xpos"), where, {"'xpos'", "one position"});
     check_refused(rw::make_encoding(head, "randomized:64"), where, {"'randomized:64'", "one position"});
     check_refused(rw::make_encoding(head, "mrope"), where, {"'mrope'", "one position"});
-    check_refused(rw::make_encoding(head, "mrope:[32,0,0]"), where, {"one position"});
 
     rw::positions wrong = where;
     wrong.axes = 2;

@@ -96,6 +96,23 @@ TEST_CASE("rerotate exchanges attention factors", "[rerotate]") {
     check_move(numbers, {from, to, 10, 20});
 }
 
+TEST_CASE("rerotate refuses a change of attention factors that no float holds", "[rerotate]") {
+    SEEDED(numbers);
+    const auto with = [](double factor) {
+        return rw::make_encoding({.head_dim = 64}, rw::Yarn{.attention_factor_given = factor});
+    };
+    const rw::Encoding small = with(0x1p-70), large = with(0x1p70);
+    test::array k(rw::element_type::f32, {1, 1, 1, 64}, numbers);
+    const test::array before = k;
+    const auto move = [&](const rw::Encoding& from, const rw::Encoding& to) {
+        runtime::rerotate(rw::layout_kind::interleaved, k.tensor(), k.tensor(), from, rw::offset{0}, to, rw::offset{0});
+    };
+    CHECK_REFUSED(move(small, large), "yarn", "attention factor", "1.3937965749081639e+42");
+    CHECK_REFUSED(move(large, small), "yarn", "attention factor", "7.1746481373430634e-43");
+    CHECK(k == before);
+    CHECK_NOTHROW(move(large, large));
+}
+
 TEST_CASE("rerotate takes ids on either side", "[rerotate]") {
     SEEDED(numbers);
     const test::twin from = linear_twin(4), to = linear_twin(8);

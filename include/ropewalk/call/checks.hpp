@@ -18,8 +18,12 @@ inline std::string shape_of(std::string_view name, const tensor& t) {
                   t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
 }
 
+/// Bytes of this many elements, of queries and of keys, can be counted in 64 bits.
+inline constexpr std::int64_t most_elements = std::int64_t{1} << 60;
+
 inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
     RW_EXPECTS(t.batch >= 0 && t.tokens >= 0 && t.heads >= 0, "{}: no extent may be negative", shape_of(name, t));
+    RW_EXPECTS(t.elements() <= most_elements, "{}: 2^60 elements are the most of one tensor", shape_of(name, t));
     RW_EXPECTS(t.exists() || t.elements() == 0, "{} has {} elements but no memory", shape_of(name, t), t.elements());
     RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
     RW_EXPECTS(t.stride_element == 1 || t.elements() == 0,
@@ -152,6 +156,19 @@ inline void check_shift(const call& work, const Encoding& from, const Encoding& 
     }
 }
 
+/// Rows or batches of a table that would overlap are a wrong stride, but one of 0 says that all of them are the same.
+inline void check_table_strides(const cos_sin_table& table) {
+    const auto check = [&table](const char* name, std::int64_t count, std::int64_t stride) {
+        if (count <= 1) return;
+        RW_EXPECTS(stride != cos_sin_table::not_given, "the table of {} rows, {} columns and {} batches lacks its {}",
+                   table.rows, table.columns, table.batch, name);
+        RW_EXPECTS(stride == 0 || stride >= table.columns || stride <= -table.columns,
+                   "the table has rows of {} columns, but its {} is {}", table.columns, name, stride);
+    };
+    check("stride_row", table.rows, table.stride_row);
+    check("stride_batch", table.batch, table.stride_batch);
+}
+
 inline void check_table(const cos_sin_table& table, const call& work) {
     RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
     RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
@@ -167,10 +184,11 @@ inline void check_table(const cos_sin_table& table, const call& work) {
         RW_EXPECTS(table.rows >= work.tokens(), "the table has {} rows for {} tokens", table.rows, work.tokens());
         RW_EXPECTS(table.batch == 1 || table.batch == work.batch(), "the table has {} batches for {}", table.batch,
                    work.batch());
-        return;
+        return check_table_strides(table);
     }
     RW_EXPECTS(work.turn.axes == 1, "a table by index takes one position a token, got {}", work.turn.axes);
     RW_EXPECTS(table.batch == 1, "a table by index has one batch, got {}", table.batch);
+    check_table_strides(table);
     RW_EXPECTS(work.turn.where.source != positions::kind::fixed, "a table has no rows between positions");
     check_range(work.turn.where, work.batch(), work.tokens(), [&](std::int64_t index) {
         RW_EXPECTS(index >= 0 && index < table.rows, "position {} lies outside the table of {} rows", index,

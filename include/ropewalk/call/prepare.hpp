@@ -25,6 +25,13 @@ inline turn_term steps_of(const Encoding& encoding, const positions& where) {
     return term;
 }
 
+/// One that make_encoding() has not made turns nothing, or not the elements of its geometry.
+inline void check_made(const Encoding& encoding) {
+    RW_EXPECTS(encoding.pairs() > 0 && encoding.pairs() == encoding.geometry.pairs(),
+               "the encoding has steps for {} pairs, its geometry {}: it was not made by make_encoding()",
+               encoding.pairs(), encoding.geometry.pairs());
+}
+
 inline void check_layout(const Encoding& encoding, layout_kind layout) {
     const auto named = encoding.geometry.layout;
     RW_EXPECTS(!named || *named == layout, "the encoding is for the layout {}, the call for {}",
@@ -78,6 +85,7 @@ void prepare_rotation(call& work, layout_kind layout, const Encoding& encoding, 
                       const cos_sin_table& table, const Read& read) {
     work.rotary_offset = encoding.geometry.rotary_offset;
     work.pairs = encoding.pairs();
+    check_made(encoding);
     check_layout(encoding, layout);
     check_tensors(work, encoding.geometry.head_dim);
     work.turn = make_term(encoding, where, work, 0, read);
@@ -96,6 +104,8 @@ void prepare_rerotation(call& work, layout_kind layout, const Encoding& from, co
                         const Encoding& to, const positions& to_where, const Read& read) {
     work.rotary_offset = to.geometry.rotary_offset;
     work.pairs = to.pairs();
+    check_made(from);
+    check_made(to);
     check_layout(from, layout);
     check_layout(to, layout);
     RW_EXPECTS(from.geometry.head_dim == to.geometry.head_dim && from.pairs() == to.pairs() &&
@@ -108,7 +118,10 @@ void prepare_rerotation(call& work, layout_kind layout, const Encoding& from, co
     work.unturn = make_term(from, from_where, work, 1, read);
     work.decays = from.has_decay() || to.has_decay();
     if (work.decays) check_shift(work, from, to);
-    work.factor = static_cast<float>(to.attention_factor / from.attention_factor);
+    const double ratio = to.attention_factor / from.attention_factor;
+    RW_EXPECTS(fits_float(ratio), "from '{}' to '{}' the attention factor changes by {}, which a float does not hold",
+               from.expression, to.expression, ratio);
+    work.factor = static_cast<float>(ratio);
 }
 
 }  // namespace ropewalk::detail

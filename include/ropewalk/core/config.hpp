@@ -73,7 +73,7 @@
 
 // RW_FMA is a · b + c with one rounding where the machine fuses it, with two elsewhere; so a scalar tail rounds as the
 // SIMD registers before it do.
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)
 #define RW_FMA(a, b, c) __builtin_fmaf((a), (b), (c))
 #else
 #define RW_FMA(a, b, c) ((a) * (b) + (c))

@@ -1,10 +1,10 @@
 // The shape of one head, which every policy and kernel shares.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <optional>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/layout.hpp"
 #include "ropewalk/core/real_math.hpp"
@@ -13,6 +13,9 @@ namespace ropewalk {
 
 /// The rotary part of a head: elements [rotary_offset, rotary_offset + rotary_dim) turn, the others pass through.
 struct Geometry {
+    /// Far beyond any head, and not more than a moment's work.
+    static constexpr std::int64_t most_width = 1 << 16;
+
     std::int64_t head_dim = 128;          ///< elements a head
     std::int64_t rotary_dim = 0;          ///< elements that turn, even; 0 stands for head_dim − rotary_offset
     std::int64_t rotary_offset = 0;       ///< the first element that turns (DeepSeek's MLA puts it behind the others)
@@ -40,7 +43,8 @@ struct Geometry {
         RW_EXPECTS(width() > 0 && width() % 2 == 0, "rotary_dim must be even and positive, got {}", width());
         RW_EXPECTS(width() <= head_dim - rotary_offset, "rotary_dim {} at rotary_offset {} reaches beyond head_dim {}",
                    width(), rotary_offset, head_dim);
-        RW_EXPECTS(std::isfinite(base) && base > 1, "base must be a finite number above 1, got {}", base);
+        RW_EXPECTS(width() <= most_width, "rotary_dim must not exceed {}, got {}", most_width, width());
+        RW_EXPECTS(detail::is_finite(base) && base > 1, "base must be a finite number above 1, got {}", base);
         RW_EXPECTS(sequence_length >= 0, "sequence_length must not be negative, got {}", sequence_length);
     }
 };

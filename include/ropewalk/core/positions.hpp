@@ -54,25 +54,43 @@ constexpr positions ids(std::span<const fixed_position> values) {
     return p;
 }
 
-/// Explicit indices [batch, tokens], row by row. Throws where the rows would differ in length.
-template <class I>
-constexpr positions ids(std::span<const I> values, std::int64_t batch) {
-    positions p = ids(values);
+namespace detail {
+
+constexpr positions in_rows(positions p, std::int64_t batch) {
     RW_EXPECTS(batch > 0 && p.count % batch == 0, "{} positions make no {} rows of one length", p.count, batch);
     p.rows = batch, p.count /= batch, p.stride_row = p.count;
     return p;
 }
 
-/// Several indices a token [position_axes, batch, tokens], for encodings whose pairs follow one each (M-RoPE). Throws
-/// where the axes or the rows would differ in length.
-template <class I>
-constexpr positions axis_ids(std::span<const I> values, std::int64_t batch = 1) {
+constexpr positions on_axes(positions p, std::int64_t batch) {
     constexpr auto axes = static_cast<std::int64_t>(position_axes);
-    positions p = ids(values);
-    RW_EXPECTS(batch > 0 && p.count % (axes * batch) == 0, "{} positions make no {} axes of {} rows of one length",
-               p.count, axes, batch);
+    RW_EXPECTS(batch > 0 && p.count % axes == 0 && p.count / axes % batch == 0,
+               "{} positions make no {} axes of {} rows of one length", p.count, axes, batch);
     p.axes = axes, p.rows = batch, p.count /= axes * batch, p.stride_row = p.count, p.stride_axis = p.count * batch;
     return p;
+}
+
+}  // namespace detail
+
+/// Explicit indices [batch, tokens], row by row. Throws where the rows would differ in length. (No templates: those
+/// would not convert a vector or a span of mutable indices.)
+constexpr positions ids(std::span<const std::int32_t> values, std::int64_t batch) {
+    return detail::in_rows(ids(values), batch);
+}
+constexpr positions ids(std::span<const std::int64_t> values, std::int64_t batch) {
+    return detail::in_rows(ids(values), batch);
+}
+constexpr positions ids(std::span<const fixed_position> values, std::int64_t batch) {
+    return detail::in_rows(ids(values), batch);
+}
+
+/// Several indices a token [position_axes, batch, tokens], for encodings whose pairs follow one each (M-RoPE). Throws
+/// where the axes or the rows would differ in length.
+constexpr positions axis_ids(std::span<const std::int32_t> values, std::int64_t batch = 1) {
+    return detail::on_axes(ids(values), batch);
+}
+constexpr positions axis_ids(std::span<const std::int64_t> values, std::int64_t batch = 1) {
+    return detail::on_axes(ids(values), batch);
 }
 
 /// A ragged batch: sequence i is tokens [starts[i], starts[i + 1]), each counted from `first`. `starts` begins with 0,

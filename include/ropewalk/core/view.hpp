@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
+#include <limits>
 #include <type_traits>
 
 #include "ropewalk/core/element.hpp"
+#include "ropewalk/core/wide.hpp"
 
 namespace ropewalk {
 
@@ -17,7 +20,18 @@ struct tensor {
     std::int64_t stride_batch = 0, stride_token = 0, stride_head = 0, stride_element = 1;
 
     [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
-    [[nodiscard]] constexpr std::int64_t elements() const { return batch * tokens * heads * head_dim; }
+    /// 2^63 − 1 where there are more, or where an extent is negative and none is 0.
+    [[nodiscard]] constexpr std::int64_t elements() const {
+        // 15 bits each cannot overflow, and spare a small call the slow products.
+        if (((batch | tokens | heads | head_dim) >> 15) == 0) return batch * tokens * heads * head_dim;
+        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        std::uint64_t count = 1;
+        for (const std::int64_t extent : {batch, tokens, heads, head_dim}) {
+            const detail::wide product = detail::multiply(count, static_cast<std::uint64_t>(extent));
+            count = product.high == 0 && product.low <= most ? product.low : most;
+        }
+        return static_cast<std::int64_t>(count);
+    }
     constexpr bool operator==(const tensor&) const = default;  ///< the same memory in the same order
 };
 

@@ -108,7 +108,7 @@ range_function table_kernel_for(layout_kind layout) {
 template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
              std::span<float> cos, std::span<float> sin, int threads = 0) {
-    const plan prepared = make_table_plan(encoding, where, tokens, columns, cos, sin);
+    const plan prepared = make_table_plan(kind_of<L>, encoding, where, tokens, columns, cos, sin);
     execute(prepared, detail::table_kernel_for<native_arch>(kind_of<L>), threads);
 }
 

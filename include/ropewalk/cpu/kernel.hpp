@@ -101,7 +101,7 @@ struct rotate_kernel {
     template <class B, int N>
     static RW_INLINE void turn_chunk(std::int64_t half, row r, std::int64_t pair, const T* in, T* out,
                                      const strides& step) {
-        typename B::turn turns[N];
+        typename B::turn turns[static_cast<std::size_t>(N)];
         RW_UNROLL
         for (int i = 0; i < N; ++i) {
             turns[i] = B::turn::load(r.c + n * (pair + i * B::pairs), r.s + n * (pair + i * B::pairs));

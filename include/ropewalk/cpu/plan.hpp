@@ -1,6 +1,7 @@
 // From arguments to a checked job.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -170,11 +171,17 @@ inline plan make_rerotation_plan(layout_kind layout, const tensor& k, const tens
 }
 
 /// Checks and prepares a table of `tokens` rows with `columns` floats each.
-inline plan make_table_plan(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
-                            std::span<float> cos, std::span<float> sin) {
+inline plan make_table_plan(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
+                            std::int64_t columns, std::span<float> cos, std::span<float> sin) {
+    ropewalk::detail::check_made(encoding);
     RW_EXPECTS(tokens >= 0, "tokens must not be negative, got {}", tokens);
     RW_EXPECTS(columns == encoding.pairs() || columns == 2 * encoding.pairs(), "a row has {} or {} columns, got {}",
                encoding.pairs(), 2 * encoding.pairs(), columns);
+    // One column a pair has the same order in both layouts.
+    if (columns != encoding.pairs()) ropewalk::detail::check_layout(encoding, layout);
+    RW_EXPECTS(tokens <= std::numeric_limits<std::int64_t>::max() / columns,
+               "{} tokens of {} columns are more floats than 64 bits count, got {} and {}", tokens, columns, cos.size(),
+               sin.size());
     const auto floats = static_cast<std::size_t>(tokens * columns);
     RW_EXPECTS(cos.size() >= floats && sin.size() >= floats, "{} tokens of {} columns need {} floats, got {} and {}",
                tokens, columns, floats, cos.size(), sin.size());

@@ -1,6 +1,8 @@
 // Several registers that a formula treats as one.
 #pragma once
 
+#include <cstddef>
+
 #include "ropewalk/cpu/simd.hpp"
 
 namespace ropewalk::cpu::detail {
@@ -9,7 +11,7 @@ namespace ropewalk::cpu::detail {
 /// something to wait for beside its own last result.
 template <class R, int N>
 struct side_by_side {
-    R of[N];
+    R of[static_cast<std::size_t>(N)];
 
     static RW_INLINE side_by_side all(const R& value) {
         return each([&](int) __attribute__((always_inline)) { return value; });

@@ -10,15 +10,20 @@ template <class A>
 inline constexpr bool is_avx512 = std::is_base_of_v<xsimd::avx512bw, A>;
 template <class A>
 inline constexpr bool is_avx2 = std::is_base_of_v<xsimd::avx2, A>;
+
+using fused_avx2 = xsimd::fma3<xsimd::avx2>;
+/// Registers of 256 bits where this translation unit has AVX2: -mavx2 and -mavx512f bring no FMA along.
+using any_avx2 = std::conditional_t<fused_avx2::supported(), fused_avx2, xsimd::avx2>;
+/// The kernels multiply 64-bit words, which is AVX-512 DQ and not BW.
+inline constexpr bool has_avx512 = is_avx512<xsimd::default_arch> && xsimd::avx512dq::supported();
 }  // namespace detail
 
 /// The widest architecture that this translation unit is compiled for and that the kernels know.
 using native_arch =
     std::conditional_t<std::is_base_of_v<xsimd::avx, xsimd::default_arch> && !detail::is_avx2<xsimd::default_arch>,
                        xsimd::sse2,
-                       std::conditional_t<std::is_base_of_v<xsimd::avx512f, xsimd::default_arch> &&
-                                              !detail::is_avx512<xsimd::default_arch>,
-                                          xsimd::fma3<xsimd::avx2>, xsimd::default_arch>>;
+                       std::conditional_t<std::is_base_of_v<xsimd::avx512f, xsimd::default_arch> && !detail::has_avx512,
+                                          detail::any_avx2, xsimd::default_arch>>;
 
 namespace detail {
 
@@ -37,7 +42,7 @@ inline constexpr std::int64_t lane_count<scalar_arch> = 1;
 
 /// The next narrower architecture that runs wherever A runs, for what is left of a row.
 template <class A>
-using narrower = std::conditional_t<is_avx512<A>, xsimd::fma3<xsimd::avx2>, scalar_arch>;
+using narrower = std::conditional_t<is_avx512<A> && fused_avx2::supported(), fused_avx2, scalar_arch>;
 
 /// The same bits as lanes of another type.
 template <class To, class From, class A>

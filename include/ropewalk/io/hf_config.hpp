@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ropewalk/encoding.hpp"
@@ -60,11 +61,43 @@ inline void check_layer_type(const config_section& model, const std::string& lay
                shown_name(layer_type));
 }
 
+/// Whether a model says that it turns, by the spellings of Granite ("rope") and ESM ("rotary"). "absolute" is what
+/// BERT's descendants inherit and do not read, ModernBERT among them, but ESM reads it.
+inline bool names_rotation(const config_section& model, std::string_view model_type, std::string_view kind) {
+    for (const std::string_view known : {"rope", "RoPE", "rotary"}) {
+        if (kind.starts_with(known)) return true;
+    }
+    if (kind != "absolute" || model_type == "esm") return false;
+    const auto stated = {"rope_theta", "rope_parameters", "rope_scaling", "global_rope_theta", "rotary_emb_base"};
+    return model_type.starts_with("modernbert") ||
+           std::any_of(stated.begin(), stated.end(), [&](const char* key) { return model.has(key); });
+}
+
+/// Refuses keys beside the scheme with which a model's own code turns otherwise, or not at all: read on, they would
+/// give plain RoPE without a word.
+inline void refuse_other_codes(const config_section& model, std::string_view model_type, bool keeps_scheme) {
+    const double ratio = model.number("rope_ratio").value_or(1);
+    RW_EXPECTS(ratio == 1, "{}: rope_ratio must be 1, got {}: give ChatGLM's base as rope_theta, and no rope_ratio",
+               model.path(), ratio);
+    RW_EXPECTS(!keeps_scheme || !model.flag("use_dynamic_ntk").value_or(false),
+               "{}: use_dynamic_ntk is true, which is Qwen's own scheme: give a policy in place of it", model.path());
+    const auto attention = model.section("attn_config");
+    for (const config_section& part : {model, attention.value_or(model)}) {
+        RW_EXPECTS(!part.flag("alibi").value_or(false), "{}: alibi is true: the model has no rotary positions",
+                   part.path());
+    }
+    const std::string kind = model.text("position_embedding_type").value_or("rope");
+    RW_EXPECTS(names_rotation(model, model_type, kind),
+               "{}: position_embedding_type is '{}', expected 'rope' or 'rotary': the model has no rotary positions",
+               model.path(), shown_name(kind));
+}
+
 /// Reads one layer type of one model.
 class config_reader {
 public:
     config_reader(const config_section& model, const config_choices& choices)
         : model_(model), choices_(choices), model_type_(model.text("model_type").value_or("")) {
+        refuse_other_codes(model_, model_type_, choices_.policy.empty());
         check_layer_type(model_, choices_.layer_type);
         for (const char* const key : {"rope_parameters", "rope_scaling"}) {
             const auto whole = model_.section(key);
@@ -80,9 +113,8 @@ public:
         const Geometry geometry = read_geometry();
         const std::vector<any_policy> policies = read_policies(geometry);
         Encoding encoding = make_encoding(geometry, policies);
-        RW_EXPECTS(std::isfinite(encoding.attention_factor) && std::isfinite(encoding.softmax_factor),
-                   "{}: '{}' has an attention factor of {} and a softmax factor of {}", model_.path(),
-                   encoding.expression, encoding.attention_factor, encoding.softmax_factor);
+        RW_EXPECTS(is_finite(encoding.softmax_factor), "{}: '{}' has a softmax factor of {}", model_.path(),
+                   encoding.expression, encoding.softmax_factor);
         return encoding;
     }
 
@@ -96,7 +128,7 @@ private:
         RW_EXPECTS(geometry.rotary_dim > 0, "{}: the rotary part of a head of {} has {} elements", model_.path(),
                    geometry.head_dim, geometry.rotary_dim);
         geometry.base = read_base();
-        RW_EXPECTS(std::isfinite(geometry.base) && geometry.base > 1, "{}: rope_theta must be above 1, got {}",
+        RW_EXPECTS(is_finite(geometry.base) && geometry.base > 1, "{}: rope_theta must be above 1, got {}",
                    model_.path(), geometry.base);
         geometry.layout = choices_.layout ? *choices_.layout : read_layout();
         geometry.sequence_length = choices_.sequence_length;
@@ -260,16 +292,21 @@ private:
 /// `rope_parameters` (a layer type at a time where they are nested), of every rope_type of Transformers 5.23,
 /// `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names; what a model's code fills in by itself is
 /// in model_defaults.hpp. Throws ropewalk::error, one line that names the key, for a scheme that is unknown, lacks
-/// something, has a key that is not known for it or a value of the wrong type, and for keys that contradict each other.
+/// something, has a key that is not known for it or a value of the wrong type, for keys that contradict each other, and
+/// for models that say that they turn otherwise or not at all.
 inline Encoding encoding_from_config(const nlohmann::json& config, const config_choices& choices = {}) {
     RW_EXPECTS(config.is_object(), "the configuration must be an object, got {}", config.type_name());
     const config_section whole(config, "the configuration");
     return detail::config_reader(whole.section("text_config").value_or(whole), choices).read();
 }
 
-/// The same for a file.
+/// The same for a file, or for the config.json in a folder.
 inline Encoding encoding_from_config_file(const std::filesystem::path& path, const config_choices& choices = {}) {
-    return encoding_from_config(parse_config_file(path), choices);
+    if (!is_folder(path)) return encoding_from_config(parse_config_file(path), choices);
+    const std::filesystem::path file = path / "config.json";
+    std::error_code problem;
+    RW_EXPECTS(std::filesystem::exists(file, problem), "{} is a folder without a config.json", path.string());
+    return encoding_from_config(parse_config_file(file), choices);
 }
 
 }  // namespace ropewalk

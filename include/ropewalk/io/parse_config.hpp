@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
@@ -86,8 +87,15 @@ inline nlohmann::json parse_config(const std::string& text, const std::string& s
     return detail::parse_json(detail::with_constants_quoted(text), source);
 }
 
+/// Whether a path leads to a folder; false as well where nobody can tell.
+inline bool is_folder(const std::filesystem::path& path) {
+    std::error_code problem;
+    return std::filesystem::is_directory(path, problem);
+}
+
 /// The same for a file.
 inline nlohmann::json parse_config_file(const std::filesystem::path& path) {
+    RW_EXPECTS(!is_folder(path), "{} is a folder, expected a file", path.string());
     std::ifstream file(path, std::ios::binary);
     RW_EXPECTS(file, "cannot read {}", path.string());
     std::string text(detail::longest_config + 1, '\0');

@@ -1,6 +1,7 @@
 // What goes behind vLLM's --hf-overrides and on llama.cpp's command line.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <variant>
 

@@ -61,7 +61,8 @@ concept SoftmaxFactorPolicy = Policy<P> && requires(const P& policy, const Geome
     { policy.softmax_factor(geometry) } -> std::convertible_to<double>;
 };
 
-/// Position axis, where a token has several positions: pair j follows number axis(j), of `position_axes`.
+/// Position axis, where a token has several positions: pair j follows number axis(j), of `position_axes`. Where every
+/// pair follows the first, tokens have one position unless `has_sections()` is there and true.
 template <class P>
 concept PairAxisPolicy = Policy<P> && requires(const P& policy, std::int64_t pair, const Geometry& geometry) {
     { policy.axis(pair, geometry) } -> std::convertible_to<std::int64_t>;

@@ -20,7 +20,8 @@ struct DynamicNtk {
                    parameter<DynamicNtk, std::int64_t>{"original_length", &DynamicNtk::original_length}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "dynamic: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "dynamic: factor must be a positive number, got {}",
+                   factor);
         RW_EXPECTS(original_length > 0, "dynamic: original_length must be positive, got {}", original_length);
     }
     [[nodiscard]] constexpr real alpha(const Geometry& geometry) const {

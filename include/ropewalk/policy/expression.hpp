@@ -40,6 +40,8 @@ private:
         Chosen policy;
         if (!select<0>(name, policy)) {
             at_ = start;
+            if (name.empty())
+                fail_here(format("expected the name of a policy, got {}, known are {}", rest(), known_policies<0>()));
             fail_here(format("unknown policy '{}', known are {}", name, known_policies<0>()));
         }
         if (accept(':')) {
@@ -148,6 +150,12 @@ private:
         while (at_ < text_.size() && (is_letter(text_[at_]) || (at_ > start && text_[at_] >= '0' && text_[at_] <= '9')))
             ++at_;
         return text_.substr(start, at_ - start);
+    }
+    /// What stands where a name should, as a message shows it.
+    [[nodiscard]] std::string rest() const {
+        if (at_ == text_.size()) return "the end";
+        const std::size_t end = text_.find_first_of(":|,=", at_);
+        return format("'{}'", text_.substr(at_, end == at_ ? 1 : end - at_));
     }
     static constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || c == '_'; }
 

@@ -14,7 +14,7 @@ struct Linear {
     static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "linear: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "linear: factor must be a positive number, got {}", factor);
     }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
         return theta / real(factor);

@@ -24,8 +24,9 @@ struct Llama3 {
                    parameter<Llama3, std::int64_t>{"original_length", &Llama3::original_length}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "llama3: factor must be a positive number, got {}", factor);
-        RW_EXPECTS(std::isfinite(high_freq_factor) && low_freq_factor > 0 && high_freq_factor > low_freq_factor,
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "llama3: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(detail::is_finite(high_freq_factor) && detail::is_finite(low_freq_factor) && low_freq_factor > 0 &&
+                       high_freq_factor > low_freq_factor,
                    "llama3: needs high_freq_factor > low_freq_factor > 0, got {} and {}", high_freq_factor,
                    low_freq_factor);
         RW_EXPECTS(original_length > 0, "llama3: original_length must be positive, got {}", original_length);

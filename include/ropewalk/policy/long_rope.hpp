@@ -1,6 +1,7 @@
 // LongRoPE: a searched factor for every pair.
 #pragma once
 
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -31,12 +32,14 @@ struct LongRope {
     void validate(const Geometry& geometry) const {
         check("short_factor", short_factor, geometry.pairs());
         check("long_factor", long_factor, geometry.pairs());
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "longrope: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "longrope: factor must be a positive number, got {}",
+                   factor);
         const bool needed = !short_factor.empty() || !long_factor.empty() || (factor > 1 && !attention_factor_given);
         RW_EXPECTS(original_length > 1 || (!needed && original_length >= 0),
                    "longrope: original_length must be above 1, got {}", original_length);
-        RW_EXPECTS(!attention_factor_given || (std::isfinite(*attention_factor_given) && *attention_factor_given > 0),
-                   "longrope: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
+        RW_EXPECTS(
+            !attention_factor_given || (detail::is_finite(*attention_factor_given) && *attention_factor_given > 0),
+            "longrope: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
     }
     real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
         const std::vector<double>& factors = epoch(geometry) != 0 ? long_factor : short_factor;
@@ -69,7 +72,7 @@ private:
         RW_EXPECTS(factors.empty() || static_cast<std::int64_t>(factors.size()) == pairs,
                    "longrope: {} has {} entries for {} pairs", key, factors.size(), pairs);
         for (std::size_t i = 0; i < factors.size(); ++i) {
-            RW_EXPECTS(std::isfinite(factors[i]) && factors[i] > 0,
+            RW_EXPECTS(detail::is_finite(factors[i]) && factors[i] > 0,
                        "longrope: {} must hold positive numbers, got {} at {}", key, factors[i], i);
         }
     }

@@ -44,6 +44,8 @@ struct MRope {
         }
         return pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2;
     }
+    /// Whether tokens have three positions, even where every pair follows t.
+    [[nodiscard]] bool has_sections() const { return !sections.empty(); }
     static MRope neutral() { return {}; }
     static MRope example() { return {}; }
     static MRope example(const Geometry& geometry) {

@@ -24,7 +24,7 @@ struct Ntk {
     static constexpr auto parameters = std::tuple{parameter<Ntk, double>{"alpha", &Ntk::alpha}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(alpha) && alpha > 0, "ntk: alpha must be a positive number, got {}", alpha);
+        RW_EXPECTS(detail::is_finite(alpha) && alpha > 0, "ntk: alpha must be a positive number, got {}", alpha);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
         return detail::with_ntk_base(theta, real(alpha), pair, geometry);

@@ -15,7 +15,7 @@ struct Power {
     static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(k) && k >= 0 && k <= 64, "power: k must lie in [0, 64], got {}", k);
+        RW_EXPECTS(detail::is_finite(k) && k >= 0 && k <= 64, "power: k must lie in [0, 64], got {}", k);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
         return theta * pow(real(1) - real(2 * pair) / real(geometry.width()), real(k));

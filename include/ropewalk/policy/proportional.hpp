@@ -19,9 +19,9 @@ struct Proportional {
                                                   number{"factor", &Proportional::factor}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(partial_rotary_factor >= 0 && partial_rotary_factor <= 1,
+        RW_EXPECTS(detail::is_finite(partial_rotary_factor) && partial_rotary_factor >= 0 && partial_rotary_factor <= 1,
                    "proportional: partial_rotary_factor must lie in [0, 1], got {}", partial_rotary_factor);
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "proportional: factor must be a positive number, got {}",
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "proportional: factor must be a positive number, got {}",
                    factor);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {

@@ -17,6 +17,9 @@ struct Randomized {
     std::int64_t seed = 0;
     std::int64_t draw = 0;  ///< which forward pass
 
+    /// The sum of n steps of up to 2 tokens fits into a fixed_position.
+    static constexpr std::int64_t most = std::int64_t{1} << 30;
+
     static constexpr std::string_view name = "randomized";
     static constexpr std::string_view about = "Ascending random positions that never pass the length, for training.";
     using integer = parameter<Randomized, std::int64_t>;
@@ -24,17 +27,22 @@ struct Randomized {
         integer{"length", &Randomized::length}, parameter<Randomized, double>{"epsilon", &Randomized::epsilon},
         integer{"seed", &Randomized::seed}, integer{"draw", &Randomized::draw}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(length >= 0 && length < (std::int64_t{1} << 30), "randomized: length must lie in [0, 2^30), got {}",
-                   length);
-        RW_EXPECTS(epsilon >= 0 && epsilon <= 2, "randomized: epsilon must lie in [0, 2], got {}", epsilon);
+    constexpr void validate(const Geometry& geometry) const {
+        RW_EXPECTS(length >= 0 && length < most, "randomized: length must lie in [0, 2^30), got {}", length);
+        RW_EXPECTS(length > 0 || geometry.sequence_length < most,
+                   "randomized: the sequence_length stands for a length and must lie below 2^30, got {}",
+                   geometry.sequence_length);
+        RW_EXPECTS(detail::is_finite(epsilon) && epsilon >= 0 && epsilon <= 2,
+                   "randomized: epsilon must lie in [0, 2], got {}", epsilon);
         RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized: draw must lie in [0, 2^32), got {}", draw);
     }
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return length; }
     static constexpr Randomized example() { return {.length = 16384, .seed = 1}; }
 
-    /// numbers.size() = n; all in integers of 2^-32 tokens, so that the sums are exact.
+    /// numbers.size() = n < 2^30; all in integers of 2^-32 tokens, so that the sums are exact.
     constexpr void place(std::uint64_t row, std::span<fixed_position> numbers) const {
+        RW_EXPECTS(numbers.size() < static_cast<std::size_t>(most), "randomized: draws below 2^30 positions, got {}",
+                   numbers.size());
         const auto smallest = static_cast<std::uint64_t>(make_fixed_position(real(epsilon)).value);
         const std::uint64_t range = (std::uint64_t{2} << 32) - smallest;
         std::uint64_t sum = 0;

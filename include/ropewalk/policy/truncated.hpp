@@ -28,13 +28,13 @@ struct Truncated {
                    "truncated: give either length or all of a, b and rho, got {} and {} of the three",
                    length ? "length" : "no length", edges);
         if (length) {
-            RW_EXPECTS(std::isfinite(*length) && *length > 0, "truncated: length must be a positive number, got {}",
+            RW_EXPECTS(detail::is_finite(*length) && *length > 0, "truncated: length must be a positive number, got {}",
                        *length);
             return;
         }
-        RW_EXPECTS(std::isfinite(*a) && std::isfinite(*b) && 0 <= *a && *a <= *b,
+        RW_EXPECTS(detail::is_finite(*a) && detail::is_finite(*b) && 0 <= *a && *a <= *b,
                    "truncated: needs 0 <= a <= b, got a = {} and b = {}", *a, *b);
-        RW_EXPECTS(std::isfinite(*rho) && *rho >= 0, "truncated: rho must not be negative, got {}", *rho);
+        RW_EXPECTS(detail::is_finite(*rho) && *rho >= 0, "truncated: rho must not be negative, got {}", *rho);
     }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
         const real upper = length ? two_pi / real(*length) : real(*b);

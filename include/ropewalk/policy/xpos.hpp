@@ -25,8 +25,9 @@ struct XPos {
                                                   parameter<XPos, std::int64_t>{"length", &XPos::length}};
 
     constexpr void validate(const Geometry& geometry) const {
-        RW_EXPECTS(scale_base > 0, "xpos: scale_base must be positive, got {}", scale_base);
-        RW_EXPECTS(std::isfinite(gamma) && gamma > 0, "xpos: gamma must be a positive number, got {}", gamma);
+        RW_EXPECTS(!detail::is_nan(scale_base) && scale_base > 0, "xpos: scale_base must be positive, got {}",
+                   scale_base);
+        RW_EXPECTS(detail::is_finite(gamma) && gamma > 0, "xpos: gamma must be a positive number, got {}", gamma);
         RW_EXPECTS(length >= 0, "xpos: length must not be negative, got {}", length);
         // Fixed point holds 2^-1 a token, which is a scale_base of 3.6 for the default gamma.
         RW_EXPECTS(static_cast<double>(decay(0, geometry)) <= 0.5, "xpos: scale_base {} is too small for gamma {}",
@@ -34,7 +35,7 @@ struct XPos {
     }
     /// −log2(ζ_j) / scale_base, a token.
     constexpr real decay(std::int64_t pair, const Geometry& geometry) const {
-        if (std::isinf(scale_base)) return {};
+        if (!detail::is_finite(scale_base)) return {};
         const real g(gamma);
         const real zeta = (real(2 * pair) / real(geometry.width()) + g) / (real(1) + g);
         return -(log2(zeta) / real(scale_base));

@@ -37,16 +37,18 @@ struct Yarn {
                    maybe{"mscale_all_dim", &Yarn::mscale_all_dim}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(std::isfinite(factor) && factor > 0, "yarn: factor must be a positive number, got {}", factor);
+        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "yarn: factor must be a positive number, got {}", factor);
         RW_EXPECTS(original_length > 0 || (factor == 1 && original_length == 0),
                    "yarn: original_length must be positive, got {}", original_length);
-        RW_EXPECTS(std::isfinite(beta_fast) && beta_slow > 0 && beta_fast >= beta_slow,
-                   "yarn: needs beta_fast >= beta_slow > 0, got {} and {}", beta_fast, beta_slow);
-        RW_EXPECTS(!attention_factor_given || (std::isfinite(*attention_factor_given) && *attention_factor_given > 0),
-                   "yarn: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
+        RW_EXPECTS(
+            detail::is_finite(beta_fast) && detail::is_finite(beta_slow) && beta_slow > 0 && beta_fast >= beta_slow,
+            "yarn: needs beta_fast >= beta_slow > 0, got {} and {}", beta_fast, beta_slow);
+        RW_EXPECTS(
+            !attention_factor_given || (detail::is_finite(*attention_factor_given) && *attention_factor_given > 0),
+            "yarn: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
         for (const auto& [key, value] : {std::pair{"mscale", mscale}, std::pair{"mscale_all_dim", mscale_all_dim}}) {
-            RW_EXPECTS(!value || (std::isfinite(*value) && *value >= 0), "yarn: {} must not be negative, got {}", key,
-                       value.value_or(0));
+            RW_EXPECTS(!value || (detail::is_finite(*value) && *value >= 0), "yarn: {} must not be negative, got {}",
+                       key, value.value_or(0));
         }
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
