@@ -8,22 +8,10 @@ import pytest
 import ropewalk as rw
 import torch
 import transformers
+from tiny_model import SHAPE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHAPE = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 IDS = torch.randint(3, 97, (2, 40), generator=torch.Generator().manual_seed(1))
 BASE = {"rope_theta": 10000.0, "original_max_position_embeddings": 16, "factor": 4.0}
 ROPES = {

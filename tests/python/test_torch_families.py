@@ -4,22 +4,10 @@ import pytest
 import ropewalk as rw
 import torch
 import transformers
+from tiny_model import SHAPE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHAPE = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 # What sets each apart: GPT-NeoX and GLM turn part of a head, Cohere and GLM pairs of neighbours, Phi and StableLM cut
 # that part out beforehand, Phi-3 keeps q, k and v in one projection, Gemma scales its queries, Qwen3 and OLMo-2
 # normalise queries and keys before the rotation.
