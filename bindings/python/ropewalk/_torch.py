@@ -211,7 +211,7 @@ class _One(torch.autograd.Function):
 
 
 class _TransformedBoth(_Both):
-    """For derivatives in forward mode and torch.func, which want what torch.compile does not take: see below."""
+    """For derivatives in forward mode and torch.func. Apart, since torch.compile takes no Function with a jvp()."""
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, *rest: Any) -> Any:  # type: ignore[override]
@@ -282,6 +282,8 @@ def _as_tensor(one: Any) -> Any:
     """A tensor, or a copy of what is none: nobody would see the caller write to that before the gradients come."""
     if one is None or isinstance(one, Tensor):
         return one
+    if hasattr(one, "__cuda_array_interface__"):
+        return torch.as_tensor(one).clone()
     copy = np.array(one, order="C")
     return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
 
