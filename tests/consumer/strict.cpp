@@ -8,6 +8,7 @@
 namespace rw = ropewalk;
 
 void turn(std::vector<float>& q, std::vector<float>& k, const std::vector<std::int64_t>& ids);
+void turn(std::vector<rw::bf16>& q, std::vector<rw::f16>& k);
 void tabulate(std::vector<float>& cos, std::vector<float>& sin);
 
 void turn(std::vector<float>& q, std::vector<float>& k, const std::vector<std::int64_t>& ids) {
@@ -16,6 +17,12 @@ void turn(std::vector<float>& q, std::vector<float>& k, const std::vector<std::i
     rw::cpu::rotate<rw::half_split>(rw::thd(q.data(), tokens, 8, 64), rw::thd(k.data(), tokens, 2, 64), e,
                                     rw::ids(ids));
     rw::cpu::rerotate<rw::interleaved>(rw::thd(k.data(), tokens, 2, 64), e, rw::offset{0}, e, rw::offset{5});
+}
+
+void turn(std::vector<rw::bf16>& q, std::vector<rw::f16>& k) {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 64});
+    rw::cpu::rotate<rw::half_split>(rw::thd(q.data(), 3, 8, 64), e, rw::offset{1});
+    rw::cpu::rotate<rw::interleaved>(rw::thd(k.data(), 3, 8, 64), e, rw::offset{1});
 }
 
 void tabulate(std::vector<float>& cos, std::vector<float>& sin) {

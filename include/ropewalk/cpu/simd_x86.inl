@@ -163,8 +163,9 @@ template <class A>
 RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd) {
     if constexpr (is_avx512<A>) {
         const __mmask32 odd_lanes = 0xAAAAAAAAU;
-        const __m512i upper = _mm512_mask_blend_epi16(odd_lanes, _mm512_srli_epi32(even, 16), odd);
-        const __m512i lower = _mm512_mask_blend_epi16(odd_lanes, even, _mm512_slli_epi32(odd, 16));
+        const __m512i e = even, o = odd;  // without optimisation GCC's blend is a macro, which converts nothing
+        const __m512i upper = _mm512_mask_blend_epi16(odd_lanes, _mm512_srli_epi32(e, 16), o);
+        const __m512i lower = _mm512_mask_blend_epi16(odd_lanes, e, _mm512_slli_epi32(o, 16));
         const __m512i one = _mm512_set1_epi16(1);
         const __m512i weight = _mm512_adds_epu16(lower, _mm512_and_si512(upper, one));
         const __mmask32 up = _mm512_cmpgt_epu16_mask(weight, _mm512_set1_epi16(static_cast<short>(0x8000)));
