@@ -317,7 +317,7 @@ def _prepare(
 
 def _check_both(q: Any, k: Any, encoding: _ropewalk.Encoding, *arguments: Any) -> None:
     """Autograd knows of no call that writes two views of one tensor: each goes by itself, once both are fine."""
-    if all(type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
+    if all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
         _ropewalk.check_both(q, k, encoding, arguments[3])
 
 
@@ -345,7 +345,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     _check_tensors(q, k)
     rest = _prepare(*arguments)
     if _transformed():
-        _ropewalk.check_both(q, k, arguments[0], arguments[4])
+        _check_both(q, k, *arguments)
         raise _ropewalk.Error(
             "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has: use that"
         )
