@@ -1,9 +1,33 @@
 // log2, exp2, pow and friends of a real: what the formulas of the policies need.
 #pragma once
 
+#include <array>
+
 #include "ropewalk/core/real.hpp"
 
 namespace ropewalk {
+
+namespace detail {
+
+/// 1/33, 1/31, ..., 1: the series of atanh, the last term first.
+inline constexpr auto odd_reciprocals = [] {
+    std::array<real, 17> result{};
+    for (int i = 0; i < 17; ++i) result[static_cast<std::size_t>(16 - i)] = real(1) / real(2 * i + 1);
+    return result;
+}();
+
+/// 1/22!, 1/21!, ..., 1: the series of exp, the last term first.
+inline constexpr auto factorial_reciprocals = [] {
+    std::array<real, 23> result{};
+    real factorial(1);
+    for (int k = 0; k < 23; ++k) {
+        if (k > 0) factorial = factorial * real(k);
+        result[static_cast<std::size_t>(22 - k)] = real(1) / factorial;
+    }
+    return result;
+}();
+
+}  // namespace detail
 
 /// The logarithm to base 2 of x > 0. Absolute error below 2^-62 · max(1, |log2 x|).
 constexpr real log2(const real& x) {
@@ -16,7 +40,7 @@ constexpr real log2(const real& x) {
     }
     const real z = (m - 1) / (m + 1), square = z * z;
     real sum;
-    for (int k = 33; k >= 1; k -= 2) sum = sum * square + real(1) / real(k);
+    for (const real& term : detail::odd_reciprocals) sum = sum * square + term;
     return real(e) + (z * sum).scaled(1) / ln_2;
 }
 
@@ -25,8 +49,8 @@ constexpr real exp2(const real& x) {
     const double nearest = static_cast<double>(x);
     const int whole = static_cast<int>(nearest < 0 ? nearest - 0.5 : nearest + 0.5);
     const real f = (x - real(whole)) * ln_2;
-    real sum(1);
-    for (int k = 22; k >= 1; --k) sum = real(1) + sum * f / real(k);
+    real sum;
+    for (const real& term : detail::factorial_reciprocals) sum = sum * f + term;
     return sum.scaled(whole);
 }
 

@@ -23,20 +23,31 @@ RW_HD constexpr wide multiply(std::uint64_t a, std::uint64_t b) {
     return {a1 * b1 + (middle >> 32) + (other >> 32), (other << 32) | (low & mask)};
 }
 
-/// floor(n / d) for n.high < d, by long division; the remainder is left in *remainder when it is asked for.
-RW_HD constexpr std::uint64_t divide(wide n, std::uint64_t d, std::uint64_t* remainder = nullptr) {
-    std::uint64_t rest = n.high, quotient = 0;
-    for (int bit = 63; bit >= 0; --bit) {
-        const bool carry = (rest >> 63) != 0;
-        rest = (rest << 1) | ((n.low >> bit) & 1U);
-        quotient <<= 1;
-        if (carry || rest >= d) {
-            rest -= d;
-            quotient |= 1U;
-        }
+/// The next 32 bits of a quotient: floor((rest · 2^32 + next) / d) for rest < d, and rest becomes what is left.
+/// The upper half of d, whose top bit is set, makes a guess that is too large by 2 at most (Knuth, The Art of Computer
+/// Programming, volume 2, section 4.3.1, algorithm D).
+RW_HD constexpr std::uint64_t divide_digit(std::uint64_t& rest, std::uint64_t next, std::uint64_t d) {
+    const std::uint64_t upper = d >> 32, lower = d & 0xffffffffU;
+    std::uint64_t digit = rest / upper, left = rest % upper;
+    while ((digit >> 32) != 0 || digit * lower > ((left << 32) | next)) {
+        --digit;
+        left += upper;
+        if ((left >> 32) != 0) break;
     }
-    if (remainder != nullptr) *remainder = rest;
-    return quotient;
+    rest = ((rest << 32) | next) - digit * d;
+    return digit;
+}
+
+/// floor(n / d) for n.high < d; the remainder is left in *remainder when it is asked for.
+RW_HD constexpr std::uint64_t divide(wide n, std::uint64_t d, std::uint64_t* remainder = nullptr) {
+    int shift = 0;
+    for (; (d >> 63) == 0; d <<= 1) ++shift;
+    if (shift > 0) n = {(n.high << shift) | (n.low >> (64 - shift)), n.low << shift};
+    std::uint64_t rest = n.high;
+    const std::uint64_t first = divide_digit(rest, n.low >> 32, d);
+    const std::uint64_t second = divide_digit(rest, n.low & 0xffffffffU, d);
+    if (remainder != nullptr) *remainder = rest >> shift;
+    return (first << 32) | second;
 }
 
 }  // namespace ropewalk::detail
