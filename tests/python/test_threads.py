@@ -68,3 +68,44 @@ def test_one_pool_serves_both_and_is_as_large_as_torch_says(imports):
     assert (len(one["ours"]), len(two["ours"])) == (1, 2), found
     assert one["ours"] == one["theirs"] and two["ours"] == two["theirs"], found
     assert two["after"] == two["before"], found
+
+
+# A child whose parent has had threads turns the same, instead of waiting for threads that it has not.
+FORKED = """
+import os, signal, sys, time
+import numpy as np
+import ropewalk as rw
+
+start = np.random.default_rng(1).standard_normal((512, 16, 128), dtype=np.float32)
+encoding = rw.encoding("default", head_dim=128)
+if sys.argv[1] == "torch":
+    import torch
+    torch.set_num_threads(2)
+    start = torch.from_numpy(start)
+
+
+def turned():
+    return rw.rotate(start, encoding=encoding, threads=None if sys.argv[1] == "torch" else 2)
+
+
+expected = turned()
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(turned(), expected) else 3)  # torch, which waits itself, must not compare
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        print("exit", os.waitstatus_to_exitcode(status))
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, signal.SIGKILL)
+    print("hangs")
+"""
+
+
+@pytest.mark.parametrize("tensors_of", ["numpy", "torch"])
+def test_a_forked_child_works_alone(tensors_of):
+    done = subprocess.run([sys.executable, "-c", FORKED, tensors_of], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "exit 0"

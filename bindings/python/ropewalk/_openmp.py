@@ -9,20 +9,34 @@ serves the module too once it is one of them. Imported before the module, for th
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 
-def share() -> None:
-    """Make the libgomp that comes with torch, where there is one, that of this package. Does not import torch."""
-    if not sys.platform.startswith("linux"):
-        return
+@functools.lru_cache
+def _folders() -> list[str] | None:
+    """Where torch lies, without importing it; None where there is none."""
     try:
         spec = find_spec("torch")
-    except (ImportError, ValueError):  # a torch that somebody has put together by hand
+    except ImportError:
+        return None
+    except ValueError:  # a torch that somebody has put together by hand
+        return []
+    return None if spec is None else list(spec.submodule_search_locations or [])
+
+
+def has_torch() -> bool:
+    """Whether torch can be imported."""
+    return _folders() is not None
+
+
+def share() -> None:
+    """Make the libgomp that comes with torch, where there is one, that of this package."""
+    if not sys.platform.startswith("linux"):
         return
-    for folder in (spec.submodule_search_locations or []) if spec else []:
+    for folder in _folders() or []:
         for library in (*Path(folder, "lib").glob("libgomp*.so*"), *Path(f"{folder}.libs").glob("libgomp*.so*")):
             try:
                 ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)

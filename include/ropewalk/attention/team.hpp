@@ -1,9 +1,7 @@
-// How many threads a kernel takes.
+// How many threads a kernel takes, and which of them runs.
 #pragma once
 
-#include <cstdint>
-
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/cpu/team.hpp"
 
 #if defined(RW_OPENMP)
 #include <omp.h>
@@ -11,18 +9,7 @@
 
 namespace ropewalk::attention::detail {
 
-/// Threads for work in `parts` that each pay for waking a thread; 1 inside somebody's parallel region.
-template <class A>
-RW_INLINE int team_for(std::int64_t parts, int asked) {
-#if defined(RW_OPENMP)
-    if (parts <= 1 || omp_in_parallel() != 0) return 1;
-    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
-    return static_cast<int>(parts < most ? parts : most);
-#else
-    (void)parts, (void)asked;
-    return 1;
-#endif
-}
+using cpu::detail::team_for;
 
 template <class A>
 RW_INLINE int thread_number() {

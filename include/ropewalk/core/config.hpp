@@ -71,6 +71,11 @@
 #define RW_OPENMP
 #endif
 
+// RW_FORKS is defined where a process can be forked.
+#if __has_include(<pthread.h>)
+#define RW_FORKS
+#endif
+
 // RW_FMA is a · b + c with one rounding where the machine fuses it, with two elsewhere; so a scalar tail rounds as the
 // SIMD registers before it do.
 #if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)

@@ -5,10 +5,7 @@
 #include <new>
 
 #include "ropewalk/cpu/plan.hpp"
-
-#if defined(RW_OPENMP)
-#include <omp.h>
-#endif
+#include "ropewalk/cpu/team.hpp"
 
 namespace ropewalk::cpu {
 
@@ -16,17 +13,8 @@ namespace detail {
 
 /// Threads that pay for a call: waking one costs more than turning 128 KiB, and one token is never shared.
 inline int threads_for(const job& work, int asked) {
-#if defined(RW_OPENMP)
-    const std::int64_t paying = bytes_of(work) / (128 * 1024);
-    const std::int64_t tokens = work.batch() * work.tokens();
-    const std::int64_t useful = paying < tokens ? paying : tokens;
-    if (useful <= 1 || omp_in_parallel() != 0) return 1;
-    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
-    return static_cast<int>(useful < most ? useful : most);
-#else
-    (void)work, (void)asked;
-    return 1;
-#endif
+    const std::int64_t paying = bytes_of(work) / (128 * 1024), tokens = work.batch() * work.tokens();
+    return team_for<job>(paying < tokens ? paying : tokens, asked);
 }
 
 /// Floats that begin a cache line: a 512-bit register of an unaligned row would lie in two.
