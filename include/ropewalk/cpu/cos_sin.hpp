@@ -105,11 +105,11 @@ range_function table_kernel_for(layout_kind layout) {
 /// cos and sin of the angles at `tokens` positions, rows of `columns` floats: rotary_dim/2, one a pair, or rotary_dim,
 /// one an element of the layout L, which is what Transformers multiplies by. Max error 1.2e-7 for |p| < 2^31.
 /// `cos` and `sin` hold tokens · columns floats each.
-template <Layout L>
+template <Layout L, class A = native_arch>
 void cos_sin(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
              std::span<float> cos, std::span<float> sin, int threads = 0) {
     const plan prepared = make_table_plan(kind_of<L>, encoding, where, tokens, columns, cos, sin);
-    execute(prepared, detail::table_kernel_for<native_arch>(kind_of<L>), threads);
+    execute(prepared, detail::table_kernel_for<A>(kind_of<L>), threads);
 }
 
 }  // namespace ropewalk::cpu
