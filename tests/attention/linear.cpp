@@ -14,6 +14,7 @@
 
 namespace rw = ropewalk;
 
+namespace linear_tests {
 namespace {
 
 using linear_function = decltype(rw::attention::kernel_table::linear);
@@ -203,3 +204,5 @@ TEST_CASE("no tokens are no work, and an infinite weight spoils its row alone", 
         }
     }
 }
+
+}  // namespace linear_tests

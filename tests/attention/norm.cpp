@@ -13,6 +13,7 @@
 
 namespace rw = ropewalk;
 
+namespace norm_tests {
 namespace {
 
 /// The header's, compiled with the tests, and the runtime's for this machine.
@@ -134,3 +135,5 @@ TEST_CASE("silu_multiply is right at the ends of float32", "[norm]") {
         CHECK(std::isnan(nan[0]));
     }
 }
+
+}  // namespace norm_tests

@@ -111,7 +111,7 @@ std::vector<double> composed(const array& x, rw::layout_kind layout, const rw::g
 }
 
 /// q, k or v of a trial.
-struct side {
+struct fused_side {
     array in, out;
     std::vector<double> results;  ///< before the last rounding
     bool present = true, in_place = true, outputs = true, turns = true;
@@ -162,9 +162,9 @@ std::string problem_of(const fused_trial& one, random& numbers, int* bytes) {
     const extents kv{one.q.batch, one.q.tokens, one.kv_heads, one.q.head_dim};
     const extents values{one.q.batch, one.q.tokens, one.kv_heads, one.v_dim};
     const extents* const sizes[] = {&one.q, &kv, &values};
-    side sides[3];
+    fused_side sides[3];
     for (int i = 0; i < 3; ++i) {
-        side& s = sides[i];
+        fused_side& s = sides[i];
         s.present = sizes[i]->heads > 0;
         s.in = array(one.type, *sizes[i], numbers, one.where_in_memory);
         s.out = array(one.type, *sizes[i], one.where_in_memory);
@@ -206,7 +206,7 @@ std::string problem_of(const fused_trial& one, random& numbers, int* bytes) {
                      one.by.ours, where, {}, one.device);
     if (bytes != nullptr) *bytes = made.shape.bytes;
     memory_log log;
-    for (side& each : sides) log.watch(each.in), log.watch(each.out);
+    for (fused_side& each : sides) log.watch(each.in), log.watch(each.out);
     q_weights.watch(log), k_weights.watch(log);
     if (k_cache) k_cache->watch(log);
     if (v_cache) v_cache->watch(log);
@@ -217,7 +217,7 @@ std::string problem_of(const fused_trial& one, random& numbers, int* bytes) {
         problem = sides[i].problem(one, log, before[i], i == 0 ? one.q_norm : i == 1 && one.k_norm);
         if (!problem.empty()) problem = std::string(1, "qkv"[i]) + ": " + problem;
     }
-    const auto check_cache = [&](std::optional<cache_memory>& cache, const side& from, std::int64_t head_dim) {
+    const auto check_cache = [&](std::optional<cache_memory>& cache, const fused_side& from, std::int64_t head_dim) {
         if (!cache || !problem.empty()) return;
         for (std::int64_t row = 0; row < positions * one.kv_heads; ++row) {
             const auto& place = slots.places[static_cast<std::size_t>(row / one.kv_heads)];

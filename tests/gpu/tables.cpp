@@ -6,6 +6,7 @@
 namespace rw = ropewalk;
 using rows_are = rw::cos_sin_table::rows_are;
 
+namespace tables_tests {
 namespace {
 
 constexpr rw::Geometry head{.head_dim = 88, .rotary_dim = 80, .rotary_offset = 8};
@@ -94,3 +95,5 @@ TEST_CASE("an index outside the table takes its nearest row", "[gpu]") {
     });
     CHECK(test::compare(q, exact, shape).first_problem == "");
 }
+
+}  // namespace tables_tests

@@ -12,6 +12,7 @@
 
 namespace rw = ropewalk;
 
+namespace real_configs_tests {
 namespace {
 
 const std::filesystem::path folder = "examples/configs";
@@ -97,3 +98,5 @@ TEST_CASE("no configuration is left out", "[io]") {
     }
     CHECK(names.empty());
 }
+
+}  // namespace real_configs_tests

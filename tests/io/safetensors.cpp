@@ -14,6 +14,7 @@
 
 namespace rw = ropewalk;
 
+namespace safetensors_tests {
 namespace {
 
 /// A file from its header and so many bytes of data, which count up from 0.
@@ -184,3 +185,5 @@ TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]")
     CHECK_REFUSED(rw::checkpoint(here.path()), "lacks 'weight_map'");
     CHECK_REFUSED(rw::checkpoint(here.path() / "nothing"), "cannot read", "nothing");
 }
+
+}  // namespace safetensors_tests

@@ -13,6 +13,7 @@
 
 namespace rw = ropewalk;
 
+namespace not_finite_tests {
 namespace {
 
 constexpr rw::Geometry head{.head_dim = 64};
@@ -99,3 +100,5 @@ TEST_CASE("an attention factor that no float holds is refused, or whose inverse 
                                               rw::LongRope{.attention_factor_given = 0x1p100}),
                   "attention factor", "1.6069380442589903e+60");
 }
+
+}  // namespace not_finite_tests

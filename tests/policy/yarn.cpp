@@ -10,6 +10,7 @@
 
 namespace rw = ropewalk;
 
+namespace yarn_tests {
 namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN(),
@@ -157,3 +158,5 @@ TEST_CASE("yarn refuses parameters that make no sense", "[yarn]") {
     CHECK_REFUSED(validate([](auto& p) { p.mscale_all_dim = -2; }), "yarn", "mscale_all_dim", "got -2");
     CHECK_REFUSED(validate([](auto& p) { p.mscale = infinity; }), "yarn", "mscale", "inf");
 }
+
+}  // namespace yarn_tests

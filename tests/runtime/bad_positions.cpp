@@ -11,6 +11,7 @@
 namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 
+namespace bad_positions_tests {
 namespace {
 
 constexpr auto layout = rw::layout_kind::half_split;
@@ -210,3 +211,5 @@ TEST_CASE("cos_sin refuses the other layout than the encoding's, save where both
     CHECK_NOTHROW(make(rw::layout_kind::half_split, 8));
     CHECK_NOTHROW(make(rw::layout_kind::interleaved, 16));
 }
+
+}  // namespace bad_positions_tests

@@ -11,6 +11,7 @@ namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 using rw::cpu::direction;
 
+namespace directions_tests {
 namespace {
 
 constexpr test::extents size{2, 9, 3, 72};
@@ -119,3 +120,5 @@ TEST_CASE("without magnitudes the adjoint is the inverse bit for bit", "[directi
     CHECK(a.q == b.q);
     CHECK(a.k == b.k);
 }
+
+}  // namespace directions_tests

@@ -13,6 +13,7 @@
 namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 
+namespace mrope_tests {
 namespace {
 
 constexpr test::extents size{2, 9, 3, 72};
@@ -251,3 +252,5 @@ TEST_CASE("a table by index takes one position a token, a table by token any", "
     runtime::rotate(layout, by_angles.tensor(), test::none(), by_angles.tensor(), test::none(), qwen2().ours, where);
     CHECK(by_table == by_angles);
 }
+
+}  // namespace mrope_tests

@@ -10,6 +10,7 @@
 namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 
+namespace positions_tests {
 namespace {
 
 constexpr auto layout = rw::layout_kind::half_split;
@@ -156,3 +157,5 @@ TEST_CASE("randomized without a length draws as many as the call has tokens", "[
     }
     CHECK(problem_at(numbers, t, rw::offset{0}, places) == "");
 }
+
+}  // namespace positions_tests

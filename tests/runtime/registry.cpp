@@ -12,6 +12,7 @@ namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 using rw::cpu::direction;
 
+namespace registry_tests {
 namespace {
 
 constexpr test::extents size{2, 7, 3, 72};
@@ -162,3 +163,5 @@ TEST_CASE("every policy: keys rerotated from default equal a fresh encoding with
         CHECK(test::compare(cached, afresh.values(), shape, 2 * rounding + 4e-7).first_problem == "");
     });
 }
+
+}  // namespace registry_tests

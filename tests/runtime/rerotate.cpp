@@ -11,6 +11,7 @@
 namespace rw = ropewalk;
 namespace runtime = ropewalk::runtime;
 
+namespace rerotate_tests {
 namespace {
 
 constexpr test::extents size{2, 9, 3, 72};
@@ -148,3 +149,5 @@ TEST_CASE("an xpos shift too long for the element type is refused, not wrapped a
                   "xpos", "30000");
     CHECK(k == before);
 }
+
+}  // namespace rerotate_tests

@@ -15,6 +15,7 @@ namespace runtime = ropewalk::runtime;
 using rows_are = rw::cos_sin_table::rows_are;
 using foreign = test::foreign_table;
 
+namespace table_tests {
 namespace {
 
 constexpr test::extents size{2, 7, 3, 44};
@@ -195,3 +196,5 @@ TEST_CASE("a NaN or an infinity in the data spoils its own pair and no other", "
         }
     }
 }
+
+}  // namespace table_tests
