@@ -147,6 +147,25 @@ public:
         return false;
     }
 
+    /// The numbers of a list with an entry a layer, of the layers of this type where layer_types names theirs. Nothing
+    /// where there is no list.
+    [[nodiscard]] std::vector<double> numbers_of_layers(const char* key, const std::string& layer_type) const {
+        std::vector<double> numbers;
+        if (!is_list(key)) return numbers;
+        const bool named = !layer_type.empty() && lists("layer_types", layer_type);
+        std::int64_t index = 0;
+        for (const nlohmann::json& one : *find(key)) {
+            if (!named || is_listed_at("layer_types", index, layer_type)) numbers.push_back(number_of(key, one));
+            ++index;
+        }
+        return numbers;
+    }
+
+    [[nodiscard]] bool is_list(const char* key) const {
+        const nlohmann::json* const value = find(key);
+        return value != nullptr && value->is_array();
+    }
+
     /// Whether this text is the entry of an array at an index.
     [[nodiscard]] bool is_listed_at(const char* key, std::int64_t index, const std::string& text) const {
         const nlohmann::json* const value = find(key);

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "ropewalk/encoding.hpp"
+#include "ropewalk/io/flat_schemes.hpp"
+#include "ropewalk/io/model_refusals.hpp"
 #include "ropewalk/io/parse_config.hpp"
 #include "ropewalk/io/rope_schemes.hpp"
 
@@ -55,41 +57,12 @@ inline layer_section of_layer_type(const config_section& whole, const std::strin
 /// A layer type that nothing in the configuration mentions is a misspelling.
 inline void check_layer_type(const config_section& model, const std::string& layer_type) {
     if (layer_type.empty() || layer_type == "full_attention" || layer_type == "sliding_attention") return;
-    const auto parameters = model.section("rope_parameters");
-    if (parameters && parameters->section(layer_type.c_str())) return;
+    for (const char* const key : {"rope_parameters", "rope_scaling"}) {
+        const auto parameters = model.section(key);
+        if (parameters && parameters->section(layer_type.c_str())) return;
+    }
     RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types",
                shown_name(layer_type));
-}
-
-/// Whether a model says that it turns, by the spellings of Granite ("rope") and ESM ("rotary"). "absolute" is what
-/// BERT's descendants inherit and do not read, ModernBERT among them, but ESM reads it.
-inline bool names_rotation(const config_section& model, std::string_view model_type, std::string_view kind) {
-    for (const std::string_view known : {"rope", "RoPE", "rotary"}) {
-        if (kind.starts_with(known)) return true;
-    }
-    if (kind != "absolute" || model_type == "esm") return false;
-    const auto stated = {"rope_theta", "rope_parameters", "rope_scaling", "global_rope_theta", "rotary_emb_base"};
-    return model_type.starts_with("modernbert") ||
-           std::any_of(stated.begin(), stated.end(), [&](const char* key) { return model.has(key); });
-}
-
-/// Refuses keys beside the scheme with which a model's own code turns otherwise, or not at all: read on, they would
-/// give plain RoPE without a word.
-inline void refuse_other_codes(const config_section& model, std::string_view model_type, bool keeps_scheme) {
-    const double ratio = model.number("rope_ratio").value_or(1);
-    RW_EXPECTS(ratio == 1, "{}: rope_ratio must be 1, got {}: give ChatGLM's base as rope_theta, and no rope_ratio",
-               model.path(), ratio);
-    RW_EXPECTS(!keeps_scheme || !model.flag("use_dynamic_ntk").value_or(false),
-               "{}: use_dynamic_ntk is true, which is Qwen's own scheme: give a policy in place of it", model.path());
-    const auto attention = model.section("attn_config");
-    for (const config_section& part : {model, attention.value_or(model)}) {
-        RW_EXPECTS(!part.flag("alibi").value_or(false), "{}: alibi is true: the model has no rotary positions",
-                   part.path());
-    }
-    const std::string kind = model.text("position_embedding_type").value_or("rope");
-    RW_EXPECTS(names_rotation(model, model_type, kind),
-               "{}: position_embedding_type is '{}', expected 'rope' or 'rotary': the model has no rotary positions",
-               model.path(), shown_name(kind));
 }
 
 /// Reads one layer type of one model.
@@ -99,6 +72,7 @@ public:
         : model_(model), choices_(choices), model_type_(model.text("model_type").value_or("")) {
         refuse_other_codes(model_, model_type_, choices_.policy.empty());
         check_layer_type(model_, choices_.layer_type);
+        refuse_layers_without_rotation(model_, model_type_, choices_.layer_type);
         for (const char* const key : {"rope_parameters", "rope_scaling"}) {
             const auto whole = model_.section(key);
             if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
@@ -127,6 +101,8 @@ private:
         geometry.rotary_dim = read_rotary_dim(geometry.head_dim);
         RW_EXPECTS(geometry.rotary_dim > 0, "{}: the rotary part of a head of {} has {} elements", model_.path(),
                    geometry.head_dim, geometry.rotary_dim);
+        // DeepSeek-V4 turns the end of a head.
+        if (model_type_ == "deepseek_v4") geometry.rotary_offset = geometry.head_dim - geometry.rotary_dim;
         geometry.base = read_base();
         RW_EXPECTS(is_finite(geometry.base) && geometry.base > 1, "{}: rope_theta must be above 1, got {}",
                    model_.path(), geometry.base);
@@ -188,7 +164,9 @@ private:
         if (width && sections_.front().nested) return *width;
         choose(model_.path(), part_of(head_dim, model_.number_of_any({"partial_rotary_factor", "rotary_pct"})));
         choose(model_.path(), model_.integer("rotary_dim"));
+        choose(model_.path(), part_of(head_dim, value_of_layers("partial_rotary_factors")));
         if (width) return *width;
+        if (model_type_ == "gptj" || model_type_ == "codegen") return 64;
         const double usual = default_of(default_partial_factors, model_type_);
         return usual == 0 ? head_dim : *part_of(head_dim, usual);
     }
@@ -219,11 +197,30 @@ private:
         };
         for (const layer_section& one : sections_) choose(one.section.path(), one.section.number("rope_theta"));
         if (base && sections_.front().nested) return *base;
-        choose(model_.path(),
-               model_.number_of_any({"rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta"}));
+        choose("layer_rope_theta", value_of_layers("layer_rope_theta"));
+        if (model_.is_list("rope_theta")) {
+            choose(model_.path(), value_of_layers("rope_theta"));
+        } else {
+            choose(model_.path(), model_.number_of_any(
+                                      {"rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta"}));
+        }
         if (base) return *base;
         const double usual = default_of(default_bases, model_type_);
         return usual == 0 ? Geometry{}.base : usual;
+    }
+
+    /// A list with an entry a layer, 0 for layers that do not turn: what the layers asked for agree on.
+    [[nodiscard]] std::optional<double> value_of_layers(const char* key) const {
+        std::optional<double> value;
+        for (const double one : model_.numbers_of_layers(key, choices_.layer_type)) {
+            if (one == 0) continue;
+            RW_EXPECTS(value.value_or(one) == one,
+                       "{}.{} has {} and {}: its layers differ, which is supported where layer_type and layer_types "
+                       "tell them apart",
+                       model_.path(), key, *value, one);
+            value = one;
+        }
+        return value;
     }
 
     /// Gemma-3's sliding layers have a base of their own; ModernBERT names both bases anew.
@@ -244,7 +241,7 @@ private:
     [[nodiscard]] std::vector<any_policy> read_policies(const Geometry& geometry) const {
         if (!choices_.policy.empty()) return override_policies(geometry);
         // Gemma-3 scales its other layers only; ModernBERT would scale both.
-        if (local_base_ && !model_.has("local_rope_theta")) return {};
+        if (local_base_ && !model_.has("local_rope_theta") && !model_type_.starts_with("modernbert")) return {};
         std::vector<any_policy> chosen;
         std::string chosen_text, chosen_by;
         const auto choose = [&](std::vector<any_policy> policies, const std::string& key) {
@@ -258,7 +255,18 @@ private:
         }
         // Early Giraffe models call linear scaling so.
         if (const auto scale = model_.number("abacus_scale")) choose({Linear{.factor = *scale}}, "abacus_scale");
+        RW_EXPECTS(chosen.empty() || !scales_some_layers_only(),
+                   "{}: rope_scaling_layers does not list all layers, and '{}' holds for those listed only: give a "
+                   "policy, 'default' for the others",
+                   model_.path(), chosen_text);
         return chosen;
+    }
+
+    /// Molmo-2 lists the layers that it scales.
+    [[nodiscard]] bool scales_some_layers_only() const {
+        if (!model_.has("rope_scaling_layers")) return false;
+        const auto listed = static_cast<std::int64_t>(model_.required_integers("rope_scaling_layers").size());
+        return listed < model_.integer("num_hidden_layers").value_or(listed + 1);
     }
 
     [[nodiscard]] std::vector<any_policy> override_policies(const Geometry& geometry) const {
@@ -293,11 +301,14 @@ private:
 /// `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names; what a model's code fills in by itself is
 /// in model_defaults.hpp. Throws ropewalk::error, one line that names the key, for a scheme that is unknown, lacks
 /// something, has a key that is not known for it or a value of the wrong type, for keys that contradict each other, and
-/// for models that say that they turn otherwise or not at all.
+/// for models or layers that turn otherwise or not at all, by what they say or by what their code is known to do.
 inline Encoding encoding_from_config(const nlohmann::json& config, const config_choices& choices = {}) {
     RW_EXPECTS(config.is_object(), "the configuration must be an object, got {}", config.type_name());
     const config_section whole(config, "the configuration");
-    return detail::config_reader(whole.section("text_config").value_or(whole), choices).read();
+    const bool has_text = whole.section("text_config").has_value();
+    const nlohmann::json model =
+        detail::with_schemes_by_layer_type(has_text ? config["text_config"] : config, choices.layer_type);
+    return detail::config_reader({model, has_text ? "text_config" : whole.path()}, choices).read();
 }
 
 /// The same for a file, or for the config.json in a folder.

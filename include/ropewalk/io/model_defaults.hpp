@@ -21,6 +21,8 @@ inline constexpr std::array default_bases{
     model_default{"bitnet", 500000},
     model_default{"blt", 500000},
     model_default{"blt_global_transformer", 500000},
+    model_default{"blt_local_decoder", 500000},
+    model_default{"blt_local_encoder", 500000},
     model_default{"cohere", 500000},
     model_default{"csm", 500000},
     model_default{"emu3_text_model", 1000000},
@@ -46,10 +48,12 @@ inline constexpr std::array default_bases{
     model_default{"mllama_text_model", 500000},
     model_default{"modernbert", 160000},
     model_default{"modernbert-decoder", 160000},
+    model_default{"muse_spark_text", 500000},
     model_default{"nomic_bert", 1000},
     model_default{"olmo3", 500000},
     model_default{"paddleocr_vl_text", 500000},
     model_default{"phimoe", 1000000},
+    model_default{"qwen2_5_omni_talker", 1000000},
     model_default{"qwen2_5_omni_text", 1000000},
     model_default{"qwen2_5_vl", 1000000},
     model_default{"qwen2_5_vl_text", 1000000},
@@ -77,6 +81,7 @@ inline constexpr std::array default_local_bases{
 /// `partial_rotary_factor` where it is not 1.
 inline constexpr std::array default_partial_factors{
     model_default{"bamba", 0.5},
+    model_default{"chatglm", 0.5},
     model_default{"glm", 0.5},
     model_default{"glm4", 0.5},
     model_default{"glm4_moe", 0.5},
@@ -184,10 +189,15 @@ constexpr bool contains(const List& list, std::string_view name) {
 }
 
 /// Models whose weights pair neighbours; all others are half_split.
-inline constexpr std::array<std::string_view, 30> interleaved_models{"axk1",
+inline constexpr std::array<std::string_view, 45> interleaved_models{"axk1",
                                                                      "axk2",
                                                                      "bailing_hybrid",
                                                                      "blt",
+                                                                     "blt_global_transformer",
+                                                                     "blt_local_decoder",
+                                                                     "blt_local_encoder",
+                                                                     "blt_patcher",
+                                                                     "chatglm",
                                                                      "codegen",
                                                                      "cohere",
                                                                      "cohere2",
@@ -195,6 +205,7 @@ inline constexpr std::array<std::string_view, 30> interleaved_models{"axk1",
                                                                      "deepseek_v2",
                                                                      "deepseek_v3",
                                                                      "deepseek_v32",
+                                                                     "deepseek_v4",
                                                                      "dots3_note_text",
                                                                      "ernie4_5",
                                                                      "ernie4_5_moe",
@@ -210,8 +221,17 @@ inline constexpr std::array<std::string_view, 30> interleaved_models{"axk1",
                                                                      "llama4_text",
                                                                      "longcat_flash",
                                                                      "mistral4",
+                                                                     "mistral_large4",
+                                                                     "mistral_large4_text",
                                                                      "moonshine",
                                                                      "moonshine_streaming",
+                                                                     "openai_privacy_filter",
+                                                                     "pe_audio",
+                                                                     "pe_audio_encoder",
+                                                                     "pe_audio_video",
+                                                                     "pe_audio_video_encoder",
+                                                                     "pe_video",
+                                                                     "pe_video_encoder",
                                                                      "roformer",
                                                                      "youtu"};
 
@@ -219,9 +239,22 @@ constexpr layout_kind default_layout(std::string_view model_type) {
     return contains(interleaved_models, model_type) ? layout_kind::interleaved : layout_kind::half_split;
 }
 
+/// Models whose attention multiplies its scores by the square of YaRN's magnitude for mscale_all_dim.
+inline constexpr std::array<std::string_view, 16> softmax_scaling_models{
+    "axk1",        "axk2",           "bailing_hybrid",      "deepseek_v2",
+    "deepseek_v3", "deepseek_v32",   "glm4_moe_lite",       "glm_moe_dsa",
+    "hy_v4",       "kimi_k2",        "longcat_flash",       "minicpm3",
+    "mistral4",    "mistral_large4", "mistral_large4_text", "youtu"};
+
+/// A configuration that does not name its model is read as DeepSeek's.
+constexpr bool scales_softmax(std::string_view model_type) {
+    return model_type.empty() || contains(softmax_scaling_models, model_type);
+}
+
 /// Models that interleave the sections of M-RoPE whether their configuration says so or not.
 constexpr bool interleaves_sections(std::string_view model_type) {
-    for (const std::string_view family : {"qwen3_vl", "qwen3_omni", "qwen3_5", "qwen4"}) {
+    for (const std::string_view family :
+         {"qwen3_vl", "qwen3_omni", "qwen3_5", "qwen4", "cosmos3_edge", "cohere_compass"}) {
         if (model_type.starts_with(family)) return true;
     }
     return false;

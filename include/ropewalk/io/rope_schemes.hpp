@@ -93,8 +93,8 @@ inline any_policy read_yarn(const scheme_source& source) {
         yarn.validate(source.geometry);
         yarn.attention_factor_given = yarn.attention_factor(source.geometry) * more;
     }
-    // Ministral has both mscales but leaves its softmax alone, unlike DeepSeek.
-    if (source.model_type == "ministral3" && yarn.mscale_all_dim) {
+    // Others have both mscales but leave the softmax alone, Ministral among them.
+    if (yarn.mscale_all_dim && !scales_softmax(source.model_type)) {
         yarn.validate(source.geometry);
         yarn.attention_factor_given = yarn.attention_factor(source.geometry);
         yarn.mscale = yarn.mscale_all_dim = {};
@@ -199,7 +199,7 @@ inline bool has_word(std::string_view words, std::string_view word) {
 
 /// Three positions a token, on top of any frequencies.
 inline std::optional<MRope> read_mrope(const scheme_source& source) {
-    RW_EXPECTS(!source.model_type.starts_with("ernie4_5_vl"),
+    RW_EXPECTS(!source.model_type.starts_with("ernie4_5_vl") && !source.model_type.starts_with("hunyuan_vl"),
                "{}.mrope_section: {} orders its pairs in a way of its own, which is not supported",
                source.scheme.path(), source.model_type);
     const auto interleaved = source.scheme.flag_of_any({"mrope_interleaved", "interleaved"});
