@@ -5,6 +5,7 @@
 #include <bit>
 #include <vector>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/real_math.hpp"
 
@@ -17,11 +18,12 @@ struct QueryTemperature {
     double scale = 0.1;
     std::int64_t length = 8192;  ///< tokens
 
-    /// 1 below position length − 1. Throws where length is not positive.
+    /// 1 below position length − 1. Throws where length is not positive or scale is not finite.
     [[nodiscard]] constexpr double operator()(std::int64_t position) const {
         RW_EXPECTS(length > 0, "query temperature: length must be positive, got {}", length);
         RW_EXPECTS(position >= 0 && position < std::numeric_limits<std::int64_t>::max(),
                    "query temperature: position must lie in [0, 2^63 - 1), got {}", position);
+        RW_EXPECTS(detail::is_finite(scale), "query temperature: scale must be finite, got {}", scale);
         const std::int64_t periods = (position + 1) / length;
         return static_cast<double>(real(1) + real(scale) * log(real(1 + periods)));
     }
