@@ -64,7 +64,8 @@ if(ROPEWALK_XSIMD)
     ropewalk_need(xsimd)
     ropewalk_include_dir(ROPEWALK_XSIMD_INCLUDE_DIR xsimd xsimd/xsimd.hpp xsimd xsimd::xsimd)
 elseif(ROPEWALK_BUILD_TESTS OR ROPEWALK_BUILD_BENCHMARKS OR ROPEWALK_BUILD_EXAMPLES)
-    message(FATAL_ERROR "ropewalk: tests, benchmarks and examples need xsimd, and ROPEWALK_XSIMD is ${ROPEWALK_XSIMD}")
+    message(FATAL_ERROR "ropewalk: tests, benchmarks and examples need xsimd, and ROPEWALK_XSIMD is ${ROPEWALK_XSIMD}. "
+        "Leave them out: -DROPEWALK_BUILD_TESTS=OFF -DROPEWALK_BUILD_BENCHMARKS=OFF -DROPEWALK_BUILD_EXAMPLES=OFF")
 endif()
 
 if(ROPEWALK_OPENMP)

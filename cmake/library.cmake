@@ -23,7 +23,8 @@ else()
     target_compile_definitions(ropewalk INTERFACE ROPEWALK_NO_XSIMD)
 endif()
 if(TARGET OpenMP::OpenMP_CXX)
-    target_link_libraries(ropewalk INTERFACE OpenMP::OpenMP_CXX)
+    # Installed, it is looked for anew: the compiler may be another.
+    target_link_libraries(ropewalk INTERFACE $<BUILD_INTERFACE:OpenMP::OpenMP_CXX>)
 endif()
 
 # Global, so that a project which adds ropewalk with add_subdirectory() sees the runtime too.

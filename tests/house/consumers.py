@@ -102,6 +102,8 @@ def main():
             outcomes["find_package"] = cmake_project(*tools, "find_package", root / "a", installed)
             nothing = hidden("xsimd", "OpenMP")
             outcomes["core alone"] = cmake_project(*tools, "find_core", root / "b", installed, *nothing)
+            nothing = hidden("OpenMP", "CUDAToolkit")
+            outcomes["no OpenMP, no CUDA"] = cmake_project(*tools, "find_optional", root / "o", installed, *nothing)
             outcomes["pkg-config"] = pkg_config_program(options.compiler, prefix, root / "p")
         outcomes["add_subdirectory"] = cmake_project(*tools, "subdirectory", root / "c", f"-DROPEWALK_SOURCE={ROOT}")
         outcomes.update(Bare(*tools, root / "bare").outcomes(root))
