@@ -52,8 +52,8 @@ element_type element_of(const array& a, const char* name) {
 /// Python's own numbers as an array that the caller keeps.
 py::object as_numpy(py::handle object, const char* name) {
     RW_EXPECTS(!PyLong_Check(object.ptr()),
-               "{} must name every token, got the number {}: the first token's position is offset=", name,
-               std::string(py::str(object)));
+               "{} must name every token, got the number {}: give a list of them, or offset= where a call takes it",
+               name, std::string(py::str(object)));
     const py::module_ numpy = py::module_::import("numpy");
     if (PyRange_Check(object.ptr()) != 0) {
         return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
@@ -167,12 +167,13 @@ array copy_beside(py::handle object, const array& like, const char* name) {
 }
 
 token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                                 const array& like) {
+                                 const array& like, const char* name)
+    : name_(name) {
     const bool draws = static_cast<bool>(encoding.place);
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
     if (!ids.is_none()) {
-        RW_EXPECTS(offset == 0, "give either positions or offset, got both and an offset of {}", offset);
-        read(ids, "positions", encoding.has_axes() ? 3 : 2, like, draws);
+        RW_EXPECTS(offset == 0, "give either {} or an offset, got both and an offset of {}", name, offset);
+        read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
         if (encoding.has_axes()) read_axes(encoding);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1, like, draws);
@@ -238,8 +239,15 @@ void token_positions::read_axes(const Encoding& encoding) {
         where.rows = 1, where.stride_row = 0;
     }
     RW_EXPECTS(source.axes == 1 || where.axes == static_cast<std::int64_t>(position_axes),
-               "{}: '{}' takes [tokens], [3, tokens] or [3, batch, tokens]", describe(source, "positions"),
+               "{}: '{}' takes [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
                encoding.expression);
+}
+
+void token_positions::check_tokens(std::int64_t tokens) const {
+    const bool ids = where.source == positions::kind::ids32 || where.source == positions::kind::ids64;
+    RW_EXPECTS(!ids || where.count == tokens,
+               "{} has {} entries for {} tokens: which axis is the tokens' is said by order", name_, where.count,
+               tokens);
 }
 
 cos_sin_table as_table(py::handle pair, const array& like) {

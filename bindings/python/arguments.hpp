@@ -40,13 +40,19 @@ struct token_positions {
 
     /// At most one of `ids` and `cu_seqlens`; None for neither. Ids for an encoding whose pairs follow several
     /// positions are [3, tokens] or [3, batch, tokens], or [tokens] for all three. They come to lie where `like` does;
-    /// those that an encoding draws from, on the host. Only torch can take them from one to the other.
+    /// those that an encoding draws from, on the host. Only torch can take them from one to the other. `name` is what
+    /// messages call the ids.
     token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                    const array& like = {});
+                    const array& like = {}, const char* name = "positions");
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
+    /// Ids name every token and no other: more of them are those of another axis.
+    void check_tokens(std::int64_t tokens) const;
+
 private:
+    const char* name_;
+
     void read(py::handle object, const char* name, int most_axes, const array& like, bool draws);
     void read_axes(const Encoding& encoding);
 };

@@ -19,6 +19,7 @@ void bind_config(py::module_& m) {
           [](const std::string& text, const std::string& source, const std::optional<std::string>& layer_type,
              std::optional<std::int64_t> sequence_length, const std::optional<std::string>& layout,
              const std::optional<std::string>& policy) {
+              RW_EXPECTS(!policy || !policy->empty(), "policy is empty: None leaves the configuration's own scheme");
               config_choices choices{layer_type.value_or(""), sequence_length.value_or(0), {}, policy.value_or("")};
               if (layout) choices.layout = as_layout(*layout);
               return encoding_from_config(parse_config(text, source), choices);

@@ -10,17 +10,30 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
+#include "positional.hpp"
 #include "runtime/runtime.hpp"
 
 namespace ropewalk::python {
 
 namespace {
 
-Encoding make(py::handle chosen, std::int64_t head_dim, double base, std::optional<std::int64_t> rotary_dim,
-              std::int64_t rotary_offset, const std::string& layout, std::optional<std::int64_t> sequence_length) {
-    RW_EXPECTS(rotary_dim != 0, "rotary_dim must be even and positive, got 0");
-    const Geometry geometry{head_dim, rotary_dim.value_or(0), rotary_offset,
-                            base,     as_layout(layout),      sequence_length.value_or(0)};
+std::int64_t integer_or_0(py::handle number, const char* name) { return number.is_none() ? 0 : as_int64(number, name); }
+
+/// TypeError for what is no number.
+double as_double(py::handle number, const char* name) {
+    const double value = PyFloat_AsDouble(number.ptr());
+    if (value != -1 || PyErr_Occurred() == nullptr) return value;
+    PyErr_Clear();
+    throw py::type_error(detail::format("ropewalk: {} must be a number, got {}", name, std::string(py::repr(number))));
+}
+
+Encoding make(py::handle chosen, py::handle head_dim, py::handle base, py::handle rotary_dim, py::handle rotary_offset,
+              py::handle layout, py::handle sequence_length) {
+    const std::int64_t width = integer_or_0(rotary_dim, "rotary_dim");
+    RW_EXPECTS(width != 0 || rotary_dim.is_none(), "rotary_dim must be even and positive, got 0");
+    const Geometry geometry{as_int64(head_dim, "head_dim"),           width,
+                            as_int64(rotary_offset, "rotary_offset"), as_double(base, "base"),
+                            as_layout(std::string(py::str(layout))),  integer_or_0(sequence_length, "sequence_length")};
     const std::vector<any_policy> chain = as_policies(chosen);
     return make_encoding(geometry, std::span<const any_policy>(chain));
 }
@@ -53,9 +66,8 @@ std::string text_key(const Encoding& self) {
 Encoding from_text_key(const std::string& key) {
     const py::list parts = py::str(key).attr("split")("@");
     RW_EXPECTS(parts.size() == 7, "'{}' is no key of an encoding", key);
-    const auto integer = [&parts](std::size_t i) { return py::int_(parts[i]).cast<std::int64_t>(); };
-    return make(parts[0], integer(1), py::float_(parts[2]).cast<double>(), integer(3), integer(4),
-                parts[5].cast<std::string>(), integer(6));
+    const auto integer = [&parts](std::size_t i) { return py::int_(parts[i]); };
+    return make(parts[0], integer(1), py::float_(parts[2]), integer(3), integer(4), parts[5], integer(6));
 }
 
 std::string repr(const Encoding& self) {

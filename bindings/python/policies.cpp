@@ -36,6 +36,12 @@ std::string class_name() {
     return name.substr(name.rfind(':') + 1);
 }
 
+/// repr(), in words that Python reads back.
+std::string text_of(const py::object& value) {
+    const auto text = std::string(py::repr(value));
+    return text.ends_with("inf") ? "float('" + text + "')" : text;
+}
+
 template <class P>
 std::string repr_of(const P& chosen) {
     std::string text = class_name<P>() + "(";
@@ -44,7 +50,7 @@ std::string repr_of(const P& chosen) {
     const auto append = [&](const auto& one, bool always) {
         const py::object value = py::cast(chosen.*one.member);
         if (value.is_none() || (!always && chosen.*one.member == defaults.*one.member)) return;
-        text += (text.back() == '(' ? "" : ", ") + std::string(one.name) + "=" + std::string(py::repr(value));
+        text += (text.back() == '(' ? "" : ", ") + std::string(one.name) + "=" + text_of(value);
     };
     std::apply([&](const auto&... each) { ((append(each, first), first = false), ...); }, P::parameters);
     return text + ")";

@@ -45,7 +45,7 @@ PyMethodDef positional_method(const char* name) {
     return {name, reinterpret_cast<PyCFunction>(plain), METH_FASTCALL, nullptr};
 }
 
-/// TypeError for what is no integer, OverflowError for one beyond int64.
+/// TypeError for what is no integer, Error for one that 64 bits do not hold.
 inline std::int64_t as_int64(py::handle number, const char* name) {
     if (PyIndex_Check(number.ptr()) == 0) {
         throw py::type_error(
@@ -54,7 +54,11 @@ inline std::int64_t as_int64(py::handle number, const char* name) {
     const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
     if (!integer) throw py::error_already_set();
     const long long value = PyLong_AsLongLong(integer.ptr());
-    if (value == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    if (value == -1 && PyErr_Occurred() != nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
+        PyErr_Clear();
+        detail::fail("{} must be an integer of 64 bits, got {}", name, std::string(py::str(integer)));
+    }
     return value;
 }
 

@@ -60,6 +60,7 @@ struct turn_arguments {
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
+        where.check_tokens(q.exists() ? q.tokens : k.tokens);
         if (!like.on_host()) {
             return device_call(like).rotate(q, k, q_out, k_out, encoding, where, options.way, options.table);
         }
@@ -230,8 +231,9 @@ py::object rotate(positional from) {
 }
 
 py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
-                    std::int64_t offset, py::handle new_ids, py::handle new_offset, py::handle order,
+                    py::handle offset, py::handle new_ids, py::handle new_offset, py::handle order,
                     py::handle threads) {
+    const std::int64_t first = as_int64(offset, "offset");
     const Encoding& from = as_encoding(old_encoding, "old_encoding");
     const Encoding& to = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
@@ -240,10 +242,14 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     RW_EXPECTS(a.view.exists(), "{} has no memory, and rerotate_ is no operator that torch could record",
                describe(a.memory, "k"));
     check_gradient(a.memory, "k", "rerotate_");
-    const token_positions from_where(from, ids, offset, py::none(), a.memory);
+    const token_positions from_where(from, ids, first, py::none(), a.memory);
     const token_positions to_where(to, stays ? ids : new_ids,
-                                   new_offset.is_none() ? (stays ? offset : 0) : as_int64(new_offset, "new_offset"),
-                                   py::none(), a.memory);
+                                   new_offset.is_none() ? (stays ? first : 0) : as_int64(new_offset, "new_offset"),
+                                   py::none(), a.memory, stays ? "positions" : "new_positions");
+    from_where.check_tokens(a.view.tokens);
+    to_where.check_tokens(a.view.tokens);
+    RW_EXPECTS(from.geometry.layout == to.geometry.layout, "old_encoding is for {}, new_encoding for {}",
+               to_string(*from.geometry.layout), to_string(*to.geometry.layout));
     if (!a.memory.on_host()) {
         device_call(a.memory).rerotate(a.view, from, from_where, to, to_where);
     } else {

@@ -151,7 +151,7 @@ def test_configurations_of_real_models(path, capsys):
     choices = []
     if main(["inspect", str(path)]) != 0:
         message = capsys.readouterr().err
-        assert "layer_type must be one of" in message and "full_attention" in message
+        assert "--layer-type must be one of" in message and "full_attention" in message
         choices = ["--layer-type", "full_attention"]
     capsys.readouterr()
     ours = numbers(capsys, "inspect", path, *choices)
@@ -233,6 +233,20 @@ def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
         (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim is for expressions"),
         (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base is for expressions"),
         (("compare", "linear:8", "linear:x"), "expected a number"),
+        (
+            ("inspect", "linear:8", "--layer-type", "zz"),
+            "--layer-type is for configurations, linear:8 is an expression",
+        ),
+        (("inspect", str(CONFIGS / "gemma-4.json")), "--layer-type must be one of full_attention, sliding_attention"),
+        (("inspect", "linear:99999999"), "got 4.096e+11, the original length of 4096 times"),
+        (("inspect", "linear:1e300|linear:1e300"), "got inf"),
+        (("inspect", "linear:\udcff"), "'linear:\\udcff' is no UTF-8 text"),
+        (("inspect", "missing/\udcff.json"), "is no UTF-8 text"),
+        (("inspect", str(CONFIGS), "--layer-type", "\udcff"), "'\\udcff' is no UTF-8 text"),
+        *(
+            (("inspect", "linear:8", name, "9" * 20), f"{name} must lie in [1, 2^63), got {'9' * 20}")
+            for name in ("--head-dim", "--rotary-dim", "--sequence-length")
+        ),
         (("compare",), "required: target"),
         ((), "required: command"),
     ],
@@ -293,3 +307,19 @@ def test_a_reader_who_leaves_early():
     code = f"{sys.executable} -m ropewalk inspect linear:8 --json | head -c 10"
     result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert result.stderr == "" and len(result.stdout) == 10
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk():
+    code = f"{sys.executable} -m ropewalk inspect linear:8 --json > /dev/full"
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and result.stderr == "ropewalk: standard output: No space left on device\n"
+
+
+def test_an_interruption(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_target, "load_all", interrupted)
+    assert main(["inspect", "linear:8"]) == 130
+    assert capsys.readouterr().err == ""

@@ -19,6 +19,8 @@ REFUSED = {
     "glm4v_moe_text": "the same",
     "qwen3_omni_moe_text": "the same",
     "moonshine": "different heads in encoder and decoder",
+    "nanochat": "turns backwards",
+    "zamba2": "has no rotary positions in its default configuration",
 }
 DIFFERENT = {
     "minimax_m3_vl_text": "the default rotary_dim is half of the head, but its code reads partial_rotary_factor",

@@ -7,6 +7,8 @@ Where we differ on purpose:
   layer type, and so misses it.
 - PhiMoE beyond the original length turns by `long_factor` here; its class in Transformers asks for the frequencies
   without a length and so always has the short ones, with `long_mscale`.
+- A scheme under its old name `type`, which OLMo-3, ModernBERT and Step-3.5 overlook there beside a `rope_type` of their
+  own making, is read here.
 """
 
 import copy
@@ -93,6 +95,39 @@ def test_real_configurations(name, kind, layer_type):
     check(encoding, getattr(rope, f"{prefix}inv_freq").double().numpy(), getattr(rope, f"{prefix}attention_scaling"))
     # and as Transformers writes the same configuration itself, in today's spelling
     assert rw.from_config(configuration(plain(name)), layer_type=layer_type) == encoding
+
+
+# One scheme in the file, which the model's code spreads over its kinds of layers.
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192}
+BOTH = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"], "rope_scaling": YARN}
+SPREAD = [
+    ({"model_type": "olmo3", **BOTH}, ("olmo3", "Olmo3RotaryEmbedding")),
+    ({"model_type": "modernbert", **BOTH}, ("modernbert", "ModernBertRotaryEmbedding")),
+    (
+        {"model_type": "step3p5", "rope_theta": [5e6, 1e4], "partial_rotary_factors": [0.5, 1.0], **BOTH},
+        ("step3p7", "Step3p7RotaryEmbedding"),
+    ),
+    (
+        {
+            "model_type": "deepseek_v4",
+            "head_dim": 512,
+            "qk_rope_head_dim": 64,
+            "rope_scaling": {**YARN, "beta_fast": 32, "beta_slow": 1},
+            "compress_rope_theta": 160000,
+        },
+        ("deepseek_v4", "DeepseekV4RotaryEmbedding"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "kind"), SPREAD)
+def test_schemes_that_the_code_spreads(fields, kind):
+    layer_types = ("main", "compress") if kind[0] == "deepseek_v4" else ("full_attention", "sliding_attention")
+    config = {"hidden_size": 1024, "num_attention_heads": 8, "max_position_embeddings": 65536, **fields}
+    rope = embedding(config, kind)
+    for layer_type in layer_types:
+        inv_freq = getattr(rope, f"{layer_type}_inv_freq").double().numpy()
+        check(rw.from_config(config, layer_type=layer_type), inv_freq, getattr(rope, f"{layer_type}_attention_scaling"))
 
 
 def test_all_real_configurations_are_compared():

@@ -129,6 +129,27 @@ def test_lengths_that_make_no_sense(name, value):
         rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
 
 
+@pytest.mark.parametrize("name", ["original_length", "length"])
+@pytest.mark.parametrize("value", ["4096", 1.5, 4096.0])
+def test_lengths_that_are_no_whole_numbers(name, value):
+    with pytest.raises(TypeError, match=f"ropewalk: {name} must be a whole number of tokens, got {value!r}"):
+        rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
+
+
+def test_a_length_that_nobody_stated():
+    encoding = rw.encoding("linear:99999999", head_dim=16)
+    with pytest.raises(rw.Error, match=r"must lie in .* 4096 times the policies' factor of 1e\+08: state length"):
+        rw.inspect(encoding)
+    longest = rw.inspect(rw.encoding("default", head_dim=16), original_length=2**31 - 1)
+    assert longest.length == 2**31 - 1
+    assert rw.inspect(encoding, length=np.int64(8192)).length == 8192
+
+
+def test_what_is_no_encoding():
+    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str: ropewalk\.encoding\(\)"):
+        rw.inspect("linear:8")
+
+
 @pytest.mark.parametrize("name", rw.policies())
 def test_every_policy(name):
     one = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))

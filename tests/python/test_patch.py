@@ -67,13 +67,11 @@ def test_a_model_that_was_cast_turns_by_exact_frequencies(rope, cast):
 
 @pytest.mark.parametrize("cast", CASTS)
 def test_a_model_that_was_cast_and_turns_otherwise_is_still_refused(cast):
-    model = build("NanoChat")
-    with pytest.raises(rw.Error, match="NanoChatRotaryEmbedding turns heads otherwise"):
-        rw.patch(CASTS[cast](model))
-    other = build()
-    other.model.rotary_emb.inv_freq.mul_(1.01)
-    with pytest.raises(rw.Error, match="LlamaRotaryEmbedding turns heads otherwise"):
-        rw.patch(CASTS[cast](other))
+    for factor in (-1, 1.01):
+        model = build()
+        model.model.rotary_emb.inv_freq.mul_(factor)
+        with pytest.raises(rw.Error, match="LlamaRotaryEmbedding turns heads otherwise"):
+            rw.patch(CASTS[cast](model))
 
 
 def test_frequencies_a_little_off_are_refused():
@@ -82,6 +80,67 @@ def test_frequencies_a_little_off_are_refused():
     model.model.rotary_emb.inv_freq.mul_(1.002)
     with pytest.raises(rw.Error, match="turns heads otherwise than default"):
         rw.patch(model)
+
+
+@pytest.mark.parametrize(("base", "first"), [(1e6, 48), (1e7, 44), (1e7, 63)])
+def test_slow_pairs_that_turn_otherwise_are_refused(base, first):
+    """They hardly move within a few tokens, and by radians within the 131072 that these models take."""
+    rope = {"rope_type": "default", "rope_theta": base}
+    more = {"head_dim": 128, "max_position_embeddings": 131072, "rope_parameters": rope}
+    for cast in (torch.float32, torch.bfloat16, torch.float16):
+        rw.patch(build(**more).to(cast))
+    model = build(**more)
+    for held in (model.model.rotary_emb.inv_freq, model.model.rotary_emb.original_inv_freq):
+        held[first:] *= 0.25
+    with pytest.raises(rw.Error, match=r"turns heads otherwise than default .* at positions up to \d{4,}: "):
+        rw.patch(model)
+
+
+LATENT = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+}
+SOFTMAX = {"rope_type": "yarn", **BASE, "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+SOFTMAX_POLICY = "yarn:40,original_length=16,mscale=1,mscale_all_dim=1"
+
+
+def test_a_policy_with_another_softmax_factor_is_refused():
+    """Attention modules took the factor into their scaling when they were made, which no rotation changes."""
+
+    def latent(rope):
+        return build("MiniCPM3", **LATENT, rope_parameters=copy.deepcopy(rope))
+
+    own = latent(SOFTMAX)
+    expected = logits(own)
+    with pytest.raises(rw.Error, match=r"'default' has a softmax factor of 1 and .*MiniCPM3\w+ 1.87385, which patch"):
+        rw.patch(own, "default")
+    assert torch.equal(logits(own), expected)
+    torch.testing.assert_close(logits(rw.patch(own, SOFTMAX_POLICY)), expected, rtol=0, atol=2e-4)
+    for model in (latent(ROPES["default"]), build()):
+        with pytest.raises(rw.Error, match=r"has a softmax factor of 1.87385 and .*RotaryEmbedding 1, which patch"):
+            rw.patch(model, SOFTMAX_POLICY)
+        rw.patch(model, "yarn:40,original_length=16")
+
+
+def test_phimoe_takes_the_long_magnitude_beyond_its_original_length():
+    """Equal lists: Transformers keeps the short one for PhiMoE, as the docstring of patch() says."""
+    factors = [1.0 + j / 8 for j in range(8)]
+    rope = {**ROPES["longrope"], "short_factor": factors, "long_factor": factors}
+    rope |= {"short_mscale": 1.2, "long_mscale": 1.5}
+    model = build("Phimoe", rope_parameters=rope, num_local_experts=2, num_experts_per_tok=1)
+    lengths = 12, 16, 17, 40
+    expected = [logits(model, IDS[:, :tokens]) for tokens in lengths]
+    rotary = rw.patch(model).model.rotary_emb
+    assert (rotary.short.attention_factor, rotary.long.attention_factor) == (1.2, 1.5)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager")
+    for tokens, theirs in zip(lengths, expected):
+        for ours in (model, compiled):
+            torch.testing.assert_close(logits(ours, IDS[:, :tokens].contiguous()), theirs, rtol=0, atol=2e-4)
 
 
 def test_a_model_in_float64_is_refused():

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ropewalk import (
-    _openmp,  # noqa: F401 - first: it chooses the runtime that the next one finds
+    _openmp,  # first: it chooses the runtime that the next one finds
     _ropewalk,
 )
 from ropewalk._encoding import encoding, from_config, to_hf_config
@@ -57,7 +57,15 @@ else:
     def __getattr__(name):
         if name not in _LATER:
             raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
-        return getattr(import_module(f"ropewalk.{_LATER[name]}"), name)
+        try:
+            return getattr(import_module(f"ropewalk.{_LATER[name]}"), name)
+        except ModuleNotFoundError as missing:
+            if missing.name is None or missing.name.startswith("ropewalk"):
+                raise
+            raise AttributeError(f"ropewalk.{name} needs {missing.name}, which is not installed") from missing
+
+    def __dir__():
+        return sorted({*globals(), *_LATER})
 
 
 # One class for each policy that the library was compiled with.
@@ -88,3 +96,6 @@ __all__ = [
     "unpatch",
     *(one.__name__ for one in _ropewalk.policy_classes),
 ]
+
+if not TYPE_CHECKING and not _openmp.has_torch():  # import * takes what there is
+    __all__ = [name for name in __all__ if _LATER.get(name) not in ("_huggingface", "_modules")]

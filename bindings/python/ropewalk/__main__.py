@@ -27,19 +27,45 @@ SENTENCES = {"inspect": "show one scheme on a card", "compare": "show several sc
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        check(options)
         run(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # `| head` has seen enough; Python would complain once more on its way out
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as problem:
-        return fail(f"{problem.filename}: {problem.strerror}")
+        return fail(f"{problem.filename or 'standard output'}: {problem.strerror}")
     except UnicodeDecodeError as problem:
         return fail(f"the configuration is no UTF-8 text: {problem}")
     except ModuleNotFoundError as problem:
         return fail(f"--plot needs {problem.name}: pip install 'ropewalk[plot]'")
     except rw.Error as problem:  # its messages name the library themselves
-        return fail(str(problem).removeprefix("ropewalk: "))
+        message = str(problem).removeprefix("ropewalk: ")
+        return fail(message.replace(" layer_type must be", " --layer-type must be"))
     return 0
+
+
+def check(options: argparse.Namespace) -> None:
+    """What encodings and configurations would not say in the words of the command line."""
+    words = options.targets if options.command == "compare" else [options.target]
+    for text in (*words, options.layer_type or ""):
+        if not is_utf8(text):
+            raise rw.Error(f"ropewalk: {text!r} is no UTF-8 text")
+    if options.layer_type is not None and not any(map(_target.is_config, words)):
+        raise rw.Error(f"ropewalk: --layer-type is for configurations, {words[0]} is an expression")
+    for name in ("head_dim", "rotary_dim", "sequence_length"):
+        value = getattr(options, name)
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise rw.Error(f"ropewalk: --{name.replace('_', '-')} must lie in [1, 2^63), got {value}")
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def run(options: argparse.Namespace) -> None:

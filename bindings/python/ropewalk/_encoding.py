@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ropewalk import _ropewalk
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def encoding(
@@ -61,10 +59,19 @@ def from_config(
     if isinstance(config, (str, os.PathLike)):
         path = Path(config)
         path = path / "config.json" if path.is_dir() else path
-        source, text = str(path), path.read_text(encoding="utf-8")
+        source = str(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as problem:
+            raise _ropewalk.Error(f"ropewalk: {source} is no text in UTF-8: {problem}") from None
     else:
-        plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        text = json.dumps(plain, default=str)
+        plain = config.to_dict() if hasattr(config, "to_dict") else config
+        if not isinstance(plain, Mapping):
+            raise TypeError(
+                "ropewalk: config must be a path, a dict or a configuration of Transformers, got "
+                f"{type(config).__name__}"
+            )
+        text = json.dumps(dict(plain), default=str)
     chosen = None if policy is None else str(policy)
     return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, chosen)
 

@@ -7,7 +7,6 @@ function call rotate() where it is given positions; for every other model it sta
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import operator
@@ -20,6 +19,7 @@ from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
 from ropewalk._encoding import from_config
 from ropewalk._rotate import rotate
+from ropewalk._trial import AtLength, fitted
 
 _APPLY = "apply_rotary_pos_emb"
 
@@ -36,12 +36,12 @@ class Places:
 class PatchedRotaryEmbedding(torch.nn.Module):
     """Stands where `rotary_emb` of a model stood, and keeps it."""
 
-    def __init__(self, original: torch.nn.Module, encoding: _ropewalk.Encoding) -> None:
+    def __init__(self, original: torch.nn.Module, encodings: list[_ropewalk.Encoding]) -> None:
         super().__init__()
         self.original = original
+        encoding, self.short, self.long = encodings
         self.encoding = encoding
-        self.placed = _without_draws(encoding) if encoding.draws_positions else encoding
-        self.short, self.long = (_with_length(self.placed, length) for length in (1, 1 << 40))
+        self.placed = _without_draws(encoding)
         self.follows_length = self.short.epoch != self.long.epoch
         moving = [p for p in _parts(encoding) if isinstance(p, (_ropewalk.LongRope, _ropewalk.DynamicNtk))]
         # The last length of the first of two states; None where there are more, one for every length with dynamic.
@@ -65,8 +65,13 @@ class PatchedRotaryEmbedding(torch.nn.Module):
             places = Places(_with_draw(self.encoding, int(self.passes), position_ids.shape[-1]), None)
         else:
             # As Transformers does, and like it without turning the keys of the cache: see ropewalk.rerotate_().
-            places = Places(_with_length(self.placed, int(position_ids.max()) + 1), position_ids)
+            places = Places(self._at(int(position_ids.max()) + 1), position_ids)
         return places, places
+
+    def _at(self, length: int) -> _ropewalk.Encoding:
+        if self.last_short is None:
+            return _with_length(self.placed, length)
+        return self.long if length > self.last_short else self.short
 
     def _table(self, x: torch.Tensor, position_ids: torch.Tensor, draws: bool) -> Any:
         """The angles of every token. A graph makes no encoding, but it may choose between angles."""
@@ -147,6 +152,8 @@ def _parts(encoding: _ropewalk.Encoding) -> list[_ropewalk.Policy]:
 
 @functools.lru_cache(maxsize=8)
 def _without_draws(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
+    if not encoding.draws_positions:
+        return encoding
     rest = [str(part) for part in _parts(encoding) if not hasattr(part, "draw")]
     return _again(encoding, "|".join(rest) or "default", encoding.sequence_length)
 
@@ -215,90 +222,45 @@ def _unknown_axes(child: torch.nn.Module) -> _ropewalk.Error:
     )
 
 
-_TRIED = (0, 1, 2, 7, 31)
-_ALIKE = 1e-3  # of the largest element; a model in bfloat16 still makes its angles in float32
-
-
-def _is_rounded(held: torch.Tensor, exact: torch.Tensor) -> bool:
-    """Whether these are our frequencies in 16 bits, by half a step at most; the type may be wider again by now."""
-    if held.shape != exact.shape or not held.is_floating_point():
-        return False
-    wide = held.detach().cpu().double()
-    for dtype in (torch.bfloat16, torch.float16):
-        numbers = torch.finfo(dtype)
-        half_step = 0.5005 * numbers.eps * exact.abs().clamp(min=numbers.tiny)  # theirs were float32 before
-        if torch.equal(wide.to(dtype).double(), wide) and bool(((wide - exact).abs() <= half_step).all()):
-            return True
-    return False
-
-
-def _as_made(child: torch.nn.Module, own: _ropewalk.Encoding) -> Any:
-    """A copy of the module as its configuration makes it, to be tried without a trace in the module itself.
-
-    model.to(torch.bfloat16) rounds the frequencies too, which the weights were not trained with: they are ours again.
-    """
-    made = copy.deepcopy(child)
-    for length in (1, 1 << 40):
-        exact = torch.from_numpy(_with_length(own, length).inv_freq)
-        for name, held in list(made._buffers.items()):
-            if held is not None and _is_rounded(held, exact):
-                made._buffers[name] = exact.float().to(held.device)
-    return made
-
-
-def _fitted(child: torch.nn.Module, apply: Any, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> Any:
-    """`wanted` for heads as the module hands them over: whole, or what turns of them (Phi, StableLM, Persimmon).
-
-    The module's own rotation is tried on random heads: where `own`, which its configuration asks for, does otherwise,
-    ours would be wrong in silence. NanoChat turns backwards, say.
-    """
-    device = next((one.device for one in child.buffers()), torch.device("cpu"))
-    if device.type == "meta":
-        return wanted
-    name, problem = type(child).__name__, "takes heads of another shape"
-    with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
-        made, places = _as_made(child, own), torch.tensor([_TRIED])
-        x = torch.zeros(1, device=device)
-        made(x, places[:, :1].to(device))  # dynamic: forgets the long sequence that it served last
-        cos, sin = (one.detach().float().cpu() for one in made(x, places.to(device)))
-        for width in dict.fromkeys((own.head_dim, own.rotary_dim)):
-            q, k = torch.randn(2, 1, 2, len(_TRIED), width, generator=torch.Generator("cpu").manual_seed(0))
-            try:
-                theirs = apply(q, k, cos, sin)
-            except RuntimeError:  # the shapes do not go together
-                continue
-            ours = rotate(
-                q, k, encoding=_with_length(_of_width(own, width), _TRIED[-1] + 1), positions=places, order="bhsd"
-            )
-            off = max(float((a - b).abs().max()) for a, b in zip(ours, theirs))
-            if off <= _ALIKE * float(theirs[0].abs().max()):
-                return _of_width(wanted, width)
-            problem = f"turns heads otherwise than {own.expression} of its configuration, by up to {off:.2g}"
-    raise _ropewalk.Error(f"ropewalk: {name} {problem}: patch() does not know this kind of model")
-
-
-def _of_width(encoding: _ropewalk.Encoding, width: int) -> _ropewalk.Encoding:
-    e = encoding
-    if width == e.head_dim:
-        return e
-    return make_encoding(e.expression, width, e.base, e.rotary_dim, e.rotary_offset, e.layout, e.sequence_length)
-
-
 def _encodings_of(
     child: torch.nn.Module, config: Any, policy: str | _ropewalk.Policy | None
-) -> tuple[_ropewalk.Encoding, _ropewalk.Encoding]:
-    """What the configuration of the module, or else of the model, asks for, and that with the policy in its place."""
-    config = getattr(child, "config", None) or config  # GraniteSWA has a module for every base
+) -> tuple[AtLength, list[_ropewalk.Encoding]]:
+    """What the configuration of the module, or else of the model, asks for, and that with the policy in its place.
+
+    The one for any length; the other for an unknown length, the shortest and the longest.
+    """
+    config = getattr(child, "config", None) or config
+    if getattr(config, "layer_rope_theta", None):  # GraniteSWA has a module for every base in it
+        config = {**config.to_dict(), "layer_rope_theta": None}
     if config is None:
         raise _ropewalk.Error(f"ropewalk: {type(child).__name__} has no config that says its head_dim and base")
-    own, wanted = from_config(config), from_config(config, policy=policy)
-    if _has_axes(own):
+
+    def own(length: int | None) -> _ropewalk.Encoding:
+        return from_config(config, sequence_length=length)
+
+    at: Any = own  # PhiMoE has two magnitudes, of which an expression says one
+    first, wanted = own(None), from_config(config, policy=policy)
+    if policy is not None:
+        at = functools.partial(_with_length, _without_draws(wanted))
+    if _has_axes(first):
         raise _unknown_axes(child)
     if _has_axes(wanted):
         raise _ropewalk.Error(
             f"ropewalk: '{wanted.expression}' takes three positions a token, and {type(child).__name__} gives one"
         )
-    return own, wanted
+    if policy is not None:
+        _check_softmax(child, first, at(1))
+    return own, [wanted, at(1), at(1 << 40)]
+
+
+def _check_softmax(child: torch.nn.Module, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> None:
+    """The attention modules beside the child (DeepSeek, MiniCPM3) hold the factor in their `scaling`."""
+    if own.softmax_factor != wanted.softmax_factor:
+        raise _ropewalk.Error(
+            f"ropewalk: '{wanted.expression}' has a softmax factor of {wanted.softmax_factor:.6g} and the attention of "
+            f"the model with {type(child).__name__} {own.softmax_factor:.6g}, which patch() does not change: make the "
+            "model with that scheme in its configuration, or choose mscale_all_dim so that the factors agree"
+        )
 
 
 def _has_axes(encoding: _ropewalk.Encoding) -> bool:
@@ -327,13 +289,14 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
 
     Works with caches, generate(), left padding, gradients, pickling and torch.compile, in one graph for all lengths;
     only xpos together with dynamic, longrope or randomized breaks the graph. Schemes that follow the sequence length
-    (dynamic, longrope) move with it: keys already cached stay as they are. longrope does so as in Transformers. dynamic
-    follows the length at hand, where Transformers keeps the frequencies of the longest sequence that it served until
-    one is shorter than the original length.
+    (dynamic, longrope) move with it: keys already cached stay as they are. longrope does so as in Transformers, but for
+    PhiMoE, which there keeps the short list and takes only the long magnitude; here it takes both. dynamic follows
+    the length at hand, where Transformers keeps the frequencies of the longest sequence that it served until one is
+    shorter than the original length.
 
     Throws Error for models that do otherwise (their own rotation is tried on random heads), those with three positions
-    a token (M-RoPE) and those in float64, for an unknown policy, and for a model that is patched already; the model is
-    then unchanged.
+    a token (M-RoPE) and those in float64, for an unknown policy or one whose softmax_factor is not that of the model's
+    own scheme (attention modules keep theirs), and for a model that is patched already; the model is then unchanged.
     """
     found = _candidates(model)
     if not found:
@@ -346,7 +309,7 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
     patched: dict[torch.nn.Module, PatchedRotaryEmbedding] = {}
     for (_, name, child), (own, wanted) in zip(found, asked):
         if child not in patched:
-            encoding = _fitted(child, _function_of(child, name), own, wanted)
+            encoding = fitted(child, _function_of(child, name), own, wanted)
             patched[child] = PatchedRotaryEmbedding(child, encoding).train(child.training)
     for parent, name, child in found:
         _install(child)

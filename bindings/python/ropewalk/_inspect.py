@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ropewalk import _ropewalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import SupportsIndex
 
     from numpy.typing import NDArray
 
@@ -90,8 +92,13 @@ def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, le
 
     A pair turns fully within n tokens where n * inv_freq >= 2 pi. Errors are the largest over all pairs and up to 512
     positions of the upper half of the length, against 64-bit phases in float64. Throws Error unless both lengths are
-    positive.
+    positive, and TypeError unless they are whole numbers.
     """
+    if not isinstance(encoding, _ropewalk.Encoding):
+        raise TypeError(
+            f"ropewalk: encoding must be a ropewalk.Encoding, got {type(encoding).__name__}: "
+            "ropewalk.encoding() makes one"
+        )
     original_length, length = lengths(encoding, original_length, length)
     theta, plain = encoding.inv_freq, default_like(encoding).inv_freq
     ratio = theta / plain
@@ -176,12 +183,26 @@ def lengths(
     """The original and the extended length, where not given."""
     if original_length is None:
         original_length = original_length_of(encoding) or DEFAULT_ORIGINAL_LENGTH
-    if length is None:
-        length = max(original_length, round(original_length * factor_of(encoding)))
-    for name, value in (("original_length", original_length), ("length", length)):
-        if not 0 < value < 2**31:
-            raise _ropewalk.Error(f"ropewalk: {name} must lie in [1, 2^31), got {value}")
-    return original_length, length
+    original_length = in_range("original_length", original_length)
+    if length is not None:
+        return original_length, in_range("length", length)
+    factor = factor_of(encoding)
+    if not original_length * factor < 2**31 - 0.5:
+        raise _ropewalk.Error(
+            f"ropewalk: length must lie in [1, 2^31), got {original_length * factor:g}, the original length of "
+            f"{original_length} times the policies' factor of {factor:g}: state length (--length on the command line)"
+        )
+    return original_length, max(original_length, round(original_length * factor))
+
+
+def in_range(name: str, value: SupportsIndex) -> int:
+    try:
+        whole = index(value)
+    except TypeError:
+        raise TypeError(f"ropewalk: {name} must be a whole number of tokens, got {value!r}") from None
+    if not 0 < whole < 2**31:
+        raise _ropewalk.Error(f"ropewalk: {name} must lie in [1, 2^31), got {whole}")
+    return whole
 
 
 def wavelengths(encoding: _ropewalk.Encoding) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ def rotate_(
         [batch, tokens, heads, head_dim], strided as they like as long as the last stride is 1; no copy is made. k may
         have fewer heads, by a whole factor. Either may be None.
     encoding: from encoding() or from_config().
-    positions: int32 or int64 [tokens] or [batch, tokens]: the position of each token, negative ones included. For an
+    positions: int32 or int64 [tokens] or [batch or 1, tokens]: the position of each token, negative ones too. For an
         encoding by mrope [tokens], [3, tokens] or [3, batch, tokens]: the numbers t, h and w of each token.
     offset: the position of the first token, where positions is None.
     cu_seqlens: int32 or int64 [sequences + 1] for packed sequences (3 axes): token cu_seqlens[i] is the first of
@@ -51,7 +51,7 @@ def rotate_(
         serves position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers.
         columns is rotary_dim, in the order of the layout, or rotary_dim/2.
     threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
-        calls use one. A child forked after a threaded call has OpenMP's threads no more: threads=1 there, or "spawn".
+        calls use one, and so does a child forked after a threaded call, which has OpenMP's threads no more.
 
     On a CUDA device q, k and table lie on that one device, and the call joins torch's current stream (the legacy
     default stream for arrays of others) without waiting for it. Positions and cu_seqlens that lie elsewhere cost a
