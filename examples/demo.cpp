@@ -10,8 +10,12 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 #include <ropewalk/io/hf_config.hpp>
@@ -20,6 +24,7 @@
 
 #include "ceilings.hpp"
 #include "clock.hpp"
+#include "output.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -31,6 +36,13 @@ namespace rw = ropewalk;
 
 constexpr std::int64_t tokens = 32768, heads = 40;
 constexpr int rounds = 4;  // of two samples each
+
+constexpr const char* usage =
+    R"(demo [FILE]: Llama-2-13B's queries and keys, encoded for 32,768 tokens by every policy of the Giraffe paper
+
+Measures on this machine's CPU, writes the numbers to FILE [build/demo.json], and demo_checksums.json beside it for
+demo_torch.py.
+)";
 
 struct scheme {
     std::string policy;
@@ -193,16 +205,40 @@ void print_table(const nlohmann::json& rows) {
 }
 
 void save(const std::filesystem::path& path, const nlohmann::json& content) {
-    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
     std::ofstream file(path);
     file << content.dump(2) << "\n";
-    RW_EXPECTS(file.good(), "cannot write {}", path.string());
+    RW_EXPECTS(file.flush(), "cannot write {}", path.string());
 }
 
-}  // namespace
+/// Where the numbers go. Nothing: --help was asked for.
+std::optional<std::filesystem::path> read_options(int argc, char** argv) {
+    std::optional<std::filesystem::path> chosen;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view word = argv[i];
+        if (word == "--help" || word == "-h") return {};
+        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help tells what there is", word);
+        RW_EXPECTS(!chosen, "one file at most, got '{}' and '{}'", chosen->string(), word);
+        chosen = word;
+    }
+    return chosen.value_or("build/demo.json");
+}
 
-int main(int argc, char** argv) try {
-    const std::filesystem::path path = argc > 1 ? argv[1] : "build/demo.json";
+/// Says what is measured: in one line where somebody is looking, in lines of a log elsewhere.
+void show_progress(std::size_t row, std::size_t rows, const scheme& one, rw::element_type type) {
+    const bool watched = isatty(STDERR_FILENO) != 0;
+    std::fprintf(stderr, "%s[%zu/%zu] %-16s %-5s%s", watched ? "\r\033[K" : "", row, rows, one.policy.c_str(),
+                 std::string(rw::to_string(type)).c_str(), watched ? "" : "\n");
+}
+
+void end_progress() {
+    if (isatty(STDERR_FILENO) != 0) std::fputs("\r\033[K", stderr);
+}
+
+void run(const std::filesystem::path& path) {
+    const std::filesystem::path checksums_path = path.parent_path() / "demo_checksums.json";
+    RW_EXPECTS(path != checksums_path, "{} is for the checksums: choose another name", path.string());
+    if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
+    for (const auto& one : {path, checksums_path}) output::check_file(one);
     const std::vector<scheme> all = schemes();
     const std::int64_t head_dim = all.front().encoding.geometry.head_dim;
     const heads_in_memory memory(head_dim);
@@ -216,8 +252,7 @@ int main(int argc, char** argv) try {
         const angle_errors errors = errors_at_the_end(one.encoding, one.layout);
         exact = exact && errors.ours <= 1.2e-7;
         for (const auto type : {rw::element_type::f32, rw::element_type::bf16}) {
-            std::fprintf(stderr, "\r[%zu/%zu] %-16s %-5s", rows.size() + 1, 2 * all.size(), one.policy.c_str(),
-                         std::string(rw::to_string(type)).c_str());
+            show_progress(rows.size() + 1, 2 * all.size(), one, type);
             const measurement found = measure(one, type, memory);
             const nlohmann::json name = {{"policy", one.policy},
                                          {"type", rw::to_string(type)},
@@ -234,13 +269,25 @@ int main(int argc, char** argv) try {
             checksums.push_back(checksum);
         }
     }
-    std::fprintf(stderr, "\r%40s\r", "");
+    end_progress();
     print_table(rows);
     save(path, rows);
-    save(path.parent_path() / "demo_checksums.json", checksums);
+    save(checksums_path, checksums);
     std::printf("written to %s\n", path.string().c_str());
     RW_EXPECTS(exact, "an angle is wrong by more than 1.2e-7");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+    const auto chosen = read_options(argc, argv);
+    if (chosen)
+        run(*chosen);
+    else
+        std::fputs(usage, stdout);
+    output::check_printed();
 } catch (const std::exception& problem) {
-    std::fprintf(stderr, "\n%s\n", problem.what());
+    end_progress();
+    std::fprintf(stderr, "demo: %s\n", problem.what());
     return 1;
 }

@@ -7,6 +7,7 @@ C++ demonstration wrote, so every element must agree bit for bit. Some tokens ar
 when anything differs.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -85,12 +86,26 @@ def run(expected):
     return well
 
 
+def rows_of(path):
+    """What demo.cpp wrote: at least one row."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        sys.exit(f"ropewalk: {path}: {problem.strerror}: run build/examples/demo first")
+    except ValueError as problem:
+        sys.exit(f"ropewalk: {path} is no JSON: {problem}")
+    keys = {"policy", "type", "layout", "tokens", "checksum"}
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row.keys() >= keys for row in rows):
+        sys.exit(f"ropewalk: {path} holds no checksums of build/examples/demo: run it again")
+    return rows
+
+
 def main():
-    path = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo_checksums.json")
-    if not path.is_file():
-        sys.exit(f"{path} is missing: run build/examples/demo first")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checksums", type=Path, nargs="?", default=Path("build/demo_checksums.json"))
+    rows = rows_of(parser.parse_args().checksums)
     print(f"the same from Python, on PyTorch {torch.__version__} tensors, {rw.instruction_set()}:")
-    if not all([run(expected) for expected in json.loads(path.read_text())]):
+    if not all([run(expected) for expected in rows]):
         sys.exit("Python and C++ do NOT agree")
     print("Python and C++ agree")
 

@@ -8,11 +8,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <new>
 #include <string>
-#include <system_error>
 
 #include <sys/resource.h>
 
@@ -23,6 +21,7 @@
 #include <runtime/runtime.hpp>
 
 #include "giraffe/cuda.hpp"
+#include "output.hpp"
 
 namespace {
 
@@ -119,25 +118,13 @@ void write_json(const job& what, const std::string& device, const outcome& found
     RW_EXPECTS(file.flush(), "cannot write {}", what.chosen.json);
 }
 
-/// Throws where no report could be written. What is there stays as it is.
-void check_report(const std::string& path) {
-    namespace fs = std::filesystem;
-    std::error_code unknown;
-    const fs::file_type kind = fs::status(path, unknown).type();
-    // A pipe that is opened and closed has ended for who reads it.
-    if (kind == fs::file_type::fifo || kind == fs::file_type::character || kind == fs::file_type::socket) return;
-    RW_EXPECTS(std::ofstream(path, std::ios::app).is_open(), "cannot write {}", path);
-    // Not by the name that was given, which may be a link's.
-    if (kind == fs::file_type::not_found) fs::remove(fs::canonical(path, unknown), unknown);
-}
-
 /// What can be refused before gigabytes are read.
 void check(const options& o) {
     const auto prompt = static_cast<std::int64_t>(o.prompt.size()), more = o.generate > 0 ? o.generate : o.decode;
     RW_EXPECTS(prompt == 0 || o.context == 0 || more <= o.context - prompt,
                "{} tokens of --prompt-ids and {} of --{} make {}, --context allows {}", prompt, more,
                o.generate > 0 ? "generate" : "decode", prompt + more, o.context);
-    if (!o.json.empty()) check_report(o.json);
+    if (!o.json.empty()) output::check_file(o.json);
 }
 
 outcome run_on_cpu(const job& what, attention::llama_weights weights) {
@@ -204,6 +191,7 @@ int main(int argc, char** argv) {
             run(*chosen);
         else
             std::fputs(giraffe::usage, stdout);
+        output::check_printed();
     } catch (const std::exception& problem) {
         std::fprintf(stderr, "giraffe_13b: %s\n", problem.what());
         return 1;

@@ -18,7 +18,11 @@ for tools in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
 done
 
 minutes=9 quick=() results=benchmarks/results mode=device arch=
+refuse() { echo "gpu_check: $1; --help tells what there is" >&2; exit 2; }
 while (($#)); do
+    case $1 in
+        --minutes | --results | --commit | --arch) [[ -n ${2-} ]] || refuse "$1 needs a value" ;;
+    esac
     case $1 in
         --minutes) minutes=$2 && shift 2 ;;
         --results) results=$2 && shift 2 ;;
@@ -26,15 +30,16 @@ while (($#)); do
         --arch) arch=$2 && shift 2 ;;
         --quick) quick=(--quick) && shift ;;
         --compile | --host) mode=${1#--} && shift ;;
-        *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' tools/gpu_check.sh && exit ;;
+        *) refuse "unknown option '$1'" ;;
     esac
 done
-[[ $minutes =~ ^[0-9]+$ ]] || { echo "gpu_check: --minutes takes a whole number, got '$minutes'" >&2; exit 2; }
+[[ $minutes =~ ^[0-9]+$ ]] || refuse "--minutes takes a whole number, got '$minutes'"
 
 work=build/gpu
 [[ $mode == device ]] || work=build/gpu_$mode
 passed=() failed=() skipped=()
-deadline=$((SECONDS + 60 * minutes))
+deadline=$((SECONDS + 60 * 10#$minutes))
 left() { echo $((deadline - SECONDS)); }
 readonly skip=77
 

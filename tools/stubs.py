@@ -4,6 +4,7 @@ The classes come from the C++ registry, so that nobody writes them by hand. With
 difference is a failure.
 """
 
+import argparse
 import inspect
 import re
 import subprocess
@@ -59,11 +60,14 @@ def text_of(cls):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file differs")
+    checking = parser.parse_args().check
     text = "\n\n".join([HEAD, *(text_of(cls) for cls in rw._ropewalk.policy_classes)])
     for command in (["check", "--quiet", "--select", "I,F", "--fix"], ["format", "--quiet"]):
         ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(PATH), "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True).stdout
-    if "--check" not in sys.argv[1:]:
+    if not checking:
         PATH.write_text(text, encoding="utf-8")
     elif not PATH.is_file() or PATH.read_text(encoding="utf-8") != text:
         sys.exit(f"{PATH.name} is not what the policies say: run {Path(sys.executable).name} tools/stubs.py")

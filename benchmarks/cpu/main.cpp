@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include <benchmark/benchmark.h>
+#include <ropewalk/core/error.hpp>
 #include <runtime/runtime.hpp>
 #include <xsimd/xsimd.hpp>
 
@@ -45,8 +49,18 @@ void describe_context() {
     benchmark::AddCustomContext("commit", bench::commit());
 }
 
-bool any_starts_with(const std::vector<std::string>& arguments, std::string_view prefix) {
-    return std::any_of(arguments.begin(), arguments.end(), [&](const auto& one) { return one.starts_with(prefix); });
+/// What follows `prefix` in the last argument that starts with it.
+std::optional<std::string> value_of(const std::vector<std::string>& arguments, std::string_view prefix) {
+    const auto found =
+        std::find_if(arguments.rbegin(), arguments.rend(), [&](const auto& one) { return one.starts_with(prefix); });
+    if (found == arguments.rend()) return {};
+    return found->substr(prefix.size());
+}
+
+void remove_empty(const std::filesystem::path& path) {
+    std::error_code unknown;
+    if (std::filesystem::is_regular_file(path, unknown) && std::filesystem::file_size(path, unknown) == 0)
+        std::filesystem::remove(path, unknown);
 }
 
 }  // namespace
@@ -55,8 +69,8 @@ int main(int argc, char** argv) try {
     std::vector<std::string> arguments(argv, argv + argc);
     // One round of samples is one iteration, and every row has as many rounds as it needs.
     arguments.insert(arguments.begin() + 1, "--benchmark_min_time=0.000001");
-    const bool file = any_starts_with(arguments, "--benchmark_out=");
-    const bool json = any_starts_with(arguments, "--benchmark_format=json");
+    const std::string out = value_of(arguments, "--benchmark_out=").value_or("");
+    const bool json = value_of(arguments, "--benchmark_format=") == "json";
 
     std::vector<char*> pointers;
     for (auto& one : arguments) pointers.push_back(one.data());
@@ -73,9 +87,14 @@ int main(int argc, char** argv) try {
     } else {
         display = std::make_unique<with_medians<benchmark::ConsoleReporter>>(benchmark::ConsoleReporter::OO_Tabular);
     }
-    if (file) results = std::make_unique<with_medians<benchmark::JSONReporter>>();
-    benchmark::RunSpecifiedBenchmarks(display.get(), results.get());
+    if (!out.empty()) results = std::make_unique<with_medians<benchmark::JSONReporter>>();
+    const std::size_t matched = benchmark::RunSpecifiedBenchmarks(display.get(), results.get());
     benchmark::Shutdown();
+    if (matched == 0) {
+        remove_empty(out);
+        ropewalk::detail::fail("nothing matches --benchmark_filter={}; --benchmark_list_tests names what there is",
+                               benchmark::GetBenchmarkFilter());
+    }
 } catch (const std::exception& problem) {
     std::fprintf(stderr, "%s\n", problem.what());
     return 1;

@@ -1,5 +1,6 @@
-"""What the benchmarks on a CPU and on a GPU have in common: the problem, its exact result, and what is installed."""
+"""What the benchmarks have in common: the problem, its exact result, what is installed, and the command line."""
 
+import argparse
 import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -28,3 +29,36 @@ def commit():
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
     return os.environ.get("ROPEWALK_COMMIT") or found or "unknown"
+
+
+def counts(text):
+    """For argparse: whole numbers between commas."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and 0 < int(word) < 2**31 for word in words):
+        raise argparse.ArgumentTypeError(f"takes whole numbers from 1 up, as in 1,2, got {text!r}")
+    return [int(word) for word in words]
+
+
+def types_among(known):
+    """For argparse: names of element types between commas."""
+
+    def types(text):
+        if not known >= set(text.split(",")):
+            raise argparse.ArgumentTypeError(f"takes {','.join(sorted(known))} or one of them, got {text!r}")
+        return text.split(",")
+
+    return types
+
+
+def check_writable(parser, path):
+    """Ends the program where no such file can be written; one that is there stays as it is."""
+    there = path.exists()
+    if there and not path.is_file() and not path.is_dir():  # a pipe that is opened and closed has ended for its reader
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+        if not there:
+            path.unlink()
+    except OSError as problem:
+        parser.error(f"cannot write {path}: {problem.strerror}")

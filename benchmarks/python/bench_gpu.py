@@ -20,7 +20,7 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench_common import HALF, INTERLEAVED, commit, installed
+from bench_common import HALF, INTERLEAVED, check_writable, commit, installed
 
 try:
     import torch
@@ -230,6 +230,7 @@ def arguments():
     parser.add_argument("--out", type=Path, default=Path("build/gpu/peers.json"))
     parser.add_argument("--dry-run", action="store_true", help="a few tokens on the CPU")
     options = parser.parse_args()
+    check_writable(parser, options.out)
     options.device = "cpu" if options.dry_run else "cuda"
     options.repeats = 2 if options.dry_run else 9 if options.quick else REPEATS
     options.compile = options.compile and not options.dry_run

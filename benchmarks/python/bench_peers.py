@@ -24,7 +24,19 @@ from pathlib import Path
 
 import ropewalk as rw
 import torch
-from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, commit, installed, pairs_of
+from bench_common import (
+    BASE,
+    HALF,
+    HEAD_DIM,
+    INTERLEAVED,
+    OFFSET,
+    check_writable,
+    commit,
+    counts,
+    installed,
+    pairs_of,
+    types_among,
+)
 
 HEADS = 40
 ROUNDS = 9
@@ -266,13 +278,14 @@ def save(rows, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", default="1,128,4096,32768")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--tokens", type=counts, default="1,128,4096,32768")
+    parser.add_argument("--threads", type=counts, default="1,2")
+    parser.add_argument("--types", type=types_among(DTYPES.keys()), default="f32,bf16")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs a C++ compiler")
     parser.add_argument("--out", type=Path, default=Path("build/peers.json"))
     options = parser.parse_args()
-    tokens = [int(one) for one in options.tokens.split(",")]
+    check_writable(parser, options.out)
+    tokens = options.tokens
 
     peers = find_spec("transformers") is not None
     if not peers:
@@ -280,8 +293,8 @@ def main():
     print("not measured here, as they need a GPU: liger-kernel, flash-attn, FlashInfer, vLLM, Transformer Engine")
 
     rows = []
-    for name in options.types.split(","):
-        for threads in map(int, options.threads.split(",")):
+    for name in options.types:
+        for threads in options.threads:
             part = []
             for n in tokens:
                 part += measure(name, n, threads, not options.no_compile, peers)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ropewalk as rw
 import torch
+from bench_common import check_writable, counts
 from bench_peers import BASE, HALF, HEAD_DIM, OFFSET, Case, contest, save
 
 
@@ -70,15 +71,16 @@ def measure(tokens, threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", default="16,128,4096")
-    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--tokens", type=counts, default="16,128,4096")
+    parser.add_argument("--threads", type=counts, default="1,2")
     parser.add_argument("--out", type=Path, default=Path("build/threads.json"))
     options = parser.parse_args()
+    check_writable(parser, options.out)
     rows = []
     titles = ("threads", "tokens", "alone", "rotate", "in turn", "ratio")
     print(f"{'milliseconds':16s}", *(f"{title:>8s}" for title in titles))
-    for threads in map(int, options.threads.split(",")):
-        for tokens in map(int, options.tokens.split(",")):
+    for threads in options.threads:
+        for tokens in options.tokens:
             for row in measure(tokens, threads):
                 rows.append(row)
                 times = (row[name] for name in ("milliseconds", "rotate_milliseconds", "in_turn_milliseconds"))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ropewalk as rw
 import torch
+from bench_common import check_writable, counts, types_among
 from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, contest, print_table, save
 
 # Of the gradient's largest element; a bfloat16 table alone costs 4e-3, and the peers round in between.
@@ -89,15 +90,16 @@ def measure(name, tokens, threads):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", default="128,4096")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--types", default="f32,bf16")
+    parser.add_argument("--tokens", type=counts, default="128,4096")
+    parser.add_argument("--threads", type=counts, default="1,2")
+    parser.add_argument("--types", type=types_among(ALLOWED.keys()), default="f32,bf16")
     parser.add_argument("--out", type=Path, default=Path("build/training.json"))
     options = parser.parse_args()
-    tokens = [int(one) for one in options.tokens.split(",")]
+    check_writable(parser, options.out)
+    tokens = options.tokens
     rows = []
-    for name in options.types.split(","):
-        for threads in map(int, options.threads.split(",")):
+    for name in options.types:
+        for threads in options.threads:
             part = [row for n in tokens for row in measure(name, n, threads)]
             print_table(part, tokens)
             rows += part

@@ -21,6 +21,7 @@ import matplotlib
 import mpmath
 import numpy as np
 import ropewalk as rw
+from bench_common import check_writable
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -119,6 +120,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/exactness"))
     out = parser.parse_args().out
+    if not out.name:
+        parser.error(f"--out takes the name of files, got {str(out)!r}")
+    for suffix in (".png", ".json"):
+        check_writable(parser, out.with_suffix(suffix))
     below, errors = measure()
     out.parent.mkdir(parents=True, exist_ok=True)
     plot(below, errors, out.with_suffix(".png"))

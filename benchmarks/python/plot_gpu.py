@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+from bench_common import check_writable
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -97,12 +98,27 @@ def plot(result, path, kind="bf16", layout="half_split"):
     print(f"written to {path}")
 
 
+def read(parser, path):
+    """What tools/gpu_check.sh has written."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        parser.error(f"{path}: {problem.strerror}")
+    except ValueError as problem:
+        parser.error(f"{path} is no JSON: {problem}")
+    if not isinstance(result, dict) or not isinstance(result.get("rows"), list) or "context" not in result:
+        parser.error(f"{path} has no context and rows: tools/gpu_check.sh writes such files")
+    return result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    plot(json.loads(options.result.read_text()), options.out or options.result.with_suffix(".png"))
+    result, out = read(parser, options.result), options.out or options.result.with_suffix(".png")
+    check_writable(parser, out)
+    plot(result, out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""The command line of giraffe_13b: what it refuses, and when, and what becomes of the report."""
+"""The command lines of giraffe_13b and the demonstration: what they refuse, and when, and what becomes of reports."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import llama_checkpoints as lc
 import pytest
@@ -72,6 +75,56 @@ def test_a_report_that_cannot_be_written_is_known_before_the_model_is_read(folde
     for path in (tmp_path, "/no/such/folder/out.json"):
         done = giraffe(folder, "--json", path, *TOO_MANY_LAYERS[0])
         assert done.returncode == 1 and done.stderr == f"giraffe_13b: ropewalk: cannot write {path}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("flags", [["--help"], ["--decode", 1]])
+def test_a_full_disk_is_told(folder, flags):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [lc.GIRAFFE, "--weights", folder, "--prompt-ids", "1,5", *map(str, flags)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("giraffe_13b: ropewalk: cannot write to standard output")
+
+
+DEMO = lc.GIRAFFE.with_name("demo").resolve()
+DEMO_FLAGS = {
+    "unknown": (["--out"], "unknown option '--out'"),
+    "two files": (["a.json", "b.json"], "one file at most, got 'a.json' and 'b.json'"),
+    "an empty name": ([""], "unknown option ''"),
+    "a folder": (["."], "cannot write ."),
+    "no such folder": (["/proc/demo.json"], "cannot write /proc/demo.json"),
+    "the other file's name": (["demo_checksums.json"], "is for the checksums"),
+}
+
+
+@pytest.mark.skipif(not DEMO.exists(), reason=f"{DEMO} is not built")
+@pytest.mark.parametrize("what", DEMO_FLAGS)
+def test_what_the_demonstration_refuses_before_it_measures(what, tmp_path):
+    flags, message = DEMO_FLAGS[what]
+    done = subprocess.run([DEMO, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
+    assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("demo: ropewalk: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+@pytest.mark.skipif(not DEMO.exists(), reason=f"{DEMO} is not built")
+def test_help_of_the_demonstration_measures_nothing(tmp_path):
+    done = subprocess.run([DEMO, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("demo [FILE]: ") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "x", '[{"policy": "default"}]'])
+def test_nothing_compared_is_no_agreement(content, tmp_path):
+    path = tmp_path / "checksums.json"
+    path.write_text(content)
+    done = lc.run(sys.executable, lc.ROOT / "examples/demo_torch.py", path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"ropewalk: {path} ") and done.stderr.count("\n") == 1
 
 
 def test_a_run_that_fails_leaves_the_report_as_it_was(folder, tmp_path):
