@@ -141,6 +141,21 @@ TEST_CASE("flags of llama.cpp", "[io]") {
     }
 }
 
+TEST_CASE("the length that a model had before does not outlive a merge", "[io]") {
+    const nlohmann::json phi{{"original_max_position_embeddings", 4096}, {"max_position_embeddings", 131072}};
+    for (const std::string expression : {"llama3:8,original_length=8192", "yarn:8,original_length=2048",
+                                         "longrope:factor=4,original_length=1024", "power:0.5"}) {
+        INFO(expression);
+        nlohmann::json merged = phi;
+        merged.update(rw::to_hf_config(make(expression)));
+        const rw::Encoding again = rw::encoding_from_config(merged);
+        CHECK((again.steps == rw::encoding_from_config(rw::to_hf_config(make(expression))).steps));
+        CHECK(again.attention_factor == make(expression).attention_factor);
+        CHECK(merged["vllm_overrides"]["original_max_position_embeddings"] ==
+              merged["rope_parameters"]["original_max_position_embeddings"]);
+    }
+}
+
 TEST_CASE("overrides of vLLM", "[io]") {
     const auto section_of = [](const std::string& expression) {
         return rw::to_hf_config(make(expression))["vllm_overrides"]["rope_parameters"];

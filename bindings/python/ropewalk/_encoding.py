@@ -80,9 +80,10 @@ def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
     """Write an encoding as keys of a Hugging Face config.json, which from_config reads back.
 
     Returns `rope_parameters`, the older `rope_scaling`, `rope_theta` and `head_dim`, to be merged into the model's
-    configuration (`partial_rotary_factor`, `rope_interleave` and `max_position_embeddings` where they are needed);
-    `vllm_overrides`, the object for vLLM's --hf-overrides; `llama_cpp_flags`, text or None, and then `llama_cpp_reason`
-    says why. Power, truncated, ntk and several policies in a row become `longrope` with the factors
+    configuration, into its `text_config` where it has one (`partial_rotary_factor`, `rope_interleave`,
+    `max_position_embeddings` and `original_max_position_embeddings` where they are needed); `vllm_overrides`, the
+    object for vLLM's --hf-overrides; `llama_cpp_flags`, text or None, and then `llama_cpp_reason` says why. Power,
+    truncated, ntk and several policies in a row become `longrope` with the factors
     `default.inv_freq / encoding.inv_freq` in both lists, 1e30 for a pair that stands still.
 
     Throws Error for what a configuration cannot say: xpos, randomized positions, a rotary_offset, "dynamic" or

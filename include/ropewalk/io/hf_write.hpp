@@ -31,12 +31,14 @@ inline std::optional<std::int64_t> dynamic_original_length(const written_policie
 
 }  // namespace detail
 
-/// The keys that give a model this encoding, to be merged into its config.json; encoding_from_config() reads them back.
+/// The keys that give a model this encoding, to be merged into its config.json, or into its text_config where it has
+/// one; encoding_from_config() reads them back.
 ///
 /// - `rope_parameters` and the older `rope_scaling` (null for plain RoPE), which say the same, `rope_theta`,
 /// `head_dim`,
 ///   and, where they differ from the usual, `partial_rotary_factor`, `rope_interleave` and `max_position_embeddings`
-///   (the length that `dynamic` starts from);
+///   (the length that `dynamic` starts from), and `original_max_position_embeddings` where the scheme has it, because
+///   one that the model had at this level would win;
 /// - `vllm_overrides`: an object, what vLLM takes behind --hf-overrides;
 /// - `llama_cpp_flags`: text, or null where llama.cpp has no flags for it, and then `llama_cpp_reason` says why.
 ///
@@ -69,6 +71,10 @@ inline nlohmann::json to_hf_config(const Encoding& encoding) {
     config["vllm_overrides"] = detail::vllm_overrides(encoding, parts, section);
     if (const auto original = detail::dynamic_original_length(parts)) {
         config["max_position_embeddings"] = config["vllm_overrides"]["max_position_embeddings"] = *original;
+    }
+    constexpr const char* original_key = "original_max_position_embeddings";
+    if (section.contains(original_key)) {
+        config[original_key] = config["vllm_overrides"][original_key] = section[original_key];
     }
     config["rope_parameters"] = std::move(section);
     const detail::peer_flags flags = detail::llama_cpp_flags(encoding, parts);
