@@ -1,5 +1,7 @@
 """Users' translation units compile for every architecture without a warning, a spill or a narrow access.
 
+What launches kernels is as hidden as they are, so that no module launches those of another.
+
 Looks at what the compiler says of each kernel, and at the memory instructions of those which take 16 bytes at once.
 Without nvcc it says so and exits with 77, which ctest counts as skipped.
 """
@@ -53,6 +55,15 @@ WIDE = re.compile(r"Li16E")
 # a norm are narrower. The scale of a head has 4 bytes.
 FUSED = re.compile(r"fused_kernel")
 NARROWER = {"loads": {"ld.global.v2.u32"}, "stores": {"st.global.v2.u32", "st.global.u32"}}
+# Functions that launch, by their mangled names.
+LAUNCHES = re.compile(r"_ZN8ropewalk3gpu(6detail)?(3run|6launch|6rotate|8rerotate|5fused|6append|11norm_rotate)I")
+
+
+def check_hidden(path):
+    """Other modules may define a weak function too, and the loader keeps one: that may launch their kernels."""
+    symbols = subprocess.run(["readelf", "-sW", path], capture_output=True, text=True, check=True).stdout
+    rows = (line.split() for line in symbols.splitlines() if " WEAK " in line and " DEFAULT " in line)
+    return [f"{row[-1]} launches kernels, and other modules see it" for row in rows if LAUNCHES.match(row[-1])]
 
 
 def compile_one(nvcc, flags, source, arguments):
@@ -149,6 +160,7 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 object_file = ["-c", "-arch=sm_90", "-o", f"{folder}/user.o"]
                 _, seconds = compile_one(nvcc, flags, unit.path, object_file)
+                problems += [f"{unit.name}: {problem}" for problem in check_hidden(f"{folder}/user.o")]
             print(f"{unit.name}, host and sm_90 together: {seconds:.1f} s")
             for name in unit.architectures:
                 wrong, line = check_architecture(nvcc, flags, unit, name, ARCHITECTURES[name])

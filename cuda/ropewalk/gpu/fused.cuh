@@ -35,7 +35,7 @@ inline void check_pointers(const fused_plan& prepared, int device) {
 
 /// Launches a plan, or does nothing where there is nothing to do.
 template <Element T, Layout L>
-void run(const fused_plan& prepared, int device, const options& chosen) {
+RW_HIDDEN void run(const fused_plan& prepared, int device, const options& chosen) {
     if (prepared.shape.threads == 0) return;
     if (chosen.check_pointers) check_pointers(prepared, device);
     with_fused_kernel<T>(prepared, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
@@ -60,8 +60,8 @@ void run(const fused_plan& prepared, int device, const options& chosen) {
 /// launch fails. Tokens whose slot lies outside the cache are not written to it: see cache_slots. Heads may be 1024
 /// wide, from 257 on only where 16-byte accesses reach all of them.
 template <Layout L, class T>
-void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
-           const Encoding& encoding, const positions& where, const options& chosen = {}) {
+RW_HIDDEN void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
+                     const Encoding& encoding, const positions& where, const options& chosen = {}) {
     static_assert(!std::is_const_v<T>, "outputs are written: their elements cannot be const");
     const int device = detail::current_device();
     detail::run<T, L>(
@@ -71,17 +71,17 @@ void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, cons
 
 /// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache. k itself stays.
 template <Layout L, class T>
-void append(const view<T>& q, const std::type_identity_t<view<const T>>& k,
-            const std::type_identity_t<view<const T>>& v, const kv_cache& cache, const cache_slots& slots,
-            const Encoding& encoding, const positions& where, const options& chosen = {}) {
+RW_HIDDEN void append(const view<T>& q, const std::type_identity_t<view<const T>>& k,
+                      const std::type_identity_t<view<const T>>& v, const kv_cache& cache, const cache_slots& slots,
+                      const Encoding& encoding, const positions& where, const options& chosen = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, where, chosen);
 }
 
 /// Norms and rotates queries and keys in place.
 template <Layout L, class T>
-void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,
-                 const Encoding& encoding, const positions& where, const options& chosen = {}) {
+RW_HIDDEN void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,
+                           const Encoding& encoding, const positions& where, const options& chosen = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, where, chosen);
 }

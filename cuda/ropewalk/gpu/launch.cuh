@@ -75,8 +75,8 @@ __device__ inline void wait_for_previous() {
 
 /// Launches kernel(job) on the caller's stream. An error names the shape of `about`, q or k, say.
 template <class Job>
-void launch(void (*kernel)(Job), const Job& job, const launch_shape& shape, const options& chosen,
-            const tensor& about = {}) {
+RW_HIDDEN void launch(void (*kernel)(Job), const Job& job, const launch_shape& shape, const options& chosen,
+                      const tensor& about = {}) {
     cudaLaunchAttribute early{};
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
