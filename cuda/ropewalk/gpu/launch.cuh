@@ -73,6 +73,14 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
+/// Whether that is in the code which the current device runs: code for less than 9.0 lacks it, also where the driver
+/// has compiled it for more.
+inline bool waits_for_previous(const void* kernel) {
+    cudaFuncAttributes code{};
+    expect_success(cudaFuncGetAttributes(&code, kernel), "a kernel would not say what it was compiled for");
+    return code.ptxVersion >= 90;
+}
+
 /// Launches kernel(job) on the caller's stream. An error names the shape of `about`, q or k, say.
 template <class Job>
 RW_HIDDEN void launch(void (*kernel)(Job), const Job& job, const launch_shape& shape, const options& chosen,
@@ -85,7 +93,7 @@ RW_HIDDEN void launch(void (*kernel)(Job), const Job& job, const launch_shape& s
     config.blockDim = dim3(static_cast<unsigned>(shape.block));
     config.stream = chosen.stream;
     config.attrs = &early;
-    config.numAttrs = chosen.overlap_previous ? 1 : 0;
+    config.numAttrs = chosen.overlap_previous && waits_for_previous(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
     const cudaError_t status = cudaLaunchKernelEx(&config, kernel, job);
     if (status == cudaSuccess) return;
     expect_success(status, ropewalk::detail::format("launch of {} blocks of {} threads for {}", shape.grid, shape.block,

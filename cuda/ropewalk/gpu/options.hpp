@@ -26,8 +26,8 @@ struct options {
     /// Ask the runtime about every pointer, so that host memory or another device's is an error and not a fault.
     /// Systems whose devices read all of the host's memory want it off.
     bool check_pointers = true;
-    /// Start while the kernel before it on the stream ends (programmatic dependent launch, from compute
-    /// capability 9.0).
+    /// Start while the kernel before it on the stream ends (programmatic dependent launch). Ignored where device or
+    /// code are of a compute capability below 9.0.
     bool overlap_previous = false;
 };
 
