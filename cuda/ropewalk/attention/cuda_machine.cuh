@@ -77,8 +77,7 @@ public:
     void upload(void* to, const void* from, std::int64_t bytes) {
         if (bytes == 0) return;
         put(to, from, bytes, cudaMemcpyHostToDevice);
-        // CUDA takes so much along with the call. Of more, what lies in pinned memory is read later.
-        if (bytes > 64 * 1024) wait();
+        wait();  // Pinned memory is read later, and so may be any other where a device reads that itself.
     }
     void download(void* to, const void* from, std::int64_t bytes) {
         if (bytes > 0) put(to, from, bytes, cudaMemcpyDeviceToHost);
