@@ -8,8 +8,8 @@
 # Needs nvcc; uses a Python with torch, compute-sanitizer and matplotlib where they are. Nothing is fetched. Every step
 # runs whatever became of those before it, as long as there is time. Leaves <results>/<device>.json, its plot, and logs
 # in build/gpu. Without a device it says so and succeeds. The attention stack's tests want cuBLAS with its headers: the
-# toolkit's, or that in the include/ and lib/ of CUBLAS_ROOT. The Python package is built without what this
-# machine lacks of xsimd and nlohmann_json; a prefix in which they are installed may be named in CMAKE_PREFIX_PATH.
+# toolkit's, that of the Python package, or that in the include/ and lib/ of CUBLAS_ROOT. The Python package is built
+# without what this machine lacks of xsimd and nlohmann_json; CMAKE_PREFIX_PATH may name where they are installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -148,18 +148,30 @@ finish_jobs() {
     return $broken
 }
 
-# Says in `cublas` what the attention stack is compiled with, and in `cublas_libraries` what it is linked with.
+includes_cublas() { echo '#include <cublas_v2.h>' | nvcc -E -x cu "$@" - >/dev/null 2>&1; }
+
+# The folder of nvidia-cublas of the toolkit's version, which machines with PyTorch have.
+packaged_cublas() {
+    local major path
+    major=$(nvcc --version | sed -n 's/.*release \([0-9]*\).*/\1/p')
+    "${python:-python3}" -c 'import sys; print(*sys.path, sep="\n")' | while read -r path; do
+        ls -d "$path"/nvidia/{"cu$major",cublas}/lib/libcublas.so."$major" 2>/dev/null || true
+    done | sed -n '1s|/lib/[^/]*$||p'
+}
+
+# Adds to `includes` what the attention stack is compiled with, and says in `cublas` what it is linked with.
 find_cublas() {
-    cublas=() cublas_libraries=(-lcublas)
-    if [[ -n ${CUBLAS_ROOT:-} ]]; then
-        cublas=(-isystem "$CUBLAS_ROOT/include")
-        # By way of the linker: nvcc takes no library whose name ends in its version, as pip's do.
-        cublas_libraries=("$CUBLAS_ROOT"/lib*/libcublas{,Lt}.so*)
-        cublas_libraries=("${cublas_libraries[@]/#/-Xlinker=}")
-    else
-        cublas_libraries+=(-Xlinker -rpath "-Xlinker=$(dirname "$(command -v nvcc)")/../lib64")
-    fi
-    echo '#include <cublas_v2.h>' | nvcc -E -x cu "${cublas[@]}" - >/dev/null 2>&1
+    local root=${CUBLAS_ROOT:-}
+    cublas=(-lcublas -Xlinker -rpath "-Xlinker=$(dirname "$(command -v nvcc)")/../lib64")
+    if [[ -z $root ]] && includes_cublas; then return; fi
+    root=${root:-$(packaged_cublas)}
+    [[ -n $root ]] || return 1
+    includes+=(-isystem "$root/include")
+    # By way of the linker: nvcc takes no library whose name ends in its version, as pip's do. The old kind of rpath
+    # serves libcublas too.
+    cublas=("$root"/lib*/libcublas{,Lt}.so*)
+    cublas=("${cublas[@]/#/-Xlinker=}" -Xlinker --disable-new-dtags -Xlinker -rpath "-Xlinker=$root/lib")
+    includes_cublas "${includes[@]}"
 }
 
 prepare_build() {
@@ -194,10 +206,7 @@ build() {
     local type layout status=0
     prepare_build
     # The longest first.
-    if find_cublas; then
-        includes+=("${cublas[@]}")
-        start_sources "$arch" stack schemes
-    fi
+    if find_cublas; then start_sources "$arch" stack schemes; fi
     for type in "${types[@]}"; do
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
@@ -206,10 +215,8 @@ build() {
     finish_jobs || status=1
     link device_tests "${tests[@]}" || status=1
     link bench_rotate "${benches[@]}" || status=1
-    if [[ -f $work/stack.o ]]; then
-        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas_libraries[@]}" ||
-            status=1
-    fi
+    [[ ! -f $work/stack.o ]] ||
+        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas[@]}" || status=1
     check_includes || status=1
     return $status
 }
@@ -220,10 +227,7 @@ compile_only() {
     prepare_build
     start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
     start_sources "sm_${arch:-90}" device_cuda attention_calls
-    if find_cublas; then
-        includes+=("${cublas[@]}")
-        start_sources "sm_${arch:-90}" stack
-    fi
+    if find_cublas; then start_sources "sm_${arch:-90}" stack; fi
     finish_jobs
     check_includes
 }
@@ -253,7 +257,7 @@ host_bench() { limited 120 "$work/bench_rotate" --quick --out "$work/cuda.json";
 device_tests() { limited 150 "$work/device_tests"; }
 stack_tests() {
     [[ -x $work/stack_tests ]] || { echo "no cuBLAS with its headers here"; return $skip; }
-    LD_LIBRARY_PATH=${CUBLAS_ROOT:+$CUBLAS_ROOT/lib:}${LD_LIBRARY_PATH:-} limited 100 "$work/stack_tests"
+    limited 100 "$work/stack_tests"
 }
 
 sanitizer() { # <tool>
@@ -272,8 +276,24 @@ sanitizer() { # <tool>
 }
 
 cuda_bench() {
+    local status=0
     rm -f "$work/cuda.json"
-    limited 150 "$work/bench_rotate" "${quick[@]}" --out "$work/cuda.json"
+    limited 150 "$work/bench_rotate" "${quick[@]}" --out "$work/cuda.json" || status=$?
+    # There may be no time for what joins them to those of the peers.
+    if [[ -f $work/cuda.json ]]; then compare 0 >/dev/null || status=$?; fi
+    return $status
+}
+
+# compare <seconds>: joins the rows of the C++ benchmark and, for so long, of peers.
+compare() {
+    local status=0
+    rm -f "$work/result.json"
+    # One problem with all that compiles for it may take half a minute.
+    PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$(($1 + 40))" "${python:-python3}" \
+        benchmarks/python/bench_gpu.py "${quick[@]}" --seconds "$1" --cuda-rows "$work/cuda.json" \
+        --out "$work/result.json" || status=$?
+    if [[ -f $work/result.json ]]; then cp "$work/result.json" "$result"; fi
+    return $status
 }
 
 # A Python whose torch sees the device.
@@ -317,16 +337,8 @@ python_tests() {
 }
 
 peers() {
-    local with=${python:-python3} seconds status=0
-    rm -f "$work/result.json"
-    # One problem with all that compiles for it may take half a minute.
-    seconds=$(($(left) - 50))
-    ((seconds > 10)) || seconds=10
-    PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$((seconds + 40))" "$with" benchmarks/python/bench_gpu.py \
-        "${quick[@]}" --seconds "$seconds" --cuda-rows "$work/cuda.json" --out "$work/result.json" || status=$?
-    # It saves after every problem: what there is by then counts.
-    if [[ -f $work/result.json ]]; then cp "$work/result.json" "$result"; fi
-    return $status
+    local seconds=$(($(left) - 50))
+    compare "$((seconds > 10 ? seconds : 10))"
 }
 
 plot() {
@@ -349,7 +361,7 @@ elif [[ $mode == host ]]; then
     exit
 fi
 
-steps=(build tests stack sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck bench python_build python_tests peers plot)
+steps=(build tests stack bench python_build python_tests sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck peers plot)
 export ROPEWALK_COMPILER
 ROPEWALK_COMPILER="nvcc $(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p' || true)"
 # CUDA's own variable may hide devices, all of them too.
@@ -371,16 +383,16 @@ result=$results/$(tr '[:upper:] -' '[:lower:]__' <<<"$device" | tr -cd 'a-z0-9_'
 mkdir -p "$results"
 echo "$device, driver $(query driver_version), compute capability $capability; results go to $result"
 
+find_python
 step build 0 build
 step tests 20 device_tests
 step stack 20 stack_tests
+step bench 60 cuda_bench
+step python_build 60 python_build
+step python_tests 30 python_tests
 step sanitizer_memcheck 60 sanitizer memcheck
 step sanitizer_racecheck 60 sanitizer racecheck
 step sanitizer_initcheck 60 sanitizer initcheck
-step bench 60 cuda_bench
-find_python
-step python_build 60 python_build
-step python_tests 30 python_tests
 step peers 60 peers
 step plot 5 plot
 summary
