@@ -59,7 +59,7 @@ void fail(plan& p, const candidate& one, const std::string& problem) {
 
 /// Times the candidates beside the copy, prints and keeps the rows.
 void compete(plan& p, const problem& what, const bench::buffers& memory, std::vector<candidate> candidates) {
-    std::erase_if(candidates, [&](const candidate& one) { return !chosen(p, one.name); });
+    std::erase_if(candidates, [&](const candidate& one) { return !one.run || !chosen(p, one.name); });
     if (candidates.empty()) return;
     std::vector<bench::work> works{[&](device::stream_handle on, int set) { memory.copy(on, set); }};
     for (const candidate& one : candidates) works.push_back(one.run);
@@ -89,11 +89,16 @@ bool fits(const problem& what, int sets) {
     return !device::is_real() || free >= needed;
 }
 
-/// Calls a candidate once, on the first set, and looks at what it left in `result`.
+/// Calls a candidate once, on the first set, and looks at what it left in `result`. What cannot run is not timed.
 void try_out(plan& p, candidate& one, const problem& what, bench::buffers& memory, const device::tensors& result,
              const test::twin& t) {
     memory.fill();
-    one.run(nullptr, 0);
+    try {
+        one.run(nullptr, 0);
+    } catch (const std::exception& problem) {
+        one.run = nullptr;
+        return fail(p, one, problem.what());
+    }
     one.error = memory.error(result, t, first_position);
     if (one.error <= allowed(what.type)) return;
     char text[32];

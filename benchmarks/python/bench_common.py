@@ -27,7 +27,10 @@ def installed(package):
 def commit():
     """What is measured: ROPEWALK_COMMIT where the files have left their repository, else what git says."""
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        found = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git
+        found = ""
     return os.environ.get("ROPEWALK_COMMIT") or found or "unknown"
 
 
