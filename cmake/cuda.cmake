@@ -36,7 +36,7 @@ if(CMAKE_CUDA_COMPILER)
     if(ropewalk_architectures_from_environment)
         unset(CMAKE_CUDA_ARCHITECTURES CACHE)
     endif()
-    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.0)  # the first which speaks C++20
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)  # the first whose kernels take more than 4 KB
         set(ROPEWALK_HAS_CUDA ON)
     endif()
     # Machine code for A100 (and what follows it up to 8.9), Hopper and consumer Blackwell. Every other device from 9.0 up
@@ -52,8 +52,8 @@ endif()
 if(ROPEWALK_HAS_CUDA)
     message(STATUS "ropewalk: CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 elseif(ROPEWALK_BUILD_CUDA STREQUAL "AUTO")
-    message(STATUS "ropewalk: no nvcc from 12.0 up that works; Python will have no CUDA")
+    message(STATUS "ropewalk: no nvcc from 12.1 up that works; Python will have no CUDA")
 else()
-    message(FATAL_ERROR "ropewalk: ROPEWALK_BUILD_CUDA is ${ROPEWALK_BUILD_CUDA}, but no nvcc from 12.0 up works here. "
+    message(FATAL_ERROR "ropewalk: ROPEWALK_BUILD_CUDA is ${ROPEWALK_BUILD_CUDA}, but no nvcc from 12.1 up works here. "
         "It is looked for on PATH, in CUDACXX, CUDA_HOME and /usr/local/cuda.")
 endif()
