@@ -158,7 +158,12 @@ array read_and_keep(py::object made, const char* name) {
 array copy_beside(py::handle object, const array& like, const char* name) {
     py::object copy;
     if (is_torch_tensor(object)) {
-        copy = object.attr("contiguous")().attr("to")(like.source.attr("device"), py::arg("non_blocking") = true);
+        py::object from = object.attr("contiguous")();
+        // Pinned memory is read when the stream comes to it: the caller may have changed it, as a recording wants.
+        if (from.attr("is_pinned")().cast<bool>() &&
+            !py::module_::import("torch").attr("cuda").attr("is_current_stream_capturing")().cast<bool>())
+            from = from.attr("clone")();
+        copy = from.attr("to")(like.source.attr("device"), py::arg("non_blocking") = true);
     } else {
         const py::object numbers = py::module_::import("numpy").attr("asarray")(object);
         copy = py::module_::import("torch").attr("tensor")(numbers, py::arg("device") = like.source.attr("device"));

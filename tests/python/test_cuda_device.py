@@ -86,6 +86,17 @@ def test_positions_from_elsewhere(kind):
         assert_close(ours, theirs)
 
 
+def test_pinned_positions_may_change_once_the_call_is_back():
+    encoding = rw.encoding("default", head_dim=DIM)
+    q, _ = pair()
+    x, ids = q.cuda(), torch.arange(TOKENS).pin_memory()
+    expected = rw.rotate(q, encoding=encoding)
+    torch.cuda._sleep(200_000_000)  # about 0.1 s, for which the copy would wait
+    rw.rotate_(x, encoding=encoding, positions=ids)
+    ids.zero_()
+    assert_close(x, expected)
+
+
 def test_ragged_batches():
     encoding = rw.encoding("default", head_dim=DIM)
     starts = torch.tensor([0, 5, 5, 30, TOKENS], dtype=torch.int32)
