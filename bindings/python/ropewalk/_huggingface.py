@@ -32,6 +32,12 @@ class Places:
         self.positions = positions
         self.table = table
 
+    def to(self, device: Any, **named: Any) -> Places:
+        """For models on several devices: what hands their layers arguments moves whatever has a to()."""
+        positions = None if self.positions is None else self.positions.to(device, **named)
+        table = None if self.table is None else tuple(one.to(device, **named) for one in self.table)
+        return Places(self.encoding, positions, table)
+
 
 class PatchedRotaryEmbedding(torch.nn.Module):
     """Stands where `rotary_emb` of a model stood, and keeps it."""
