@@ -197,8 +197,9 @@ def test_compiled_without_a_break():
             assert_close(ours, theirs)
 
 
-def test_graphs_replay_with_new_numbers():
-    encoding = rw.encoding("linear:8", head_dim=DIM)
+@pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])  # the parameters of the second have more than 4 KB
+def test_graphs_replay_with_new_numbers(policy):
+    encoding = rw.encoding(policy, head_dim=DIM)
     q, k = (one.cuda() for one in pair())
     ids = torch.arange(TOKENS, device="cuda")
     rw.rotate_(q.clone(), k.clone(), encoding=encoding, positions=ids)  # loads the kernels
