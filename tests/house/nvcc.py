@@ -59,9 +59,8 @@ NARROWER = {"loads": {"ld.global.v2.u32"}, "stores": {"st.global.v2.u32", "st.gl
 LAUNCHES = re.compile(r"_ZN8ropewalk3gpu(6detail)?(3run|6launch|6rotate|8rerotate|5fused|6append|11norm_rotate)I")
 
 
-def check_hidden(path):
+def check_hidden(symbols):
     """Other modules may define a weak function too, and the loader keeps one: that may launch their kernels."""
-    symbols = subprocess.run(["readelf", "-sW", path], capture_output=True, text=True, check=True).stdout
     rows = (line.split() for line in symbols.splitlines() if " WEAK " in line and " DEFAULT " in line)
     return [f"{row[-1]} launches kernels, and other modules see it" for row in rows if LAUNCHES.match(row[-1])]
 
@@ -160,7 +159,8 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 object_file = ["-c", "-arch=sm_90", "-o", f"{folder}/user.o"]
                 _, seconds = compile_one(nvcc, flags, unit.path, object_file)
-                problems += [f"{unit.name}: {problem}" for problem in check_hidden(f"{folder}/user.o")]
+                symbols = subprocess.check_output(["readelf", "-sW", object_file[-1]], text=True)
+                problems += [f"{unit.name}: {problem}" for problem in check_hidden(symbols)]
             print(f"{unit.name}, host and sm_90 together: {seconds:.1f} s")
             for name in unit.architectures:
                 wrong, line = check_architecture(nvcc, flags, unit, name, ARCHITECTURES[name])

@@ -197,6 +197,14 @@ def test_nvcc_accesses_of_fused_kernels(narrow, complaint):
     assert problems == [] if complaint is None else complaint in problems[0]
 
 
+@pytest.mark.parametrize(("binding", "visibility"), [("WEAK", "DEFAULT"), ("WEAK", "HIDDEN"), ("LOCAL", "DEFAULT")])
+def test_nvcc_hidden(binding, visibility):
+    names = ["_ZN8ropewalk3gpu5fusedINS_10half_splitEEEvv", "_ZN8ropewalk3gpu6detail12takes_accessEv"]
+    symbols = "".join(f"   7: 0000 9 FUNC    {binding}   {visibility}    5 {name}\n" for name in names)
+    seen = (binding, visibility) == ("WEAK", "DEFAULT")
+    assert nvcc.check_hidden(symbols) == [f"{names[0]} launches kernels, and other modules see it"] * seen
+
+
 def test_nvcc_accesses_count_kernels():
     assert nvcc.check_accesses(".entry other(\n)\n{\n}\n", 2) == [
         "0 kernels of 16-byte accesses were found, expected 2"
