@@ -277,7 +277,6 @@ sanitizer() { # <tool>
 
 cuda_bench() {
     local status=0
-    rm -f "$work/cuda.json"
     limited 150 "$work/bench_rotate" "${quick[@]}" --out "$work/cuda.json" || status=$?
     # There may be no time for what joins them to those of the peers.
     if [[ -f $work/cuda.json ]]; then compare 0 >/dev/null || status=$?; fi
@@ -287,7 +286,6 @@ cuda_bench() {
 # compare <seconds>: joins the rows of the C++ benchmark and, for so long, of peers.
 compare() {
     local status=0
-    rm -f "$work/result.json"
     # One problem with all that compiles for it may take half a minute.
     PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$(($1 + 40))" "${python:-python3}" \
         benchmarks/python/bench_gpu.py "${quick[@]}" --seconds "$1" --cuda-rows "$work/cuda.json" \
@@ -383,6 +381,7 @@ result=$results/$(tr '[:upper:] -' '[:lower:]__' <<<"$device" | tr -cd 'a-z0-9_'
 mkdir -p "$results"
 echo "$device, driver $(query driver_version), compute capability $capability; results go to $result"
 
+rm -f "$work"/{cuda,result}.json
 find_python
 step build 0 build
 step tests 20 device_tests
