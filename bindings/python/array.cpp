@@ -66,19 +66,19 @@ array read_torch(py::handle tensor, const char* name) {
     if (torch.exchange != nullptr && read_exchanged(tensor, *torch.exchange, a) && !is_negated(tensor)) return a;
     // By attributes: before torch 2.10, and for words about what is refused.
     a.device = torch_device(tensor, name);
-    const py::object shape = attribute(tensor, n.shape);
-    check_axes(PyTuple_GET_SIZE(shape.ptr()), name);
-    a.axes = static_cast<int>(PyTuple_GET_SIZE(shape.ptr()));
-    read_tuple(shape, a.shape);
     try {
+        const py::object shape = attribute(tensor, n.shape);
+        check_axes(PyTuple_GET_SIZE(shape.ptr()), name);
+        a.axes = static_cast<int>(PyTuple_GET_SIZE(shape.ptr()));
+        read_tuple(shape, a.shape);
         read_tuple(call(tensor, n.stride), a.strides);
         a.data = torch_data(tensor);
         RW_EXPECTS(!is_negated(tensor), "{} is a lazy negation: pass {}.resolve_neg()", name, name);
     } catch (py::error_already_set& problem) {
-        // Sparse and traced tensors have no memory to point at.
+        // Nested tensors have no shape; sparse and traced ones no memory to point at.
         detail::fail(
-            "{} has no strided memory, like sparse and traced tensors and those inside torch.vmap (which is not "
-            "needed: a batch is an axis of q and k): {}",
+            "{} has no strided memory, like sparse, nested and traced tensors and those inside torch.vmap (which is "
+            "not needed: a batch is an axis of q and k): {}",
             name, std::string(py::str(problem.value())));
     }
     a.type = torch_type(attribute(tensor, n.dtype).ptr(), torch);

@@ -161,6 +161,13 @@ def test_keys_without_a_gradient_stay_without():
 
 def test_messages_say_what_was_given():
     grown = heads().requires_grad_()
+
+    def turned_at(x, positions):
+        return rw.rotate(x, encoding=ENCODING, positions=positions)
+
+    def nested(layout):
+        return torch.nested.nested_tensor([heads(), heads()[:2]], layout=layout)
+
     for problem, message, call in (
         (TypeError, "encoding must be a ropewalk.Encoding, got str", lambda: rw.rotate(grown, encoding="linear:8")),
         (rw.Error, "q is a ndarray beside a tensor", lambda: rw.rotate_(np.ones((4, 2, 16)), grown, encoding=ENCODING)),
@@ -173,6 +180,38 @@ def test_messages_say_what_was_given():
         (rw.Error, "order must be .* got '3'", lambda: rw.rotate(heads(), encoding=ENCODING, order=3)),
         (TypeError, "new_offset must be", lambda: rw.rerotate_(heads(), ENCODING, ENCODING, new_offset=1.5)),
         (rw.Error, "the device meta", lambda: rw.rotate(heads().to("meta"), encoding=ENCODING)),
+        (rw.Error, r"positions object \[\]: expected int32 or int64", lambda: turned_at(grown, {1, 2, 3, 4})),
+        (rw.Error, r"positions <U4 \[\]: expected int32", lambda: turned_at(grown, "abcd")),
+        (rw.Error, r"positions >i8 \[4\]: expected int32", lambda: turned_at(grown, np.arange(4).astype(">i8"))),
+        (rw.Error, "q has no strided memory, like sparse, nested", lambda: turned_at(nested(torch.strided), None)),
+        (rw.Error, r"q is a nested tensor: pass its values\(\)", lambda: turned_at(nested(torch.jagged), None)),
     ):
         with pytest.raises(problem, match=message):
             call()
+
+
+class Same(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_views_that_autograd_refuses_are_not_written():
+    leaf = torch.randn(TOKENS, 6, DIM, requires_grad=True)
+    whole = leaf * 1
+    before = leaf.detach().clone()
+    for message, base, q, k in (
+        ("q .* is a view of a leaf that requires grad", leaf, leaf[:, :2], None),
+        ("k .* is a view of a leaf that requires grad", leaf, heads(), leaf[:, :2]),
+        (r"q .* by a call that made several, like split\(\)", whole, *whole.split((4, 2), 1)),
+        ("q .* by a call that made several", whole, whole.view(TOKENS, 2, 3, DIM).unbind(1)[0], None),
+        ("k .* by a call that made several", whole, whole[:, :2], whole.chunk(3, 1)[1]),
+        ("q .* by an autograd.Function", whole, Same.apply(whole), None),
+    ):
+        with pytest.raises(rw.Error, match=message):
+            rw.rotate_(q, k, encoding=ENCODING, positions=IDS)
+        assert torch.equal(base.detach(), before)

@@ -1,13 +1,11 @@
-"""Rotations as operators of PyTorch, with gradients. Imported when a tensor first needs them.
+"""Rotations of torch tensors by way of the operators, with gradients. Imported when a tensor first needs them.
 
-`torch.ops.ropewalk.rotate` and its sisters are what torch.compile, export and fake tensors see; autograd stands in
-front of them and not inside. Nothing is saved for backward but positions: the gradient of a rotation is the rotation of
-the gradient by the adjoint.
+autograd stands in front of the operators, and behind them where one is called by itself, in an exported program say.
+Nothing is saved for backward but positions: the gradient of a rotation is the rotation of the gradient by the adjoint.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -16,97 +14,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ropewalk import _ropewalk
-
-_ARGUMENTS = (
-    "str encoding, Tensor? positions, SymInt offset, Tensor? cu_seqlens, str? order, bool inverse, bool adjoint, "
-    "Tensor? cos, Tensor? sin, int? threads"
-)
-_library = torch.library.Library("ropewalk", "DEF")
-_library.define(f"rotate(Tensor q, Tensor k, {_ARGUMENTS}) -> (Tensor, Tensor)")
-_library.define(f"rotate_(Tensor(a!) q, Tensor(b!) k, {_ARGUMENTS}) -> ()")
-_library.define(f"rotate_one(Tensor x, bool as_key, {_ARGUMENTS}) -> Tensor")
-_library.define(f"rotate_one_(Tensor(a!) x, bool as_key, {_ARGUMENTS}) -> ()")
-
-# The encoding behind a key, also in a process that never made it. Bounded: randomized positions have a key a draw.
-_encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
-
-
-# The transform of torch.func that a call is inside of, or None; and a tensor out of one that is over.
-_functorch = getattr(torch._C, "_functorch", None)
-_transform = getattr(_functorch, "peek_interpreter_stack", lambda: None)
-_unwrap = getattr(_functorch, "unwrap_if_dead", lambda tensor: tensor)
+from ropewalk._operators import differentiate, run, sides, transform, unwrap
 
 
 def _outside(one: Any) -> Any:
-    return one if one is None else _unwrap(one)
-
-
-def _run(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *out: Any, inside: bool = True) -> Any:
-    encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = arguments
-    e, table = _encoding_of(encoding), None if cos is None else (cos, sin)
-    return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *out, inside)
-
-
-def _sides(x: Any, as_key: bool) -> tuple[Any, Any]:
-    """q and k of a call that has only one."""
-    return (None, x) if as_key else (x, None)
-
-
-def _rotate(q: Tensor, k: Tensor, *arguments: Any) -> Any:
-    return _run(_ropewalk.rotate, q, k, arguments, None)
-
-
-def _rotate_(q: Tensor, k: Tensor, *arguments: Any) -> None:
-    _run(_ropewalk.rotate_, q, k, arguments)
-
-
-def _rotate_one(x: Tensor, as_key: bool, *arguments: Any) -> Any:
-    return _run(_ropewalk.rotate, *_sides(x, as_key), arguments, None)
-
-
-def _rotate_one_(x: Tensor, as_key: bool, *arguments: Any) -> None:
-    _run(_ropewalk.rotate_, *_sides(x, as_key), arguments)
-
-
-for _name, _function in {
-    "rotate": _rotate,
-    "rotate_": _rotate_,
-    "rotate_one": _rotate_one,
-    "rotate_one_": _rotate_one_,
-}.items():
-    for _device in ("CPU", "CUDA"):
-        _library.impl(_name, _function, _device)
-
-
-def _mutation(operator: Any, written: int) -> Any:
-    """What makes autograd notice that an operator writes its first arguments."""
-    below = torch._C._after_ADInplaceOrView_keyset
-
-    def run(keys: Any, *arguments: Any) -> None:
-        torch.autograd.graph.increment_version([one for one in arguments[:written] if not one.is_inference()])
-        operator.redispatch(keys & below, *arguments)
-
-    return run
-
-
-_library.impl("rotate_", _mutation(torch.ops.ropewalk.rotate_.default, 2), "ADInplaceOrView", with_keyset=True)
-_library.impl("rotate_one_", _mutation(torch.ops.ropewalk.rotate_one_.default, 1), "ADInplaceOrView", with_keyset=True)
-
-
-@torch.library.register_fake("ropewalk::rotate", lib=_library)
-def _(q: Tensor, k: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k)
-
-
-@torch.library.register_fake("ropewalk::rotate_one", lib=_library)
-def _(x: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-@torch.library.register_fake("ropewalk::rotate_", lib=_library)
-@torch.library.register_fake("ropewalk::rotate_one_", lib=_library)
-def _(*rest: Any) -> None:
-    return None
+    return one if one is None else unwrap(one)
 
 
 def _rows(gradient: Tensor) -> Tensor:
@@ -143,13 +55,20 @@ def _transformed() -> bool:
     """Whether derivatives are taken in forward mode, or by torch.func."""
     if torch.compiler.is_compiling():
         return False
-    return forward_ad._current_level >= 0 or _transform() is not None
+    return forward_ad._current_level >= 0 or transform() is not None
+
+
+def _records(*given: Any) -> bool:
+    """Whether autograd is to know; a graph has the operator, which tells it."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    return any(one is not None and one.requires_grad for one in given)
 
 
 def _kernel_or_operator(q: Any, k: Any, *rest: Any) -> Any:
     """Without gradients: at once where nobody listens for operators, which cost as much as the rotation of a token."""
     if not torch.compiler.is_compiling():
-        done = _run(_ropewalk.rotate, q, k, rest, None, inside=False)
+        done = run(_ropewalk.rotate, q, k, rest, None, inside=False)
         if done is not NotImplemented:
             return done
     if q is None or k is None:
@@ -161,16 +80,15 @@ def _turn_both(q: Tensor, k: Tensor, *rest: Any) -> Any:
     """With gradients of gradients where they are asked for: a Function costs more than the rotation of a token."""
     if _transformed():
         return _TransformedBoth.apply(q, k, *rest)
-    records = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    return (_Both.apply if records else _kernel_or_operator)(q, k, *rest)
+    return (_Both.apply if _records(q, k) else _kernel_or_operator)(q, k, *rest)
 
 
 def _turn_one(x: Tensor, as_key: bool, *rest: Any) -> Any:
     if _transformed():
         return _TransformedOne.apply(x, as_key, *rest)
-    if torch.is_grad_enabled() and x.requires_grad:
+    if _records(x):
         return _One.apply(x, as_key, *rest)
-    return _kernel_or_operator(*_sides(x, as_key), *rest)
+    return _kernel_or_operator(*sides(x, as_key), *rest)
 
 
 class _Both(torch.autograd.Function):
@@ -203,7 +121,7 @@ class _One(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
         ctx.as_key = as_key
         _save(ctx, rest)
-        return _kernel_or_operator(*_sides(x, as_key), *rest)
+        return _kernel_or_operator(*sides(x, as_key), *rest)
 
     @staticmethod
     def backward(ctx: Any, x: Tensor) -> Any:
@@ -235,7 +153,7 @@ class _TransformedOne(_One):
 
     @staticmethod
     def forward(x: Tensor, as_key: bool, *rest: Any) -> Any:  # type: ignore[override]
-        return _kernel_or_operator(*_sides(x, as_key), *rest)
+        return _kernel_or_operator(*sides(x, as_key), *rest)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -264,8 +182,17 @@ def _save_for_both_ways(ctx: Any, rest: tuple[Any, ...]) -> None:
     ctx.save_for_forward(*(rest[i] for i in (1, 3, 7, 8)))
 
 
-class _OneInPlace(torch.autograd.Function):
+def _write(x: Any, as_key: bool, *rest: Any) -> Any:
     """q or k in place."""
+    if x is not None and x.requires_grad:
+        return _OneInPlace.apply(x, as_key, *rest)
+    if x is not None:
+        torch.ops.ropewalk.rotate_one_(x, as_key, *rest)
+    return x
+
+
+class _OneInPlace(torch.autograd.Function):
+    """q or k in place, with a gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
@@ -278,14 +205,40 @@ class _OneInPlace(torch.autograd.Function):
     backward = _One.backward
 
 
-def _as_tensor(one: Any) -> Any:
+def _both(q: Tensor, k: Tensor, *rest: Any) -> Any:
+    return (_TransformedBoth if _transformed() else _Both).apply(q, k, *rest)
+
+
+def _one(x: Tensor, as_key: bool, *rest: Any) -> Any:
+    return (_TransformedOne if _transformed() else _One).apply(x, as_key, *rest)
+
+
+def _both_(q: Tensor, k: Tensor, *rest: Any) -> None:
+    _write(q, False, *rest)
+    _write(k, True, *rest)
+
+
+def _one_(x: Tensor, as_key: bool, *rest: Any) -> None:
+    _write(x, as_key, *rest)
+
+
+for _name, _function in {"rotate": _both, "rotate_one": _one, "rotate_": _both_, "rotate_one_": _one_}.items():
+    differentiate(_name, _function)
+
+
+def _as_tensor(one: Any, name: str, types: str) -> Any:
     """A tensor, or a copy of what is none: nobody would see the caller write to that before the gradients come."""
     if one is None or isinstance(one, Tensor):
         return one
     if hasattr(one, "__cuda_array_interface__"):
         return torch.as_tensor(one).clone()
+    if torch.compiler.is_compiling() and isinstance(one, (list, tuple, range)):  # NumPy's functions take none there
+        return torch.tensor(list(one)) if len(one) else torch.empty(0, dtype=torch.int64)
     copy = np.array(one, order="C")
-    return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
+    try:
+        return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
+    except (TypeError, ValueError):  # objects, big endian
+        raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
 
 
 def _prepare(
@@ -307,11 +260,13 @@ def _prepare(
         )
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
         raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
-    cos, sin = (None, None) if table is None else map(_as_tensor, table)
+    cos, sin = (None, None) if table is None else table
+    cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
     for name, one in (("cos", cos), ("sin", sin)):
         if one is not None and one.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient: pass {name}.detach()")
-    positions, cu_seqlens = _as_tensor(positions), _as_tensor(cu_seqlens)
+    positions = _as_tensor(positions, "positions", "int32 or int64")
+    cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int32 or int64")
     return (encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
@@ -321,11 +276,41 @@ def _check_both(q: Any, k: Any, encoding: _ropewalk.Encoding, *arguments: Any) -
         _ropewalk.check_both(q, k, encoding, arguments[3])
 
 
+# How the views came about that autograd lets nobody write, by the names of torch's CreationMeta.
+_VIEWS = {
+    "MULTI_OUTPUT_NODE": "by a call that made several, like split() and unbind()",
+    "IN_CUSTOM_FUNCTION": "by an autograd.Function",
+}
+_creation = getattr(torch._C._autograd, "_get_creation_meta", lambda view: None)
+
+
+def _check_writable(name: str, x: Any) -> None:
+    """What autograd would say, but only once the memory is written."""
+    if x is None or not x.requires_grad:
+        return
+    base = x._base
+    if x.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
+        raise _ropewalk.Error(
+            f"ropewalk: {name} {list(x.shape)} is {'' if x.is_leaf else 'a view of '}a leaf that requires grad, and "
+            "rotate_ would overwrite it: use rotate(), or call under torch.no_grad()"
+        )
+    made = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
+    if made is not None:
+        raise _ropewalk.Error(
+            f"ropewalk: {name} {list(x.shape)} is a view made {made}, which autograd lets nobody write: use rotate(), "
+            "or take it by a slice"
+        )
+
+
 def _check_tensors(q: Any, k: Any) -> None:
     for name, x in (("q", q), ("k", k)):
         if x is not None and not isinstance(x, Tensor):
             raise _ropewalk.Error(
                 f"ropewalk: {name} is a {type(x).__name__} beside a tensor that torch must see turned"
+            )
+        if x is not None and x.is_nested:
+            raise _ropewalk.Error(
+                f"ropewalk: {name} is a nested tensor: pass its values(), and cu_seqlens=its offsets()"
             )
 
 
@@ -349,17 +334,12 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
         raise _ropewalk.Error(
             "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has: use that"
         )
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k)):
-        for name, x in (("q", q), ("k", k)):
-            if x is not None and x.requires_grad and x.is_leaf:
-                raise _ropewalk.Error(
-                    f"ropewalk: {name} {list(x.shape)} is a leaf that requires grad, and rotate_ would overwrite it: "
-                    "use rotate(), or call under torch.no_grad()"
-                )
-        if q is not None and k is not None and not torch.compiler.is_compiling():
+    if _records(q, k):
+        _check_writable("q", q)
+        _check_writable("k", k)
+        if q is not None and k is not None:
             _check_both(q, k, *arguments)
-        q = None if q is None else _OneInPlace.apply(q, False, *rest)
-        k = None if k is None else _OneInPlace.apply(k, True, *rest)
+        q, k = _write(q, False, *rest), _write(k, True, *rest)
     elif q is None or k is None:
         torch.ops.ropewalk.rotate_one_(k if q is None else q, q is None, *rest)
     else:
