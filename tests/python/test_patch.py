@@ -369,3 +369,39 @@ def test_the_message_for_a_function_of_another_shape():
     model.model.rotary_emb = OtherRotaryEmbedding(model.config)
     with pytest.raises(rw.Error, match="'layer_type'] and its module has an apply_rotary_pos_emb: patch"):
         rw.patch(model)
+
+
+@pytest.mark.parametrize(("family", "more"), [("Llama", {}), ("Phi", {"partial_rotary_factor": 0.5})])
+def test_a_model_without_numbers_is_tried_as_it_will_be(family, more):
+    """Phi hands over the part of a head that turns, which no configuration says."""
+    full = build(family, **more)
+    with torch.device("meta"):
+        model = type(full)(full.config).eval()
+    kind = type(model.model.rotary_emb)
+    rw.patch(model).to_empty(device="cpu").load_state_dict(full.state_dict())
+    torch.testing.assert_close(logits(model), logits(full), rtol=0, atol=2e-4)
+
+    class BackwardRotaryEmbedding(kind):
+        def forward(self, x, position_ids):
+            return super().forward(x, -position_ids)
+
+    BackwardRotaryEmbedding.__module__ = kind.__module__
+    with torch.device("meta"):
+        model.model.rotary_emb = BackwardRotaryEmbedding(full.config)
+    with pytest.raises(rw.Error, match="BackwardRotaryEmbedding turns heads otherwise"):
+        rw.patch(model)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_checkpoint_that_would_draw_other_positions_in_backward_is_refused(use_reentrant):
+    model = rw.patch(build(), "randomized:seed=3").train()
+    weights = model.get_input_embeddings().weight
+
+    def loss(weights):
+        return torch.func.functional_call(model, {"model.embed_tokens.weight": weights}, (IDS,)).logits.sum()
+
+    done = torch.utils.checkpoint.checkpoint(loss, weights, use_reentrant=use_reentrant)
+    with pytest.raises(rw.Error, match=r"a checkpoint repeats rotary_emb in backward, .* repeat layers only"):
+        done.backward()
+    model.eval()
+    torch.utils.checkpoint.checkpoint(loss, weights, use_reentrant=use_reentrant).backward()

@@ -62,7 +62,7 @@ class PatchedRotaryEmbedding(torch.nn.Module):
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[Places, Places]:
         draws = self.encoding.draws_positions and self.training
         if draws:
-            self.passes.add_(1)
+            self._draw()
         if not draws and not self.follows_length:
             places = Places(self.placed, position_ids)
         elif torch.compiler.is_compiling() and self.has_table:
@@ -73,6 +73,14 @@ class PatchedRotaryEmbedding(torch.nn.Module):
             # As Transformers does, and like it without turning the keys of the cache: see ropewalk.rerotate_().
             places = Places(self._at(int(position_ids.max()) + 1), position_ids)
         return places, places
+
+    def _draw(self) -> None:
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() >= 0:
+            raise _ropewalk.Error(
+                "ropewalk: a checkpoint repeats rotary_emb in backward, where randomized positions would be others: "
+                "have it repeat layers only, as model.gradient_checkpointing_enable() does"
+            )
+        self.passes.add_(1)
 
     def _at(self, length: int) -> _ropewalk.Encoding:
         if self.last_short is None:

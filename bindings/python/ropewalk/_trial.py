@@ -53,8 +53,9 @@ def fitted(child: torch.nn.Module, apply: Any, own: AtLength, wanted: list[_rope
     ours would be wrong in silence.
     """
     device = next((one.device for one in child.buffers()), torch.device("cpu"))
-    if device.type == "meta":
-        return wanted
+    if device.type == "meta":  # which holds no numbers: one as it will be is tried
+        with torch.device("cpu"):
+            child, device = type(child)(child.config), torch.device("cpu")
     name, problem, first = type(child).__name__, "takes heads of another shape", own(1)
     # Not far where the length moves the frequencies: PhiMoE of Transformers keeps the short list, say.
     far = [(place,) for place in _FAR if own(place + 1).epoch == first.epoch]
