@@ -95,6 +95,8 @@ py::object to_numpy(const std::vector<T>& values, const char* type) {
 
 py::tuple cos_sin(const Encoding& self, py::handle where, bool elementwise, py::handle threads) {
     RW_EXPECTS(!where.is_none(), "positions is None");
+    RW_EXPECTS(!is_torch_tensor(where) || !torch_records(),
+               "cos_sin is no operator that torch could record: call it outside of modes and traces");
     const token_positions read(self, where, 0, py::none());
     RW_EXPECTS(read.source.axes == (read.where.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
                describe(read.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");

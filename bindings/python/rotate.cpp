@@ -238,6 +238,8 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const Encoding& to = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
     RW_EXPECTS(!k.is_none(), "k is None");
+    RW_EXPECTS(!is_torch_tensor(k) || !torch_listens(),
+               "rerotate_ is no operator that torch could record: call it outside of modes, traces and torch.func");
     const written a(k, "k", "rerotate_", order);
     RW_EXPECTS(a.view.exists(), "{} has no memory, and rerotate_ is no operator that torch could record",
                describe(a.memory, "k"));

@@ -62,6 +62,9 @@ const torch_module* look_up(PyObject* module) {
     return new torch_module(found);
 }
 
+/// The answer to a question that torch may not know.
+bool holds(PyObject* question) { return question != nullptr && PyObject_IsTrue(call(question).ptr()) == 1; }
+
 }  // namespace
 
 const torch_module* loaded_torch() {
@@ -73,11 +76,14 @@ const torch_module* loaded_torch() {
     return torch;
 }
 
+bool torch_records() {
+    const torch_module& torch = *loaded_torch();
+    return holds(torch.dispatch_modes) || holds(torch.is_tracing);
+}
+
 bool torch_listens() {
     const torch_module& torch = *loaded_torch();
-    for (PyObject* const question : {torch.dispatch_modes, torch.is_tracing, torch.transform}) {
-        if (question != nullptr && PyObject_IsTrue(call(question).ptr()) == 1) return true;
-    }
+    if (torch_records() || holds(torch.transform)) return true;
     static PyObject* const level = PyUnicode_InternFromString("_current_level");
     const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(torch.forward_ad, level));
     if (!now) PyErr_Clear();

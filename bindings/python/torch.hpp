@@ -22,8 +22,11 @@ struct torch_module {
 /// Null while nobody has imported torch.
 const torch_module* loaded_torch();
 
-/// Whether somebody wants to see what torch does, who must not miss a kernel that runs without it: a mode (of fake
-/// tensors, of a tracer), a trace, a transform of torch.func, or derivatives in forward mode.
+/// Whether operators are recorded or replaced: by a mode (of fake tensors, of a tracer) or a trace.
+bool torch_records();
+
+/// Whether somebody wants to see what torch does, who must not miss a kernel that runs without it: torch_records(), a
+/// transform of torch.func, or derivatives in forward mode.
 bool torch_listens();
 
 /// The table of a class, null where it has none of a version that is known here.

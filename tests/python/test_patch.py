@@ -9,6 +9,7 @@ import ropewalk as rw
 import torch
 import transformers
 from tiny_model import SHAPE
+from torch._subclasses import FakeTensorMode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -390,6 +391,11 @@ def test_a_model_without_numbers_is_tried_as_it_will_be(family, more):
         model.model.rotary_emb = BackwardRotaryEmbedding(full.config)
     with pytest.raises(rw.Error, match="BackwardRotaryEmbedding turns heads otherwise"):
         rw.patch(model)
+
+
+def test_a_fake_model_is_refused():
+    with FakeTensorMode(), pytest.raises(rw.Error, match="LlamaRotaryEmbedding is fake: call"):
+        rw.patch(transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

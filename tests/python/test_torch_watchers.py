@@ -5,6 +5,7 @@ import pytest
 import ropewalk as rw
 import torch
 from ropewalk import _torch  # noqa: F401
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -188,6 +189,30 @@ def test_messages_say_what_was_given():
     ):
         with pytest.raises(problem, match=message):
             call()
+
+
+def test_what_is_no_operator_is_left_out_of_no_trace():
+    """rerotate_ was missing in traces, and those of cos_sin returned memory that nobody had written."""
+    other = rw.encoding("default", head_dim=DIM)
+    k = heads()
+
+    def angles(ids):
+        return ENCODING.cos_sin(ids)[0] * 1
+
+    def moved(x):
+        return rw.rerotate_(x * 1, ENCODING, other)
+
+    for trace in (make_fx, lambda f: lambda x: torch.jit.trace(f, (x,))):
+        with pytest.raises(rw.Error, match="cos_sin is no operator that torch could record"):
+            trace(angles)(IDS)
+        with pytest.raises(rw.Error, match="rerotate_ is no operator that torch could record"):
+            trace(moved)(k)
+    with pytest.raises(rw.Error, match="outside of modes, traces and"):
+        torch.func.jvp(moved, (k,), (k,))
+    with FakeTensorMode(), pytest.raises(rw.Error, match="cos_sin is no operator"):
+        angles(torch.arange(TOKENS))
+    with forward_ad.dual_level():  # in which integers have no part
+        assert angles(IDS).shape == (TOKENS, DIM // 2)
 
 
 class Same(torch.autograd.Function):

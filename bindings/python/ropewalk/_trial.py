@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 
 from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
@@ -52,6 +53,8 @@ def fitted(child: torch.nn.Module, apply: Any, own: AtLength, wanted: list[_rope
     The module's own rotation is tried on random heads: where `own`, which its configuration asks for, does otherwise,
     ours would be wrong in silence.
     """
+    if any(isinstance(one, FakeTensor) for one in child.buffers()):  # copies of which break the heap (torch 2.13)
+        raise _ropewalk.Error(f"ropewalk: {type(child).__name__} is fake: call patch() outside of FakeTensorMode")
     device = next((one.device for one in child.buffers()), torch.device("cpu"))
     if device.type == "meta":  # which holds no numbers: one as it will be is tried
         with torch.device("cpu"):
