@@ -228,3 +228,22 @@ def test_module():
         rw.RotaryEmbedding(32, module.encoding)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(q, k, ids)[0], expected[0])
+
+
+@pytest.mark.parametrize("policy", ["linear:8", "randomized:64"])
+def test_what_layers_are_given_moves_with_them(policy):
+    """As Accelerate does where device_map spreads a model: whatever has to() is moved before each layer."""
+    model, seen = build("llama"), []
+
+    def move(layer, arguments, named):
+        named["position_embeddings"] = tuple(one.to("cpu", non_blocking=True) for one in named["position_embeddings"])
+        seen.append(named["position_embeddings"][0].to("meta"))
+        return arguments, named
+
+    rw.patch(model, policy).train()
+    expected = model(IDS).logits
+    for layer in model.model.layers:
+        layer.register_forward_pre_hook(move, with_kwargs=True)
+    model.model.rotary_emb.passes.zero_()
+    assert torch.equal(model(IDS).logits, expected)
+    assert all(one.positions is None or one.positions.is_meta for one in seen) and len(seen) == 3

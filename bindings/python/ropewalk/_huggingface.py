@@ -32,10 +32,10 @@ class Places:
         self.positions = positions
         self.table = table
 
-    def to(self, device: Any, **named: Any) -> Places:
-        """For models on several devices: what hands their layers arguments moves whatever has a to()."""
-        positions = None if self.positions is None else self.positions.to(device, **named)
-        table = None if self.table is None else tuple(one.to(device, **named) for one in self.table)
+    def to(self, device: Any, non_blocking: bool = False) -> Places:
+        """For whoever spreads a model over devices, and moves what a layer is given to the one of the layer."""
+        positions = None if self.positions is None else self.positions.to(device, non_blocking=non_blocking)
+        table = None if self.table is None else tuple(one.to(device, non_blocking=non_blocking) for one in self.table)
         return Places(self.encoding, positions, table)
 
 
