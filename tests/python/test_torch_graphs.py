@@ -1,6 +1,8 @@
 """Gradients of graphs: those of torch.compile, of exported programs, and of whoever calls an operator by itself."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import ropewalk as rw
@@ -76,6 +78,12 @@ def test_an_exported_program_learns(strict, decomposed):
     for one in (layer, exported):
         one(heads(2, 5)).backward()
     torch.testing.assert_close(exported.weight.grad, layer.weight.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_naming_the_module_brings_the_operators_to_a_process_that_loads_a_program():
+    program = "import ropewalk, torch; ropewalk.RotaryEmbedding; print(torch.ops.ropewalk.rotate_one.default)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "ropewalk.rotate_one.default\n", done.stderr
 
 
 def test_operators_by_themselves_have_gradients():

@@ -134,9 +134,10 @@ def test_a_write_in_place_is_seen_by_autograd():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_opcheck(dtype):
-    q, k, positions = tensors(requires_grad=False)
-    q, k, key = q.to(dtype), k.to(dtype), make("linear:8").key
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck(dtype, requires_grad):
+    q, k, positions = tensors(requires_grad)
+    q, k, key = q.to(dtype, copy=True), k.to(dtype, copy=True), make("xpos:64|linear:8").key
     rest = (key, positions, 0, None, None, False, False, None, None, None)
     operators = torch.ops.ropewalk
     rw.rotate(torch.zeros(1, 1, DIM, requires_grad=True), encoding=make("linear:8"))  # brings the operators

@@ -17,6 +17,8 @@ from ropewalk._rotate import rotate
 class RotaryEmbedding(torch.nn.Module):
     """Encodes queries and keys; has no parameters and nothing in its state_dict.
 
+    A process that loads a saved program (torch.export.load) names this class first, which brings torch the operators.
+
     head_dim: elements a head.
     policy: an expression such as "linear:8", a policy object, or an Encoding, which then says everything else.
     base, rotary_dim, rotary_offset, layout, sequence_length: those of ropewalk.encoding().
