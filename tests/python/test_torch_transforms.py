@@ -44,6 +44,17 @@ def test_vmap_over_positions_is_refused():
         torch.vmap(lambda ids: rw.rotate(q, encoding=ENCODING, positions=ids))(torch.arange(21).view(3, 7))
 
 
+def test_functionalized():
+    def turn(x):
+        return rw.rotate(x.sin(), 2 * x, encoding=ENCODING, offset=3)[1]
+
+    assert torch.equal(torch.func.functionalize(turn)(heads()), turn(heads()))
+    written = heads()
+    with pytest.raises(RuntimeError, match="ropewalk::rotate_one_"):  # torch functionalizes no such operator
+        torch.func.functionalize(lambda x: rw.rotate_(x, encoding=ENCODING))(written)
+    assert torch.equal(written, heads())
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])
 def test_checkpoints_of_both_kinds(policy, use_reentrant):

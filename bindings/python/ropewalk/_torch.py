@@ -55,7 +55,8 @@ def _transformed() -> bool:
     """Whether derivatives are taken in forward mode, or by torch.func."""
     if torch.compiler.is_compiling():
         return False
-    return forward_ad._current_level >= 0 or transform() is not None
+    within: Any = transform()
+    return forward_ad._current_level >= 0 or (within is not None and within.key().name != "Functionalize")
 
 
 def _records(*given: Any) -> bool:
