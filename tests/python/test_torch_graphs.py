@@ -80,6 +80,16 @@ def test_an_exported_program_learns(strict, decomposed):
     torch.testing.assert_close(exported.weight.grad, layer.weight.grad, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_trace_of_what_learns_is_saved_and_learns(tmp_path):
+    layer = Layer()
+    torch.jit.trace(layer, (heads(),)).save(tmp_path / "layer.pt")
+    traced = torch.jit.load(tmp_path / "layer.pt")
+    for one in (layer, traced):
+        one(heads(2, 5)).backward()
+    torch.testing.assert_close(traced.weight.grad, layer.weight.grad, rtol=1e-5, atol=1e-4)
+
+
 def test_naming_the_module_brings_the_operators_to_a_process_that_loads_a_program():
     program = "import ropewalk, torch; ropewalk.RotaryEmbedding; print(torch.ops.ropewalk.rotate_one.default)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

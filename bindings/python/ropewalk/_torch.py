@@ -61,7 +61,7 @@ def _transformed() -> bool:
 
 def _records(*given: Any) -> bool:
     """Whether autograd is to know; a graph has the operator, which tells it."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or not torch.is_grad_enabled():
         return False
     return any(one is not None and one.requires_grad for one in given)
 
