@@ -299,7 +299,8 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
     model: Llama, Mistral, Qwen2, GPT-NeoX: whatever has a `rotary_emb` and `apply_rotary_pos_emb(q, k, cos, sin)`, in
         float32, float16 or bfloat16. Frequencies that `.to(dtype)` rounded with the weights are exact again.
     policy: in place of the scheme of the model's configuration, which holds when policy is None. xpos changes queries
-        and keys differently; randomized works in training mode, where every forward pass draws anew.
+        and keys differently; randomized works in training mode, where every forward pass draws anew (a checkpoint may
+        repeat layers, not the whole model).
 
     Works with caches, generate(), left padding, gradients, pickling and torch.compile, in one graph for all lengths;
     only xpos together with dynamic, longrope or randomized breaks the graph. Schemes that follow the sequence length
