@@ -335,21 +335,6 @@ def test_a_default_device_does_not_matter(rope):
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-4)
 
 
-def test_positions_move_to_the_device_of_a_layer():
-    """Whoever runs a model on several devices moves what a layer is given, and that is whatever has a to()."""
-    moved = []
-
-    def move(layer, arguments, named):
-        moved.extend(one.to("meta", non_blocking=True) for one in named["position_embeddings"])
-
-    model = rw.patch(build())
-    model.model.layers[-1].register_forward_pre_hook(move, with_kwargs=True)
-    logits(model)
-    places = [type(one)(one.encoding, None, (torch.ones(1), torch.ones(1))).to("meta") for one in moved]
-    assert len(moved) == 2 and all(one.positions.is_meta for one in moved)
-    assert all(table.is_meta for one in places for table in one.table)
-
-
 def test_one_module_under_two_names_is_replaced_under_both():
     model = build()
     rotary = model.model.rotary_emb
