@@ -44,28 +44,31 @@ def sides(x: Any, as_key: bool) -> tuple[Any, Any]:
     return (None, x) if as_key else (x, None)
 
 
-def _rotate(q: Tensor, k: Tensor, *arguments: Any) -> Any:
-    return run(_ropewalk.rotate, q, k, arguments, None)
+# Not `inside` of the operator, somebody else may want to know of the call: NotImplemented then.
+def _rotate(q: Tensor, k: Tensor, *arguments: Any, inside: bool = True) -> Any:
+    return run(_ropewalk.rotate, q, k, arguments, None, inside=inside)
 
 
-def _rotate_(q: Tensor, k: Tensor, *arguments: Any) -> None:
-    run(_ropewalk.rotate_, q, k, arguments)
+def _rotate_one(x: Tensor, as_key: bool, *arguments: Any, inside: bool = True) -> Any:
+    return run(_ropewalk.rotate, *sides(x, as_key), arguments, None, inside=inside)
 
 
-def _rotate_one(x: Tensor, as_key: bool, *arguments: Any) -> Any:
-    return run(_ropewalk.rotate, *sides(x, as_key), arguments, None)
+def _rotate_(q: Tensor, k: Tensor, *arguments: Any, inside: bool = True) -> Any:
+    done = run(_ropewalk.rotate_, q, k, arguments, inside=inside)
+    return done if done is NotImplemented else None
 
 
-def _rotate_one_(x: Tensor, as_key: bool, *arguments: Any) -> None:
-    run(_ropewalk.rotate_, *sides(x, as_key), arguments)
+def _rotate_one_(x: Tensor, as_key: bool, *arguments: Any, inside: bool = True) -> Any:
+    return _rotate_(*sides(x, as_key), *arguments, inside=inside)
 
 
-for _name, _function in {
+_functions: dict[str, Any] = {
     "rotate": _rotate,
     "rotate_": _rotate_,
     "rotate_one": _rotate_one,
     "rotate_one_": _rotate_one_,
-}.items():
+}
+for _name, _function in _functions.items():
     for _device in ("CPU", "CUDA"):
         _library.impl(_name, _function, _device)
 
@@ -103,8 +106,8 @@ def _(*rest: Any) -> None:
 
 def differentiate(name: str, function: Any) -> None:
     """Have `function` run instead of the operator where its arguments have derivatives."""
-    operator = getattr(torch.ops.ropewalk, name).default
-    below = torch._C._after_autograd_keyset
+    operator, direct = getattr(torch.ops.ropewalk, name).default, _functions[name]
+    below, turned = torch._C._after_autograd_keyset, 1 if "one" in name else 2
 
     def run_or_record(keys: Any, *arguments: Any) -> Any:
         within: Any = transform()
@@ -117,9 +120,10 @@ def differentiate(name: str, function: Any) -> None:
             if name.endswith("_"):
                 raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode: use rotate()")
             return function(*arguments)
-        if torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad for one in arguments):
+        if torch.is_grad_enabled() and any([one.requires_grad for one in arguments[:turned]]):
             return function(*arguments)
-        return operator.redispatch(keys & below, *arguments)
+        done = direct(*arguments, inside=False)
+        return operator.redispatch(keys & below, *arguments) if done is NotImplemented else done
 
     _library.impl(name, run_or_record, "Autograd", with_keyset=True)
 
