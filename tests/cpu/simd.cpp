@@ -6,6 +6,10 @@
 #include <cmath>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/random.hpp"
@@ -108,6 +112,25 @@ TEMPLATE_TEST_CASE("registers load all 65536 16-bit elements", "[simd]", rw::f16
     }
     CHECK(wrong == 0);
 }
+
+#if defined(__x86_64__)
+TEST_CASE("subnormal halves are there for a thread that flushes subnormal floats", "[simd]") {
+    const unsigned int usual = _mm_getcsr(), flushing = usual | 0x8040U;  // FTZ and DAZ
+    for (std::uint32_t start = 0; start < 1024; start += static_cast<std::uint32_t>(lanes)) {
+        std::array<rw::f16, lanes> source;
+        for (std::size_t k = 0; k < lanes; ++k) source[k].bits = static_cast<std::uint16_t>(start + k);
+        _mm_setcsr(flushing);
+        const float_lanes got = store(detail::load_elements<arch>(source.data()));
+        std::array<rw::f16, lanes> back;
+        detail::store_elements<arch>(back.data(), detail::floats<arch>::load_unaligned(got.data()));
+        _mm_setcsr(usual);
+        for (std::size_t k = 0; k < lanes; ++k) {
+            CHECK(got[k] == static_cast<float>(start + k) * 0x1p-24F);
+            CHECK(back[k].bits == source[k].bits);
+        }
+    }
+}
+#endif
 
 TEST_CASE("bf16 pairs store what single elements store", "[simd]") {
     SEEDED(numbers);

@@ -15,12 +15,15 @@ RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     return as<std::uint32_t>(select(isnan(value), as<float>(quiet), as<float>(rounded)));
 }
 
-/// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet.
+/// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet. No float
+/// on the way is subnormal: a thread may be told to flush those to zero.
 template <class A>
 RW_INLINE floats<A> widen_f16(const f16* source) {
-    const words<A> half = load_upper_halves<A>(&source->bits) >> 16;
-    // The exponent is rebased by a multiplication, which normalises subnormals too.
-    const floats<A> value = as<float>(words<A>((half & words<A>(0x7fffU)) << 13)) * floats<A>(0x1p112F);
+    const words<A> half = load_upper_halves<A>(&source->bits) >> 16, shifted = (half & words<A>(0x7fffU)) << 13;
+    const floats<A> rebased = as<float>(words<A>(shifted + words<A>(0x38000000U)));
+    // The mantissa of a subnormal behind a leading 1, which is then taken off.
+    const floats<A> subnormal = as<float>(words<A>(shifted + words<A>(0x38800000U))) - floats<A>(0x1p-14F);
+    const floats<A> value = select(rebased < floats<A>(0x1p-14F), subnormal, rebased);
     const words<A> bits = as<std::uint32_t>(value), infinite = bits | words<A>(0x7f800000U);
     const floats<A> finite_or_not = select(value < floats<A>(65536.0F), value, as<float>(infinite));
     const floats<A> magnitude =
