@@ -168,4 +168,5 @@ TEST_CASE("models that the stack would compute wrongly are refused", "[attention
     model.configure(R"("hidden_size": 8, "num_attention_heads": 2)");
     CHECK_REFUSED(attention::read_model_config(model.path()), "lacks 'num_hidden_layers'");
     CHECK_REFUSED(attention::read_model_config(model.path() / "nothing.json"), "nothing.json");
+    CHECK_REFUSED(attention::read_model_config(model.path() / std::string(300, 'x')), "cannot read", "xxx");
 }

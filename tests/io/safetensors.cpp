@@ -184,6 +184,7 @@ TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]")
     here.write("model.safetensors.index.json", "{}");
     CHECK_REFUSED(rw::checkpoint(here.path()), "lacks 'weight_map'");
     CHECK_REFUSED(rw::checkpoint(here.path() / "nothing"), "cannot read", "nothing");
+    CHECK_REFUSED(rw::checkpoint(here.path() / std::string(300, 'x')), "cannot read", "xxx: File name too long");
 }
 
 }  // namespace safetensors_tests

@@ -114,7 +114,7 @@ private:
 /// Reads a config.json (or one in a folder) of a Llama. `scaling` is a policy expression in place of the scheme that it
 /// names; "" keeps that. Throws ropewalk::error for what this stack does not compute.
 inline model_description read_model_config(const std::filesystem::path& path, const std::string& scaling = {}) {
-    const auto file = std::filesystem::is_directory(path) ? path / "config.json" : path;
+    const auto file = is_folder(path) ? path / "config.json" : path;
     const nlohmann::json json = parse_config_file(file);
     RW_EXPECTS(json.is_object(), "{} must be an object, got {}", file.string(), json.type_name());
     const config_section model(json, file.string());

@@ -315,8 +315,7 @@ inline Encoding encoding_from_config(const nlohmann::json& config, const config_
 inline Encoding encoding_from_config_file(const std::filesystem::path& path, const config_choices& choices = {}) {
     if (!is_folder(path)) return encoding_from_config(parse_config_file(path), choices);
     const std::filesystem::path file = path / "config.json";
-    std::error_code problem;
-    RW_EXPECTS(std::filesystem::exists(file, problem), "{} is a folder without a config.json", path.string());
+    RW_EXPECTS(is_there(file), "{} is a folder without a config.json", path.string());
     return encoding_from_config(parse_config_file(file), choices);
 }
 

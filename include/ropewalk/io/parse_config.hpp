@@ -93,6 +93,12 @@ inline bool is_folder(const std::filesystem::path& path) {
     return std::filesystem::is_directory(path, problem);
 }
 
+/// Whether a path leads anywhere, likewise.
+inline bool is_there(const std::filesystem::path& path) {
+    std::error_code problem;
+    return std::filesystem::exists(path, problem);
+}
+
 /// The same for a file.
 inline nlohmann::json parse_config_file(const std::filesystem::path& path) {
     RW_EXPECTS(!is_folder(path), "{} is a folder, expected a file", path.string());

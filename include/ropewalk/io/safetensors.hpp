@@ -181,9 +181,9 @@ public:
     /// ropewalk::error which names the file, or the tensor that a shard lacks.
     explicit checkpoint(const std::filesystem::path& path) : path_(path.string()) {
         const auto index = path / "model.safetensors.index.json";
-        if (!std::filesystem::is_directory(path)) {
+        if (!is_folder(path)) {
             add(path);
-        } else if (!std::filesystem::exists(index)) {
+        } else if (!is_there(index)) {
             add(path / "model.safetensors");
         } else {
             read_shards(path, index);
@@ -226,7 +226,7 @@ private:
                 !shard.empty() && std::filesystem::path(shard).filename() == shard && shard != "." && shard != "..",
                 "{}: '{}' is no name of a file in its folder", index.string(), detail::shown_name(shard));
             const auto file = folder / shard;
-            RW_EXPECTS(std::filesystem::exists(file), "{} names {}, which is missing", index.string(), file.string());
+            RW_EXPECTS(is_there(file), "{} names {}, which is missing", index.string(), file.string());
             files_.push_back(std::make_unique<mapped_file>(file));
             auto there = read_safetensors(files_.back()->bytes(), file.string());
             for (const std::string& name : names) {
