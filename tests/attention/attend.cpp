@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "attention/cached.hpp"
 #include "support/effort.hpp"
+#include "support/same_bits.hpp"
 
 namespace rw = ropewalk;
 
@@ -19,10 +19,6 @@ constexpr double bound = 1e-6;
 void check(const test::cached_batch& batch, double within = bound) {
     INFO(batch.describe());
     CHECK(batch.worst_error(batch.attend()) <= within);
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 test::attention_shape random_shape(test::random& numbers) {
@@ -101,14 +97,14 @@ TEST_CASE("the result of a query depends neither on threads nor on other sequenc
         const test::cached_batch batch(numbers, random_shape(numbers), stretches);
         INFO(batch.describe());
         const std::vector<float> one = batch.attend(1);
-        CHECK(same_bits(one, batch.attend(2)));
-        CHECK(same_bits(one, batch.attend(3)));
+        CHECK(test::same_bits(one, batch.attend(2)));
+        CHECK(test::same_bits(one, batch.attend(3)));
         std::vector<float> alone;
         for (std::size_t s = 0; s < stretches.size(); ++s) {
             const std::vector<float> rows = batch.attend_alone(s, stretches[s].tokens);
             alone.insert(alone.end(), rows.begin(), rows.end());
         }
-        CHECK(same_bits(one, alone));
+        CHECK(test::same_bits(one, alone));
     }
 }
 

@@ -10,6 +10,7 @@
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/random.hpp"
+#include "support/same_bits.hpp"
 #include "support/tensors.hpp"
 
 namespace rw = ropewalk;
@@ -99,10 +100,6 @@ double worst_error(linear_function linear, rw::element_type type, std::int64_t r
     return worst;
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("linear agrees with float64 for any shape, type and number of tokens", "[linear]") {
@@ -156,7 +153,7 @@ TEST_CASE("linear is the same to the bit for any number of threads, in a paralle
                 for (const int threads : {0, 2, 3, 7}) {
                     auto y = start;
                     linear(x.data(), tokens, w.matrix(), y.data(), tokens == 5, threads);
-                    CHECK(same_bits(y, alone));
+                    CHECK(test::same_bits(y, alone));
                 }
                 auto first = start, second = start;
 #if defined(_OPENMP)
@@ -164,8 +161,8 @@ TEST_CASE("linear is the same to the bit for any number of threads, in a paralle
 #endif
                 for (int i = 0; i < 2; ++i)
                     linear(x.data(), tokens, w.matrix(), (i == 0 ? first : second).data(), tokens == 5, 2);
-                CHECK(same_bits(first, alone));
-                CHECK(same_bits(second, alone));
+                CHECK(test::same_bits(first, alone));
+                CHECK(test::same_bits(second, alone));
             }
         }
     }

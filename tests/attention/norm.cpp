@@ -3,13 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/random.hpp"
+#include "support/same_bits.hpp"
 
 namespace rw = ropewalk;
 
@@ -48,10 +48,6 @@ double silu_times(float gate, float up) {
     return g / (1 + std::exp(-g)) * static_cast<double>(up);
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("rms_norm agrees with float64, in place too, for any number of threads", "[norm]") {
@@ -72,7 +68,7 @@ TEST_CASE("rms_norm agrees with float64, in place too, for any number of threads
                 for (const int threads : {0, 2, 3}) {
                     auto in_place = x;
                     kernels.rms_norm(in_place.data(), tokens, width, weight.data(), epsilon, in_place.data(), threads);
-                    CHECK(same_bits(in_place, y));
+                    CHECK(test::same_bits(in_place, y));
                 }
             }
         }
@@ -84,7 +80,7 @@ TEST_CASE("rms_norm of zeros is zeros, and of no tokens nothing", "[norm]") {
         std::vector<float> row(37, 0.0F);
         const std::vector<float> weight(37, 2.0F), zeros = row;
         kernels.rms_norm(row.data(), 1, 37, weight.data(), 1e-5F, row.data(), 0);
-        CHECK(same_bits(row, zeros));
+        CHECK(test::same_bits(row, zeros));
         kernels.rms_norm(nullptr, 0, 37, weight.data(), 1e-5F, nullptr, 0);
     }
 }
@@ -107,7 +103,7 @@ TEST_CASE("silu_multiply agrees with float64 for any count and number of threads
             for (const int threads : {0, 2, 3}) {
                 auto y = gate;
                 kernels.silu_multiply(y.data(), up.data(), count, threads);
-                CHECK(same_bits(y, alone));
+                CHECK(test::same_bits(y, alone));
             }
         }
     }
