@@ -31,7 +31,11 @@ TEST_CASE("the query temperature refuses what makes no sense", "[score]") {
     CHECK_REFUSED(rw::QueryTemperature{.length = -8192}(5), "length", "-8192");
     CHECK_REFUSED(rw::QueryTemperature{}(-1), "position", "-1");
     CHECK_REFUSED(rw::QueryTemperature{}(std::numeric_limits<std::int64_t>::max()), "position", "9223372036854775807");
-    CHECK(rw::QueryTemperature{}(std::numeric_limits<std::int64_t>::max() - 1) > 1);
+    constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max() - 1;
+    CHECK(rw::QueryTemperature{}(last) > 1);
+    // A constant, so that the compiler sees to it that nothing overflows.
+    constexpr double most = rw::QueryTemperature{.length = 1}(last);
+    CHECK(most == Approx(1 + 0.1 * 63 * std::log(2.0)).epsilon(1e-14));
 }
 
 TEST_CASE("ALiBi's slopes are a geometric series for a power of two", "[score]") {

@@ -25,7 +25,7 @@ struct QueryTemperature {
                    "query temperature: position must lie in [0, 2^63 - 1), got {}", position);
         RW_EXPECTS(detail::is_finite(scale), "query temperature: scale must be finite, got {}", scale);
         const std::int64_t periods = (position + 1) / length;
-        return static_cast<double>(real(1) + real(scale) * log(real(1 + periods)));
+        return static_cast<double>(real(1) + real(scale) * log(real(1) + real(periods)));
     }
 };
 
