@@ -53,6 +53,9 @@ TEST_CASE("ids that do not fit the tokens or the batch are refused", "[bad_posit
     check_refused(e, rw::ids(std::span<const std::int64_t>(wide), 3), {"3 rows", "batch of 1"});
     check_refused(e, rw::ids(std::span<const std::int64_t>(wide), 3), {"3 rows", "batch of 2"}, {},
                   rw::element_type::f32, {2, 6, 1, 16});
+    CHECK(accepted(e, rw::ids(wide)));
+    check_refused(e, rw::ids(wide), {"one row of 18 entries", "batch of 3 with 6 tokens", "ids(values, 3)"}, {},
+                  rw::element_type::f32, {3, 6, 1, 16});
 }
 
 TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_positions]") {

@@ -48,6 +48,12 @@ inline position_source read_offset_or_ids(const positions& where, std::int64_t b
     }
     RW_EXPECTS(where.count >= tokens, "positions has {} entries for {} tokens", where.count, tokens);
     RW_EXPECTS(where.rows == 1 || where.rows == batch, "positions has {} rows for a batch of {}", where.rows, batch);
+    // A longer row serves by its beginning, but one as long as all rows together is a batch which nobody has named.
+    RW_EXPECTS(
+        where.rows != 1 || where.count == tokens || tokens == 0 || where.count % tokens != 0 ||
+            where.count / tokens != batch,
+        "positions has one row of {} entries for a batch of {} with {} tokens each: ids(values, {}) is a row each",
+        where.count, batch, tokens, batch);
     return {where.source,
             readable,
             0,
