@@ -25,7 +25,8 @@ struct page_layout {
 
 /// How a cache keeps keys and values.
 struct cache_options {
-    cache_type type = cache_type::f16;  ///< f32, f16, bf16 or i8 (a scale a token and head)
+    /// f32, f16, bf16 or i8 (a scale a token and head). f32 for a scheme that changes with every token: rope_schedule.
+    cache_type type = cache_type::f16;
     /// Tokens a page. A contiguous cache on the CPU has pages as long as its longest sequence: memory that no token has
     /// reached is not touched, so costs nothing until then.
     std::int64_t page_tokens = 256;

@@ -13,6 +13,11 @@ namespace ropewalk::attention {
 
 /// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE; of the
 /// registered policies alone, since the encoding is made anew from its expression).
+///
+/// Each change turns the cached keys over and rounds them to the type of the cache again. LongRoPE changes once,
+/// dynamic NTK with every token beyond its original length: it wants a cache in f32. Behind 1500 such tokens, one at a
+/// time, attention was off by 3e-6 there, by 4 % in f16, 22 % in bf16 and 84 % in int8 (measured, heads of 64, of its
+/// norm).
 class rope_schedule {
 public:
     rope_schedule(Encoding encoding)  // NOLINT(google-explicit-constructor)
