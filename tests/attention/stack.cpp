@@ -1,6 +1,7 @@
 #include <ropewalk/attention/stack.hpp>
 
 #include <ropewalk/attention/llama.hpp>
+#include <ropewalk/attention/native.hpp>
 
 #include "attention/cpu_kind.hpp"
 #include "attention/stack_cases.inl"
@@ -52,4 +53,19 @@ TEST_CASE("made-up weights are the same for a seed, and those that do not fit ar
     wrong = a;
     wrong.layers.pop_back();
     CHECK_REFUSED(attention::check_weights(config, wrong), "there are 1 layers, expected 2");
+}
+
+TEST_CASE("native_kernels() carries its instruction set in its type", "[attention][stack]") {
+    SEEDED(random);
+    // A plain function would be one for all files of a program, whichever set each is compiled for.
+    const attention::kernel_table& native = attention::native_kernels<rw::cpu::native_arch>();
+    CHECK(&native == &attention::native_kernels());
+    const attention::llama_config config = shape(2);
+    trial one(random, config, encoded(config, "linear:4"), 20);
+    attention::stack other(config, one.weights, encoded(config, "linear:4"), native);
+    std::vector<float> hidden = one.part(0, 20);
+    auto cache = stack_kind::make_cache(config, one.cache.options());
+    const attention::segment whole{cache.add_sequence(), 20};
+    other.forward({&whole, 1}, hidden, cache);
+    CHECK(difference(one.ours(0, 20), hidden) < stack_rounding);
 }
