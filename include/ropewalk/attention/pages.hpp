@@ -76,9 +76,10 @@ public:
         return (made_ - static_cast<std::int64_t>(free_.size())) * page_bytes();
     }
 
-    /// Begins an empty sequence. Its number is free again after release().
+    /// Begins an empty sequence, by the lowest number that none has: it is free again after release().
     int add_sequence() {
-        const int number = sequences_.empty() ? 0 : sequences_.rbegin()->first + 1;
+        int number = 0;
+        while (sequences_.contains(number)) ++number;
         sequences_[number];
         return number;
     }
