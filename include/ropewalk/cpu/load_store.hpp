@@ -24,11 +24,12 @@ RW_INLINE floats<A> widen_f16(const f16* source) {
     // The mantissa of a subnormal behind a leading 1, which is then taken off.
     const floats<A> subnormal = as<float>(words<A>(shifted + words<A>(0x38800000U))) - floats<A>(0x1p-14F);
     const floats<A> value = select(rebased < floats<A>(0x1p-14F), subnormal, rebased);
-    const words<A> bits = as<std::uint32_t>(value), infinite = bits | words<A>(0x7f800000U);
-    const floats<A> finite_or_not = select(value < floats<A>(65536.0F), value, as<float>(infinite));
-    const floats<A> magnitude =
-        select(value > floats<A>(65536.0F), as<float>(words<A>(infinite | words<A>(0x400000U))), finite_or_not);
-    return as<float>(words<A>(as<std::uint32_t>(magnitude) | ((half & words<A>(0x8000U)) << 16)));
+    // What was infinite or a NaN is 65536 or above now.
+    const floats<A> none(0.0F);
+    const floats<A> infinite = select(value < floats<A>(65536.0F), none, as<float>(words<A>(0x7f800000U)));
+    const floats<A> quiet = select(value > floats<A>(65536.0F), as<float>(words<A>(0x400000U)), none);
+    const words<A> bits = as<std::uint32_t>(value) | as<std::uint32_t>(infinite) | as<std::uint32_t>(quiet);
+    return as<float>(words<A>(bits | ((half & words<A>(0x8000U)) << 16)));
 }
 
 /// The way back, as detail::float_to_f16() does it.
