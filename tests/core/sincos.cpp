@@ -21,7 +21,7 @@ double error_at(std::uint32_t phase) {
 
 }  // namespace
 
-TEST_CASE("cos_sin stays within 9.0e-8 over more than four million phases", "[sincos]") {
+TEST_CASE("cos_sin stays within 9.6e-8 over more than four million phases", "[sincos]") {
     SEEDED(numbers);
     double worst = 0;
     const std::int64_t count = test::cases(std::int64_t{1} << 22);
@@ -32,15 +32,15 @@ TEST_CASE("cos_sin stays within 9.0e-8 over more than four million phases", "[si
         if (i % 8 == 0) worst = std::max(worst, error_at(static_cast<std::uint32_t>(numbers.bits())));
     }
     UNSCOPED_INFO("worst error " << worst);
-    CHECK(worst <= 9.0e-8);
+    CHECK(worst <= 9.6e-8);
 }
 
-TEST_CASE("cos_sin stays within 9.0e-8 around every eighth of a turn", "[sincos]") {
+TEST_CASE("cos_sin stays within 9.6e-8 around every eighth of a turn", "[sincos]") {
     double worst = 0;
     for (std::uint32_t eighth = 0; eighth < 8; ++eighth) {
         for (std::uint32_t i = 0; i < 2048; ++i) worst = std::max(worst, error_at((eighth << 29) + i - 1024));
     }
-    CHECK(worst <= 9.0e-8);
+    CHECK(worst <= 9.6e-8);
 }
 
 TEST_CASE("quarter turns are exact and opposite phases mirror each other", "[sincos]") {
