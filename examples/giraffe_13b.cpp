@@ -155,7 +155,9 @@ void run_model(job what, const std::string& device) {
                                      : attention::read_weights(o.weights, config, o.dtype);
     const rw::element_type stored = weights.layers.front().q.type;
     const std::int64_t weight_bytes = weights.bytes();
-    if (!o.cache && stored == rw::element_type::f32) what.cached.type = rw::cache_type::f32;
+    // Keys that are turned over again and again must not be rounded each time.
+    const bool turned_over = attention::rope_schedule(what.encoding).follows_length();
+    if (!o.cache && (turned_over || stored == rw::element_type::f32)) what.cached.type = rw::cache_type::f32;
     std::printf("%s: %lld layers of %lld, %lld heads of %lld (%lld of keys), %s weights, %s cache, %s, %s\n",
                 o.weights.empty() ? "made-up weights" : o.weights.c_str(), static_cast<long long>(config.layers),
                 static_cast<long long>(config.hidden_size), static_cast<long long>(config.heads),

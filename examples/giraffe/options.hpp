@@ -41,7 +41,7 @@ inline constexpr const char* usage =
                              [what the configuration says]
   --layers N                 the first N layers alone                                              [all]
   --dtype f32|bf16|f16       weights in memory                       [as they are stored; bf16 where they are made up]
-  --cache f32|f16|bf16|i8    keys and values                                    [f32 with f32 weights, else f16]
+  --cache f32|f16|bf16|i8    keys and values  [f32 with f32 weights or a scheme that follows the length, else f16]
   --context N                tokens of the made-up prompt, or the most that a sequence may have    [4096]
   --chunk N                  tokens of prefill at once                                             [512]
   --decode N                 tokens to measure decoding with                                       [8]

@@ -154,6 +154,11 @@ def test_a_sequence_fills_its_context_and_no_more(folder):
     assert len(tokens_of(lc.run(lc.GIRAFFE, "--weights", folder, "--generate", 4, "--context", 300))) == 4
 
 
+@pytest.mark.parametrize("scaling, cache", [("linear:4", "f16"), ("dynamic:4,original_length=8", "f32")])
+def test_keys_that_are_turned_over_are_not_rounded_each_time(folder, scaling, cache):
+    assert f"bf16 weights, {cache} cache" in giraffe(folder, "--dtype", "bf16", "--scaling", scaling).stdout
+
+
 def test_what_memory_does_not_hold_is_named(tmp_path):
     """2^50 bytes of states, more than processors address."""
     wide = {"hidden_size": 4096, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
