@@ -26,6 +26,13 @@ def operator_arguments():
     return (ENCODING.key, IDS, 0, None, None, False, False, None, None, None)
 
 
+def test_what_is_lazy_is_left_to_torch():
+    x, turn = heads(), torch.ops.ropewalk.rotate_one
+    negated = turn(torch._neg_view(x), False, *operator_arguments())
+    assert torch.equal(negated, turn(-x, False, *operator_arguments()))
+    assert turn(x.to("meta"), False, *operator_arguments()).is_meta
+
+
 @pytest.mark.parametrize("write", ["rotate_", "out", "rerotate_", "operator", "operator of one"])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
 def test_every_write_counts_as_one(write, mode):

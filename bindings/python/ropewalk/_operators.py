@@ -120,10 +120,15 @@ def differentiate(name: str, function: Any) -> None:
             if name.endswith("_"):
                 raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode: use rotate()")
             return function(*arguments)
-        if torch.is_grad_enabled() and any([one.requires_grad for one in arguments[:turned]]):
+        tensors = arguments[:turned]
+        if any([one.requires_grad for one in tensors]) and torch.is_grad_enabled():
             return function(*arguments)
-        done = direct(*arguments, inside=False)
-        return operator.redispatch(keys & below, *arguments) if done is NotImplemented else done
+        # torch has ways of its own to make numbers of what is lazy.
+        if not any([one.is_meta or one.is_neg() or one._is_zerotensor() for one in tensors]):
+            done = direct(*arguments, inside=False)
+            if done is not NotImplemented:
+                return done
+        return operator.redispatch(keys & below, *arguments)
 
     _library.impl(name, run_or_record, "Autograd", with_keyset=True)
 
