@@ -33,10 +33,9 @@ inline nlohmann::json scaled_in_full_attention(const nlohmann::json& scheme) {
 }
 
 /// DeepSeek-V4 scales the layers that compress, which have a base of their own, and leaves YaRN's magnitude out.
-inline nlohmann::json scaled_where_compressed(const nlohmann::json& model, nlohmann::json scheme) {
+inline nlohmann::json scaled_where_compressed(const nlohmann::json& model, nlohmann::json scheme, bool is_yarn) {
     const auto base = model.find("compress_rope_theta");
     scheme["rope_theta"] = base != model.end() && !base->is_null() ? *base : nlohmann::json(160000.0);
-    const bool is_yarn = text_or_nothing(scheme, "rope_type") == "yarn" || text_or_nothing(scheme, "type") == "yarn";
     if (is_yarn && !scheme.contains("attention_factor")) scheme["attention_factor"] = 1.0;
     return {{"main", {{"rope_type", "default"}}}, {"compress", scheme}};
 }
@@ -60,7 +59,7 @@ inline nlohmann::json with_schemes_by_layer_type(nlohmann::json model, const std
         const std::string now = text_or_nothing(*found, "rope_type"), old = text_or_nothing(*found, "type");
         const std::string type = now.empty() ? old : now;
         if (model_type == "deepseek_v4") {
-            *found = scaled_where_compressed(model, *found);
+            *found = scaled_where_compressed(model, *found, type == "yarn");
         } else if (contains(scaled_in_full, model_type) && !type.empty() && type != "default" &&
                    has_sliding_layers(model, model_type, layer_type)) {
             *found = scaled_in_full_attention(*found);
