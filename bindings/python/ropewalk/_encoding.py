@@ -11,6 +11,15 @@ from typing import Any
 from ropewalk import _ropewalk
 
 
+def check_encoding(encoding: object) -> None:
+    """TypeError for what is no encoding, in the words of the calls that the module checks itself."""
+    if not isinstance(encoding, _ropewalk.Encoding):
+        raise TypeError(
+            f"ropewalk: encoding must be a ropewalk.Encoding, got {type(encoding).__name__}: "
+            "ropewalk.encoding() makes one"
+        )
+
+
 def encoding(
     policy: str | _ropewalk.Policy,
     head_dim: int,

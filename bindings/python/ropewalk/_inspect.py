@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropewalk import _ropewalk
+from ropewalk._encoding import check_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,11 +95,7 @@ def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, le
     positions of the upper half of the length, against 64-bit phases in float64. Throws Error unless both lengths are
     positive, and TypeError unless they are whole numbers.
     """
-    if not isinstance(encoding, _ropewalk.Encoding):
-        raise TypeError(
-            f"ropewalk: encoding must be a ropewalk.Encoding, got {type(encoding).__name__}: "
-            "ropewalk.encoding() makes one"
-        )
+    check_encoding(encoding)
     original_length, length = lengths(encoding, original_length, length)
     theta, plain = encoding.inv_freq, default_like(encoding).inv_freq
     ratio = theta / plain

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ropewalk import _ropewalk
+from ropewalk._encoding import check_encoding
 from ropewalk._operators import differentiate, run, sides, transform, unwrap
 
 
@@ -254,11 +255,7 @@ def _prepare(
     threads: int | None,
 ) -> tuple[Any, ...]:
     """The arguments of an operator behind q and k."""
-    if not isinstance(encoding, _ropewalk.Encoding):
-        raise TypeError(
-            f"ropewalk: encoding must be a ropewalk.Encoding, got {type(encoding).__name__}: "
-            "ropewalk.encoding() makes one"
-        )
+    check_encoding(encoding)
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
         raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
     cos, sin = (None, None) if table is None else table
