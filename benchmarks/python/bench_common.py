@@ -1,6 +1,7 @@
 """What the benchmarks have in common: the problem, its exact result, what is installed, and the command line."""
 
 import argparse
+import json
 import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,19 @@ from pathlib import Path
 
 HEAD_DIM, BASE, OFFSET = 128, 10000.0, 1000
 HALF, INTERLEAVED = "half_split", "interleaved"
+NUMBER = (int, float)
+# Of a benchmark of a GPU.
+ROW = {
+    "candidate": str,
+    "type": str,
+    "layout": str,
+    "heads": str,
+    "tokens": int,
+    "in_place": bool,
+    "microseconds": NUMBER,
+    "terabytes_per_second": NUMBER,
+    "ratio_to_copy": NUMBER,
+}
 
 
 def pairs_of(x, layout):
@@ -65,3 +79,21 @@ def check_writable(parser, path):
             path.unlink()
     except OSError as problem:
         parser.error(f"cannot write {path}: {problem.strerror}")
+
+
+def read_result(parser, path):
+    """The context and the rows that a benchmark of a GPU has written. Ends the program where the file holds none."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        parser.error(f"{path}: {problem.strerror}")
+    except ValueError as problem:
+        parser.error(f"{path} is no JSON: {problem}")
+    whole = isinstance(result, dict) and isinstance(result.get("context"), dict)
+    if not whole or not isinstance(result.get("rows"), list):
+        parser.error(f"{path} has no context and rows: tools/gpu_check.sh writes such files")
+    for number, row in enumerate(result["rows"]):
+        wrong = [key for key, kind in ROW.items() if not isinstance(row, dict) or not isinstance(row.get(key), kind)]
+        if wrong:
+            parser.error(f"{path}: row {number} has no {', '.join(wrong)} of a measurement")
+    return result

@@ -20,7 +20,7 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench_common import HALF, INTERLEAVED, check_writable, commit, installed
+from bench_common import HALF, INTERLEAVED, check_writable, commit, installed, read_result
 
 try:
     import torch
@@ -210,8 +210,8 @@ def context():
 
 def save(path, rows, missing, cuda):
     """The rows of C++ and Python in one file."""
-    head = {**context(), **cuda.get("context", {}), "not_measured": missing}
-    rows = [*cuda.get("rows", []), *rows]
+    head = {**context(), **cuda["context"], "not_measured": missing}
+    rows = [*cuda["rows"], *rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps({k: short(v) for k, v in row.items()}) for row in rows)
     path.write_text(f'{{"context": {json.dumps(head)},\n"rows": [\n{lines}\n]}}\n')
@@ -231,6 +231,11 @@ def arguments():
     parser.add_argument("--dry-run", action="store_true", help="a few tokens on the CPU")
     options = parser.parse_args()
     check_writable(parser, options.out)
+    options.cuda = {"context": {}, "rows": []}
+    if options.cuda_rows and options.cuda_rows.is_file():
+        options.cuda = read_result(parser, options.cuda_rows)
+    elif options.cuda_rows:  # the benchmark may have ended without any, and the peers are still worth a file
+        print(f"{options.cuda_rows} is not there: no rows of the C++ benchmark")
     options.device = "cpu" if options.dry_run else "cuda"
     options.repeats = 2 if options.dry_run else 9 if options.quick else REPEATS
     options.compile = options.compile and not options.dry_run
@@ -240,9 +245,8 @@ def arguments():
 def main():
     options = arguments()
     start = time.monotonic()
-    cuda = json.loads(options.cuda_rows.read_text()) if options.cuda_rows and options.cuda_rows.is_file() else {}
-    rows, missing, left_out = [], {}, 0
-    can_measure = options.dry_run or (torch is not None and torch.cuda.is_available())
+    cuda, rows, missing, left_out = options.cuda, [], {}, 0
+    can_measure = torch is not None and (options.dry_run or torch.cuda.is_available())
     if not can_measure:
         print("no PyTorch that sees a device: only the rows of the C++ benchmark are kept")
     work = [("bf16", (4, 2), 3), ("f32", (4, 4), 3)] if options.dry_run else list(problems(options.quick))
@@ -255,11 +259,11 @@ def main():
         save(options.out, rows, missing, cuda)
     if left_out:
         print(f"{left_out} of {len(work)} problems were left out: the time was up")
-    if not rows and not cuda.get("rows"):
+    if not rows and not cuda["rows"]:
         raise SystemExit("bench_gpu: no rows at all, so nothing is written")
     save(options.out, rows, missing, cuda)
-    print_table([*cuda.get("rows", []), *rows])
-    print(f"\n{len(cuda.get('rows', []))} + {len(rows)} rows in {options.out}")
+    print_table([*cuda["rows"], *rows])
+    print(f"\n{len(cuda['rows'])} + {len(rows)} rows in {options.out}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ run.
 """
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
-from bench_common import check_writable
+from bench_common import check_writable, read_result
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -22,6 +21,7 @@ OURS, COPY = "ropewalk", "device copy"
 COLOURS = ("#c44900", "#d98e04", "#7a7a7a", "#5b6c9d", "#8a4f7d", "#2f7d95", "#a05a2c")
 SHORTEST = 512  # tokens; what is below is told in microseconds
 MOST = 9  # lines of a panel
+METADATA = {".png": {"Software": None}, ".svg": {"Date": None}}  # the same picture is the same file
 
 
 def lines_of(rows, heads, kind, layout):
@@ -76,7 +76,7 @@ def plot(result, path, kind="bf16", layout="half_split"):
     panels = {heads: lines for heads, lines in panels.items() if lines}
     if not panels:
         raise SystemExit(f"plot_gpu: no rows of {kind} {layout} with {SHORTEST} tokens or more")
-    plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans"})
+    plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans", "svg.hashsalt": "ropewalk"})
     figure, all_axes = plt.subplots(
         1,
         len(panels),
@@ -94,29 +94,23 @@ def plot(result, path, kind="bf16", layout="half_split"):
     all_axes[0][0].set_ylabel("TB/s, bytes read and written once")
     device = result["context"].get("device", "unknown device")
     figure.suptitle(f"Rotation of queries and keys, {kind}, {layout}: {device}", fontsize=10, x=0.01, ha="left")
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, metadata=METADATA[path.suffix])
     print(f"written to {path}")
 
 
-def read(parser, path):
-    """What tools/gpu_check.sh has written."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        parser.error(f"{path}: {problem.strerror}")
-    except ValueError as problem:
-        parser.error(f"{path} is no JSON: {problem}")
-    if not isinstance(result, dict) or not isinstance(result.get("rows"), list) or "context" not in result:
-        parser.error(f"{path} has no context and rows: tools/gpu_check.sh writes such files")
-    return result
+def picture(text):
+    """For argparse: a file that Matplotlib writes without other programs."""
+    if Path(text).suffix not in METADATA:
+        raise argparse.ArgumentTypeError(f"takes a file that ends in {' or '.join(METADATA)}, got {text!r}")
+    return Path(text)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=picture, help="a .png or .svg")
     options = parser.parse_args()
-    result, out = read(parser, options.result), options.out or options.result.with_suffix(".png")
+    result, out = read_result(parser, options.result), options.out or options.result.with_suffix(".png")
     check_writable(parser, out)
     plot(result, out)
 

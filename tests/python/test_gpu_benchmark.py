@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "python"
+sys.path.append(str(SCRIPTS))
 KEYS = {
     "candidate",
     "type",
@@ -89,12 +90,39 @@ def test_no_rows_are_no_result(tmp_path):
     assert not out.exists()
 
 
-def test_plot(result, tmp_path):
+NO_RESULT = [
+    ("{", "is no JSON"),
+    ("[1]", "has no context and rows"),
+    ('{"context": {}, "rows": [1]}', "row 0 has no candidate, type, layout"),
+    (json.dumps({"context": {}, "rows": [made_up_row("a", "4096", 1.0, ratio_to_copy=1.0)]}), "row 0 has no tokens"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NO_RESULT)
+@pytest.mark.parametrize("command", [["plot_gpu.py"], ["bench_gpu.py", "--cuda-rows"]])
+def test_a_broken_file_is_refused(command, text, message, tmp_path):
+    broken, out = tmp_path / "broken.json", tmp_path / "out.png"
+    broken.write_text(text)
+    done = run(*command, broken, "--out", out)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{broken}" in done.stderr and message in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "begin"), [("gpu.png", b"\x89PNG"), ("gpu.svg", b"<?xml")])
+def test_plot(result, tmp_path, name, begin):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "gpu.png"
-    done = run("plot_gpu.py", result[0], "--out", picture)
+    done = run("plot_gpu.py", result[0], "--out", tmp_path / name)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+@pytest.mark.parametrize("name", ["gpu.xyz", "gpu"])
+def test_what_is_no_picture_is_refused(result, tmp_path, name):
+    pytest.importorskip("matplotlib")
+    done = run("plot_gpu.py", result[0], "--out", tmp_path / name)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"takes a file that ends in .png or .svg, got '{tmp_path / name}'" in done.stderr
 
 
 def test_plot_of_nothing_is_refused(tmp_path):
