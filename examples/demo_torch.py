@@ -51,7 +51,7 @@ def pairs_of(x, layout):
 
 def worst_error(before, after, positions, enc, layout, rounding):
     """The largest error against float64, in units of what is allowed. For policies that only turn."""
-    worst = 0.0
+    errors = []
     for i, position in enumerate(positions):
         angle = position * torch.as_tensor(enc.inv_freq)
         x, y = pairs_of(before[i], layout)
@@ -61,8 +61,8 @@ def worst_error(before, after, positions, enc, layout, rounding):
             (first, x * angle.cos() - y * angle.sin()),
             (second, x * angle.sin() + y * angle.cos()),
         ):
-            worst = max(worst, ((got - exact).abs() / (rounding * exact.abs() + 3e-7 * norm + 1e-9)).max().item())
-    return worst
+            errors.append((got - exact).abs() / (rounding * exact.abs() + 3e-7 * norm + 1e-9))
+    return torch.stack(errors).max().item()
 
 
 def run(expected):

@@ -48,17 +48,17 @@ class Buffers:
         return tuple(torch.cat((one, one), dim=-1).to(dtype) for one in (self.cos, self.sin))
 
     def error(self, q, k, layout):
-        """The largest error at some tokens and heads, relative to the norm of the pair."""
+        """The largest error at some tokens and heads, relative to the norm of the pair. Of what is no number, NaN."""
         x, y = pairs_of(self.head, layout)
-        worst = 0.0
+        errors = []
         for token in (0, self.tokens // 2, self.tokens - 1):
             cos, sin = self.cos[token].cpu(), self.sin[token].cpu()
             for tensor in (q, k):
                 for head in (0, tensor.shape[1] - 1):
                     first, second = pairs_of(tensor[token, head].cpu(), layout)
                     off = torch.hypot(first - (x * cos - y * sin), second - (x * sin + y * cos))
-                    worst = max(worst, (off / torch.hypot(x, y)).max().item())
-        return worst
+                    errors.append(off / torch.hypot(x, y))
+        return torch.stack(errors).max().item()
 
 
 class Candidate:

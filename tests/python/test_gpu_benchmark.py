@@ -125,6 +125,18 @@ def test_what_is_no_picture_is_refused(result, tmp_path, name):
     assert f"takes a file that ends in .png or .svg, got '{tmp_path / name}'" in done.stderr
 
 
+def test_a_candidate_which_leaves_no_numbers_is_wrong():
+    import torch
+    from bench_gpu import ALLOWED, Buffers, candidates_of
+
+    data = Buffers("f32", (2, 1), 3, "cpu")
+    next(one for one in candidates_of(data, "half_split", False, {}) if one.name.startswith("ropewalk")).run(0)
+    q, k = data.inputs(0)
+    assert data.error(q, k, "half_split") <= ALLOWED["f32"]
+    k[1] = torch.nan
+    assert not data.error(q, k, "half_split") <= ALLOWED["f32"]
+
+
 def test_plot_of_nothing_is_refused(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty.json").write_text('{"context": {}, "rows": []}')
