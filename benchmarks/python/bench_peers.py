@@ -73,14 +73,14 @@ class Case:
         flat[whole:] = self.known[: flat.numel() - whole]
 
     def error(self, run, layout):
-        """The largest error of run()'s q at some tokens, relative to the norm of the pair."""
+        """The largest error of run()'s q and k at some tokens, relative to the norm of the pair."""
         at = [0, self.tokens // 2, self.tokens - 1]
         self.fill()
-        x, y = pairs_of(self.q[at], layout)
+        x, y = pairs_of(self.both[:, at], layout)
         result = run()
-        q = (self.q if result is None else result[0])[at]
+        turned = torch.stack([one[at] for one in (self.both if result is None else result)])
         cos, sin = self.angles[at].cos()[:, None], self.angles[at].sin()[:, None]
-        first, second = pairs_of(q, layout)
+        first, second = pairs_of(turned, layout)
         off = torch.maximum((first - (x * cos - y * sin)).abs(), (second - (x * sin + y * cos)).abs())
         self.fill()
         return (off / torch.hypot(x, y).clamp_min(1e-9)).max().item()

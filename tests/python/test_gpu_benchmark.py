@@ -137,6 +137,20 @@ def test_a_candidate_which_leaves_no_numbers_is_wrong():
     assert not data.error(q, k, "half_split") <= ALLOWED["f32"]
 
 
+@pytest.mark.parametrize("turned", [(0, 1), (0,), (1,)])
+def test_a_peer_on_the_cpu_must_turn_queries_and_keys(turned):
+    from bench_peers import ALLOWED, Case, rw
+
+    case = Case("f32", 3)
+    encoding = rw.encoding("default", head_dim=128, layout="half_split")
+
+    def run():
+        for one in turned:
+            rw.rotate_(case.both[one], encoding=encoding, offset=1000)
+
+    assert (case.error(run, "half_split") <= ALLOWED["f32"]) == (turned == (0, 1))
+
+
 def test_plot_of_nothing_is_refused(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "empty.json").write_text('{"context": {}, "rows": []}')
