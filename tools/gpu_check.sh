@@ -35,6 +35,7 @@ while (($#)); do
     esac
 done
 [[ $minutes =~ ^[0-9]+$ ]] || refuse "--minutes takes a whole number, got '$minutes'"
+[[ $arch =~ ^([0-9]+[a-z]?)?$ ]] || refuse "--arch takes a number as in 90, got '$arch'"
 
 work=build/gpu
 [[ $mode == device ]] || work=build/gpu_$mode
