@@ -25,6 +25,7 @@
 #include "ceilings.hpp"
 #include "clock.hpp"
 #include "output.hpp"
+#include "worst.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -126,12 +127,13 @@ angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind lay
         const long double exact = position * static_cast<long double>(encoding.inv_freq[pair]);
         const auto c = static_cast<double>(std::cos(exact)), s = static_cast<double>(std::sin(exact));
         const auto error = [&](float its_cos, float its_sin) {
-            return std::max(std::abs(static_cast<double>(its_cos) - c), std::abs(static_cast<double>(its_sin) - s));
+            return ceilings::larger(std::abs(static_cast<double>(its_cos) - c),
+                                    std::abs(static_cast<double>(its_sin) - s));
         };
         const std::size_t last = cos.size() - pairs + pair;
         const float product = static_cast<float>(position) * static_cast<float>(encoding.inv_freq[pair]);
-        worst.ours = std::max(worst.ours, error(cos[last], sin[last]));
-        worst.float32_product = std::max(worst.float32_product, error(std::cos(product), std::sin(product)));
+        worst.ours = ceilings::larger(worst.ours, error(cos[last], sin[last]));
+        worst.float32_product = ceilings::larger(worst.float32_product, error(std::cos(product), std::sin(product)));
     }
     return worst;
 }

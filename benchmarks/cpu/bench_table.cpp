@@ -11,6 +11,7 @@
 #include "contest.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
+#include "worst.hpp"
 
 namespace bench {
 
@@ -48,8 +49,8 @@ struct table {
                     std::pow(static_cast<long double>(base), -static_cast<long double>(pair) / pairs);
                 const long double angle = static_cast<long double>(token) * theta;
                 const auto at = static_cast<std::size_t>(token * pairs + pair);
-                worst = std::max({worst, std::abs(static_cast<double>(cos[at] - std::cos(angle))),
-                                  std::abs(static_cast<double>(sin[at] - std::sin(angle)))});
+                worst = ceilings::larger(worst, std::abs(static_cast<double>(cos[at] - std::cos(angle))));
+                worst = ceilings::larger(worst, std::abs(static_cast<double>(sin[at] - std::sin(angle))));
             }
         }
         return worst;

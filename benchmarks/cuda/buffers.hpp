@@ -2,8 +2,11 @@
 /// those of one token alone.
 #pragma once
 
+#include <cmath>
 #include <cstring>
+#include <numeric>
 
+#include "../ceilings/worst.hpp"
 #include "calls.hpp"
 #include "device.hpp"
 #include "support/compare.hpp"
@@ -50,21 +53,30 @@ public:
     void copy(device::stream_handle on, int set) const {
         device::copy_on(on, out(set).q.data, in(set).q.data, what_.bytes());
     }
-    /// The largest error of set 0 at some tokens and heads, of the norm of a pair.
-    double error(const device::tensors& result, const test::twin& by, std::int64_t first) {
+    /// What an RMSNorm of the heads, with weights of one, multiplies them by.
+    [[nodiscard]] double norm_factor(double epsilon) const {
+        const double squares = std::inner_product(values_.begin(), values_.end(), values_.begin(), 0.0);
+        return 1 / std::sqrt(squares / static_cast<double>(values_.size()) + epsilon);
+    }
+    /// The largest error of the queries and keys of set 0 at some tokens and heads, of the norm of a pair, where they
+    /// were multiplied by a factor before. Absent ones have none.
+    double error(const device::tensors& result, const test::twin& by, std::int64_t first, double factor = 1) {
         device::finish();
         const oracle::shape shape = test::shape_of(head_.size(), by.ours.geometry, what_.layout);
+        std::vector<double> before = values_;
+        for (double& x : before) x *= factor;
         double worst = 0;
         for (const std::int64_t token : {std::int64_t{0}, what_.tokens / 2, what_.tokens - 1}) {
-            const auto exact = oracle::rotate(shape, values_, by.exact, {{first + token, 0}});
+            const auto exact = oracle::rotate(shape, before, by.exact, {{first + token, 0}});
             for (const ropewalk::tensor* x : {&result.q, &result.k}) {
+                if (x->data == nullptr) continue;
                 for (const std::int64_t head : {std::int64_t{0}, x->heads - 1}) {
                     const std::int64_t element = token * x->stride_token + head * x->stride_head;
                     device::copy(
                         head_.tensor().data,
                         static_cast<const char*>(x->data) + element * std::int64_t(ropewalk::size_of(what_.type)),
                         values_.size() * ropewalk::size_of(what_.type));
-                    worst = std::max(worst, error_of(head_.values(), exact, shape));
+                    worst = ceilings::larger(worst, error_of(head_.values(), exact, shape));
                 }
             }
         }
@@ -92,7 +104,7 @@ private:
         for (std::int64_t pair = 0; pair < s.width / 2; ++pair) {
             const auto a = static_cast<std::size_t>(s.first(pair)), b = static_cast<std::size_t>(s.second(pair));
             const double norm = std::hypot(exact[a], exact[b]);
-            if (norm > 1e-3) worst = std::max(worst, std::hypot(got[a] - exact[a], got[b] - exact[b]) / norm);
+            if (norm > 1e-3) worst = ceilings::larger(worst, std::hypot(got[a] - exact[a], got[b] - exact[b]) / norm);
         }
         return worst;
     }
