@@ -1,11 +1,12 @@
 // Rotations and fused calls beside a device-to-device copy of the same bytes in the same run.
-// bench_rotate [--quick] [--out rows.json] [part of a candidate's name]...
 //
-// Each candidate is checked against float64 first. Then the candidates of a problem and the copy take turns: graphs of
-// calls on several buffer sets are replayed between two events, and medians compared.
+// Each candidate is checked against float64 first, of those that append to a cache of 8 bits the queries; what is wrong
+// is not timed. Then the candidates of a problem and the copy take turns: graphs of calls on several buffer sets are
+// replayed between two events, and medians compared.
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "buffers.hpp"
 #include "timing.hpp"
@@ -15,6 +16,13 @@ namespace gpu = ropewalk::gpu;
 using bench::problem;
 
 namespace {
+
+constexpr const char* usage =
+    R"(bench_rotate [--quick] [--out rows.json] [part of a candidate's name]...: rotations beside a copy, on a GPU
+
+  --quick   the shortest and the longest sizes, less often
+  --out     where the rows go as JSON
+)";
 
 constexpr std::int64_t first_position = 1000000;
 
@@ -89,9 +97,11 @@ bool fits(const problem& what, int sets) {
     return !device::is_real() || free >= needed;
 }
 
-/// Calls a candidate once, on the first set, and looks at what it left in `result`. What cannot run is not timed.
+/// Calls a candidate once, on the first set, and looks at what it left in `result`, of heads multiplied by `factor`.
+/// What cannot run or is wrong is not timed.
 void try_out(plan& p, candidate& one, const problem& what, bench::buffers& memory, const device::tensors& result,
-             const test::twin& t) {
+             const test::twin& t, double factor = 1) {
+    if (!chosen(p, one.name)) return;
     memory.fill();
     try {
         one.run(nullptr, 0);
@@ -99,8 +109,9 @@ void try_out(plan& p, candidate& one, const problem& what, bench::buffers& memor
         one.run = nullptr;
         return fail(p, one, problem.what());
     }
-    one.error = memory.error(result, t, first_position);
+    one.error = memory.error(result, t, first_position, factor);
     if (one.error <= allowed(what.type)) return;
+    one.run = nullptr;
     char text[32];
     std::snprintf(text, sizeof text, "%.2e", one.error);
     fail(p, one, std::string(rw::to_string(what.type)) + ", off by " + text + " of the norm");
@@ -186,8 +197,8 @@ void bench_append(plan& p, problem what) {
     candidates.push_back({"append", all, true, append(same)});
     candidates.push_back({"append to f8e4m3", narrow, true, append(gpu::cache_type::f8e4m3)});
     candidates.push_back({"append to i8", narrow, true, append(gpu::cache_type::i8)});
-    for (std::size_t i = 0; i < 2; ++i)
-        try_out(p, candidates[i], what, memory, {memory.in(0).q, memory.out(0).k, {}}, t);
+    for (std::size_t i = 0; i < candidates.size(); ++i)
+        try_out(p, candidates[i], what, memory, {memory.in(0).q, i < 2 ? memory.out(0).k : rw::tensor{}, {}}, t);
     memory.fill();
     compete(p, what, memory, std::move(candidates));
 }
@@ -198,7 +209,7 @@ void bench_norm(plan& p, const problem& what) {
     if (!fits(what, sets)) return;
     test::random numbers(3);
     bench::buffers memory(what, sets, numbers);
-    const rw::Encoding encoding = rw::make_encoding({.head_dim = problem::head_dim});
+    const test::twin t = test::plain_twin({.head_dim = problem::head_dim});
     const std::vector<float> ones(problem::head_dim, 1.0F);
     const device::memory weight(ones.data(), ones.size() * sizeof(float));
     gpu::fusion with;
@@ -206,10 +217,13 @@ void bench_norm(plan& p, const problem& what) {
     const auto run = [&](device::stream_handle on, int set) {
         const device::tensors in = memory.in(set);
         device::with_fused_calls(what.type, what.layout, [&](auto calls) {
-            calls.run(in, in, with, encoding, rw::offset{first_position}, {.stream = on});
+            calls.run(in, in, with, t.ours, rw::offset{first_position}, {.stream = on});
         });
     };
-    compete(p, what, memory, {{"norm and rotate", 2.0 * static_cast<double>(what.bytes()), true, run}});
+    candidate one{"norm and rotate", 2.0 * static_cast<double>(what.bytes()), true, run};
+    try_out(p, one, what, memory, memory.in(0), t, memory.norm_factor(with.q_norm.epsilon));
+    memory.fill();
+    compete(p, what, memory, {one});
 }
 
 void run_all(plan& p) {
@@ -236,31 +250,45 @@ void run_all(plan& p) {
     }
 }
 
-}  // namespace
-
-int main(int count, char** arguments) try {
+/// Nothing: --help was asked for.
+std::optional<plan> read_options(int count, char** arguments) {
     plan p;
     for (int i = 1; i < count; ++i) {
         const std::string text = arguments[i];
+        if (text == "--help" || text == "-h") return {};
         if (text == "--quick") {
             p.quick = true, p.effort.repeats = 9, p.effort.seconds = 0.1;
-        } else if (text == "--out" && i + 1 < count) {
+        } else if (text == "--out") {
+            RW_EXPECTS(i + 1 < count, "--out needs a value");
             p.out = arguments[++i];
-        } else if (text.starts_with("--")) {
-            std::cerr << "usage: " << arguments[0] << " [--quick] [--out rows.json] [part of a candidate's name]...\n";
-            return 2;
         } else {
+            RW_EXPECTS(!text.starts_with('-') && !text.empty(), "unknown option '{}'; --help tells what there is",
+                       text);
             p.parts.push_back(text);
         }
+    }
+    return p;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) try {
+    std::optional<plan> p = read_options(count, arguments);
+    if (!p) {
+        std::cout << usage;
+        return 0;
     }
     std::cout << device::describe() << '\n'
               << "bytes: every element read once and written once; / copy: the device copy's time over as many bytes, "
                  "in the same run"
               << std::endl;
     bench::print_head();
-    run_all(p);
-    std::cout << p.rows.size() << " rows" << (p.wrong > 0 ? ", some WRONG" : "") << std::endl;
-    return p.wrong == 0 && !p.rows.empty() ? 0 : 1;
+    run_all(*p);
+    std::cout << p->rows.size() << " rows" << (p->wrong > 0 ? ", some WRONG" : "") << std::endl;
+    const bool nothing = p->rows.empty() && p->wrong == 0;
+    RW_EXPECTS(!nothing || p->parts.empty(), "no candidate's name holds '{}'", p->parts.front());
+    RW_EXPECTS(!nothing, "nothing was measured");
+    return p->wrong == 0 ? 0 : 1;
 } catch (const std::exception& problem) {
     std::cerr << "bench_rotate: " << problem.what() << '\n';
     return 1;

@@ -31,7 +31,7 @@ struct outcome {
 
 /// The times of several candidates that take turns, medians of many replays each. A replay is `sets` calls or a
 /// multiple of them, each on the next buffer set: what one call leaves in the L2 cache is gone when its set comes
-/// again.
+/// again, but for calls of so few tokens that all sets lie there.
 inline std::vector<outcome> contest(const std::vector<work>& candidates, int sets, const effort& how) {
     struct entry {
         std::unique_ptr<device::graph> graph;

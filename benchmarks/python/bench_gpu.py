@@ -4,10 +4,11 @@ python benchmarks/python/bench_gpu.py [--quick] [--seconds 240] [--cuda-rows bui
 
 Queries and keys of Llama-2-13B (40 + 40 heads of 128) and of models with 32 + 8 heads. Every candidate is checked
 against float64 first. Then all of them and a device copy of as many bytes take turns: graphs of calls on several buffer
-sets, so that the L2 cache holds none of them, are replayed between two events, and medians compared. Peers get their
-cosines and sines for nothing (made before, in float64, then rounded to the type that each of them reads); ropewalk
-makes its own in every call. A candidate that no graph can hold is timed call by call, which its row says. Rows of the
-C++ benchmark join those from here. `--dry-run` goes through all of it on the CPU, and times nothing worth reading.
+sets are replayed between two events, and medians compared. The L2 cache holds none of the sets, unless a call has so
+few tokens that 64 of them fit. Peers get their cosines and sines for nothing (made before, in float64, then rounded to
+the type that each of them reads); ropewalk makes its own in every call. A candidate that no graph can hold is timed
+call by call, which its row says. Rows of the C++ benchmark join those from here. `--dry-run` goes through all of it on
+the CPU, and times nothing worth reading.
 """
 
 import argparse
