@@ -1,8 +1,6 @@
 // The attention stack beside what bounds it, in one run: products with many tokens and prompts beside Eigen's own GEMM,
 // products with few tokens, attention of one token and decoding beside reading the same bytes. Medians of interleaved
 // rounds.
-//
-//     build/benchmarks/bench_attention [out.json [only names that contain this]]
 
 #include <algorithm>
 #include <cmath>
@@ -20,6 +18,7 @@
 
 #include "ceilings/clock.hpp"
 #include "context.hpp"
+#include "output.hpp"
 #include "products.hpp"
 
 #if defined(_OPENMP)
@@ -30,6 +29,12 @@ namespace {
 
 namespace rw = ropewalk;
 namespace attention = ropewalk::attention;
+
+constexpr const char* usage =
+    R"(bench_attention [FILE [PART]]: the attention stack beside what bounds it, on this machine's CPU
+
+Writes the rows to FILE as JSON. PART: only rows whose names hold it, as in bench_attention out.json layer/
+)";
 
 constexpr int rounds = 7;
 constexpr std::int64_t side = 2048;  // of the matrices by which Eigen's speed is known
@@ -78,7 +83,8 @@ public:
         rows_.back()[what] = value;
         std::printf("%34s %.4f\n", what, value);
     }
-    void write(const char* path) const {
+    [[nodiscard]] bool empty() const { return rows_.empty(); }
+    void write(const std::string& path) const {
         const nlohmann::json context = {{"date", bench::date()},
                                         {"machine", bench::machine()},
                                         {"compiler", bench::compiler()},
@@ -239,20 +245,35 @@ void add_layer(report& out, const ceilings::products& bound, std::int64_t contex
         static_cast<double>(bytes) * 1e-9, [&] { sink = bound.stream(same.data(), bytes / 4, threads()); });
 }
 
-}  // namespace
-
-int main(int argc, char** argv) try {
+void run(const std::string& path, const std::string& only) {
+    if (!path.empty()) output::check_file(path);
     const ceilings::products& bound = ceilings::products_for(rw::runtime::instruction_set());
     std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     std::printf("%s, %d threads\n", std::string(rw::runtime::instruction_set()).c_str(), threads());
-    report out(argc > 2 ? argv[2] : "");
+    report out(only);
     add_products(out, bound);
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
         for (const std::int64_t past : {4095, 16383}) add_attention(out, bound, type, past, 1);
     }
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16}) add_attention(out, bound, type, 0, 4096);
     add_layer(out, bound, 4096);
-    if (argc > 1) out.write(argv[1]);
+    RW_EXPECTS(!out.empty(), "no row's name holds '{}'", only);
+    if (!path.empty()) out.write(path);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    for (const std::string& word : words) {
+        if (word == "--help" || word == "-h") {
+            std::fputs(usage, stdout);
+            return 0;
+        }
+        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help tells what there is", word);
+    }
+    RW_EXPECTS(words.size() <= 2, "a file and a part of names at most, got {} words", words.size());
+    run(words.empty() ? "" : words[0], words.size() < 2 ? "" : words[1]);
 } catch (const std::exception& problem) {
     std::fprintf(stderr, "bench_attention: %s\n", problem.what());
     return 1;
