@@ -1,27 +1,32 @@
 # Every dependency is looked for on the system first and fetched only where it is missing.
-# ropewalk_need(<name>) makes one available; nothing is looked up that is not needed.
+# ropewalk_need(<name>) makes one available; nothing is looked up that is not needed. Fetched ones are system headers, as
+# found ones are: their warnings are not our errors.
 
 include(FetchContent)
 
 set(JSON_Install OFF)
 set(BENCHMARK_ENABLE_TESTING OFF)
 set(BENCHMARK_ENABLE_INSTALL OFF)
+# CMake 4 refuses what asks for 3.4 or less, as DLPack does.
+if(NOT DEFINED CMAKE_POLICY_VERSION_MINIMUM)
+    set(CMAKE_POLICY_VERSION_MINIMUM 3.5)
+endif()
 
 # No version for xsimd: its package accepts one major version only, and ropewalk works with 8.1 to 14.
 FetchContent_Declare(xsimd GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.0.0
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_Declare(Eigen3 GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git GIT_TAG 3.4.0
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS 3.3)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS 3.3)
 FetchContent_Declare(Catch2 GIT_REPOSITORY https://github.com/catchorg/Catch2.git GIT_TAG v3.5.4
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_Declare(benchmark GIT_REPOSITORY https://github.com/google/benchmark.git GIT_TAG v1.8.3
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_Declare(pybind11 GIT_REPOSITORY https://github.com/pybind/pybind11.git GIT_TAG v2.13.6
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS 2.10)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS 2.10)
 FetchContent_Declare(nlohmann_json GIT_REPOSITORY https://github.com/nlohmann/json.git GIT_TAG v3.11.3
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS 3.10)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS 3.10)
 FetchContent_Declare(dlpack GIT_REPOSITORY https://github.com/dmlc/dlpack.git GIT_TAG v1.0
-    GIT_SHALLOW ON FIND_PACKAGE_ARGS)
+    GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS)
 
 macro(ropewalk_need name)
     FetchContent_MakeAvailable(${name})
@@ -34,7 +39,7 @@ function(ropewalk_check_source name)
     if(NOT ${name}_FOUND AND ${lower}_SOURCE_DIR AND NOT EXISTS "${${lower}_SOURCE_DIR}")
         message(FATAL_ERROR "ropewalk: ${name} is not on this machine, and FETCHCONTENT_FULLY_DISCONNECTED is ON. "
             "Name where it is in CMAKE_PREFIX_PATH. xsimd and nlohmann_json can be left out: "
-            "-DROPEWALK_XSIMD=OFF -DROPEWALK_JSON=OFF")
+            "-DROPEWALK_XSIMD=OFF -DROPEWALK_JSON=OFF. PyTorch brings DLPack's header.")
     endif()
 endfunction()
 
