@@ -74,6 +74,11 @@ PEERS = {
 OURS = "64-bit phase (ropewalk)"
 
 
+def largest(cos, sin):
+    """Of the differences; NaN where one is."""
+    return np.maximum(np.abs(cos), np.abs(sin)).max()
+
+
 def measure():
     """{name: errors}, one a power of two: the largest for positions in its upper half."""
     radians, steps = exact_frequencies()
@@ -88,9 +93,9 @@ def measure():
         cos, sin = np.cos(angles), np.sin(angles)
         for name, form in PEERS.items():
             theirs = form(positions, inv_freq).astype(np.float64)
-            errors[name].append(max(np.abs(np.cos(theirs) - cos).max(), np.abs(np.sin(theirs) - sin).max()))
+            errors[name].append(largest(np.cos(theirs) - cos, np.sin(theirs) - sin))
         our_cos, our_sin = (np.asarray(one, np.float64) for one in encoding.cos_sin(positions))
-        errors[OURS].append(max(np.abs(our_cos - cos).max(), np.abs(our_sin - sin).max()))
+        errors[OURS].append(largest(our_cos - cos, our_sin - sin))
     return below, {name: [float(one) for one in values] for name, values in errors.items()}
 
 
