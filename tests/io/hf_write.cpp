@@ -156,6 +156,21 @@ TEST_CASE("the length that a model had before does not outlive a merge", "[io]")
     }
 }
 
+TEST_CASE("the width that a model had before does not outlive a merge", "[io]") {
+    const nlohmann::json phi{{"model_type", "phi"}, {"partial_rotary_factor", 0.4}};
+    for (const rw::Geometry& geometry : geometries()) {
+        nlohmann::json file = phi, kind{{"model_type", "phi"}};  // whose code turns half of a head where nobody says
+        file.update(rw::to_hf_config(make("linear:8", geometry)));
+        kind.update(rw::to_hf_config(make("linear:8", geometry)));
+        CHECK(rw::encoding_from_config(file).geometry.width() == geometry.width());
+        CHECK(rw::encoding_from_config(kind).geometry.width() == geometry.width());
+    }
+    nlohmann::json neox{{"model_type", "gpt_neox"}, {"rotary_pct", 0.25}};
+    neox.update(rw::to_hf_config(make("linear:8")));
+    CHECK_REFUSED(rw::encoding_from_config(neox), "'partial_rotary_factor' is 1 but 'rotary_pct' is 0.25");
+    CHECK(!rw::to_hf_config(make("proportional:0.3")).contains("partial_rotary_factor"));
+}
+
 TEST_CASE("overrides of vLLM", "[io]") {
     const auto section_of = [](const std::string& expression) {
         return rw::to_hf_config(make(expression))["vllm_overrides"]["rope_parameters"];

@@ -36,9 +36,10 @@ inline std::optional<std::int64_t> dynamic_original_length(const written_policie
 ///
 /// - `rope_parameters` and the older `rope_scaling` (null for plain RoPE), which say the same, `rope_theta`,
 /// `head_dim`,
-///   and, where they differ from the usual, `partial_rotary_factor`, `rope_interleave` and `max_position_embeddings`
-///   (the length that `dynamic` starts from), and `original_max_position_embeddings` where the scheme has it, because
-///   one that the model had at this level would win;
+///   `partial_rotary_factor` (1 for the whole head, but not beside proportional, which has its own), and, where they
+///   differ from the usual, `rope_interleave` and `max_position_embeddings` (the length that `dynamic` starts from),
+///   and `original_max_position_embeddings` where the scheme has it, because one that the model had at this level would
+///   win;
 /// - `vllm_overrides`: an object, what vLLM takes behind --hf-overrides;
 /// - `llama_cpp_flags`: text, or null where llama.cpp has no flags for it, and then `llama_cpp_reason` says why.
 ///
@@ -66,7 +67,10 @@ inline nlohmann::json to_hf_config(const Encoding& encoding) {
         config["rope_scaling"] = std::move(old);
     }
     section["rope_theta"] = geometry.base;
-    if (partial) config["partial_rotary_factor"] = section["partial_rotary_factor"] = detail::partial_factor(geometry);
+    // For the whole head too: the file may have another width, or its kind of model. Not in the section, where code
+    // such as Mistral-4's takes it for a part of more than the rotary head.
+    if (section["rope_type"] != "proportional") config["partial_rotary_factor"] = detail::partial_factor(geometry);
+    if (partial) section["partial_rotary_factor"] = config["partial_rotary_factor"];
     if (geometry.layout == layout_kind::interleaved) config["rope_interleave"] = true;
     config["vllm_overrides"] = detail::vllm_overrides(encoding, parts, section);
     if (const auto original = detail::dynamic_original_length(parts)) {
