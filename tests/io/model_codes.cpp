@@ -100,6 +100,13 @@ TEST_CASE("layers that do not turn are refused", "[io]") {
     const char* const none = "the layers of type 'full_attention' of ";
     CHECK_REFUSED(read(of_type("cohere2"), "full_attention"), none);
     CHECK(read(of_type("cohere2"), "sliding_attention").expression == "default");
+    CHECK_REFUSED(read(of_type("cohere2_moe"), "full_attention"), none);
+    CHECK_REFUSED(read(of_type("cohere2_moe") + R"(, "mlp_layer_types": ["sparse"])", "full_attention"), none);
+    for (const std::string dense : {R"(, "mlp_layer_types": ["dense", "sparse"])", R"(, "first_k_dense_replace": 1)"}) {
+        const std::string keys = of_type("cohere2_moe") + dense;
+        CHECK(read(keys, "full_attention").expression == "default");
+        CHECK_REFUSED(read(keys + R"(, "prefix_dense_sliding_window_pattern": 4)", "full_attention"), none);
+    }
     CHECK_REFUSED(read(of_type("exaone4") + R"(, "sliding_window": 4096)", "full_attention"), none);
     CHECK(read(of_type("exaone4") + R"(, "sliding_window": null)", "full_attention").expression == "default");
     const std::string listed = both_kinds + R"(, "no_rope_layers": [0, 1])";

@@ -1,5 +1,6 @@
 """Every causal language model of the installed Transformers: its default configuration, read here and there."""
 
+import copy
 import importlib
 import inspect
 
@@ -57,6 +58,48 @@ def problem_of(fields, layer_type, expected):
         return f"refused: {error}"
     same = expected.shape == encoding.inv_freq.shape and np.allclose(encoding.inv_freq, expected, rtol=1e-6, atol=0)
     return "" if same else "different"
+
+
+LATE = {"rope_theta": 12345.0, "rope_scaling": {"type": "linear", "factor": 3.0}}  # at the top level of a file
+SIZES = {"hidden_size": 1024, "num_attention_heads": 8, "num_hidden_layers": 2}
+# There are files of these without a text_config: keys at their top level are the text model's.
+FLAT = ["fuyu", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"]
+
+
+def composite_kinds():
+    """Kinds of models with a text_config, and that as it is beside keys at the top level."""
+    for kind in CONFIG_MAPPING:
+        try:
+            text_type = CONFIG_MAPPING[kind]().text_config.model_type
+            text = CONFIG_MAPPING[kind](text_config={"model_type": text_type}, **copy.deepcopy(LATE)).text_config
+        except Exception:  # has none, or wants more of it
+            continue
+        if getattr(text, "rope_parameters", None):
+            yield kind, text
+
+
+def test_a_text_config_wins_over_keys_beside_it():
+    compared = 0
+    for kind, text in composite_kinds():
+        assert "12345" not in str(text.rope_parameters), kind
+        plain = {"model_type": text.model_type, "hidden_size": 1024, "num_attention_heads": 8, "head_dim": 128}
+        whole = {"model_type": kind, **LATE, "text_config": {**plain, "rope_theta": 7e5}}
+        try:
+            encoding = rw.from_config(whole)
+        except rw.Error:  # has a scheme of its own, say
+            continue
+        assert (encoding.base, encoding.expression) == (7e5, "default"), kind
+        compared += 1
+    assert compared > 60
+
+
+@pytest.mark.parametrize("kind", FLAT)
+@pytest.mark.parametrize("keys", [{}, {"rope_theta": 12345.0}, LATE])
+def test_flat_configurations_of_composite_models(kind, keys):
+    text = CONFIG_MAPPING[kind](**SIZES, **copy.deepcopy(keys)).text_config
+    expected, encoding = rw.from_config(text.to_dict()), rw.from_config({"model_type": kind, **SIZES, **keys})
+    assert encoding == expected
+    assert encoding.base == text.rope_parameters["rope_theta"]
 
 
 def test_default_configurations():

@@ -113,6 +113,13 @@ inline void refuse_other_codes(const config_section& model, std::string_view mod
                model.path(), shown_name(kind));
 }
 
+/// Cohere's mixture has dense layers in front, which have full attention and turn while no pattern lets some slide.
+inline bool has_dense_layers_that_turn(const config_section& model) {
+    const bool dense =
+        model.lists("mlp_layer_types", "dense") || model.integer("first_k_dense_replace").value_or(0) > 0;
+    return dense && model.integer("prefix_dense_sliding_window_pattern").value_or(1) == 1;
+}
+
 /// Refuses a layer type none of whose layers turn.
 inline void refuse_layers_without_rotation(const config_section& model, std::string_view model_type,
                                            const std::string& layer_type) {
@@ -120,6 +127,7 @@ inline void refuse_layers_without_rotation(const config_section& model, std::str
     if (layer_type == "full_attention") {
         const bool slides = model.has("sliding_window") || model.lists("layer_types", "sliding_attention");
         turns = !contains(models_without_rotation_in_full_attention, model_type) &&
+                (model_type != "cohere2_moe" || has_dense_layers_that_turn(model)) &&
                 !(slides && contains(models_that_turn_sliding_layers_only, model_type));
     }
     // 1 where a layer turns, and the base of a layer or 0: both spellings say which layers do not.
