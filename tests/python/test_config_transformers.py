@@ -7,6 +7,10 @@ Where we differ on purpose:
   layer type, and so misses it.
 - PhiMoE beyond the original length turns by `long_factor` here; its class in Transformers asks for the frequencies
   without a length and so always has the short ones, with `long_mscale`.
+- Cohere2Moe's `rope_scaling`, which its class there keeps as an attribute and never looks at, is read here.
+- `rotary_dim` is the width here for every model; MiniMax-M3's class there reads `partial_rotary_factor` alone, and
+  `partial_rotary_factor` is one for Llama and others whose class ignores it there unless a scheme is scaled.
+- Keys that contradict each other are an error here; there those of `rope_parameters` win.
 - A scheme under its old name `type`, which OLMo-3, ModernBERT and Step-3.5 overlook there beside a `rope_type` of their
   own making, is read here.
 """
