@@ -2,28 +2,49 @@
 // compiled once.
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/io/hf_write.hpp>
 
 #include "arguments.hpp"
 #include "bindings.hpp"
+#include "positional.hpp"
 
 namespace ropewalk::python {
+
+namespace {
+
+/// TypeError for what is neither text nor None, which is no text.
+std::string text_or_none(py::handle object, const char* name) {
+    if (object.is_none()) return {};
+    if (!py::isinstance<py::str>(object)) {
+        throw py::type_error(detail::format("ropewalk: {} must be text, got {}", name, Py_TYPE(object.ptr())->tp_name));
+    }
+    return py::str(object);
+}
+
+/// What stands in place of the configuration's scheme; nothing for None.
+std::string expression_of(py::handle policy) {
+    if (policy.is_none()) return {};
+    const bool is_text = py::isinstance<py::str>(policy);
+    std::string text =
+        py::str(is_text ? py::reinterpret_borrow<py::object>(policy) : policy_object(as_policies(policy)));
+    RW_EXPECTS(!text.empty(), "policy is empty: None leaves the configuration's own scheme");
+    return text;
+}
+
+}  // namespace
 
 void bind_config(py::module_& m) {
     m.attr("reads_config") = true;
     // `source` is what messages call the text: a path, or "the configuration".
-    m.def("encoding_from_config",
-          [](const std::string& text, const std::string& source, const std::optional<std::string>& layer_type,
-             std::optional<std::int64_t> sequence_length, const std::optional<std::string>& layout,
-             const std::optional<std::string>& policy) {
-              RW_EXPECTS(!policy || !policy->empty(), "policy is empty: None leaves the configuration's own scheme");
-              config_choices choices{layer_type.value_or(""), sequence_length.value_or(0), {}, policy.value_or("")};
-              if (layout) choices.layout = as_layout(*layout);
-              return encoding_from_config(parse_config(text, source), choices);
-          });
+    m.def("encoding_from_config", [](const std::string& text, const std::string& source, py::handle layer_type,
+                                     py::handle sequence_length, py::handle layout, py::handle policy) {
+        config_choices choices{text_or_none(layer_type, "layer_type"), 0, {}, expression_of(policy)};
+        if (!sequence_length.is_none()) choices.sequence_length = as_int64(sequence_length, "sequence_length");
+        if (!layout.is_none()) choices.layout = as_layout(text_or_none(layout, "layout"));
+        return encoding_from_config(parse_config(text, source), choices);
+    });
     m.def("encoding_to_config", [](py::handle encoding) { return to_hf_config(as_encoding(encoding)).dump(); });
 }
 

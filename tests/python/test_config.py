@@ -62,6 +62,20 @@ def test_errors(config, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"layer_type": 3}, "layer_type must be text, got int"),
+        ({"layout": 3}, "layout must be text, got int"),
+        ({"sequence_length": "4096"}, "sequence_length must be an integer, got str"),
+        ({"policy": 8}, "a policy is an expression .*, got int"),
+    ],
+)
+def test_arguments_of_another_type_are_named_without_the_configuration(argument, message):
+    with pytest.raises(TypeError, match=f"^ropewalk: {message}$"):
+        rw.from_config(LLAMA, **argument)
+
+
 def test_policy_by_hand():
     yarn = "yarn:8,original_length=4096"
     expected = rw.encoding(yarn, 128)

@@ -81,15 +81,14 @@ def from_config(
                 f"{type(config).__name__}"
             )
         text = json.dumps(dict(plain), default=str)
-    chosen = None if policy is None else str(policy)
-    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, chosen)
+    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, policy)
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
     """Write an encoding as keys of a Hugging Face config.json, which from_config reads back.
 
-    Returns `rope_parameters`, the older `rope_scaling`, `rope_theta` and `head_dim`, to be merged into the model's
-    configuration, into its `text_config` where it has one (`partial_rotary_factor`, `rope_interleave`,
+    Returns `rope_parameters`, the older `rope_scaling`, `rope_theta`, `head_dim` and `partial_rotary_factor`, to be
+    merged into the model's configuration, into its `text_config` where it has one (`rope_interleave`,
     `max_position_embeddings` and `original_max_position_embeddings` where they are needed); `vllm_overrides`, the
     object for vLLM's --hf-overrides; `llama_cpp_flags`, text or None, and then `llama_cpp_reason` says why. Power,
     truncated, ntk and several policies in a row become `longrope` with the factors
