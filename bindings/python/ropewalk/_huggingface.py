@@ -142,14 +142,6 @@ def _like_late_cos_sin(positions: torch.Tensor, draw: Any, key: str) -> Any:
     return tuple(positions.new_empty((*positions.shape, columns), dtype=torch.float32) for _ in range(2))
 
 
-_operators: Any = torch.library  # which is not annotated
-_library = _operators.Library("ropewalk", "FRAGMENT")
-_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)")
-for _device in ("CPU", "CUDA"):
-    _library.impl("late_cos_sin", _late_cos_sin, _device)
-_operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)
-
-
 def _again(encoding: _ropewalk.Encoding, policy: str, length: int | None) -> _ropewalk.Encoding:
     e = encoding
     return make_encoding(policy, e.head_dim, e.base, e.rotary_dim, e.rotary_offset, e.layout, length)
@@ -212,6 +204,8 @@ def _install(child: torch.nn.Module) -> None:
 
 def _children(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
     """Every place of every module: named_children() tells one name of a module that has two."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"ropewalk: model must be a torch.nn.Module, got {type(model).__name__}")
     parents = list(model.modules())
     return [(parent, name, one) for parent in parents for name, one in parent._modules.items() if one is not None]
 
@@ -243,7 +237,6 @@ def _encodings_of(
 
     The one for any length; the other for an unknown length, the shortest and the longest.
     """
-    config = getattr(child, "config", None) or config
     if getattr(config, "layer_rope_theta", None):  # GraniteSWA has a module for every base in it
         config = {**config.to_dict(), "layer_rope_theta": None}
     if config is None:
@@ -320,11 +313,12 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
         name = type(model).__name__
         raise _ropewalk.Error(f"ropewalk: {name} is in float64, and patch() turns float32, float16 and bfloat16")
     config = getattr(model, "config", None)
-    asked = [_encodings_of(child, config, policy) for *_, child in found]
+    configs = [getattr(child, "config", None) or config for *_, child in found]
+    asked = [_encodings_of(child, its, policy) for (*_, child), its in zip(found, configs)]
     patched: dict[torch.nn.Module, PatchedRotaryEmbedding] = {}
-    for (_, name, child), (own, wanted) in zip(found, asked):
+    for (_, name, child), its, (own, wanted) in zip(found, configs, asked):
         if child not in patched:
-            encoding = fitted(child, _function_of(child, name), own, wanted)
+            encoding = fitted(child, its, _function_of(child, name), own, wanted)
             patched[child] = PatchedRotaryEmbedding(child, encoding).train(child.training)
     for parent, name, child in found:
         _install(child)
@@ -371,3 +365,13 @@ def _plain(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
 def _known(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
     """_plain() for torch.compile, which would look into it and find no Python."""
     return _plain(head_dim, rotary_dim)
+
+
+# Last: what is above takes a second, and after an interrupt in it the module is imported again, which torch registers
+# nothing for.
+_operators: Any = torch.library  # which is not annotated
+_library = _operators.Library("ropewalk", "FRAGMENT")
+_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)")
+for _device in ("CPU", "CUDA"):
+    _library.impl("late_cos_sin", _late_cos_sin, _device)
+_operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)

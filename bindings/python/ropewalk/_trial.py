@@ -47,7 +47,20 @@ def _as_made(child: torch.nn.Module, own: AtLength) -> Any:
     return made
 
 
-def fitted(child: torch.nn.Module, apply: Any, own: AtLength, wanted: list[_ropewalk.Encoding]) -> Any:
+def _with_numbers(child: torch.nn.Module, config: Any) -> torch.nn.Module:
+    """One as it will be, for a module on the device meta, which holds no numbers."""
+    made: Any = type(child)
+    try:
+        with torch.device("cpu"):
+            return made(config)  # type: ignore[no-any-return]
+    except Exception as problem:
+        raise _ropewalk.Error(
+            f"ropewalk: {type(child).__name__} is on the device meta and cannot be made from its config to be tried: "
+            f"call patch() once the weights are loaded ({type(problem).__name__}: {problem})"
+        ) from problem
+
+
+def fitted(child: torch.nn.Module, config: Any, apply: Any, own: AtLength, wanted: list[_ropewalk.Encoding]) -> Any:
     """`wanted` for heads as the module hands them over: whole, or what turns of them (Phi, StableLM, Persimmon).
 
     The module's own rotation is tried on random heads: where `own`, which its configuration asks for, does otherwise,
@@ -56,9 +69,8 @@ def fitted(child: torch.nn.Module, apply: Any, own: AtLength, wanted: list[_rope
     if any(isinstance(one, FakeTensor) for one in child.buffers()):  # copies of which break the heap (torch 2.13)
         raise _ropewalk.Error(f"ropewalk: {type(child).__name__} is fake: call patch() outside of FakeTensorMode")
     device = next((one.device for one in child.buffers()), torch.device("cpu"))
-    if device.type == "meta":  # which holds no numbers: one as it will be is tried
-        with torch.device("cpu"):
-            child, device = type(child)(child.config), torch.device("cpu")
+    if device.type == "meta":
+        child, device = _with_numbers(child, config), torch.device("cpu")
     name, problem, first = type(child).__name__, "takes heads of another shape", own(1)
     # Not far where the length moves the frequencies: PhiMoE of Transformers keeps the short list, say.
     far = [(place,) for place in _FAR if own(place + 1).epoch == first.epoch]
