@@ -1,9 +1,11 @@
 """Around the operators: export, vmap, checkpoints, and tensors without tokens or with elements that share memory."""
 
+import functools
+
 import pytest
 import ropewalk as rw
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 DIM, HEADS = 16, 4
 ENCODING = rw.encoding("linear:8", head_dim=DIM)
@@ -67,6 +69,26 @@ def test_checkpoints_of_both_kinds(policy, use_reentrant):
 
     expected = torch.autograd.grad(block(q, k), (q, k))
     checkpoint(block, q, k, use_reentrant=use_reentrant).backward()
+    assert torch.equal(q.grad, expected[0]) and torch.equal(k.grad, expected[1])
+
+
+@pytest.mark.parametrize("choice", [CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE])
+@pytest.mark.parametrize("both", [False, True])
+def test_selective_checkpoints_of_what_is_written_in_place(both, choice):
+    """Their policies save results, of which an operator in place has none."""
+
+    def policy(context, operator, *arguments, **keywords):
+        return choice if "ropewalk" in str(operator) else CheckpointPolicy.PREFER_RECOMPUTE
+
+    def block(q, k):
+        q, k = q.sin(), k.cos()
+        rw.rotate_(q, k if both else None, encoding=ENCODING, offset=11)
+        return (q * k).square().sum()
+
+    q, k = heads(5).requires_grad_(), (heads(5) + 1).requires_grad_()
+    expected = torch.autograd.grad(block(q, k), (q, k))
+    contexts = functools.partial(create_selective_checkpoint_contexts, policy)
+    checkpoint(block, q, k, use_reentrant=False, context_fn=contexts).backward()
     assert torch.equal(q.grad, expected[0]) and torch.equal(k.grad, expected[1])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils import checkpoint
 
 from ropewalk import _ropewalk
 
@@ -86,6 +87,12 @@ def _mutation(operator: Any, written: int) -> Any:
 
 _library.impl("rotate_", _mutation(torch.ops.ropewalk.rotate_.default, 2), "ADInplaceOrView", with_keyset=True)
 _library.impl("rotate_one_", _mutation(torch.ops.ropewalk.rotate_one_.default, 1), "ADInplaceOrView", with_keyset=True)
+
+
+# A selective checkpoint skips operators whose results a policy has it save. These have none but what they write, which
+# would then be missing in backward: they run again whatever the policy says.
+_run_again: set[Any] = getattr(checkpoint, "SAC_IGNORED_OPS", set())
+_run_again |= {torch.ops.ropewalk.rotate_.default, torch.ops.ropewalk.rotate_one_.default}
 
 
 @torch.library.register_fake("ropewalk::rotate", lib=_library)
