@@ -55,12 +55,17 @@ py::object as_numpy(py::handle object, const char* name) {
                "{} must name every token, got the number {}: give a list of them, or offset= where a call takes it",
                name, std::string(py::str(object)));
     const py::module_ numpy = py::module_::import("numpy");
-    if (PyRange_Check(object.ptr()) != 0) {
-        return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
-                                    py::arg("dtype") = "int64");
+    try {
+        if (PyRange_Check(object.ptr()) != 0) {
+            return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
+                                        py::arg("dtype") = "int64");
+        }
+        const py::object made = numpy.attr("asarray")(object);
+        return made.attr("size").cast<std::int64_t>() == 0 ? made.attr("astype")("int64") : made;
+    } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits
+        if (!problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
+        detail::fail("{} cannot be int32 or int64: {}", name, std::string(py::str(problem.value())));
     }
-    const py::object made = numpy.attr("asarray")(object);
-    return made.attr("size").cast<std::int64_t>() == 0 ? made.attr("astype")("int64") : made;
 }
 
 template <class I>
@@ -105,8 +110,9 @@ tensor as_tensor(const array& a, const char* name, py::handle order) {
 }
 
 void check_writable(const array& a, const char* name, const char* function) {
-    RW_EXPECTS(a.writable, "{} is read-only and {} would write it: use rotate(), or pass a copy", describe(a, name),
-               function);
+    RW_EXPECTS(a.writable, "{} is read-only and {} would write it: {}", describe(a, name), function,
+               std::string_view(function) == "rotate" ? "give out= memory that may be written"
+                                                      : "use rotate(), or pass a copy");
 }
 
 namespace {
@@ -216,6 +222,7 @@ void token_positions::read(py::handle object, const char* name, int most_axes, c
                most_axes == 1   ? ""
                : most_axes == 2 ? " or [batch, tokens]"
                                 : ", [3, tokens] or [3, batch, tokens]");
+    check_reach(source, name);
     take_to(source, name, like, draws);
     const bool rows = source.axes >= 2;
     const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
@@ -255,17 +262,18 @@ void token_positions::check_tokens(std::int64_t tokens) const {
                tokens);
 }
 
-cos_sin_table as_table(py::handle pair, const array& like) {
+kept_table as_table(py::handle pair, const array& like) {
     if (pair.is_none()) return {};
     RW_EXPECTS(py::isinstance<py::sequence>(pair) && !is_array(pair) && py::len(pair) == 2,
                "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
-    const py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
+    py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
     const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
     for (const auto& [one, name] : {std::pair{&cos, "cos"}, std::pair{&sin, "sin"}})
         RW_EXPECTS(one->origin != array::library::torch || !wants_gradient(one->source),
                    "{} requires grad, but a table gets no gradient: pass {}.detach()", name, name);
     check_place(cos, "cos", like);
     check_place(sin, "sin", like);
+    check_reach(cos, "cos");
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
                "cos and sin must be alike, got {} and {}", describe(cos, "cos"), describe(sin, "sin"));
     RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",
@@ -284,8 +292,8 @@ cos_sin_table as_table(py::handle pair, const array& like) {
         table.batch = cos.shape[0];
         table.stride_batch = cos.strides[0];
     }
-    if (cos.elements() == 0) table.cos = table.sin = nothing;
-    return table;
+    if (cos.is_empty()) table.cos = table.sin = nothing;
+    return {table, {std::move(cos_object), std::move(sin_object), cos.owner, sin.owner}};
 }
 
 int as_threads(py::handle threads) {

@@ -1,6 +1,7 @@
 // From the arguments of a Python call to those of the runtime.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -57,9 +58,15 @@ private:
     void read_axes(const Encoding& encoding);
 };
 
+/// A table with what keeps it alive: a pair may make its arrays, and an array its memory, when it is asked.
+struct kept_table {
+    cos_sin_table rows;
+    std::array<py::object, 4> owners{};
+};
+
 /// A foreign (cos, sin) in Hugging Face order, where `like` lies: two axes are rows by index, three [batch or 1,
 /// tokens, columns].
-cos_sin_table as_table(py::handle pair, const array& like);
+kept_table as_table(py::handle pair, const array& like);
 
 /// A copy of host memory, of whatever library, on the device of a torch tensor.
 array copy_beside(py::handle object, const array& like, const char* name);

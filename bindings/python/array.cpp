@@ -1,5 +1,7 @@
 #include "array.hpp"
 
+#include <cmath>
+
 #include <ropewalk/core/error.hpp>
 
 namespace ropewalk::python {
@@ -161,11 +163,13 @@ bool is_array(py::handle object) {
 array read_array(py::handle object, const char* name) {
     if (is_torch_tensor(object)) return read_torch(object, name);
     const names& n = name_of();
-    if (PyObject* const capsule = PyObject_GetAttr(object.ptr(), n.array_struct)) {
-        return read_numpy(object, py::reinterpret_steal<py::object>(capsule), name);
+    if (PyType_Check(object.ptr()) == 0) {  // a class has the attributes of its arrays
+        if (PyObject* const capsule = PyObject_GetAttr(object.ptr(), n.array_struct)) {
+            return read_numpy(object, py::reinterpret_steal<py::object>(capsule), name);
+        }
+        PyErr_Clear();
+        if (PyObject_HasAttr(object.ptr(), n.dlpack) != 0) return read_dlpack(object, name);
     }
-    PyErr_Clear();
-    if (PyObject_HasAttr(object.ptr(), n.dlpack) != 0) return read_dlpack(object, name);
     throw py::type_error(
         detail::format("ropewalk: {} must be a NumPy array, a PyTorch tensor or an object with __dlpack__, got {}",
                        name, Py_TYPE(object.ptr())->tp_name));
@@ -175,6 +179,17 @@ std::string place_of(const array& a) { return a.on_host() ? "the CPU" : "cuda:" 
 
 void check_place(const array& a, const char* name, const array& like) {
     RW_EXPECTS(a.device == like.device, "{} is on {}, and the call runs on {}", name, place_of(a), place_of(like));
+}
+
+void check_reach(const array& a, const char* name) {
+    constexpr double most = 0x1p60;
+    double reach = 0;
+    for (int i = 0; i < a.axes; ++i) {
+        const auto axis = static_cast<std::size_t>(i);
+        if (a.shape[axis] > 1)
+            reach += static_cast<double>(a.shape[axis]) * std::fabs(static_cast<double>(a.strides[axis]));
+    }
+    RW_EXPECTS(reach <= most || a.is_empty(), "{}: the strides lead further than 2^60 elements", describe(a, name));
 }
 
 std::string describe(const array& a, const char* name) {

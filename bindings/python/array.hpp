@@ -1,6 +1,7 @@
 // Somebody else's array, whichever library it comes from: where its memory is and how its axes lie in it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -28,10 +29,8 @@ struct array {
     py::object owner;  ///< what keeps the memory, where the source alone does not
 
     [[nodiscard]] bool on_host() const { return device == host; }
-    [[nodiscard]] std::int64_t elements() const {
-        std::int64_t product = 1;
-        for (int i = 0; i < axes; ++i) product *= shape[static_cast<std::size_t>(i)];
-        return product;
+    [[nodiscard]] bool is_empty() const {
+        return std::any_of(shape.begin(), shape.begin() + axes, [](std::int64_t extent) { return extent == 0; });
     }
     /// Whether the elements lie side by side in the order of the axes.
     [[nodiscard]] bool is_compact() const {
@@ -60,6 +59,9 @@ std::string place_of(const array& a);
 
 /// Throws unless `a` lies where `like`, of which the call is, does.
 void check_place(const array& a, const char* name, const array& like);
+
+/// Throws unless the strides keep all elements within what 64 bits count.
+void check_reach(const array& a, const char* name);
 
 /// Where the elements of a torch tensor are.
 void* torch_data(py::handle tensor);

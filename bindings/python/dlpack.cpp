@@ -83,8 +83,19 @@ void read_axes(const DLTensor& tensor, array& a) {
     }
 }
 
+/// What JAX has in place of arrays inside of its transforms shows one half of the protocol.
+py::object ask_for_device(py::handle object, const char* name) {
+    try {
+        return object.attr("__dlpack_device__")();
+    } catch (const py::error_already_set& problem) {
+        if (!problem.matches(PyExc_AttributeError)) throw;
+        detail::fail("{} is a {} without memory, like what stands for an array inside of jax.jit, grad and vmap: {}",
+                     name, Py_TYPE(object.ptr())->tp_name, std::string(py::str(problem.value())));
+    }
+}
+
 int device_of(py::handle object, const char* name) {
-    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    const auto device = ask_for_device(object, name).cast<std::pair<int, int>>();
     if (device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost) return array::host;
     RW_EXPECTS(device.first == kDLCUDA || device.first == kDLCUDAManaged,
                "{} is on DLPack device {}:{}, and ropewalk computes on CPUs and CUDA devices: copy it there first",

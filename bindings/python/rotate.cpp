@@ -47,15 +47,17 @@ struct turn_arguments {
     const array& like;  ///< q or k: where the call runs
     const Encoding& encoding;
     token_positions where;
+    kept_table table;
     cpu::options options;
 
     turn_arguments(const array& like_, const given_arguments& given)
         : like(like_),
           encoding(as_encoding(given.encoding)),
-          where(encoding, given.ids, given.offset, given.cu_seqlens, like) {
+          where(encoding, given.ids, given.offset, given.cu_seqlens, like),
+          table(as_table(given.table, like)) {
         if (given.inverse) options.way = given.adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
         if (given.adjoint && !given.inverse) options.way = cpu::direction::adjoint;
-        options.table = as_table(given.table, like);
+        options.table = table.rows;
         if (like.on_host() || !given.threads.is_none()) options.threads = as_threads(given.threads);
     }
 

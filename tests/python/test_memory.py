@@ -84,7 +84,7 @@ def test_read_only_arrays():
         rw.rotate_(q, encoding=ENCODING, offset=4)
     np.testing.assert_array_equal(q, before)
     rw.rotate(q, encoding=ENCODING)  # reading is fine
-    with pytest.raises(rw.Error, match=r"out of q .*read-only"):
+    with pytest.raises(rw.Error, match=r"out of q .*read-only and rotate would write it: give out= memory"):
         rw.rotate(before, encoding=ENCODING, out=q)
     np.testing.assert_array_equal(q, before)
 
@@ -156,6 +156,23 @@ def test_other_devices():
         rw.rotate_(Wrapped(torch.zeros(2, 2, 64), device=(10, 0)), encoding=ENCODING)  # ROCm
     with pytest.raises(rw.Error, match="q is on the device meta"):
         rw.rotate_(torch.zeros(2, 2, 64, device="meta"), encoding=ENCODING)
+
+
+@pytest.mark.parametrize("kind", [np.ndarray, torch.Tensor, Wrapped])
+def test_a_class_is_no_array(kind):
+    with pytest.raises(TypeError, match=r"q must be a NumPy array, .*, got "):
+        rw.rotate(kind, encoding=ENCODING)
+
+
+def test_what_stands_for_an_array_has_no_memory():
+    """As inside of jax.jit (JAX 0.10.2), where an array has __dlpack__ and no __dlpack_device__."""
+
+    class Tracer:
+        def __dlpack__(self, **options):
+            raise NotImplementedError
+
+    with pytest.raises(rw.Error, match=r"q is a Tracer without memory, like .* inside of jax.jit, grad and vmap"):
+        rw.rotate(Tracer(), encoding=ENCODING)
 
 
 def test_memory_is_released():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import ropewalk as rw
 import torch
+from numpy.lib.stride_tricks import as_strided
 from rope_reference import assert_close, exact, make, plain, turn
 
 ENCODING = rw.encoding("default", head_dim=32)
@@ -94,6 +95,9 @@ def test_offset_takes_whole_numbers_of_any_library():
         ({"cu_seqlens": []}, "begin with 0, got nothing"),
         ({"cu_seqlens": np.zeros((2, 2), np.int64)}, r"expected \[sequences \+ 1\]"),
         ({"offset": 2**63 - 2}, "leave the 64-bit positions"),
+        ({"positions": [[0, 1], [2]]}, "positions cannot be int32 or int64: .*inhomogeneous"),
+        ({"positions": range(2**63, 2**63 + 4)}, "positions cannot be int32 or int64: .*too large"),
+        ({"positions": as_strided(np.arange(4), (1, 4), (8, 2**62))}, "positions .*strides lead further than 2"),
     ],
 )
 def test_errors_write_nothing(arguments, message):

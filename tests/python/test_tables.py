@@ -74,6 +74,39 @@ def test_errors_write_nothing(change, message):
     np.testing.assert_array_equal(q, before)
 
 
+class MakesItsArrays:
+    """A pair whose members nobody else keeps."""
+
+    def __init__(self, members):
+        self.members = members
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.members[index].copy()
+
+
+class MakesItsMemory:
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **options):
+        return self.array.copy().__dlpack__(**options)
+
+
+@pytest.mark.parametrize("give", [MakesItsArrays, lambda pair: [MakesItsMemory(one) for one in pair]])
+def test_a_table_that_nobody_else_keeps(give):
+    """Of a size that goes back to the system as soon as nobody has it."""
+    pair = np.full((1 << 20, 16), 0.6, np.float32), np.full((1 << 20, 16), 0.8, np.float32)
+    q, ids = make("numpy", "float32", (3, 1, 32)), [0, 1 << 19, (1 << 20) - 1]
+    turned = rw.rotate(q, encoding=ENCODING, positions=ids, table=give(pair))
+    np.testing.assert_array_equal(turned, rw.rotate(q, encoding=ENCODING, positions=ids, table=pair))
+
+
 def llama(scaling):
     """The rotary embedding of Transformers' own Llama, and the function that applies it."""
     transformers = pytest.importorskip("transformers")
