@@ -95,7 +95,6 @@ def test_offset_takes_whole_numbers_of_any_library():
         ({"cu_seqlens": []}, "begin with 0, got nothing"),
         ({"cu_seqlens": np.zeros((2, 2), np.int64)}, r"expected \[sequences \+ 1\]"),
         ({"offset": 2**63 - 2}, "leave the 64-bit positions"),
-        ({"positions": [[0, 1], [2]]}, "positions cannot be int32 or int64: .*inhomogeneous"),
         ({"positions": range(2**63, 2**63 + 4)}, "positions cannot be int32 or int64: .*too large"),
         ({"positions": as_strided(np.arange(4), (1, 4), (8, 2**62))}, "positions .*strides lead further than 2"),
     ],
@@ -106,3 +105,10 @@ def test_errors_write_nothing(arguments, message):
     with pytest.raises(rw.Error, match=message):
         rw.rotate_(q, encoding=ENCODING, **arguments)
     np.testing.assert_array_equal(q, before)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_rows_of_several_lengths(requires_grad):
+    q = torch.zeros(2, 2, 2, 32, requires_grad=requires_grad)
+    with pytest.raises(rw.Error, match=r"positions cannot be int32 or int64: .*inhomogeneous"):
+        rw.rotate(q, encoding=ENCODING, positions=[[0, 1], [2]])

@@ -107,6 +107,15 @@ def test_a_table_that_nobody_else_keeps(give):
     np.testing.assert_array_equal(turned, rw.rotate(q, encoding=ENCODING, positions=ids, table=pair))
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize(("missing", "name"), [(0, "cos"), (1, "sin")])
+def test_a_pair_without_a_member_is_no_missing_table(missing, name, requires_grad):
+    pair = [torch.from_numpy(one) for one in table(4)]
+    pair[missing] = None
+    with pytest.raises(TypeError, match=f"ropewalk: {name} must be .*, got NoneType"):
+        rw.rotate(torch.zeros(4, 2, 32, requires_grad=requires_grad), encoding=ENCODING, table=pair)
+
+
 def llama(scaling):
     """The rotary embedding of Transformers' own Llama, and the function that applies it."""
     transformers = pytest.importorskip("transformers")

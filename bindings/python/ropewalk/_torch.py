@@ -236,7 +236,10 @@ def _as_tensor(one: Any, name: str, types: str) -> Any:
         return torch.as_tensor(one).clone()
     if torch.compiler.is_compiling() and isinstance(one, (list, tuple, range)):  # NumPy's functions take none there
         return torch.tensor(list(one)) if len(one) else torch.empty(0, dtype=torch.int64)
-    copy = np.array(one, order="C")
+    try:
+        copy = np.array(one, order="C")
+    except ValueError as problem:  # rows of several lengths
+        raise _ropewalk.Error(f"ropewalk: {name} cannot be {types}: {problem}") from None
     try:
         return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
     except (TypeError, ValueError):  # objects, big endian
@@ -259,6 +262,8 @@ def _prepare(
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
         raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
     cos, sin = (None, None) if table is None else table
+    if table is not None and (cos is None or sin is None):  # which operators take for no table
+        raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
     cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
     for name, one in (("cos", cos), ("sin", sin)):
         if one is not None and one.requires_grad:
