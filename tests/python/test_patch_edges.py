@@ -45,6 +45,13 @@ def test_a_module_on_meta_that_cannot_be_made_again_is_refused():
     assert type(model.model.rotary_emb) is OtherRotaryEmbedding
 
 
+def test_a_model_with_a_scheme_for_each_kind_of_layer_is_told_what_it_lacks():
+    """Not a layer_type, which patch() has no argument for."""
+    model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SHAPE))
+    with pytest.raises(rw.Error, match=r"takes \['x', 'position_ids', 'layer_type'\] .* does not know this kind"):
+        rw.patch(model)
+
+
 @pytest.mark.parametrize("model", [None, "meta-llama", transformers.LlamaConfig(**SHAPE)])
 @pytest.mark.parametrize("function", [rw.patch, rw.unpatch])
 def test_what_is_no_model(function, model):

@@ -313,12 +313,13 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
         name = type(model).__name__
         raise _ropewalk.Error(f"ropewalk: {name} is in float64, and patch() turns float32, float16 and bfloat16")
     config = getattr(model, "config", None)
+    functions = [_function_of(child, name) for _, name, child in found]
     configs = [getattr(child, "config", None) or config for *_, child in found]
     asked = [_encodings_of(child, its, policy) for (*_, child), its in zip(found, configs)]
     patched: dict[torch.nn.Module, PatchedRotaryEmbedding] = {}
-    for (_, name, child), its, (own, wanted) in zip(found, configs, asked):
+    for (*_, child), function, its, (own, wanted) in zip(found, functions, configs, asked):
         if child not in patched:
-            encoding = fitted(child, its, _function_of(child, name), own, wanted)
+            encoding = fitted(child, its, function, own, wanted)
             patched[child] = PatchedRotaryEmbedding(child, encoding).train(child.training)
     for parent, name, child in found:
         _install(child)
