@@ -223,6 +223,7 @@ def test_module():
         assert torch.equal(ours, plain)
     assert torch.equal(module(q, offset=3), rw.rotate(q, encoding=module.encoding, offset=3))
     assert not module.state_dict() and '"linear:8", head_dim=64' in repr(module)
+    assert "rotary_offset=8" in repr(rw.RotaryEmbedding(64, rotary_offset=8))
     assert torch.equal(rw.RotaryEmbedding(64, module.encoding)(q), module(q))
     with pytest.raises(rw.Error, match=r"for head_dim 64.*got head_dim 32"):
         rw.RotaryEmbedding(32, module.encoding)

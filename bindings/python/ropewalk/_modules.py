@@ -43,5 +43,4 @@ class RotaryEmbedding(torch.nn.Module):
         return rotate(q, k, encoding=self.encoding, positions=positions, **arguments)
 
     def extra_repr(self) -> str:
-        e = self.encoding
-        return f'"{e.expression}", head_dim={e.head_dim}, rotary_dim={e.rotary_dim}, base={e.base}, layout="{e.layout}"'
+        return repr(self.encoding).removeprefix("ropewalk.Encoding(").removesuffix(")")
