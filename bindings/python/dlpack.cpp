@@ -18,7 +18,7 @@ struct versioned_tensor {
     std::uint64_t flags;
     DLTensor tensor;
 };
-constexpr std::uint64_t read_only = 1;
+constexpr std::uint64_t read_only = 1, copied = 2;
 
 }  // namespace
 
@@ -51,7 +51,7 @@ const DLTensor& open_capsule(const py::object& capsule, bool& writable, const ch
         const auto* const managed =
             static_cast<const versioned_tensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
         RW_EXPECTS(managed->major == 1, "{} speaks DLPack {}.{}, this module 1", name, managed->major, managed->minor);
-        writable = (managed->flags & read_only) == 0;
+        writable = (managed->flags & (read_only | copied)) == 0;  // nobody would see what a copy is written
         return managed->tensor;
     }
     const auto* const managed = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));

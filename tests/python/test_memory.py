@@ -151,6 +151,23 @@ def test_read_only_dlpack():
     rw.rotate(Wrapped(inner), encoding=ENCODING)
 
 
+def test_a_copy_by_dlpack_is_not_written():
+    """The owner of the numbers would not see it."""
+
+    class Copies(Wrapped):
+        def __dlpack__(self, **arguments):
+            return self.inner.__dlpack__(**arguments, copy=True)
+
+    inner = make("numpy", "float32", (2, 2, 64))
+    before = inner.copy()
+    with pytest.raises(rw.Error, match=r"q .* is read-only and rotate_ would write it"):
+        rw.rotate_(Copies(inner), encoding=ENCODING, offset=1)
+    np.testing.assert_array_equal(inner, before)
+    np.testing.assert_array_equal(
+        rw.rotate(Copies(inner), encoding=ENCODING, offset=1), rw.rotate(inner, encoding=ENCODING, offset=1)
+    )
+
+
 def test_other_devices():
     with pytest.raises(rw.Error, match="q is on DLPack device 10:0"):
         rw.rotate_(Wrapped(torch.zeros(2, 2, 64), device=(10, 0)), encoding=ENCODING)  # ROCm
