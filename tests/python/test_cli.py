@@ -276,8 +276,8 @@ def test_commands_of_the_readme(monkeypatch, capsys):
         assert not picture or (Path(picture).stat().st_size < 150_000 and f"({picture})" in section)
         printed += capsys.readouterr().out
     shown = [line for block in re.findall(r"```text\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
-    # Our own error, in the lines "below ...", differs a little between instruction sets.
-    exact = [line for line in shown if line != "…" and not line.startswith("below")]
+    # Our own error, in the lines "towards ...", differs a little between instruction sets.
+    exact = [line for line in shown if line != "…" and not line.startswith("towards")]
     assert len(commands) >= 3 and len(exact) > 15
     assert [line for line in exact if line not in printed.splitlines()] == []
 

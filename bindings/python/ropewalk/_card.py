@@ -125,7 +125,7 @@ def error_table(one: Inspection) -> Table:
         one.length: (one.float32_error_length, one.error_length),
     }
     for length, values in rows.items():
-        errors.rows.append((f"below {length:,}", *(f"{value:.1e}" for value in values)))
+        errors.rows.append((f"towards {length:,}", *(f"{value:.1e}" for value in values)))
     return errors
 
 
