@@ -77,6 +77,42 @@ TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]",
     CHECK(problem_of<L>(q, turned, t, 300, oracle::role::query, oracle::way::inverse) == "");
 }
 
+TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two calls", "[cpu]", f32_half_split,
+                   f16_interleaved, bf16_half_split) {
+    using T = typename TestType::type;
+    using L = typename TestType::layout;
+    SEEDED(numbers);
+    const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours;
+    const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
+    for (const test::order order : test::all_orders) {
+        for (const std::int64_t k_heads : {12, 6, 1}) {
+            for (const std::int64_t alternating : {1, 2, 5, 12}) {
+                test::array q(rw::type_of<T>, {2, 3, 12, 100}, numbers, order);
+                test::array k(rw::type_of<T>, {2, 3, k_heads, 100}, numbers, order);
+                test::array q_out = q, k_out = k, q_alone = q, k_alone = k;
+                q_out.fill(numbers);
+                k_out.fill(numbers);
+                for (const bool in_place : {false, true}) {
+                    rw::cpu::plan plan = rw::cpu::make_plan(
+                        rw::kind_of<L>, q.tensor(), k.tensor(), in_place ? q.tensor() : q_out.tensor(),
+                        in_place ? k.tensor() : k_out.tensor(), e, rw::offset{300}, {});
+                    plan.work.size = rw::cpu::footprint::memory;
+                    plan.work.heads_outside = false;
+                    plan.work.alternating_heads = alternating;
+                    rw::cpu::execute(plan, kernel, 1);
+                }
+                rw::cpu::rotate<L>(q_alone.view<T>(), e, rw::offset{300});
+                rw::cpu::rotate<L>(rw::view<T>{}, k_alone.view<T>(), e, rw::offset{300});
+                INFO(k_heads << " key heads, " << alternating << " at a time");
+                CHECK(q == q_alone);
+                CHECK(k == k_alone);
+                CHECK(q_out == q_alone);
+                CHECK(k_out == k_alone);
+            }
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu]", f32_half_split, f16_interleaved) {
     using T = typename TestType::type;
     using L = typename TestType::layout;

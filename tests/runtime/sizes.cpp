@@ -69,6 +69,31 @@ void check_size(test::random& numbers, std::int64_t bytes, const rw::Geometry& g
     }
 }
 
+/// Queries and keys in one call, which alternate by a few heads from 16 MiB on, and in two.
+void check_together(test::random& numbers, std::int64_t q_heads, std::int64_t k_heads, const rw::Encoding& e) {
+    const std::int64_t dim = e.geometry.head_dim;
+    for (const rw::element_type type : test::all_types) {
+        const auto size = static_cast<std::int64_t>(rw::size_of(type));
+        const std::int64_t tokens = (std::int64_t{17} << 20) / ((q_heads + k_heads) * dim * size);
+        for (const rw::layout_kind layout : test::all_layouts) {
+            auto q_words = random_words(numbers, tokens * q_heads * dim * size / 2, type), q_alone = q_words;
+            auto k_words = random_words(numbers, tokens * k_heads * dim * size / 2, type), k_alone = k_words;
+            const rw::tensor q = over(q_words, type, tokens, q_heads, dim, false),
+                             k = over(k_words, type, tokens, k_heads, dim, false),
+                             q_once = over(q_alone, type, tokens, q_heads, dim, false),
+                             k_once = over(k_alone, type, tokens, k_heads, dim, false);
+            const auto plan = rw::cpu::make_plan(layout, q, k, q, k, e, rw::offset{0}, {});
+            REQUIRE(plan.work.alternating_heads >= 1);
+            runtime::rotate(layout, q, k, q, k, e, rw::offset{0});
+            runtime::rotate(layout, q_once, test::none(), q_once, test::none(), e, rw::offset{0});
+            runtime::rotate(layout, test::none(), k_once, test::none(), k_once, e, rw::offset{0});
+            INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << ", " << q_heads << " and " << k_heads);
+            CHECK((q_words == q_alone));
+            CHECK((k_words == k_alone));
+        }
+    }
+}
+
 }  // namespace
 
 // How the kernels order their loops depends on where the data fits: 1 MiB and 16 MiB are the borders.
@@ -82,4 +107,12 @@ TEST_CASE("the size of a call and its order of loops do not change a bit of the 
             if (test::divisor == 1) check_size(numbers, std::int64_t{17} << 20, g, heads_first);
         }
     }
+}
+
+TEST_CASE("queries and keys that alternate do not change a bit of the result", "[sizes]") {
+    if (test::divisor != 1) return;
+    SEEDED(numbers);
+    check_together(numbers, 40, 40, rw::make_encoding({.head_dim = 128}));
+    check_together(numbers, 32, 8, rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 8192}));
+    check_together(numbers, 30, 1, rw::make_encoding({.head_dim = 72}));
 }
