@@ -116,3 +116,21 @@ TEST_CASE("queries and keys that alternate do not change a bit of the result", "
     check_together(numbers, 32, 8, rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 8192}));
     check_together(numbers, 30, 1, rw::make_encoding({.head_dim = 72}));
 }
+
+TEST_CASE("keys beside queries without heads turn as they do alone", "[sizes]") {
+    SEEDED(numbers);
+    constexpr std::int64_t tokens = 4300, heads = 8;
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    auto beside = random_words(numbers, tokens * heads * 256, rw::element_type::f32), alone = beside;
+    const rw::tensor k = over(beside, rw::element_type::f32, tokens, heads, 128, false),
+                     k_alone = over(alone, rw::element_type::f32, tokens, heads, 128, false);
+    std::uint64_t nothing = 0;
+    rw::tensor q = k;
+    q.data = &nothing, q.heads = 0;
+    for (const rw::tensor& queries : {q, test::none()}) {
+        const rw::tensor& keys = queries.exists() ? k : k_alone;
+        runtime::rotate(rw::layout_kind::half_split, queries, keys, queries, keys, e, rw::offset{5});
+    }
+    CHECK((beside == alone));
+    CHECK(nothing == 0);
+}

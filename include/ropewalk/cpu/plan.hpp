@@ -133,7 +133,7 @@ inline void choose_loops(job& work, bool fresh_output = false) {
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;
     work.heads_outside = t.heads > 1 && t.tokens > 1 && head > token;
-    const bool both = work.q_in.exists() && work.k_in.exists();
+    const bool both = work.q_in.exists() && work.k_in.exists() && work.q_in.heads > 0;
     if (work.size == footprint::memory && both && !work.heads_outside && !work.past_caches) {
         const std::int64_t head_bytes = 2 * work.pairs * static_cast<std::int64_t>(size_of(t.type));
         const std::int64_t queries = std::max<std::int64_t>(alternating_bytes / head_bytes, 1);
@@ -141,8 +141,8 @@ inline void choose_loops(job& work, bool fresh_output = false) {
     }
     // Rows of tokens for the heads that follow one after the other: 256 KiB of 64 pairs, which a second cache holds.
     const std::int64_t rows = std::max<std::int64_t>(512 * 64 / work.pairs, 16);
-    // Queries and keys that alternate token by token cost even a plain scale up to 0.4 of its speed out of the second
-    // cache; runs of about 2 MiB cost nothing. What could fit the third cache need not lie there.
+    // Queries and keys that alternate token by token cost even a plain scale up to 0.4 of its speed out of cache; runs
+    // of about 2 MiB cost nothing. What could fit the third cache need not lie there.
     const std::int64_t run = work.size == footprint::memory ? 128 : 64;
     const std::int64_t tile = work.heads_outside ? rows : both && work.size != footprint::l2 ? run : 1;
     work.tile = t.tokens < tile ? t.tokens : tile;
