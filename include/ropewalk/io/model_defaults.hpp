@@ -1,4 +1,4 @@
-// What the configuration of a kind of model leaves unsaid, because the model's code knows it (Transformers 5.23).
+// What the configuration of a kind of model leaves unsaid, because the model's code knows it (Transformers 5.24).
 #pragma once
 
 #include <array>
@@ -25,6 +25,7 @@ inline constexpr std::array default_bases{
     model_default{"blt_local_encoder", 500000},
     model_default{"cohere", 500000},
     model_default{"csm", 500000},
+    model_default{"dory", 10000000},
     model_default{"emu3_text_model", 1000000},
     model_default{"ernie4_5", 500000},
     model_default{"ernie4_5_moe", 500000},
@@ -70,6 +71,7 @@ inline constexpr std::array default_bases{
 
 /// The base of the sliding layers.
 inline constexpr std::array default_local_bases{
+    model_default{"dory", 10000},
     model_default{"gemma3_text", 10000},
     model_default{"gemma3n_text", 10000},
     model_default{"modernbert", 10000},
@@ -106,6 +108,7 @@ inline constexpr std::array default_head_dims{
     model_default{"cohere2_moe", 128},
     model_default{"cwm", 128},
     model_default{"diffusion_gemma_text", 256},
+    model_default{"dory", 256},
     model_default{"embedding_gemma2_text", 256},
     model_default{"ernie4_5", 128},
     model_default{"flint", 128},
@@ -124,6 +127,7 @@ inline constexpr std::array default_head_dims{
     model_default{"internlm3", 128},
     model_default{"iquestcoder", 128},
     model_default{"laguna", 128},
+    model_default{"lara_mini", 128},
     model_default{"lfm3", 128},
     model_default{"llama4_text", 128},
     model_default{"mellum", 128},
@@ -153,8 +157,9 @@ inline constexpr std::array default_head_dims{
 // clang-format on
 
 /// Models whose code fills in a whole scheme where the configuration has none.
-inline constexpr std::array<std::string_view, 19> models_with_own_scheme{"dots3_note_text",
+inline constexpr std::array<std::string_view, 20> models_with_own_scheme{"dots3_note_text",
                                                                          "apertus",
+                                                                         "apertus1p5_text",
                                                                          "cwm",
                                                                          "deepseek_v4",
                                                                          "diffusion_gemma_text",
