@@ -113,6 +113,21 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two ca
     }
 }
 
+TEST_CASE("the scratch of heads that follow one after the other fits a second cache", "[cpu]") {
+    std::vector<float> memory(4096 * 8 * 2);
+    for (const std::int64_t dim : {2, 16, 64, 128, 512}) {
+        const std::int64_t tokens = std::ssize(memory) / (8 * dim);
+        const auto q = rw::bhsd(memory.data(), 1, 8, tokens, dim);
+        for (const char* const policy : {"default", "xpos:512,length=65536"}) {
+            const rw::Encoding e = rw::make_encoding({.head_dim = dim}, policy);
+            const rw::cpu::plan plan =
+                rw::cpu::make_plan(rw::layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
+            CHECK(plan.work.heads_outside);
+            CHECK(rw::cpu::scratch_floats(plan.work) <= 160 * 1024);
+        }
+    }
+}
+
 TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu]", f32_half_split, f16_interleaved) {
     using T = typename TestType::type;
     using L = typename TestType::layout;

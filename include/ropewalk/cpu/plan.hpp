@@ -139,8 +139,8 @@ inline void choose_loops(job& work, bool fresh_output = false) {
         const std::int64_t queries = std::max<std::int64_t>(alternating_bytes / head_bytes, 1);
         work.alternating_heads = std::max<std::int64_t>(queries * work.k_in.heads / work.q_in.heads, 1);
     }
-    // Rows of tokens for the heads that follow one after the other: 256 KiB of 64 pairs, which a second cache holds.
-    const std::int64_t rows = std::max<std::int64_t>(512 * 64 / work.pairs, 16);
+    // Rows for the heads that follow one after the other: 512 tokens of 64 pairs, which a second cache holds.
+    const std::int64_t rows = std::max<std::int64_t>(144 * 1024 / work.row_stride(), 16);
     // Queries and keys that alternate token by token cost even a plain scale up to 0.4 of its speed out of cache; runs
     // of about 2 MiB cost nothing. What could fit the third cache need not lie there.
     const std::int64_t run = work.size == footprint::memory ? 128 : 64;
