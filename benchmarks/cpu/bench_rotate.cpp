@@ -1,7 +1,5 @@
 // Rotations beside what the machine can do with the same bytes.
 
-#include <algorithm>
-
 #include <benchmark/benchmark.h>
 #include <ropewalk/core/error.hpp>
 #include <runtime/runtime.hpp>
@@ -122,12 +120,6 @@ private:
     rw::cos_sin_table table_;
 };
 
-/// The faster of one thread and all: threads may slow a small ceiling down, and then it is none.
-double ceiling(const contest& all, const shape& what, const char* team, const char* alone) {
-    const double one = all.median(alone);
-    return what.threads > 1 ? std::min(one, all.median(team)) : one;
-}
-
 void measure(benchmark::State& state, family kind, const shape& what) {
     const rotation_row row(kind, what);
     const std::string problem = row.check();
@@ -143,9 +135,9 @@ void measure(benchmark::State& state, family kind, const shape& what) {
     state.counters[median_seconds] = ours;
     state.counters["bytes_per_second"] =
         benchmark::Counter(2.0 * static_cast<double>(what.bytes()) / ours, {}, benchmark::Counter::kIs1000);
-    state.counters["ratio_to_scale"] = ceiling(all, what, "scale", "scale on one thread") / ours;
+    state.counters["ratio_to_scale"] = all.ceiling(what.threads, "scale", "scale on one thread") / ours;
     if (rw::size_of(what.type) == 2) {
-        state.counters["ratio_to_convert"] = ceiling(all, what, "convert", "convert on one thread") / ours;
+        state.counters["ratio_to_convert"] = all.ceiling(what.threads, "convert", "convert on one thread") / ours;
     }
     if (kind != family::out_of_place) state.counters["ratio_to_naive"] = all.median("naive") / ours;
 }

@@ -58,4 +58,9 @@ double contest::median(std::string_view name) const {
     throw std::out_of_range("no such candidate");
 }
 
+double contest::ceiling(int threads, std::string_view team, std::string_view alone) const {
+    const double one = median(alone);
+    return threads > 1 ? std::min(one, median(team)) : one;
+}
+
 }  // namespace bench

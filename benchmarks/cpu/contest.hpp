@@ -22,6 +22,10 @@ public:
     /// Seconds a pass.
     [[nodiscard]] double median(std::string_view name) const;
 
+    /// The faster of one thread and all: threads may slow a small ceiling down, and then it is none. With one thread
+    /// there is no candidate `team`.
+    [[nodiscard]] double ceiling(int threads, std::string_view team, std::string_view alone) const;
+
 private:
     struct candidate {
         std::string_view name;
