@@ -30,7 +30,7 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(what, axes_, memory(0, what.bytes())),
           out_(in_),
-          loops_(ceilings::loops_for(rw::runtime::instruction_set())) {
+          loops_(ceilings::loops_for(rw::runtime::instruction_set(what.type))) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(what, axes_, memory(1, what.bytes()));

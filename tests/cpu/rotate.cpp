@@ -113,6 +113,45 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two ca
     }
 }
 
+TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in one go", "[cpu]", f32_half_split,
+                   f16_interleaved, bf16_half_split) {
+    using T = typename TestType::type;
+    using L = typename TestType::layout;
+    SEEDED(numbers);
+    const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours, before = test::plain_twin(head).ours;
+    const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
+    const auto alternate = [&](rw::cpu::plan plan, std::int64_t heads) {
+        plan.work.size = rw::cpu::footprint::memory;
+        plan.work.heads_outside = false;
+        plan.work.alternating_heads = heads;
+        plan.work.tile = 2;
+        rw::cpu::execute(plan, kernel, 1);
+    };
+    for (const auto& [batch, tokens] : {std::pair{1, 1}, {1, 2}, {1, 7}, {2, 3}, {3, 3}, {5, 1}}) {
+        for (const std::int64_t heads : {1, 2, 3, 12}) {
+            for (const test::order order : test::all_orders) {
+                const test::array start(rw::type_of<T>, {batch, tokens, 5, 100}, numbers, order);
+                test::array q = start, k = start, moved = start, q_once = start, k_once = start, moved_once = start;
+                const auto plan = [&](const rw::tensor& q_in, const rw::tensor& k_in) {
+                    return rw::cpu::make_plan(rw::kind_of<L>, q_in, k_in, q_in, k_in, e, rw::offset{300}, {});
+                };
+                alternate(plan(q.tensor(), {}), heads);
+                alternate(plan({}, k.tensor()), heads);
+                alternate(rw::cpu::make_rerotation_plan(rw::kind_of<L>, moved.tensor(), moved.tensor(), before,
+                                                        rw::offset{7}, e, rw::offset{300}),
+                          heads);
+                rw::cpu::rotate<L>(q_once.view<T>(), e, rw::offset{300});
+                rw::cpu::rotate<L>(rw::view<T>{}, k_once.view<T>(), e, rw::offset{300});
+                rw::cpu::rerotate<L>(moved_once.view<T>(), before, rw::offset{7}, e, rw::offset{300});
+                INFO("batch " << batch << ", tokens " << tokens << ", " << heads << " heads at a time");
+                CHECK(q == q_once);
+                CHECK(k == k_once);
+                CHECK(moved == moved_once);
+            }
+        }
+    }
+}
+
 TEST_CASE("the scratch of heads that follow one after the other fits a second cache", "[cpu]") {
     std::vector<float> memory(4096 * 8 * 2);
     for (const std::int64_t dim : {2, 16, 64, 128, 512}) {

@@ -125,6 +125,11 @@ TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest
     CHECK(runtime::instruction_set() ==
           (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted) : sets.front()));
     for (const auto name : sets) CHECK(kernels(name) != nullptr);
+    for (const rw::element_type type : test::all_types) {
+        const auto used = runtime::instruction_set(type);
+        CHECK((used == runtime::instruction_set() ||
+               (wanted == nullptr && type == rw::element_type::f16 && used == "avx2")));
+    }
 #if defined(__x86_64__)
     CHECK(sets.back() == "baseline");
 #endif
@@ -133,13 +138,15 @@ TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest
 TEST_CASE("the set in use is the one whose kernels run", "[instruction_sets]") {
     SEEDED(numbers);
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
-    inputs x{test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers),
-             test::array(rw::element_type::f32, {1, 50, 2, 128}, numbers)};
-    std::map<std::string, inputs> results;
-    for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3},
-                 [&](const std::string& name, const inputs& result) { results[name] = result; });
-    runtime::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e,
-                    rw::offset{3});
-    CHECK(x.q == results[std::string(runtime::instruction_set())].q);
-    if (results.count("avx2") != 0) CHECK_FALSE(results["avx2"].q == results["baseline"].q);
+    for (const rw::element_type type : test::all_types) {
+        inputs x{test::array(type, {1, 50, 2, 128}, numbers), test::array(type, {1, 50, 2, 128}, numbers)};
+        std::map<std::string, inputs> results;
+        for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3},
+                     [&](const std::string& name, const inputs& result) { results[name] = result; });
+        runtime::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e,
+                        rw::offset{3});
+        CHECK(x.q == results[std::string(runtime::instruction_set(type))].q);
+        if (type == rw::element_type::f32 && results.count("avx2") != 0)
+            CHECK_FALSE(results["avx2"].q == results["baseline"].q);
+    }
 }

@@ -38,16 +38,21 @@ inline bool same_place(const tensor& a, const tensor& b) {
            (a.tokens <= 1 || a.stride_token == b.stride_token) && (a.heads <= 1 || a.stride_head == b.stride_head);
 }
 
+/// What a kernel may write: every element of it once.
+inline void check_written(std::string_view name, const tensor& t) {
+    if (t.elements() == 0) return;
+    const char* const folded = overlapping_axis(t);
+    RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
+               shape_of(name, t), folded == nullptr ? "" : folded);
+}
+
 inline void check_output(std::string_view name, const tensor& in, const tensor& out) {
     if (!in.exists() && !out.exists()) return;
     RW_EXPECTS(in.type == out.type, "{} is {} but its output is {}", name, to_string(in.type), to_string(out.type));
     RW_EXPECTS(in.batch == out.batch && in.tokens == out.tokens && in.heads == out.heads && in.head_dim == out.head_dim,
                "{} and its output must have one shape, got {} and {}", name, shape_of("input", in),
                shape_of("output", out));
-    if (out.elements() == 0) return;
-    const char* const folded = overlapping_axis(out);
-    RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
-               shape_of(name, out), folded == nullptr ? "" : folded);
+    check_written(name, out);
     RW_EXPECTS(same_place(in, out) || !may_overlap(in, out),
                "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in),
                in.data, shape_of("output", out), out.data);
@@ -55,12 +60,14 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
 
 inline void check_tensors(const call& work, std::int64_t head_dim) {
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
-    if (given(work.q_in)) check_tensor("q", work.q_in, head_dim);
-    if (given(work.k_in)) check_tensor("k", work.k_in, head_dim);
-    if (given(work.q_out) && work.q_out != work.q_in) check_tensor("q's output", work.q_out, head_dim);
-    if (given(work.k_out) && work.k_out != work.k_in) check_tensor("k's output", work.k_out, head_dim);
-    check_output("q", work.q_in, work.q_out);
-    check_output("k", work.k_in, work.k_out);
+    const auto check = [&](std::string_view name, std::string_view output, const tensor& in, const tensor& out) {
+        if (given(in)) check_tensor(name, in, head_dim);
+        if (out == in) return check_written(name, out);
+        if (given(out)) check_tensor(output, out, head_dim);
+        check_output(name, in, out);
+    };
+    check("q", "q's output", work.q_in, work.q_out);
+    check("k", "k's output", work.k_in, work.k_out);
     if (!work.q_in.exists() || !work.k_in.exists()) return;
 
     const tensor &q = work.q_in, &k = work.k_in;

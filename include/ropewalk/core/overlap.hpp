@@ -15,18 +15,30 @@ struct axis {
     std::int64_t stride;  ///< elements, positive
 };
 
-/// The three outer axes with positive strides; `lowest` receives the address of the first byte.
-inline std::array<axis, 3> outer_axes(const tensor& t, std::uintptr_t& lowest) {
+/// The bytes from the first element of a tensor to behind its last.
+struct byte_range {
+    std::uintptr_t begin;
+    std::uintptr_t end;
+
+    explicit byte_range(const tensor& t) {
+        std::int64_t below = 0, above = t.head_dim;
+        const auto reach = [&](std::int64_t extent, std::int64_t stride) {
+            (stride < 0 ? below : above) += (extent - 1) * stride;
+        };
+        reach(t.heads, t.stride_head);
+        reach(t.tokens, t.stride_token);
+        reach(t.batch, t.stride_batch);
+        const auto start = reinterpret_cast<std::uintptr_t>(t.data);
+        begin = start + static_cast<std::uintptr_t>(below) * size_of(t.type);
+        end = start + static_cast<std::uintptr_t>(above) * size_of(t.type);
+    }
+};
+
+/// The three outer axes with positive strides.
+inline std::array<axis, 3> outer_axes(const tensor& t) {
     std::array<axis, 3> axes{axis{"head", t.heads, t.stride_head}, axis{"token", t.tokens, t.stride_token},
                              axis{"batch", t.batch, t.stride_batch}};
-    std::int64_t back = 0;
-    for (axis& one : axes) {
-        if (one.stride < 0) {
-            back += (one.extent - 1) * -one.stride;
-            one.stride = -one.stride;
-        }
-    }
-    lowest = reinterpret_cast<std::uintptr_t>(t.data) - static_cast<std::uintptr_t>(back) * size_of(t.type);
+    for (axis& one : axes) one.stride = one.stride < 0 ? -one.stride : one.stride;
     return axes;
 }
 
@@ -37,8 +49,7 @@ inline const char* overlapping_axis(const tensor& t) {
         (t.batch == 1 || t.stride_batch >= t.tokens * t.stride_token)) {
         return nullptr;
     }
-    std::uintptr_t lowest = 0;
-    std::array<axis, 3> axes = outer_axes(t, lowest);
+    std::array<axis, 3> axes = outer_axes(t);
     std::int64_t span = t.head_dim;
     for (std::size_t i = 0; i < axes.size(); ++i) {
         for (std::size_t j = i + 1; j < axes.size(); ++j) {
@@ -51,11 +62,11 @@ inline const char* overlapping_axis(const tensor& t) {
     return nullptr;
 }
 
-/// Elements from the first to behind the last along the axes whose strides `modulus` does not divide (0: all axes).
+/// Elements from the first to behind the last along the axes whose strides `modulus` does not divide.
 inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_dim, std::int64_t modulus) {
     std::int64_t span = head_dim;
     for (const axis& one : axes) {
-        if (one.extent > 1 && (modulus == 0 || one.stride % modulus != 0)) span += (one.extent - 1) * one.stride;
+        if (one.extent > 1 && one.stride % modulus != 0) span += (one.extent - 1) * one.stride;
     }
     return span;
 }
@@ -64,15 +75,14 @@ inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_d
 /// projection); true in doubt.
 inline bool may_overlap(const tensor& a, const tensor& b) {
     if (!a.exists() || !b.exists() || a.elements() == 0 || b.elements() == 0) return false;
-    std::uintptr_t a_start = 0, b_start = 0;
-    const auto a_axes = outer_axes(a, a_start), b_axes = outer_axes(b, b_start);
-    const auto a_bytes = static_cast<std::uintptr_t>(span_of(a_axes, a.head_dim, 0)) * size_of(a.type);
-    const auto b_bytes = static_cast<std::uintptr_t>(span_of(b_axes, b.head_dim, 0)) * size_of(b.type);
-    if (a_start + a_bytes <= b_start || b_start + b_bytes <= a_start) return false;
-    if (a.type != b.type || a_start % size_of(a.type) != b_start % size_of(b.type)) return true;
+    const byte_range a_bytes(a), b_bytes(b);
+    if (a_bytes.end <= b_bytes.begin || b_bytes.end <= a_bytes.begin) return false;
+    const std::uintptr_t size = size_of(a.type);
+    if (a.type != b.type || a_bytes.begin % size != b_bytes.begin % size) return true;
 
     // Modulo a stride that both share, slices of one packed tensor are intervals that do not meet.
-    const auto apart = static_cast<std::int64_t>(b_start - a_start) / static_cast<std::int64_t>(size_of(a.type));
+    const auto a_axes = outer_axes(a), b_axes = outer_axes(b);
+    const auto apart = static_cast<std::int64_t>(b_bytes.begin - a_bytes.begin) / static_cast<std::int64_t>(size);
     for (const axis& one : a_axes) {
         const std::int64_t modulus = one.stride;
         if (modulus == 0 || one.extent <= 1) continue;

@@ -13,8 +13,8 @@ using ropewalk::direction;
 enum class footprint : std::uint8_t { l2, l3, memory };
 
 struct job : call {
-    std::int64_t tile = 1;               ///< tokens whose queries are turned before their keys
-    std::int64_t alternating_heads = 0;  ///< or the key heads that are turned behind their queries; 0: whole tiles
+    std::int64_t tile = 1;  ///< tokens whose rows are made together: their queries are turned before their keys
+    std::int64_t alternating_heads = 0;  ///< or so many heads of two streams in turn, of keys behind their queries
     bool heads_outside = false;          ///< the tokens of one head are neighbours: a few heads after the others
     footprint size = footprint::memory;
     bool past_caches = false;  ///< results go straight to memory: see most_streamed_bytes

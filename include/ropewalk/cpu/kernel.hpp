@@ -225,21 +225,20 @@ struct rotate_kernel {
         }
     }
 
-    /// Queries and keys of one token, some heads of each in turn: see alternating_bytes.
-    static void turn_alternately(const job& work, const float* q_row, const float* k_row, std::int64_t batch,
-                                 std::int64_t token) {
-        place q(work.q_in, work.q_out, batch, token), k(work.k_in, work.k_out, batch, token);
-        q.enter(work, 1);
-        k.enter(work, 1);
-        const std::int64_t half = pairs(work), heads = k.step.heads, ratio = q.step.heads / heads;
+    /// One token of each of two streams, some heads of each in turn: see alternating_bytes.
+    static RW_INLINE void turn_alternately(const job& work, place one, const float* one_row, place other,
+                                           const float* other_row) {
+        one.enter(work, 1);
+        other.enter(work, 1);
+        const std::int64_t half = pairs(work), heads = other.step.heads, ratio = one.step.heads / heads;
         const std::int64_t group = work.alternating_heads;
         for (std::int64_t left = heads; left > 0; left -= group) {
-            k.step.heads = left < group ? left : group;
-            q.step.heads = ratio * k.step.heads;
-            turn_token(half, {q_row, q_row + padded_row(half)}, q.in, q.out, q.step, work.size);
-            turn_token(half, {k_row, k_row + padded_row(half)}, k.in, k.out, k.step, work.size);
-            q.in += q.step.heads * q.step.in_head, q.out += q.step.heads * q.step.out_head;
-            k.in += k.step.heads * k.step.in_head, k.out += k.step.heads * k.step.out_head;
+            other.step.heads = left < group ? left : group;
+            one.step.heads = ratio * other.step.heads;
+            turn_token(half, {one_row, one_row + padded_row(half)}, one.in, one.out, one.step, work.size);
+            turn_token(half, {other_row, other_row + padded_row(half)}, other.in, other.out, other.step, work.size);
+            one.in += one.step.heads * one.step.in_head, one.out += one.step.heads * one.step.out_head;
+            other.in += other.step.heads * other.step.in_head, other.out += other.step.heads * other.step.out_head;
         }
     }
 
@@ -269,21 +268,41 @@ struct rotate_kernel {
         }
     }
 
+    /// Rows of keys lie so far behind those of queries.
+    static RW_INLINE std::int64_t k_rows(const job& work) { return work.decays ? 2 * padded_row(work.pairs) : 0; }
+
+    /// The tokens [begin, end) as two streams: queries and keys, or the two halves of one tensor that is alone.
+    static void run_alternately(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
+        const bool both = work.q_in.exists() && work.k_in.exists();
+        const tensor &in = work.any(), &out = work.q_in.exists() ? work.q_out : work.k_out;
+        const tensor &other_in = both ? work.k_in : in, &other_out = both ? work.k_out : out;
+        const std::int64_t tokens = work.tokens(), count = both ? end - begin : (end - begin) / 2;
+        float* const rows = scratch + first_row(work);
+        float* const more_rows = rows + work.row_stride();
+        const float* const first = rows + (work.q_in.exists() ? 0 : k_rows(work));
+        const float* const second = both ? rows + k_rows(work) : first + work.row_stride();
+        for (std::int64_t one = begin; one < begin + count; ++one) {
+            const std::int64_t other = both ? one : one + count;
+            make_rows(work, one / tokens, one % tokens, rows, scratch);
+            if (!both) make_rows(work, other / tokens, other % tokens, more_rows, scratch);
+            turn_alternately(work, place(in, out, one / tokens, one % tokens), first,
+                             place(other_in, other_out, other / tokens, other % tokens), second);
+        }
+        if (!both && begin + 2 * count < end) {
+            make_rows(work, (end - 1) / tokens, (end - 1) % tokens, rows, scratch);
+            turn_tensor(work, first, (end - 1) / tokens, (end - 1) % tokens, 1, in, out);
+        }
+    }
+
     static void run(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
+        if (work.alternating_heads > 0) return run_alternately(work, begin, end, scratch);
         const std::int64_t stride = work.row_stride(), tokens = work.tokens();
         float* const rows = scratch + first_row(work);
-        const float* const k_rows = rows + (work.decays ? 2 * padded_row(work.pairs) : 0);
         const bool one_row = work.batch() == 1;
         for (std::int64_t at = begin; at < end;) {
             const std::int64_t batch = one_row ? 0 : at / tokens, token = at - batch * tokens;
             std::int64_t count = work.tile < end - at ? work.tile : end - at;
             if (count > tokens - token) count = tokens - token;
-            if (work.alternating_heads > 0) {
-                make_rows(work, batch, token, rows, scratch);
-                turn_alternately(work, rows, k_rows, batch, token);
-                ++at;
-                continue;
-            }
             // Rows are made between the queries that use them, so that the memory has work meanwhile.
             const std::int64_t pace = work.heads_outside ? count : 1;
             for (std::int64_t i = 0; i < count; i += pace) {
@@ -291,7 +310,7 @@ struct rotate_kernel {
                     make_rows(work, batch, token + j, rows + stride * j, scratch);
                 turn_tensor(work, rows + stride * i, batch, token + i, pace, work.q_in, work.q_out);
             }
-            turn_tensor(work, k_rows, batch, token, count, work.k_in, work.k_out);
+            turn_tensor(work, rows + k_rows(work), batch, token, count, work.k_in, work.k_out);
             at += count;
         }
         if (work.past_caches) finish_streams();

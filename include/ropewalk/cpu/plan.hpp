@@ -134,18 +134,21 @@ inline void choose_loops(job& work, bool fresh_output = false) {
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;
     work.heads_outside = t.heads > 1 && t.tokens > 1 && head > token;
     const bool both = work.q_in.exists() && work.k_in.exists() && work.q_in.heads > 0;
-    if (work.size == footprint::memory && both && !work.heads_outside && !work.past_caches) {
+    const bool alone = work.q_in.exists() != work.k_in.exists();
+    if (work.size == footprint::memory && (both || alone) && !work.heads_outside && !work.past_caches) {
         const std::int64_t head_bytes = 2 * work.pairs * static_cast<std::int64_t>(size_of(t.type));
-        const std::int64_t queries = std::max<std::int64_t>(alternating_bytes / head_bytes, 1);
-        work.alternating_heads = std::max<std::int64_t>(queries * work.k_in.heads / work.q_in.heads, 1);
+        const std::int64_t heads = std::max<std::int64_t>(alternating_bytes / head_bytes, 1);
+        work.alternating_heads = both ? std::max<std::int64_t>(heads * work.k_in.heads / work.q_in.heads, 1) : heads;
+        work.tile = both ? 1 : 2;
+        return;
     }
-    // Rows for a few heads after the others: 512 tokens of 64 pairs, which a second cache holds.
-    const std::int64_t rows = std::max<std::int64_t>(144 * 1024 / work.row_stride(), 16);
     // Queries and keys that alternate token by token cost even a plain scale up to 0.4 of its speed out of cache; runs
     // of about 2 MiB cost nothing. What could fit the third cache need not lie there.
     const std::int64_t run = work.size == footprint::memory ? 128 : 64;
-    const bool in_runs = both && work.size != footprint::l2 && work.alternating_heads == 0;
-    const std::int64_t tile = work.heads_outside ? rows : in_runs ? run : 1;
+    // Rows for a few heads after the others: 512 tokens of 64 pairs, which a second cache holds.
+    const std::int64_t tile = work.heads_outside ? std::max<std::int64_t>(144 * 1024 / work.row_stride(), 16)
+                              : both && work.size != footprint::l2 ? run
+                                                                   : 1;
     work.tile = t.tokens < tile ? t.tokens : tile;
 }
 
