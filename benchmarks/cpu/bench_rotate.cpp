@@ -30,13 +30,14 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(what, axes_, memory(0, what.bytes())),
           out_(in_),
-          loops_(ceilings::loops_for(rw::runtime::instruction_set(what.type))) {
+          loops_(ceilings::loops_for(rw::runtime::instruction_set(what.type, rw::cpu::footprint_of(what.bytes())))) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(what, axes_, memory(1, what.bytes()));
             out_.fill();  // so that its pages are mapped before the clock starts
         }
         if (kind == family::decode_table) make_table();
+        if (what.k_heads == 0) in_.k = out_.k = {};  // queries alone
     }
 
     void ours() const {
@@ -167,6 +168,10 @@ void register_rotations() {
                         add(family::rotate_bhsd, "rotate_bhsd", what, std::to_string(tokens));
                         add(family::out_of_place, "out_of_place", what, std::to_string(tokens));
                     }
+                }
+                for (const int threads : {1, 2}) {
+                    const shape alone{type, layout, k_heads, 0, k_heads == 40 ? 4096 : 32768, threads};
+                    add(family::rotate, "rotate", alone, std::to_string(alone.tokens));
                 }
                 const shape one{type, layout, q_heads, k_heads, 1, 1};
                 add(family::decode_on_the_fly, "decode", one, "on_the_fly");

@@ -31,8 +31,9 @@ std::vector<const kernel_set*> usable_sets() {
 #endif
 }
 
-/// Whether AVX2 turns f16 faster than AVX-512 does. On Zen 4, the one of its family that has AVX-512, the same halves
-/// take 0.77 of the time to convert with 256 bits, and 0.86 (half_split) and 0.92 (interleaved) to turn.
+/// Whether AVX2 turns f16 that lie in a cache faster than AVX-512 does. On Zen 4, the one of its family that has both,
+/// halves take 0.77 of the time to convert with 256 bits, and 0.86 (half_split) and 0.92 (interleaved) to turn. Out of
+/// cache that is lost in waiting, and the rows of few heads take longer.
 bool prefers_avx2_for_f16() {
 #if defined(__x86_64__)
     return __builtin_cpu_is("amdfam19h") != 0;
@@ -42,8 +43,8 @@ bool prefers_avx2_for_f16() {
 }
 
 struct choice {
-    const kernel_set* most;
-    const kernel_set* f16;
+    const kernel_set* usual;
+    const kernel_set* f16_in_cache;
 };
 
 choice choose() {
@@ -66,8 +67,14 @@ const choice& chosen() {
     return sets;
 }
 
-const kernel_set& chosen_set(element_type type) {
-    return type == element_type::f16 ? *chosen().f16 : *chosen().most;
+const kernel_set& chosen_set(element_type type, cpu::footprint size) {
+    return type == element_type::f16 && size != cpu::footprint::memory ? *chosen().f16_in_cache : *chosen().usual;
+}
+
+void execute(const cpu::plan& prepared, layout_kind layout, int threads) {
+    const cpu::job& work = prepared.work;
+    const element_type type = work.any().type;
+    cpu::execute(prepared, chosen_set(type, work.size).rotate(type, layout, work.pairs), threads);
 }
 
 }  // namespace
@@ -78,27 +85,24 @@ std::vector<std::string_view> instruction_sets() {
     return names;
 }
 
-std::string_view instruction_set() { return chosen().most->name; }
+std::string_view instruction_set() { return chosen().usual->name; }
 
-std::string_view instruction_set(element_type type) { return chosen_set(type).name; }
+std::string_view instruction_set(element_type type, cpu::footprint size) { return chosen_set(type, size).name; }
 
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
             const Encoding& encoding, const positions& where, const cpu::options& options) {
-    const cpu::plan prepared = cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, options);
-    const element_type type = q.exists() ? q.type : k.type;
-    cpu::execute(prepared, chosen_set(type).rotate(type, layout, prepared.work.pairs), options.threads);
+    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, options), layout, options.threads);
 }
 
 void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
               const positions& from_where, const Encoding& to, const positions& to_where, int threads) {
-    const cpu::plan prepared = cpu::make_rerotation_plan(layout, k, k_out, from, from_where, to, to_where);
-    cpu::execute(prepared, chosen_set(k.type).rotate(k.type, layout, prepared.work.pairs), threads);
+    execute(cpu::make_rerotation_plan(layout, k, k_out, from, from_where, to, to_where), layout, threads);
 }
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
     const cpu::plan prepared = cpu::make_table_plan(layout, encoding, where, tokens, columns, cos, sin);
-    cpu::execute(prepared, chosen().most->cos_sin(layout), threads);
+    cpu::execute(prepared, chosen().usual->cos_sin(layout), threads);
 }
 
 std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& where, std::int64_t batch,

@@ -18,9 +18,9 @@ std::vector<std::string_view> instruction_sets();
 /// ("baseline", "avx2", "avx512", "neon"). Throws when that is unknown or missing on this machine.
 std::string_view instruction_set();
 
-/// The one whose kernels turn elements of this type: where that is not named by the environment, a narrower one may be
-/// faster for f16.
-std::string_view instruction_set(element_type type);
+/// The one whose kernels turn elements of this type where they lie there: unless the environment names one, a narrower
+/// one may be faster for f16 in cache.
+std::string_view instruction_set(element_type type, cpu::footprint size);
 
 /// cpu::rotate() for a layout and element types chosen at run time. Tensors whose data is null are absent.
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,

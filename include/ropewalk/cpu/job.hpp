@@ -12,6 +12,12 @@ using ropewalk::direction;
 /// Where the data of a call fits: it decides the order of the loops.
 enum class footprint : std::uint8_t { l2, l3, memory };
 
+/// Of a call that reads so many bytes.
+constexpr footprint footprint_of(std::int64_t bytes) {
+    constexpr std::int64_t mebi = 1024 * 1024;
+    return bytes <= mebi ? footprint::l2 : bytes <= 16 * mebi ? footprint::l3 : footprint::memory;
+}
+
 struct job : call {
     std::int64_t tile = 1;  ///< tokens whose rows are made together: their queries are turned before their keys
     std::int64_t alternating_heads = 0;  ///< or so many heads of two streams in turn, of keys behind their queries

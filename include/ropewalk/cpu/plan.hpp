@@ -125,9 +125,7 @@ inline bool takes_streams(const tensor& in, const tensor& out) {
 /// Chooses the order of the loops, and the kind of the stores, from the size and the strides.
 inline void choose_loops(job& work, bool fresh_output = false) {
     const tensor& t = work.any();
-    constexpr std::int64_t mebi = 1024 * 1024;
-    const std::int64_t bytes = bytes_of(work);
-    work.size = bytes <= mebi ? footprint::l2 : bytes <= 16 * mebi ? footprint::l3 : footprint::memory;
+    work.size = footprint_of(bytes_of(work));
     work.past_caches = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
                        takes_streams(work.k_in, work.k_out);
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
