@@ -164,14 +164,13 @@ void register_rotations() {
                     for (const std::int64_t tokens : {1, 16, 128, 4096, 32768}) {
                         const shape what{type, layout, q_heads, k_heads, tokens, threads};
                         add(family::rotate, "rotate", what, std::to_string(tokens));
+                        const shape alone{type, layout, k_heads, 0, tokens, threads};
+                        if (k_heads == 40 || tokens >= 4096)
+                            add(family::rotate, "rotate", alone, std::to_string(tokens));
                         if (k_heads != 40 || (tokens != 128 && tokens != 4096)) continue;
                         add(family::rotate_bhsd, "rotate_bhsd", what, std::to_string(tokens));
                         add(family::out_of_place, "out_of_place", what, std::to_string(tokens));
                     }
-                }
-                for (const int threads : {1, 2}) {
-                    const shape alone{type, layout, k_heads, 0, k_heads == 40 ? 4096 : 32768, threads};
-                    add(family::rotate, "rotate", alone, std::to_string(alone.tokens));
                 }
                 const shape one{type, layout, q_heads, k_heads, 1, 1};
                 add(family::decode_on_the_fly, "decode", one, "on_the_fly");
