@@ -21,12 +21,14 @@
 #define RW_RESTRICT __restrict
 #define RW_HIDDEN
 #define RW_PREFETCH_L2(address) ((void)(address))
+#define RW_PREFETCH_L1(address) ((void)(address))
 #else
 #define RW_INLINE inline __attribute__((always_inline))
 #define RW_RESTRICT __restrict__
 // Two extension modules in one process must not merge their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
+#define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
 #endif
 
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value that is used twice back into two memory operands,

@@ -81,6 +81,10 @@ struct rotate_kernel {
     /// requests for each of them would take the buffers in which loads wait.
     static RW_INLINE void announce(const T* in) { RW_PREFETCH_L2(reinterpret_cast<const char*>(in) + bytes_ahead); }
 
+    /// From the second cache to the first, sixteen lines ahead. Measured, 16 tokens, AVX-512 and AVX2: f32 takes 0.96
+    /// and 0.94 of the time, f16 1.0 and 0.93, bf16 0.99. From the third cache the same costs up to 0.2.
+    static RW_INLINE void fetch(const T* in) { RW_PREFETCH_L1(reinterpret_cast<const char*>(in) + 16 * line_bytes); }
+
     static RW_INLINE void turn_head(std::int64_t half, row r, const T* in, T* out) {
         for_each_block<main_block>(
             0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
@@ -95,7 +99,7 @@ struct rotate_kernel {
     /// The blocks [pair, pair + N blocks) of all heads, their cosines and sines held in registers.
     template <class B, int N>
     static RW_INLINE void turn_chunk(std::int64_t half, row r, std::int64_t pair, const T* in, T* out,
-                                     const strides& step) {
+                                     const strides& step, bool from_l2) {
         typename B::turn turns[static_cast<std::size_t>(N)];
         RW_UNROLL
         for (int i = 0; i < N; ++i) {
@@ -107,19 +111,26 @@ struct rotate_kernel {
         out += start;
         for (std::int64_t head = 0; head < step.heads; ++head, in += step.in_head, out += step.out_head) {
             RW_UNROLL
-            for (int i = 0; i < N; ++i) B::apply(turns[i], in + i * stride, out + i * stride, half);
+            for (int i = 0; i < N; ++i) {
+                if (from_l2 && i * stride * static_cast<std::int64_t>(sizeof(T)) % line_bytes == 0) {
+                    fetch(in + i * stride);
+                    if constexpr (std::is_same_v<L, half_split>) fetch(in + i * stride + half);
+                }
+                B::apply(turns[i], in + i * stride, out + i * stride, half);
+            }
         }
     }
 
     /// All heads of one token, the pairs outside.
-    static RW_INLINE void turn_token_by_chunks(std::int64_t half, row r, const T* in, T* out, const strides& step) {
+    static RW_INLINE void turn_token_by_chunks(std::int64_t half, row r, const T* in, T* out, const strides& step,
+                                               bool from_l2) {
         const std::int64_t chunked = half / (chunk * main_block::pairs) * (chunk * main_block::pairs);
         for (std::int64_t pair = 0; pair < chunked; pair += chunk * main_block::pairs) {
-            turn_chunk<main_block, chunk>(half, r, pair, in, out, step);
+            turn_chunk<main_block, chunk>(half, r, pair, in, out, step, from_l2);
         }
         for_each_block<main_block>(
             chunked, half, [&]<class B>(std::int64_t at) __attribute__((always_inline)) {
-                turn_chunk<B, 1>(half, r, at, in, out, step);
+                turn_chunk<B, 1>(half, r, at, in, out, step, from_l2);
             });
     }
 
@@ -144,7 +155,7 @@ struct rotate_kernel {
             for (std::int64_t token = 0; token < count; ++token) {
                 const float* r = rows + token * row_stride;
                 turn_token_by_chunks(half, {r, r + padded_row(half)}, in + token * step.in_token,
-                                     out + token * step.out_token, step);
+                                     out + token * step.out_token, step, false);
             }
             in += group * step.in_head;
             out += group * step.out_head;
@@ -202,7 +213,7 @@ struct rotate_kernel {
     static RW_INLINE void turn_token(std::int64_t half, row r, const T* in, T* out, const strides& step,
                                      footprint size) {
         if (whole_row_held || size == footprint::l2) {
-            turn_token_by_chunks(half, r, in, out, step);
+            turn_token_by_chunks(half, r, in, out, step, size == footprint::l2);
         } else {
             turn_token_by_heads(half, r, in, out, step, size == footprint::memory);
         }
