@@ -58,32 +58,14 @@ inline void check_values(const tensor& v, const tensor& out, const call& work, b
                    out.data);
 }
 
-/// The first byte of strided axes and the byte behind the last. What has no elements meets nothing.
-struct byte_range {
-    std::uintptr_t begin, end;
-    [[nodiscard]] bool meets(const byte_range& other) const { return begin < other.end && other.begin < end; }
-};
-inline byte_range range_of(const tensor& t) {
-    if (t.elements() == 0) return {};
-    std::uintptr_t begin = 0;
-    const auto axes = ropewalk::detail::outer_axes(t, begin);
-    return {begin,
-            begin + static_cast<std::uintptr_t>(ropewalk::detail::span_of(axes, t.head_dim, 0)) * size_of(t.type)};
-}
 /// The axes of a cache in the words of a tensor, without its type.
 inline tensor axes_of(const cache_tensor& c) {
     return {nullptr,    element_type::f32, c.pages,        c.page_size,   c.heads,
             c.head_dim, c.stride_page,     c.stride_token, c.stride_head, 1};
 }
-inline byte_range range_of(const cache_tensor& c) {
-    if (c.elements() == 0) return {};
-    tensor axes = axes_of(c);
-    std::uintptr_t offset = 0;
-    const auto outer = ropewalk::detail::outer_axes(axes, offset);
-    const auto size = static_cast<std::uintptr_t>(size_of(c.type));
-    // outer_axes() counted the way back to the lowest element in floats.
-    const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(c.data) + offset / sizeof(float) * size;
-    return {begin, begin + static_cast<std::uintptr_t>(ropewalk::detail::span_of(outer, c.head_dim, 0)) * size};
+using ropewalk::detail::range_of;
+inline ropewalk::detail::byte_range range_of(const cache_tensor& c) {
+    return range_of(axes_of(c), c.data, static_cast<std::uintptr_t>(size_of(c.type)));
 }
 
 /// What an element type wants beside the elements.

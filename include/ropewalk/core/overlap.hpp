@@ -15,24 +15,28 @@ struct axis {
     std::int64_t stride;  ///< elements, positive
 };
 
-/// The bytes from the first element of a tensor to behind its last.
+/// From the first byte of strided elements to the one behind the last. What has no elements meets nothing.
 struct byte_range {
-    std::uintptr_t begin;
-    std::uintptr_t end;
-
-    explicit byte_range(const tensor& t) {
-        std::int64_t below = 0, above = t.head_dim;
-        const auto reach = [&](std::int64_t extent, std::int64_t stride) {
-            (stride < 0 ? below : above) += (extent - 1) * stride;
-        };
-        reach(t.heads, t.stride_head);
-        reach(t.tokens, t.stride_token);
-        reach(t.batch, t.stride_batch);
-        const auto start = reinterpret_cast<std::uintptr_t>(t.data);
-        begin = start + static_cast<std::uintptr_t>(below) * size_of(t.type);
-        end = start + static_cast<std::uintptr_t>(above) * size_of(t.type);
-    }
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    [[nodiscard]] bool meets(const byte_range& other) const { return begin < other.end && other.begin < end; }
 };
+
+/// Of elements of `size` bytes at `data`, along the axes of a tensor.
+inline byte_range range_of(const tensor& axes, const void* data, std::uintptr_t size) {
+    if (axes.elements() == 0) return {};
+    std::int64_t below = 0, above = axes.head_dim;
+    const auto reach = [&](std::int64_t extent, std::int64_t stride) {
+        (stride < 0 ? below : above) += (extent - 1) * stride;
+    };
+    reach(axes.heads, axes.stride_head);
+    reach(axes.tokens, axes.stride_token);
+    reach(axes.batch, axes.stride_batch);
+    const auto start = reinterpret_cast<std::uintptr_t>(data);
+    return {start + static_cast<std::uintptr_t>(below) * size, start + static_cast<std::uintptr_t>(above) * size};
+}
+
+inline byte_range range_of(const tensor& t) { return range_of(t, t.data, size_of(t.type)); }
 
 /// The three outer axes with positive strides.
 inline std::array<axis, 3> outer_axes(const tensor& t) {
@@ -74,9 +78,9 @@ inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_d
 /// Whether a and b may share memory. Exact for disjoint extents and for slices of one packed tensor (q and k of a qkv
 /// projection); true in doubt.
 inline bool may_overlap(const tensor& a, const tensor& b) {
-    if (!a.exists() || !b.exists() || a.elements() == 0 || b.elements() == 0) return false;
-    const byte_range a_bytes(a), b_bytes(b);
-    if (a_bytes.end <= b_bytes.begin || b_bytes.end <= a_bytes.begin) return false;
+    if (!a.exists() || !b.exists()) return false;
+    const byte_range a_bytes = range_of(a), b_bytes = range_of(b);
+    if (!a_bytes.meets(b_bytes)) return false;
     const std::uintptr_t size = size_of(a.type);
     if (a.type != b.type || a_bytes.begin % size != b_bytes.begin % size) return true;
 

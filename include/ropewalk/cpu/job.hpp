@@ -34,10 +34,10 @@ constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) 
 
 inline std::int64_t job::row_stride() const { return padded_row(pairs) * (decays ? 4 : 2); }
 
-/// Out of cache queries and keys are turned in turn by so much. Two streams, each in the order of its addresses, keep
-/// more of the memory busy than one where pages are small (measured on pages of 4 KiB, 4096 tokens, ratio to the scale:
-/// f32 0.97 to 1.04, bf16 0.89 to 1.04, with AVX2 f16 0.85 to 1.07; on pages of 2 MiB 0.97 to 0.94, 0.91 to 0.92, 0.90
-/// to 0.99), which is lost where each switch leaves a page behind.
+/// Out of cache queries and keys, or the two halves of one tensor alone, are turned in turn by so much. Two streams,
+/// each in the order of its addresses, keep more of the memory busy than one where pages are small (measured on pages
+/// of 4 KiB, 4096 tokens, ratio to the scale: f32 0.97 to 1.04, bf16 0.89 to 1.04, with AVX2 f16 0.85 to 1.07; on pages
+/// of 2 MiB 0.97 to 0.94, 0.91 to 0.92, 0.90 to 0.99), which is lost where each switch leaves a page behind.
 inline constexpr std::int64_t alternating_bytes = 2048;
 
 /// The longest head that is sent past the caches; like the addresses and strides of the output it must be whole lines.
