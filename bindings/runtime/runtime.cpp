@@ -62,13 +62,14 @@ choice choose() {
     ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", wanted, known);
 }
 
-const choice& chosen() {
+const choice& chosen_sets() {
     static const choice sets = choose();
     return sets;
 }
 
 const kernel_set& chosen_set(element_type type, cpu::footprint size) {
-    return type == element_type::f16 && size != cpu::footprint::memory ? *chosen().f16_in_cache : *chosen().usual;
+    return type == element_type::f16 && size != cpu::footprint::memory ? *chosen_sets().f16_in_cache
+                                                                       : *chosen_sets().usual;
 }
 
 void execute(const cpu::plan& prepared, layout_kind layout, int threads) {
@@ -85,13 +86,13 @@ std::vector<std::string_view> instruction_sets() {
     return names;
 }
 
-std::string_view instruction_set() { return chosen().usual->name; }
+std::string_view instruction_set() { return chosen_sets().usual->name; }
 
 std::string_view instruction_set(element_type type, cpu::footprint size) { return chosen_set(type, size).name; }
 
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
-            const Encoding& encoding, const positions& where, const cpu::options& options) {
-    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, options), layout, options.threads);
+            const Encoding& encoding, const positions& where, const cpu::options& chosen) {
+    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, chosen), layout, chosen.threads);
 }
 
 void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
@@ -102,7 +103,7 @@ void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const En
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
     const cpu::plan prepared = cpu::make_table_plan(layout, encoding, where, tokens, columns, cos, sin);
-    cpu::execute(prepared, chosen().usual->cos_sin(layout), threads);
+    cpu::execute(prepared, chosen_sets().usual->cos_sin(layout), threads);
 }
 
 std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& where, std::int64_t batch,
