@@ -236,20 +236,25 @@ struct rotate_kernel {
         }
     }
 
+    /// The next heads of one token.
+    static RW_INLINE void turn_next(const job& work, place& at, const float* r, std::int64_t heads) {
+        const std::int64_t half = pairs(work);
+        at.step.heads = heads;
+        turn_token(half, {r, r + padded_row(half)}, at.in, at.out, at.step, work.size);
+        at.in += heads * at.step.in_head;
+        at.out += heads * at.step.out_head;
+    }
+
     /// One token of each of two streams, some heads of each in turn: see alternating_bytes.
     static RW_INLINE void turn_alternately(const job& work, place one, const float* one_row, place other,
                                            const float* other_row) {
         one.enter(work, 1);
         other.enter(work, 1);
-        const std::int64_t half = pairs(work), heads = other.step.heads, ratio = one.step.heads / heads;
-        const std::int64_t group = work.alternating_heads;
+        const std::int64_t heads = other.step.heads, ratio = one.step.heads / heads, group = work.alternating_heads;
         for (std::int64_t left = heads; left > 0; left -= group) {
-            other.step.heads = left < group ? left : group;
-            one.step.heads = ratio * other.step.heads;
-            turn_token(half, {one_row, one_row + padded_row(half)}, one.in, one.out, one.step, work.size);
-            turn_token(half, {other_row, other_row + padded_row(half)}, other.in, other.out, other.step, work.size);
-            one.in += one.step.heads * one.step.in_head, one.out += one.step.heads * one.step.out_head;
-            other.in += other.step.heads * other.step.in_head, other.out += other.step.heads * other.step.out_head;
+            const std::int64_t count = left < group ? left : group;
+            turn_next(work, one, one_row, ratio * count);
+            turn_next(work, other, other_row, count);
         }
     }
 
