@@ -1,4 +1,4 @@
-# Finds cuBLAS, which the products of the CUDA attention stack (cuda/ropewalk/gpu/attention/cublas.cuh) are computed by:
+# Finds cuBLAS, which the products of the CUDA attention stack (cuda/ropewalk/llama/gpu/cublas.cuh) are computed by:
 # in the toolkit, or in a Python package nvidia-cublas of the toolkit's version, which machines that have PyTorch have.
 # Says in ROPEWALK_HAS_CUBLAS whether, and makes the target ropewalk::cublas then. ROPEWALK_CUBLAS_ROOT may name a folder
 # with include/ and lib/.

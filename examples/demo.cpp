@@ -17,10 +17,10 @@
 
 #include <unistd.h>
 
+#include <dispatch/dispatch.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/ropewalk.hpp>
-#include <runtime/runtime.hpp>
 
 #include "ceilings.hpp"
 #include "clock.hpp"
@@ -115,11 +115,11 @@ private:
 angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind layout) {
     const auto pairs = static_cast<std::size_t>(encoding.pairs());
     std::vector<float> cos(static_cast<std::size_t>(tokens) * pairs), sin(cos.size());
-    rw::runtime::cos_sin(layout, encoding, rw::offset{0}, tokens, encoding.pairs(), cos, sin);
+    rw::dispatch::cos_sin(layout, encoding, rw::offset{0}, tokens, encoding.pairs(), cos, sin);
     long double position = tokens - 1;
-    if (encoding.place) {
+    if (encoding.draw_positions) {
         std::vector<rw::fixed_position> numbers(static_cast<std::size_t>(tokens));
-        encoding.place(0, numbers);
+        encoding.draw_positions(0, numbers);
         position = static_cast<long double>(numbers.back().value) * 0x1p-32L;
     }
     angle_errors worst;
@@ -141,12 +141,12 @@ angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind lay
 /// Turns forwards and backwards, so that the values stay what they are, in turn with a scale over the same bytes.
 measurement measure(const scheme& chosen, rw::element_type type, const heads_in_memory& memory) {
     const rw::tensor q = memory.half(type, 0), k = memory.half(type, 1);
-    const auto turn = [&](rw::cpu::direction way) {
+    const auto turn = [&](rw::cpu::direction direction) {
         rw::cpu::options options;
-        options.way = way;
-        rw::runtime::rotate(chosen.layout, q, k, q, k, chosen.encoding, rw::offset{0}, options);
+        options.direction = direction;
+        rw::dispatch::rotate(chosen.layout, q, k, q, k, chosen.encoding, rw::offset{0}, options);
     };
-    const auto& loops = ceilings::loops_for(rw::runtime::instruction_set());
+    const auto& loops = ceilings::loops_for(rw::dispatch::instruction_set());
     const auto count = static_cast<std::int64_t>(memory.bytes(type) / 4);
     const int team = threads();
     const auto scale = [&](float factor) {
@@ -165,9 +165,9 @@ measurement measure(const scheme& chosen, rw::element_type type, const heads_in_
     result.checksum = memory.checksum(type);
     std::vector<double> ours, theirs;
     for (int round = 0; round < rounds; ++round) {
-        for (const auto way : {rw::cpu::direction::inverse, rw::cpu::direction::forward}) {
-            ours.push_back(ceilings::seconds([&] { turn(way); }));
-            theirs.push_back(ceilings::seconds([&] { scale(way == rw::cpu::direction::inverse ? 2.0F : 0.5F); }));
+        for (const auto direction : {rw::cpu::direction::inverse, rw::cpu::direction::forward}) {
+            ours.push_back(ceilings::seconds([&] { turn(direction); }));
+            theirs.push_back(ceilings::seconds([&] { scale(direction == rw::cpu::direction::inverse ? 2.0F : 0.5F); }));
         }
     }
     result.seconds = ceilings::median(ours);
@@ -246,7 +246,7 @@ void run(const std::filesystem::path& path) {
     const heads_in_memory memory(head_dim);
     std::printf("Llama-2-13B: %lld query and %lld key heads of %lld, %lld tokens, in place, %d thread(s), %s\n",
                 static_cast<long long>(heads), static_cast<long long>(heads), static_cast<long long>(head_dim),
-                static_cast<long long>(tokens), threads(), std::string(rw::runtime::instruction_set()).c_str());
+                static_cast<long long>(tokens), threads(), std::string(rw::dispatch::instruction_set()).c_str());
 
     nlohmann::json rows = nlohmann::json::array(), checksums = nlohmann::json::array();
     bool exact = true;

@@ -14,11 +14,11 @@
 
 #include <sys/resource.h>
 
+#include <dispatch/dispatch.hpp>
+#include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
-#include <ropewalk/attention/checkpoint.hpp>
-#include <ropewalk/attention/llama.hpp>
-#include <runtime/attention/attention.hpp>
-#include <runtime/runtime.hpp>
+#include <ropewalk/llama/checkpoint.hpp>
+#include <ropewalk/llama/llama.hpp>
 
 #include "giraffe/cuda.hpp"
 #include "output.hpp"
@@ -129,7 +129,7 @@ void check(const options& o) {
 
 outcome run_on_cpu(const job& what, attention::llama_weights weights) {
     attention::kv_cache cache(what.config, what.cached);
-    const attention::kernel_table& kernels = rw::runtime::attention_kernels();
+    const attention::kernel_table& kernels = rw::dispatch::llama_kernels();
     const int threads = what.chosen.threads;
     outcome found = giraffe::run_job(
         what, cache, [&] { return attention::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
@@ -173,7 +173,7 @@ void run_model(job what, const std::string& device) {
 void run(const options& o) {
     check(o);
     const std::string device =
-        o.device == "cuda" ? giraffe::cuda_device_name() : std::string(rw::runtime::instruction_set());
+        o.device == "cuda" ? giraffe::cuda_device_name() : std::string(rw::dispatch::instruction_set());
     const job what = job_of(o, describe(o));
     try {
         run_model(what, device);

@@ -86,7 +86,7 @@ summary() {
 
 # --- building: plain compiler calls, as many at once as there are cores ------------------------------------------------
 
-tests=(main rotate positions streams fused attention cache_contents)
+tests=(main rotate positions streams fused llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
@@ -127,7 +127,7 @@ start_kernels() { # <architecture> <type> <layout>
 
 source_of() { # <name>
     local file
-    for file in {tests/cuda,tests/gpu_attention,benchmarks/cuda}/"$1".{cpp,cu}; do
+    for file in {tests/cuda,tests/llama_gpu,benchmarks/cuda}/"$1".{cpp,cu}; do
         if [[ -f $file ]]; then echo "$file" && return; fi
     done
 }
@@ -189,7 +189,7 @@ check_includes() {
         nvcc -std=c++20 "${includes[@]}" -DCHECK_TYPE=float -DCHECK_LAYOUT=ropewalk::half_split -M \
             "tests/cuda/$stem.cu" >"$work/$stem.d"
     done
-    if grep -hE 'ropewalk/(cpu|attention|io)/|xsimd|Eigen' "$work"/*.d; then
+    if grep -hE 'ropewalk/(cpu|llama|io)/|xsimd|Eigen' "$work"/*.d; then
         echo "the GPU's headers include what lies above, which is not theirs"
         return 1
     fi
@@ -200,7 +200,7 @@ link() { # <program> <object>...
     shift
     objects=("${@/#/$work/}")
     objects=("${objects[@]/%/.o}")
-    nvcc -arch="$arch" -o "$work/$program" "${objects[@]}" "$work"/{device_cuda,attention_calls}.o "$work"/*calls.*.o
+    nvcc -arch="$arch" -o "$work/$program" "${objects[@]}" "$work"/{device_cuda,llama_calls}.o "$work"/*calls.*.o
 }
 
 build() {
@@ -211,7 +211,7 @@ build() {
     for type in "${types[@]}"; do
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
-    start_sources "$arch" device_cuda attention_calls "${tests[@]}" "${benches[@]}"
+    start_sources "$arch" device_cuda llama_calls "${tests[@]}" "${benches[@]}"
     # Whatever could not be compiled: the programs which do without it shall run.
     finish_jobs || status=1
     link device_tests "${tests[@]}" || status=1
@@ -227,7 +227,7 @@ compile_only() {
     command -v nvcc >/dev/null || { echo "no nvcc here"; return $skip; }
     prepare_build
     start_kernels "sm_${arch:-90}" ropewalk::bf16 ropewalk::half_split
-    start_sources "sm_${arch:-90}" device_cuda attention_calls
+    start_sources "sm_${arch:-90}" device_cuda llama_calls
     if find_cublas; then start_sources "sm_${arch:-90}" stack; fi
     finish_jobs
     check_includes
@@ -235,7 +235,7 @@ compile_only() {
 
 # The tests and benchmarks with the host in the device's place: all but the launches.
 host_build() {
-    local stem source optimise host=(device_host calls_host fused_calls_host attention_calls_host) cxx=${CXX:-c++}
+    local stem source optimise host=(device_host calls_host fused_calls_host llama_calls_host) cxx=${CXX:-c++}
     prepare_build
     for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
         wait_for_room "$cores"

@@ -19,7 +19,7 @@ struct loops {
     void (*store)(float* data, std::int64_t count, float value);  ///< data = value
 };
 
-/// The loops for one of the names that runtime::instruction_set() returns.
+/// The loops for one of the names that dispatch::instruction_set() returns.
 const loops& loops_for(std::string_view instruction_set);
 
 }  // namespace ceilings

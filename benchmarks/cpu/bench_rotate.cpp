@@ -1,8 +1,8 @@
 // Rotations beside what the machine can do with the same bytes.
 
 #include <benchmark/benchmark.h>
+#include <dispatch/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
-#include <runtime/runtime.hpp>
 
 #include "ceilings.hpp"
 #include "contest.hpp"
@@ -30,7 +30,7 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(what, axes_, memory(0, what.bytes())),
           out_(in_),
-          loops_(ceilings::loops_for(rw::runtime::instruction_set(what.type, rw::cpu::footprint_of(what.bytes())))) {
+          loops_(ceilings::loops_for(rw::dispatch::instruction_set(what.type, rw::cpu::footprint_of(what.bytes())))) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(what, axes_, memory(1, what.bytes()));
@@ -44,7 +44,7 @@ public:
         rw::cpu::options chosen;
         chosen.threads = what_.threads;
         chosen.table = table_;
-        rw::runtime::rotate(what_.layout, in_.q, in_.k, out_.q, out_.k, encoding_, rw::offset{first_position}, chosen);
+        rw::dispatch::rotate(what_.layout, in_.q, in_.k, out_.q, out_.k, encoding_, rw::offset{first_position}, chosen);
     }
 
     /// The float32 scale over the same number of bytes, in memory of its own.
@@ -106,7 +106,7 @@ private:
         const std::int64_t rows = first_position + what_.tokens;
         cos_.resize(static_cast<std::size_t>(rows * encoding_.pairs()));
         sin_.resize(cos_.size());
-        rw::runtime::cos_sin(what_.layout, encoding_, rw::offset{0}, rows, encoding_.pairs(), cos_, sin_);
+        rw::dispatch::cos_sin(what_.layout, encoding_, rw::offset{0}, rows, encoding_.pairs(), cos_, sin_);
         table_.cos = cos_.data(), table_.sin = sin_.data();
         table_.rows = rows, table_.columns = table_.stride_row = encoding_.pairs();
     }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
-#include <runtime/runtime.hpp>
+#include <dispatch/dispatch.hpp>
 
 #include "ceilings.hpp"
 #include "contest.hpp"
@@ -21,7 +21,7 @@ struct table {
         : tokens(tokens_), cos(static_cast<std::size_t>(tokens * pairs)), sin(cos.size()) {}
 
     void ours(int threads) {
-        rw::runtime::cos_sin(rw::layout_kind::half_split, encoding, rw::offset{0}, tokens, pairs, cos, sin, threads);
+        rw::dispatch::cos_sin(rw::layout_kind::half_split, encoding, rw::offset{0}, tokens, pairs, cos, sin, threads);
     }
     void store(const ceilings::loops& loops, int threads, float value) {
         in_parts(threads, tokens * pairs, [&](std::int64_t begin, std::int64_t count) {
@@ -63,7 +63,7 @@ struct table {
 
 void measure_table(benchmark::State& state, std::int64_t tokens, int threads) {
     table made(tokens);
-    const auto& loops = ceilings::loops_for(rw::runtime::instruction_set());
+    const auto& loops = ceilings::loops_for(rw::dispatch::instruction_set());
     made.ours(threads);
     const double error = made.error();
     if (!(error <= 1.2e-7)) return state.SkipWithError("a cosine or a sine is wrong by more than 1.2e-7");

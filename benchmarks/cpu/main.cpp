@@ -12,8 +12,8 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
+#include <dispatch/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
-#include <runtime/runtime.hpp>
 #include <xsimd/xsimd.hpp>
 
 #include "context.hpp"
@@ -42,7 +42,7 @@ public:
 void describe_context() {
     benchmark::AddCustomContext("machine", bench::machine());
     benchmark::AddCustomContext("compiler", bench::compiler());
-    benchmark::AddCustomContext("instruction_set", std::string(ropewalk::runtime::instruction_set()));
+    benchmark::AddCustomContext("instruction_set", std::string(ropewalk::dispatch::instruction_set()));
     benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
                                              std::to_string(XSIMD_VERSION_MINOR) + "." +
                                              std::to_string(XSIMD_VERSION_PATCH));

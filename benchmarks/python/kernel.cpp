@@ -1,5 +1,5 @@
 // The C++ kernels behind a plain function, for bench_peers.py: what the way through Python and PyTorch adds.
-#include <runtime/runtime.hpp>
+#include <dispatch/dispatch.hpp>
 
 namespace rw = ropewalk;
 
@@ -20,7 +20,7 @@ extern "C" __attribute__((visibility("default"))) int ropewalk_rotate(void* q, v
         if (head_dim != encoding.geometry.head_dim) return 1;
         const auto layout = is_interleaved != 0 ? rw::layout_kind::interleaved : rw::layout_kind::half_split;
         for (std::int64_t i = 0; i < passes; ++i)
-            rw::runtime::rotate(layout, a, b, a, b, encoding, rw::offset{first}, {.threads = threads});
+            rw::dispatch::rotate(layout, a, b, a, b, encoding, rw::offset{first}, {.threads = threads});
         return 0;
     } catch (...) {
         return 1;

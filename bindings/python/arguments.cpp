@@ -180,7 +180,7 @@ array copy_beside(py::handle object, const array& like, const char* name) {
 token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
                                  const array& like, const char* name)
     : name_(name) {
-    const bool draws = static_cast<bool>(encoding.place);
+    const bool draws = static_cast<bool>(encoding.draw_positions);
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "give either {} or an offset, got both and an offset of {}", name, offset);

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "cuda/interface.hpp"
-#include "runtime/runtime.hpp"
+#include "dispatch/dispatch.hpp"
 
 namespace ropewalk::python {
 
@@ -76,7 +76,7 @@ struct placed {
 
 /// The caller's positions; or, where the encoding draws them, its numbers for the tokens of `t`, copied to the device.
 placed place(const array& like, const Encoding& encoding, const positions& where, const tensor& t) {
-    if (!encoding.place) return {where, {}};
+    if (!encoding.draw_positions) return {where, {}};
     RW_EXPECTS(like.origin == array::library::torch,
                "'{}' draws its positions on the host, and torch alone can take them to {}", encoding.expression,
                place_of(like));
@@ -86,7 +86,7 @@ placed place(const array& like, const Encoding& encoding, const positions& where
     made.where.data = &none;
     made.where.rows = t.batch, made.where.count = made.where.stride_row = t.tokens;
     if (t.batch * t.tokens == 0) return made;
-    const auto numbers = runtime::draw_positions(encoding, where, t.batch, t.tokens);
+    const auto numbers = dispatch::draw_positions(encoding, where, t.batch, t.tokens);
     const torch_module& torch = *loaded_torch();
     const py::object copy = py::handle(torch.empty)(
         py::make_tuple(t.batch, t.tokens), py::arg("dtype") = py::handle(torch.int64), py::arg("device") = "cpu");
@@ -101,12 +101,12 @@ placed place(const array& like, const Encoding& encoding, const positions& where
 device_call::device_call(const array& where) : like_(where) { module_for(where); }
 
 void device_call::rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
-                         const Encoding& encoding, const token_positions& where, direction way,
+                         const Encoding& encoding, const token_positions& where, direction direction,
                          const cos_sin_table& table) const {
     const placed at = place(like_, encoding, where.where, q.exists() ? q : k);
     const layout_kind layout = *encoding.geometry.layout;
     gpu::options chosen;
-    chosen.way = way, chosen.table = table;
+    chosen.direction = direction, chosen.table = table;
     launch(like_, layout, chosen, [&](const gpu::options& options, const gpu::device_shape& shape) {
         return gpu::make_plan(layout, q, k, q_out, k_out, encoding, at.where, options, shape);
     });

@@ -1,7 +1,7 @@
 // Calls on a CUDA device, through ropewalk._cuda: that is imported when the first array on a device arrives.
 #pragma once
 
-#include <ropewalk/call/call.hpp>
+#include <ropewalk/rotation/params.hpp>
 
 #include "arguments.hpp"
 
@@ -14,7 +14,7 @@ public:
     explicit device_call(const array& where);
 
     void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out, const Encoding& encoding,
-                const token_positions& where, direction way, const cos_sin_table& table) const;
+                const token_positions& where, direction direction, const cos_sin_table& table) const;
     void rerotate(const tensor& k, const Encoding& from, const token_positions& from_where, const Encoding& to,
                   const token_positions& to_where) const;
 

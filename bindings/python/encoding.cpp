@@ -10,8 +10,8 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
+#include "dispatch/dispatch.hpp"
 #include "positional.hpp"
-#include "runtime/runtime.hpp"
 
 namespace ropewalk::python {
 
@@ -117,7 +117,7 @@ py::tuple cos_sin(const Encoding& self, py::handle where, bool elementwise, py::
     const int team = as_threads(threads);
     {
         const py::gil_scoped_release released;
-        runtime::cos_sin(*self.geometry.layout, self, read.where, tokens, columns, cos_floats, sin_floats, team);
+        dispatch::cos_sin(*self.geometry.layout, self, read.where, tokens, columns, cos_floats, sin_floats, team);
     }
     return py::make_tuple(std::move(cos), std::move(sin));
 }
@@ -153,24 +153,25 @@ void bind_encoding(py::module_& m) {
         "steps", [](const Encoding& self) { return to_numpy(self.steps, "uint64"); },
         "uint64 [rotary_dim/2], 2^-64 turns a token: what the kernels use. A copy.");
     made.def_property_readonly(
-        "decay",
+        "magnitude_rates",
         [](const Encoding& self) {
             std::vector<double> bits(self.steps.size());
-            for (std::size_t pair = 0; pair < self.decay.size(); ++pair)
-                bits[pair] = static_cast<double>(self.decay[pair]) * 0x1p-56;
+            for (std::size_t pair = 0; pair < self.magnitude_rates.size(); ++pair)
+                bits[pair] = static_cast<double>(self.magnitude_rates[pair]) * 0x1p-56;
             return to_numpy(bits, "float64");
         },
-        "float64 [rotary_dim/2]: what tokens d apart add to a score is multiplied by 2**(-d * decay); 0 without xPos.");
+        "float64 [rotary_dim/2]: what tokens d apart add to a score is multiplied by 2**(-d * magnitude_rates); 0 "
+        "without xPos.");
     made.def_property_readonly(
-        "draws_positions", [](const Encoding& self) { return static_cast<bool>(self.place); },
+        "draws_positions", [](const Encoding& self) { return static_cast<bool>(self.draw_positions); },
         "Whether the token at index i gets a number of its own making (randomized) instead of i.");
     made.def_readonly("attention_factor", &Encoding::attention_factor,
                       "Multiplies cos and sin, for queries and keys alike.");
     made.def_readonly("softmax_factor", &Encoding::softmax_factor,
                       "Multiplies the softmax scale of attention (DeepSeek); no rotation applies it.");
     made.def_readonly(
-        "epoch", &Encoding::epoch,
-        "Changes when sequence_length moves a policy to other frequencies: keys cached in one epoch do not fit "
+        "stage", &Encoding::stage,
+        "Changes when sequence_length moves a policy to other frequencies: keys cached in one stage do not fit "
         "into another, see ropewalk.rerotate_().");
     made.def_readonly("expression", &Encoding::expression,
                       "The policies as text, which ropewalk.encoding() reads back.");

@@ -1,7 +1,7 @@
 // The module ropewalk._ropewalk: a thin layer over the runtime.
 
 #include "bindings.hpp"
-#include "runtime/runtime.hpp"
+#include "dispatch/dispatch.hpp"
 
 namespace {
 
@@ -27,13 +27,13 @@ PYBIND11_MODULE(_ropewalk, m) {
     rp::bind_rotate(m);
     rp::bind_score(m);
     m.def(
-        "instruction_set", [] { return std::string(ropewalk::runtime::instruction_set()); },
+        "instruction_set", [] { return std::string(ropewalk::dispatch::instruction_set()); },
         "The kernels in use: the widest that this machine has, or what the environment variable ROPEWALK_ISA names.");
     m.def(
         "instruction_sets",
         [] {
             py::list names;
-            for (const auto name : ropewalk::runtime::instruction_sets()) names.append(std::string(name));
+            for (const auto name : ropewalk::dispatch::instruction_sets()) names.append(std::string(name));
             return names;
         },
         "The kernels that this machine can run, the widest first.");

@@ -5,9 +5,9 @@
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "cuda.hpp"
+#include "dispatch/dispatch.hpp"
+#include "dispatch/huge_pages.hpp"
 #include "positional.hpp"
-#include "runtime/pages.hpp"
-#include "runtime/runtime.hpp"
 
 namespace ropewalk::python {
 
@@ -55,8 +55,9 @@ struct turn_arguments {
           encoding(as_encoding(given.encoding)),
           where(encoding, given.ids, given.offset, given.cu_seqlens, like),
           table(as_table(given.table, like)) {
-        if (given.inverse) options.way = given.adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
-        if (given.adjoint && !given.inverse) options.way = cpu::direction::adjoint;
+        if (given.inverse)
+            options.direction = given.adjoint ? cpu::direction::inverse_adjoint : cpu::direction::inverse;
+        if (given.adjoint && !given.inverse) options.direction = cpu::direction::adjoint;
         options.table = table.rows;
         if (like.on_host() || !given.threads.is_none()) options.threads = as_threads(given.threads);
     }
@@ -64,11 +65,11 @@ struct turn_arguments {
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
         where.check_tokens(q.exists() ? q.tokens : k.tokens);
         if (!like.on_host()) {
-            return device_call(like).rotate(q, k, q_out, k_out, encoding, where, options.way, options.table);
+            return device_call(like).rotate(q, k, q_out, k_out, encoding, where, options.direction, options.table);
         }
         std::optional<py::gil_scoped_release> released;
         if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
-        runtime::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
+        dispatch::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, where.where, options);
     }
 };
 
@@ -188,8 +189,8 @@ struct copied {
         if (ours && in.on_host()) prepare_pages(out->memory.data, static_cast<std::size_t>(bytes_of(out->view)));
     }
     void prepare_pages(void* data, std::size_t bytes) {
-        fresh = bytes >= runtime::huge_page_bytes && !runtime::has_pages(data, bytes);
-        if (fresh) runtime::prefer_huge_pages(data, bytes);
+        fresh = bytes >= dispatch::huge_page_bytes && !dispatch::has_pages(data, bytes);
+        if (fresh) dispatch::prefer_huge_pages(data, bytes);
     }
     [[nodiscard]] tensor to() const { return out ? out->view : tensor{}; }
 
@@ -259,7 +260,7 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     } else {
         const int team = as_threads(threads);
         const py::gil_scoped_release released;
-        runtime::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
+        dispatch::rerotate(*to.geometry.layout, a.view, a.view, from, from_where.where, to, to_where.where, team);
     }
     announce_write(k, py::none());
     return k;

@@ -1,7 +1,7 @@
 #include "cuda.hpp"
 
-#include <ropewalk/attention/cuda_machine.cuh>
-#include <ropewalk/attention/device_llama.hpp>
+#include <ropewalk/llama/cuda_backend.cuh>
+#include <ropewalk/llama/device_llama.hpp>
 
 namespace giraffe {
 

@@ -12,10 +12,10 @@
 
 #include <unistd.h>
 
-#include <ropewalk/attention/batch.hpp>
-#include <ropewalk/attention/pages.hpp>
-#include <ropewalk/attention/synthetic.hpp>
 #include <ropewalk/encoding.hpp>
+#include <ropewalk/llama/batch.hpp>
+#include <ropewalk/llama/pages.hpp>
+#include <ropewalk/llama/synthetic.hpp>
 
 #include "options.hpp"
 

@@ -28,9 +28,9 @@ struct Encoding {
     std::vector<double> inv_freq;      ///< [pairs], radians a token
     double attention_factor = 1;       ///< multiplies cos and sin, for queries and keys alike
 
-    /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · decay_j · 2^-56), a key by the
+    /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · rate_j · 2^-56), a key by the
     /// inverse.
-    std::vector<std::uint64_t> decay;
+    std::vector<std::uint64_t> magnitude_rates;
     std::int64_t centre = 0;
 
     double softmax_factor = 1;  ///< for whoever computes attention: multiplies the softmax scale (DeepSeek)
@@ -40,17 +40,17 @@ struct Encoding {
     std::vector<std::uint64_t> axis_steps;
 
     /// Empty where the token at index i is at position i; else fills in the positions of the indices 0 … n−1 of a row.
-    std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> place;
-    std::int64_t placed_tokens = 0;  ///< the n of `place`; 0: as many as a call has
+    std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> draw_positions;
+    std::int64_t drawn_tokens = 0;  ///< the n of `place`; 0: as many as a call has
 
-    /// Changes when the sequence length moves a policy to other frequencies: keys cached in one epoch do not fit
+    /// Changes when the sequence length moves a policy to other frequencies: keys cached in one stage do not fit
     /// another.
-    std::uint64_t epoch = 0;
+    std::uint64_t stage = 0;
     std::string expression;  ///< the policies, as parse_policies() reads them
 
     [[nodiscard]] std::int64_t pairs() const { return static_cast<std::int64_t>(steps.size()); }
     [[nodiscard]] bool has_axes() const { return !axis_steps.empty(); }
-    [[nodiscard]] bool has_decay() const { return !decay.empty(); }
+    [[nodiscard]] bool has_magnitude() const { return !magnitude_rates.empty(); }
 
     /// The largest |p − centre| whose magnitude the element type holds; 2^61 where nothing decays.
     [[nodiscard]] std::int64_t reach(element_type type) const {
@@ -60,7 +60,7 @@ struct Encoding {
     /// The largest |p − centre| whose magnitude lies within 2^±bits.
     [[nodiscard]] std::int64_t reach(double bits) const {
         std::uint64_t steepest = 0;
-        for (const std::uint64_t one : decay) steepest = one > steepest ? one : steepest;
+        for (const std::uint64_t one : magnitude_rates) steepest = one > steepest ? one : steepest;
         // Beyond 2^61 a centre and a reach would leave 64 bits together.
         const double distance = steepest == 0 ? 0x1p61 : bits * 0x1p56 / static_cast<double>(steepest);
         return static_cast<std::int64_t>(distance < 0x1p61 ? distance : 0x1p61);
@@ -89,8 +89,10 @@ public:
         static_assert(Policy<P>, "a policy needs a name, a tuple of parameters and validate(geometry)");
         static_assert(
             AnyAxis<P>,
-            "a policy needs one of: operator()(theta, pair, geometry) for the frequency, decay(pair, geometry) "
-            "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, place(row, numbers) "
+            "a policy needs one of: operator()(theta, pair, geometry) for the frequency, magnitude_rate(pair, "
+            "geometry) "
+            "with centre() and stated_length(), or attention_factor(geometry), for the magnitude, draw_positions(row, "
+            "numbers) "
             "with stated_tokens(), or axis(pair, geometry), for the position, softmax_factor(geometry) for the score");
         const Geometry& geometry = encoding_.geometry;
         policy.validate(geometry);
@@ -100,7 +102,7 @@ public:
         if constexpr (SoftmaxFactorPolicy<P>) encoding_.softmax_factor *= policy.softmax_factor(geometry);
         if constexpr (PositionPolicy<P>) put(policy);
         if constexpr (PairAxisPolicy<P>) part(policy);
-        if constexpr (EpochPolicy<P>) encoding_.epoch = encoding_.epoch * 1000003U + policy.epoch(geometry);
+        if constexpr (StagePolicy<P>) encoding_.stage = encoding_.stage * 1000003U + policy.stage(geometry);
         encoding_.expression.append(encoding_.expression.empty() ? "" : "|").append(describe(policy));
     }
 
@@ -110,7 +112,7 @@ public:
             encoding_.inv_freq.push_back(static_cast<double>(theta));
         }
         // Magnitudes and drawn positions go with one position a token, which is enough where every pair follows it.
-        if (!several_ && (encoding_.has_decay() || encoding_.place)) axes_.clear();
+        if (!several_ && (encoding_.has_magnitude() || encoding_.draw_positions)) axes_.clear();
         if (!axes_.empty()) spread_steps();
         if (encoding_.expression.empty()) encoding_.expression = Default::name;
         RW_EXPECTS(fits_float(encoding_.attention_factor),
@@ -132,14 +134,15 @@ private:
 
     template <class P>
     void stretch(const P& policy) {
-        RW_EXPECTS(!encoding_.has_decay(), "{} comes second: '{}' already sets the magnitude", P::name,
+        RW_EXPECTS(!encoding_.has_magnitude(), "{} comes second: '{}' already sets the magnitude", P::name,
                    encoding_.expression);
         bool any = false;
         for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
-            encoding_.decay.push_back(real(policy.decay(pair, encoding_.geometry)).scaled(56).rounded_modulo_2_64());
-            any = any || encoding_.decay.back() != 0;
+            encoding_.magnitude_rates.push_back(
+                real(policy.magnitude_rate(pair, encoding_.geometry)).scaled(56).rounded_modulo_2_64());
+            any = any || encoding_.magnitude_rates.back() != 0;
         }
-        if (!any) encoding_.decay.clear();
+        if (!any) encoding_.magnitude_rates.clear();
         encoding_.centre = policy.centre();
         const std::int64_t reach = encoding_.reach(element_type::f32);
         RW_EXPECTS(
@@ -150,11 +153,12 @@ private:
 
     template <class P>
     void put(const P& policy) {
-        RW_EXPECTS(!encoding_.place, "{} comes second: '{}' already sets the positions", P::name, encoding_.expression);
-        encoding_.place = [policy](std::uint64_t row, std::span<fixed_position> numbers) {
-            policy.place(row, numbers);
+        RW_EXPECTS(!encoding_.draw_positions, "{} comes second: '{}' already sets the positions", P::name,
+                   encoding_.expression);
+        encoding_.draw_positions = [policy](std::uint64_t row, std::span<fixed_position> numbers) {
+            policy.draw_positions(row, numbers);
         };
-        encoding_.placed_tokens =
+        encoding_.drawn_tokens =
             policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
     }
 
@@ -176,7 +180,7 @@ private:
     }
 
     void spread_steps() {
-        RW_EXPECTS(!encoding_.has_decay() && !encoding_.place,
+        RW_EXPECTS(!encoding_.has_magnitude() && !encoding_.draw_positions,
                    "'{}': several positions a token go with neither magnitudes nor drawn positions",
                    encoding_.expression);
         const std::size_t pairs = axes_.size();

@@ -1,4 +1,4 @@
-// expect: an epoch takes the geometry
+// expect: an stage takes the geometry
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
 struct Made {
@@ -6,9 +6,9 @@ struct Made {
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
-    std::uint64_t epoch() const { return 1; }
+    std::uint64_t stage() const { return 1; }
 #else
-    std::uint64_t epoch(const rw::Geometry&) const { return 1; }
+    std::uint64_t stage(const rw::Geometry&) const { return 1; }
 #endif
 };
-static_assert(rw::EpochPolicy<Made>, "an epoch takes the geometry");
+static_assert(rw::StagePolicy<Made>, "an stage takes the geometry");

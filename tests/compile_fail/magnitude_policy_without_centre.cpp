@@ -1,4 +1,4 @@
-// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, magnitude_rate
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
 struct Made {
@@ -6,10 +6,10 @@ struct Made {
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
-    rw::real decay(std::int64_t, const rw::Geometry&) const { return {}; }
+    rw::real magnitude_rate(std::int64_t, const rw::Geometry&) const { return {}; }
     std::int64_t stated_length() const { return 0; }
 #else
-    rw::real decay(std::int64_t, const rw::Geometry&) const { return {}; }
+    rw::real magnitude_rate(std::int64_t, const rw::Geometry&) const { return {}; }
     std::int64_t centre() const { return 0; }
     std::int64_t stated_length() const { return 0; }
 #endif

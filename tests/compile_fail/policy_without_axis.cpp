@@ -1,4 +1,4 @@
-// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, magnitude_rate
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
 struct Made {

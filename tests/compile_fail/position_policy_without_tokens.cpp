@@ -1,4 +1,4 @@
-// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, decay
+// expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, magnitude_rate
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
 struct Made {
@@ -6,9 +6,9 @@ struct Made {
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
-    void place(std::uint64_t, std::span<rw::fixed_position>) const {}
+    void draw_positions(std::uint64_t, std::span<rw::fixed_position>) const {}
 #else
-    void place(std::uint64_t, std::span<rw::fixed_position>) const {}
+    void draw_positions(std::uint64_t, std::span<rw::fixed_position>) const {}
     std::int64_t stated_tokens() const { return 0; }
 #endif
 };

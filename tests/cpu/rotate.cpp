@@ -22,9 +22,9 @@ test::twin scaled_twin() {
 template <class L>
 std::string problem_of(const test::array& result, const std::vector<double>& before, const test::twin& t,
                        std::int64_t first, oracle::role who = oracle::role::query,
-                       oracle::way way = oracle::way::forward) {
+                       oracle::direction direction = oracle::direction::forward) {
     const auto shape = test::shape_of(result.size(), head, rw::kind_of<L>);
-    const auto exact = oracle::rotate(shape, before, t.exact, test::consecutive(result.size(), first), who, way);
+    const auto exact = oracle::rotate(shape, before, t.exact, test::consecutive(result.size(), first), who, direction);
     if (!result.guards_intact()) return "bytes around the tensor changed";
     return test::compare(result, exact, shape).first_problem;
 }
@@ -73,8 +73,8 @@ TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]",
     CHECK(problem_of<L>(q, q_before, t, 300) == "");
     CHECK(problem_of<L>(k, k_before, t, 300, oracle::role::key) == "");
     const auto turned = q.values();
-    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300}, {.way = rw::cpu::direction::inverse});
-    CHECK(problem_of<L>(q, turned, t, 300, oracle::role::query, oracle::way::inverse) == "");
+    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300}, {.direction = rw::cpu::direction::inverse});
+    CHECK(problem_of<L>(q, turned, t, 300, oracle::role::query, oracle::direction::inverse) == "");
 }
 
 TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two calls", "[cpu]", f32_half_split,
@@ -97,7 +97,7 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two ca
                         rw::kind_of<L>, q.tensor(), k.tensor(), in_place ? q.tensor() : q_out.tensor(),
                         in_place ? k.tensor() : k_out.tensor(), e, rw::offset{300}, {});
                     plan.work.size = rw::cpu::footprint::memory;
-                    plan.work.heads_outside = false;
+                    plan.work.heads_major = false;
                     plan.work.alternating_heads = alternating;
                     rw::cpu::execute(plan, kernel, 1);
                 }
@@ -122,7 +122,7 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in on
     const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
     const auto alternate = [&](rw::cpu::plan plan, std::int64_t heads) {
         plan.work.size = rw::cpu::footprint::memory;
-        plan.work.heads_outside = false;
+        plan.work.heads_major = false;
         plan.work.alternating_heads = heads;
         plan.work.tile = 2;
         rw::cpu::execute(plan, kernel, 1);
@@ -161,7 +161,7 @@ TEST_CASE("the scratch of heads that follow one after the other fits a second ca
             const rw::Encoding e = rw::make_encoding({.head_dim = dim}, policy);
             const rw::cpu::plan plan =
                 rw::cpu::make_plan(rw::layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
-            CHECK(plan.work.heads_outside);
+            CHECK(plan.work.heads_major);
             CHECK(rw::cpu::scratch_floats(plan.work) <= 160 * 1024);
         }
     }
@@ -175,7 +175,7 @@ TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu
     test::array k(rw::type_of<T>, k_size, numbers);
     const auto shape = test::shape_of(k_size, head, rw::kind_of<L>);
     const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(k_size, 500), oracle::role::key,
-                                    oracle::way::inverse);
+                                    oracle::direction::inverse);
     const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(k_size, -20), oracle::role::key);
     rw::cpu::rerotate<L>(k.view<T>(), from.ours, rw::offset{500}, to.ours, rw::offset{-20});
     CHECK(test::compare(k, exact, shape).first_problem == "");

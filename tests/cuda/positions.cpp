@@ -96,7 +96,7 @@ TEST_CASE("tables of others, by index and by token, rows outside them taken as t
         const test::foreign_table foreign(numbers, type, one.layout, 30, 20, numbers.coin());
         const bool by_index = numbers.coin();
         one.options.table = foreign.table(by_index ? rows_are::by_index : rows_are::by_token);
-        one.options.way = numbers.coin() ? direction::forward : direction::adjoint;
+        one.options.direction = numbers.coin() ? direction::forward : direction::adjoint;
         std::vector<std::int64_t> ids;
         for (std::int64_t token = 0; token < test::tokens_of(one); ++token) ids.push_back(numbers.integer(-9, 40));
         one.where = rw::ids(std::span<const std::int64_t>(ids), one.q.batch);
@@ -105,7 +105,7 @@ TEST_CASE("tables of others, by index and by token, rows outside them taken as t
                 by_index ? std::clamp<std::int64_t>(ids[static_cast<std::size_t>(token)], 0, 29) : token % one.q.tokens;
             const auto at = static_cast<std::size_t>(row * 20 + pair);
             const double sine = foreign.sin[at];
-            return oracle::unit{foreign.cos[at], one.options.way == direction::forward ? sine : -sine};
+            return oracle::unit{foreign.cos[at], one.options.direction == direction::forward ? sine : -sine};
         };
         CHECK(test::problem_of(one, numbers) == "");
     }
@@ -130,7 +130,7 @@ TEST_CASE("rerotate moves keys to another encoding and position", "[cuda]") {
                       numbers.one_of({test::order::bshd, test::order::padded}));
         const auto shape = test::shape_of(size, head, layout);
         const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(size, was), oracle::role::key,
-                                        oracle::way::inverse);
+                                        oracle::direction::inverse);
         const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(size, is), oracle::role::key);
         test::device_array there(k);
         device::with_calls(k.type(), layout, [&](auto calls) {

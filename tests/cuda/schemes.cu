@@ -1,3 +1,3 @@
 #include "stack_kind.cuh"
 
-#include "attention/scheme_cases.inl"
+#include "llama/scheme_cases.inl"

@@ -1,3 +1,3 @@
 #include "stack_kind.cuh"
 
-#include "attention/stack_cases.inl"
+#include "llama/stack_cases.inl"

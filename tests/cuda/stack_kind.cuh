@@ -3,8 +3,8 @@
 
 #include <utility>
 
-#include <ropewalk/attention/cuda_machine.cuh>
-#include <ropewalk/attention/device_stack.hpp>
+#include <ropewalk/llama/cuda_backend.cuh>
+#include <ropewalk/llama/device_stack.hpp>
 
 struct stack_kind {
     using machine = ropewalk::attention::cuda_machine;

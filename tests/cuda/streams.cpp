@@ -68,7 +68,7 @@ TEST_CASE("there and back again, many times, each launch starting while the one 
         const device::tensors one = queries((early ? early_there : waited_there).tensor());
         for (int i = 0; i < 20; ++i) {
             rw::gpu::options options{.stream = stream.get(), .overlap_previous = early};
-            options.way = i % 2 == 0 ? rw::direction::forward : rw::direction::inverse;
+            options.direction = i % 2 == 0 ? rw::direction::forward : rw::direction::inverse;
             rotate(one, one, t.ours, rw::offset{1000000}, options);
         }
     }

@@ -60,7 +60,7 @@ TEST_CASE("an encoding remembers what it was made of", "[encoding]") {
     CHECK(e.expression == "linear:4|xpos:length=1000");
     CHECK(e.geometry.rotary_dim == 32);
     CHECK(e.pairs() == 16);
-    CHECK(e.decay.size() == 16);
+    CHECK(e.magnitude_rates.size() == 16);
     CHECK(e.centre == 500);
     CHECK(rw::make_encoding(e.geometry, e.expression.c_str()).steps == e.steps);
 }
@@ -97,13 +97,13 @@ TEST_CASE("attention factors multiply", "[encoding]") {
     CHECK(e.steps == rw::make_encoding(llama, "linear:2").steps);
 }
 
-TEST_CASE("placed_tokens is the policy's own length, or the geometry's, or the call's", "[encoding]") {
+TEST_CASE("drawn_tokens is the policy's own length, or the geometry's, or the call's", "[encoding]") {
     rw::Geometry g = llama;
-    CHECK(rw::make_encoding(g, rw::Randomized{}).placed_tokens == 0);
+    CHECK(rw::make_encoding(g, rw::Randomized{}).drawn_tokens == 0);
     g.sequence_length = 100;
-    CHECK(rw::make_encoding(g, rw::Randomized{}).placed_tokens == 100);
-    CHECK(rw::make_encoding(g, rw::Randomized{.length = 7}).placed_tokens == 7);
-    CHECK(rw::make_encoding(g, rw::RandomizedSorted{.range = 1000}).placed_tokens == 100);
+    CHECK(rw::make_encoding(g, rw::Randomized{}).drawn_tokens == 100);
+    CHECK(rw::make_encoding(g, rw::Randomized{.length = 7}).drawn_tokens == 7);
+    CHECK(rw::make_encoding(g, rw::RandomizedSorted{.range = 1000}).drawn_tokens == 100);
 }
 
 TEST_CASE("relative positions are exact in the phases of an encoding", "[encoding]") {

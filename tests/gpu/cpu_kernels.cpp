@@ -1,5 +1,5 @@
 // The CPU's kernels of the narrowest instruction set, which round as the GPU's do on the host: without fusing.
-#include <runtime/kernels.hpp>
+#include <dispatch/kernels.hpp>
 
 #include <ropewalk/cpu/execute.hpp>
 
@@ -11,9 +11,9 @@ namespace {
 
 void execute(rw::layout_kind layout, const rw::cpu::plan& prepared) {
 #if defined(__x86_64__)
-    const rw::runtime::kernel_set& kernels = rw::runtime::baseline_kernels;
+    const rw::dispatch::kernel_set& kernels = rw::dispatch::baseline_kernels;
 #else
-    const rw::runtime::kernel_set& kernels = rw::runtime::neon_kernels;
+    const rw::dispatch::kernel_set& kernels = rw::dispatch::neon_kernels;
 #endif
     rw::cpu::execute(prepared, kernels.rotate(prepared.work.any().type, layout, prepared.work.pairs), 1);
 }
@@ -23,9 +23,10 @@ void execute(rw::layout_kind layout, const rw::cpu::plan& prepared) {
 namespace test {
 
 void rotate_on_cpu(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& k, const rw::tensor& q_out,
-                   const rw::tensor& k_out, const rw::Encoding& encoding, const rw::positions& where, rw::direction way,
-                   const rw::cos_sin_table& table) {
-    execute(layout, rw::cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, {.way = way, .table = table}));
+                   const rw::tensor& k_out, const rw::Encoding& encoding, const rw::positions& where,
+                   rw::direction direction, const rw::cos_sin_table& table) {
+    execute(layout,
+            rw::cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, {.direction = direction, .table = table}));
 }
 
 void rerotate_on_cpu(rw::layout_kind layout, const rw::tensor& k, const rw::tensor& k_out, const rw::Encoding& from,

@@ -35,12 +35,12 @@ TEST_CASE("the adjoint of the inverse is the inverse of the adjoint", "[gpu]") {
     for (const test::twin& t : twins()) {
         // Pair by pair, the transposed inverse turns as forward does and undoes the magnitude.
         test::trial one;
-        one.by = t, one.options.way = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim},
+        one.by = t, one.options.direction = direction::inverse_adjoint, one.q = {1, 4, 4, t.ours.geometry.head_dim},
         one.k_heads = 0;
         one.where = rw::offset{900};
         one.map = [&](std::int64_t pair, std::int64_t token, oracle::role /*who*/) {
             const auto back =
-                oracle::pair_map(t.exact, pair, {900 + token, 0}, oracle::role::query, oracle::way::inverse);
+                oracle::pair_map(t.exact, pair, {900 + token, 0}, oracle::role::query, oracle::direction::inverse);
             return oracle::unit{back.cos, -back.sin};
         };
         CHECK(test::problem_of(one, numbers) == "");
@@ -74,7 +74,7 @@ TEST_CASE("rerotate moves keys to another encoding and position", "[gpu]") {
         test::array k(type, size, numbers), cpu(k);
         const auto shape = test::shape_of(size, geometry, layout);
         const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(size, was), oracle::role::key,
-                                        oracle::way::inverse);
+                                        oracle::direction::inverse);
         const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(size, is), oracle::role::key);
         test::memory_log log;
         log.watch(k);

@@ -103,7 +103,7 @@ TEST_CASE("more pairs than a kernel's parameter holds, and options which rerotat
     CHECK_REFUSED(plan(q, {}, e, rw::offset{0}), "1026 elements", "1024");
     const rw::tensor k = shaped(2, 2, 128);
     CHECK_REFUSED(rw::gpu::make_rerotation_plan(layout_kind::half_split, k, k, plain(), rw::offset{0}, plain(),
-                                                rw::offset{1}, {.way = rw::direction::inverse}),
+                                                rw::offset{1}, {.direction = rw::direction::inverse}),
                   "directions");
     CHECK_REFUSED(
         rw::gpu::make_rerotation_plan(layout_kind::half_split, q, q, plain(), rw::offset{0}, e, rw::offset{1}, {}),

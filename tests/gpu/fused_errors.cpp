@@ -59,7 +59,7 @@ TEST_CASE("parts of a fused call must belong together", "[gpu][fused]") {
         {"values alone"});
     refuses([](call_of& c) { c.with.slots = {}; }, {"no slots"});
     refuses([](call_of& c) { c.with.cache = {}; }, {"no cache"});
-    refuses([](call_of& c) { c.chosen.way = rw::direction::inverse; }, {"go back by rotate"});
+    refuses([](call_of& c) { c.chosen.direction = rw::direction::inverse; }, {"go back by rotate"});
 }
 
 TEST_CASE("shapes of a fused call that do not fit are named with their values", "[gpu][fused]") {

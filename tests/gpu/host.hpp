@@ -76,7 +76,8 @@ void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::rotate_plan&
 /// The same call by the CPU's kernels, compiled with the same flags.
 void rotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& q, const ropewalk::tensor& k,
                    const ropewalk::tensor& q_out, const ropewalk::tensor& k_out, const ropewalk::Encoding& encoding,
-                   const ropewalk::positions& where, ropewalk::direction way, const ropewalk::cos_sin_table& table);
+                   const ropewalk::positions& where, ropewalk::direction direction,
+                   const ropewalk::cos_sin_table& table);
 void rerotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& k, const ropewalk::tensor& k_out,
                      const ropewalk::Encoding& from, const ropewalk::positions& from_where,
                      const ropewalk::Encoding& to, const ropewalk::positions& to_where);

@@ -38,7 +38,7 @@ TEST_CASE("numbers drawn by a position policy are given as fixed ids", "[gpu]") 
     one.q.batch = 1, one.q.tokens = 6;
     const rw::Encoding drawn = rw::make_encoding({.head_dim = 64}, "randomized:512,seed=3");
     std::vector<rw::fixed_position> fixed(512);
-    drawn.place(0, fixed);
+    drawn.draw_positions(0, fixed);
     fixed.resize(6);
     for (const rw::fixed_position& at : fixed)
         one.places.push_back({at.value >> 32, static_cast<std::uint32_t>(at.value)});

@@ -20,11 +20,11 @@ test::trial trial_of(test::random& numbers, const test::foreign_table& f, rows_a
     one.q = {2, 5, 4, 88};
     one.in_place = numbers.coin();
     one.device = test::random_device(numbers);
-    one.options.way = numbers.one_of({rw::direction::forward, rw::direction::inverse, rw::direction::adjoint});
+    one.options.direction = numbers.one_of({rw::direction::forward, rw::direction::inverse, rw::direction::adjoint});
     one.options.table = f.table(order);
-    one.map = [&f, lines, way = one.options.way](std::int64_t pair, std::int64_t token, oracle::role) {
+    one.map = [&f, lines, direction = one.options.direction](std::int64_t pair, std::int64_t token, oracle::role) {
         const auto at = static_cast<std::size_t>(lines[static_cast<std::size_t>(token)] * f.pairs + pair);
-        return oracle::unit{f.cos[at], way == rw::direction::forward ? f.sin[at] : -f.sin[at]};
+        return oracle::unit{f.cos[at], direction == rw::direction::forward ? f.sin[at] : -f.sin[at]};
     };
     return one;
 }

@@ -74,7 +74,7 @@ std::string problem_of(const trial& one, random& numbers, int* bytes) {
     if (bytes != nullptr) *bytes = prepared.shape.bytes;
     run_on_host(one.layout, prepared, log);
     rotate_on_cpu(one.layout, q.cpu_in.tensor(), keys(k.cpu_in), q.cpu_result().tensor(), keys(k.cpu_result()),
-                  one.by.ours, one.where, one.options.way, one.options.table);
+                  one.by.ours, one.where, one.options.direction, one.options.table);
 
     std::string problem = log.problem();
     if (problem.empty()) problem = q.problem(one, log, oracle::role::query);

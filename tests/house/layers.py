@@ -1,4 +1,4 @@
-"""Includes point down the layers only: core <- policy <- encoding <- call <- {cpu | gpu} <- attention <- bindings.
+"""Includes point down the layers only: core <- policy <- encoding <- rotation <- {cpu | gpu} <- llama <- bindings.
 
 `cpu` and `gpu` never meet in one header, directly or through others. `io` is optional and stands on the encoding.
 """
@@ -11,12 +11,12 @@ BELOW = {
     "core": set(),
     "policy": {"core"},
     "encoding": {"core", "policy"},
-    "call": {"core", "policy", "encoding"},
-    "cpu": {"core", "policy", "encoding", "call"},
-    "gpu": {"core", "policy", "encoding", "call"},
+    "rotation": {"core", "policy", "encoding"},
+    "cpu": {"core", "policy", "encoding", "rotation"},
+    "gpu": {"core", "policy", "encoding", "rotation"},
     "io": {"core", "policy", "encoding"},
-    "attention": {"core", "policy", "encoding", "call", "cpu", "gpu", "io"},
-    "umbrella": {"core", "policy", "encoding", "call", "cpu"},
+    "llama": {"core", "policy", "encoding", "rotation", "cpu", "gpu", "io"},
+    "umbrella": {"core", "policy", "encoding", "rotation", "cpu"},
 }
 SIMD = ("xsimd/", "immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h")
 CUDA = ("cuda", "cooperative_groups", "cub/", "thrust/", "mma.h")
@@ -27,11 +27,11 @@ FORBIDDEN = {
     "core": PLAIN,
     "policy": PLAIN,
     "encoding": PLAIN,
-    "call": PLAIN,
+    "rotation": PLAIN,
     "cpu": CUDA + EIGEN + JSON,
     "gpu": SIMD + EIGEN + JSON,
     "io": SIMD + CUDA + EIGEN,
-    "attention": JSON,
+    "llama": JSON,
     "umbrella": CUDA + EIGEN + JSON,
 }
 

@@ -1,4 +1,4 @@
-"""No `#if` on the compiler outside core/config.hpp.
+"""No `#if` on the compiler outside core/compiler.hpp.
 
 A macro of the compiler is a name reserved for it: one which begins with two underscores or an underscore and a capital.
 """
@@ -10,7 +10,7 @@ from common import headers, run
 CONDITIONAL = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b(.*)$")
 RESERVED = re.compile(r"\b_(?:_|[A-Z])\w*")
 
-CONFIG = "include/ropewalk/core/config.hpp"
+CONFIG = "include/ropewalk/core/compiler.hpp"
 # Files which may ask for more, which macros, and why.
 ALLOWED = [
     (

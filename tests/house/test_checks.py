@@ -57,9 +57,9 @@ def test_layers_refuse(root, name, included, complaint):
 
 
 def test_layers_see_cpu_and_gpu_meet_through_other_headers(root):
-    header(root, "attention/cpu_only.hpp", "ropewalk/cpu/a.hpp")
-    header(root, "attention/both.hpp", "cpu_only.hpp", "ropewalk/gpu/a.cuh")
-    assert layers.check(root)[0] == ["include/ropewalk/attention/both.hpp: cpu and gpu meet in what it includes"]
+    header(root, "llama/cpu_only.hpp", "ropewalk/cpu/a.hpp")
+    header(root, "llama/both.hpp", "cpu_only.hpp", "ropewalk/gpu/a.cuh")
+    assert layers.check(root)[0] == ["include/ropewalk/llama/both.hpp: cpu and gpu meet in what it includes"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_layers_see_cpu_and_gpu_meet_through_other_headers(root):
         ("core/b.hpp", "#ifdef __CUDACC__", 1),
         ("core/b.hpp", "#if defined(_MSC_VER) && __AVX2__", 2),
         ("core/b.hpp", "#ifndef ROPEWALK_B_HPP", 0),
-        ("core/config.hpp", "#ifdef __CUDACC__", 0),
+        ("core/compiler.hpp", "#ifdef __CUDACC__", 0),
         ("cpu/b.hpp", "#  elif defined(__AVX512F__)", 0),
         ("cpu/b.hpp", "#ifdef __GNUC__", 1),
     ],

@@ -55,7 +55,7 @@ TEST_CASE("schemes with a name of their own come back to the bit", "[io]") {
                 CHECK((again.steps == encoding.steps));
                 CHECK(again.attention_factor == encoding.attention_factor);
                 CHECK(again.softmax_factor == encoding.softmax_factor);
-                CHECK(again.epoch == encoding.epoch);
+                CHECK(again.stage == encoding.stage);
                 CHECK(again.geometry.width() == encoding.geometry.width());
                 CHECK(again.geometry.head_dim == encoding.geometry.head_dim);
             }

@@ -47,8 +47,8 @@ TEST_CASE("policies of different axes compose in either order", "[compose]") {
     const rw::Encoding one = rw::make_encoding(llama, stretch | scale | where),
                        other = rw::make_encoding(llama, where | scale | stretch);
     CHECK(one.steps == other.steps);
-    CHECK(one.decay == other.decay);
+    CHECK(one.magnitude_rates == other.magnitude_rates);
     CHECK(one.centre == 4096);
-    CHECK(one.placed_tokens == 64);
-    CHECK(other.placed_tokens == 64);
+    CHECK(one.drawn_tokens == 64);
+    CHECK(other.drawn_tokens == 64);
 }

@@ -35,11 +35,11 @@ TEST_CASE("dynamic changes nothing up to the original length, and something at e
     const rw::Encoding plain = rw::make_encoding({.head_dim = 128}, rw::Default{});
     for (const std::int64_t length : {0, 1, 4095, 4096}) {
         CHECK(at(length).steps == plain.steps);
-        CHECK(at(length).epoch == 0);
+        CHECK(at(length).stage == 0);
     }
     CHECK(at(4097).steps != plain.steps);
-    CHECK(at(4097).epoch != 0);
-    CHECK(at(4098).epoch != at(4097).epoch);
+    CHECK(at(4097).stage != 0);
+    CHECK(at(4098).stage != at(4097).stage);
     CHECK(at(4098).steps != at(4097).steps);
     // α = 4·2 − 3 at twice the length.
     CHECK(at(8192).inv_freq.back() == Approx(plain.inv_freq.back() / 5).epsilon(1e-15));

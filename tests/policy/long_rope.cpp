@@ -54,10 +54,10 @@ TEST_CASE("longrope switches strictly beyond the original length", "[long_rope]"
     const rw::Encoding short_one = at(phi, 0), long_one = at(phi, 1 << 20);
     CHECK(short_one.steps != long_one.steps);
     CHECK(at(phi, 4096).steps == short_one.steps);
-    CHECK(at(phi, 4096).epoch == short_one.epoch);
+    CHECK(at(phi, 4096).stage == short_one.stage);
     CHECK(at(phi, 4097).steps == long_one.steps);
-    CHECK(at(phi, 4097).epoch == long_one.epoch);
-    CHECK(short_one.epoch != long_one.epoch);
+    CHECK(at(phi, 4097).stage == long_one.stage);
+    CHECK(short_one.stage != long_one.stage);
     // The magnitude does not switch.
     CHECK(at(phi, 4096).attention_factor == at(phi, 4097).attention_factor);
 }

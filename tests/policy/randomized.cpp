@@ -14,7 +14,7 @@ namespace {
 
 std::vector<double> places(const rw::Randomized& policy, std::size_t n, std::uint64_t row = 0) {
     std::vector<rw::fixed_position> numbers(n);
-    policy.place(row, numbers);
+    policy.draw_positions(row, numbers);
     std::vector<double> result;
     for (const auto& number : numbers) result.push_back(static_cast<double>(number.value) * 0x1p-32);
     return result;

@@ -12,7 +12,7 @@ namespace {
 
 std::vector<std::int64_t> places(const rw::RandomizedSorted& policy, std::size_t n, std::uint64_t row = 0) {
     std::vector<rw::fixed_position> numbers(n, {-1});
-    policy.place(row, numbers);
+    policy.draw_positions(row, numbers);
     std::vector<std::int64_t> result;
     for (const auto& number : numbers) {
         REQUIRE((number.value & 0xffffffff) == 0);

@@ -36,7 +36,7 @@ void check_neutral() {
         CHECK(neutral.inv_freq == plain.inv_freq);
         CHECK(neutral.attention_factor == 1);
         CHECK(neutral.softmax_factor == 1);
-        CHECK_FALSE(neutral.has_decay());
+        CHECK_FALSE(neutral.has_magnitude());
         CHECK_FALSE(neutral.has_axes());
         const rw::Encoding scaled = rw::make_encoding(g, rw::Linear{.factor = 3}, P::neutral());
         CHECK(scaled.steps == rw::make_encoding(g, rw::Linear{.factor = 3}).steps);
@@ -64,13 +64,14 @@ void check_frequencies(const test::definition<P>& exact) {
     CHECK(alone.attention_factor == exact.factor());
     CHECK(before.attention_factor == alone.attention_factor);
     CHECK(behind.softmax_factor == alone.softmax_factor);
-    CHECK(behind.decay == alone.decay);
+    CHECK(behind.magnitude_rates == alone.magnitude_rates);
 }
 
 /// What tells one policy's encoding from another's.
 bool alike(const rw::Encoding& a, const rw::Encoding& b) {
     return a.steps == b.steps && a.attention_factor == b.attention_factor && a.softmax_factor == b.softmax_factor &&
-           a.decay == b.decay && a.axis_steps == b.axis_steps && bool(a.place) == bool(b.place) && a.epoch == b.epoch;
+           a.magnitude_rates == b.magnitude_rates && a.axis_steps == b.axis_steps &&
+           bool(a.draw_positions) == bool(b.draw_positions) && a.stage == b.stage;
 }
 
 /// The text of the example reads back as the example.

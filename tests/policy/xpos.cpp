@@ -17,11 +17,11 @@ TEST_CASE("xpos decays by −log2(ζ_j)/scale_base a token", "[xpos]") {
     for (std::int64_t i = 0; i < test::cases(300); ++i) {
         const rw::Geometry g{.head_dim = 2 * numbers.integer(1, 256)};
         const rw::XPos policy{.scale_base = numbers.logarithmic(64, 8192), .gamma = numbers.uniform(0.1, 4)};
-        const oracle::decay exact{policy.scale_base, policy.gamma, 0};
+        const oracle::xpos_magnitude exact{policy.scale_base, policy.gamma, 0};
         for (std::int64_t j = 0; j < g.pairs(); ++j) {
             const long double rate =
                 -std::log2(oracle::zeta(exact, j, g.pairs())) / static_cast<long double>(policy.scale_base);
-            const long double got = static_cast<double>(policy.decay(j, g));
+            const long double got = static_cast<double>(policy.magnitude_rate(j, g));
             worst = std::max(worst, static_cast<double>(std::fabs(got / rate - 1)));
         }
     }

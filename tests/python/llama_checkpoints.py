@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = pathlib.Path(os.environ.get("ROPEWALK_BUILD_DIR", ROOT / "build"))
-STATES = PROGRAMS / "tests" / "attention_states"
+STATES = PROGRAMS / "tests" / "llama_states"
 GIRAFFE = PROGRAMS / "examples" / "giraffe_13b"
 
 SHAPE = {
@@ -122,7 +122,7 @@ def run(program, *arguments):
 
 
 def states(folder, ids, config, tmp_path, **options):
-    """What the stack makes of the ids: attention_states with --options."""
+    """What the stack makes of the ids: llama_states with --options."""
     out = tmp_path / "states.bin"
     flags = [text for name, value in options.items() for text in (f"--{name}", value)]
     done = run(STATES, "--model", folder, "--ids", joined(ids), "--out", out, *flags)

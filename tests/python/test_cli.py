@@ -111,10 +111,10 @@ def test_options_reach_the_encoding(capsys):
 def test_schemes_that_follow_the_sequence_are_shown_at_the_extended_length(capsys):
     dynamic = "dynamic:4,original_length=4096"
     grown = numbers(capsys, "inspect", dynamic)
-    assert grown["sequence_length"] == grown["length"] == 16384 and grown["epoch"] != 0
+    assert grown["sequence_length"] == grown["length"] == 16384 and grown["stage"] != 0
     np.testing.assert_allclose(grown["ratio"][-1], 1 / 13, rtol=1e-12)  # 4 * 16384/4096 - 3
     early = numbers(capsys, "inspect", dynamic, "--sequence-length", 4096)
-    assert early["epoch"] == 0 and early["most_changed_pair"] is None
+    assert early["stage"] == 0 and early["most_changed_pair"] is None
     assert numbers(capsys, "inspect", "linear:4")["sequence_length"] is None
 
 

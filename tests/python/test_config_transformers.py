@@ -146,7 +146,7 @@ def test_phi_3_switches_strictly_beyond_its_original_length():
         rope(x, torch.arange(tokens - 1, tokens)[None])
         encoding = rw.from_config(config, sequence_length=tokens)
         check(encoding, rope.inv_freq.double().numpy(), rope.attention_scaling)
-        assert encoding.epoch == int(tokens > 4096)
+        assert encoding.stage == int(tokens > 4096)
 
 
 def test_dynamic_follows_the_sequence_length():

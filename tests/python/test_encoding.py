@@ -16,7 +16,7 @@ def test_attributes():
     assert encoding.inv_freq.dtype == np.float64 and encoding.inv_freq.shape == (64,)
     assert encoding.steps.dtype == np.uint64
     np.testing.assert_allclose(encoding.steps / 2.0**64, encoding.inv_freq / (2 * np.pi), rtol=1e-12)
-    assert encoding.attention_factor == 1.0 and encoding.epoch == 0
+    assert encoding.attention_factor == 1.0 and encoding.stage == 0
     assert (encoding.head_dim, encoding.rotary_dim, encoding.rotary_offset) == (128, 128, 0)
     assert (encoding.base, encoding.layout, encoding.sequence_length) == (500000.0, "half_split", None)
     assert encoding.expression == "linear:8" and encoding.policy == rw.Linear(8)

@@ -124,7 +124,7 @@ inline twin plain_twin(const ropewalk::Geometry& geometry) {
 inline twin xpos_twin(const ropewalk::Geometry& geometry, const ropewalk::XPos& xpos) {
     twin result{ropewalk::make_encoding(geometry, xpos),
                 oracle::encode(oracle::plain(geometry.base, geometry.width()))};
-    result.exact.stretch = oracle::decay{xpos.scale_base, xpos.gamma, xpos.length / 2};
+    result.exact.stretch = oracle::xpos_magnitude{xpos.scale_base, xpos.gamma, xpos.length / 2};
     return result;
 }
 

@@ -84,30 +84,30 @@ inline unit cos_sin(dd turns, place p) {
 }
 
 /// xPos (arXiv 2212.10554): q is stretched by ζ_j^((p − centre)/scale_base), k by the inverse.
-struct decay {
+struct xpos_magnitude {
     double scale_base = 512;
     double gamma = 0.4;
     std::int64_t centre = 0;
 };
 
-inline long double zeta(const decay& d, std::int64_t pair, std::int64_t pairs) {
+inline long double zeta(const xpos_magnitude& d, std::int64_t pair, std::int64_t pairs) {
     return (static_cast<long double>(pair) / static_cast<long double>(pairs) + static_cast<long double>(d.gamma)) /
            (1.0L + static_cast<long double>(d.gamma));
 }
 /// What a query is stretched by.
-inline double magnitude(const decay& d, std::int64_t pair, std::int64_t pairs, place p) {
+inline double magnitude(const xpos_magnitude& d, std::int64_t pair, std::int64_t pairs, place p) {
     const long double at =
         static_cast<long double>(p.whole - d.centre) + static_cast<long double>(p.fraction) * 0x1p-32L;
     return static_cast<double>(std::pow(zeta(d, pair, pairs), at / static_cast<long double>(d.scale_base)));
 }
 
 enum class role { query, key };
-enum class way { forward, inverse, adjoint };
+enum class direction { forward, inverse, adjoint };
 
 struct encoding {
     std::vector<dd> turns;  ///< θ_j / 2π
     double factor = 1;
-    std::optional<decay> stretch{};
+    std::optional<xpos_magnitude> stretch{};
 };
 
 inline encoding encode(const std::vector<dd>& theta) {
@@ -117,7 +117,7 @@ inline encoding encode(const std::vector<dd>& theta) {
 }
 
 /// The map of one pair: (x, y) → (x·cos − y·sin, y·cos + x·sin).
-inline unit pair_map(const encoding& e, std::int64_t pair, place p, role who, way to) {
+inline unit pair_map(const encoding& e, std::int64_t pair, place p, role who, direction to) {
     const auto pairs = static_cast<std::int64_t>(e.turns.size());
     const unit u = cos_sin(e.turns[static_cast<std::size_t>(pair)], p);
     double m = e.factor;
@@ -125,8 +125,8 @@ inline unit pair_map(const encoding& e, std::int64_t pair, place p, role who, wa
         const double query = magnitude(*e.stretch, pair, pairs, p);
         m *= who == role::query ? query : 1 / query;
     }
-    if (to == way::forward) return {u.cos * m, u.sin * m};
-    return to == way::adjoint ? unit{u.cos * m, -u.sin * m} : unit{u.cos / m, -u.sin / m};
+    if (to == direction::forward) return {u.cos * m, u.sin * m};
+    return to == direction::adjoint ? unit{u.cos * m, -u.sin * m} : unit{u.cos / m, -u.sin / m};
 }
 
 /// Contiguous [batch, tokens, heads, head_dim].
@@ -160,7 +160,8 @@ inline void apply(const shape& s, std::vector<double>& x, const std::function<un
 
 /// A whole array rotated; `places` holds one position a token, batch row by batch row.
 inline std::vector<double> rotate(const shape& s, std::vector<double> x, const encoding& e,
-                                  const std::vector<place>& places, role who = role::query, way to = way::forward) {
+                                  const std::vector<place>& places, role who = role::query,
+                                  direction to = direction::forward) {
     apply(s, x, [&](std::int64_t pair, std::int64_t token) {
         return pair_map(e, pair, places[static_cast<std::size_t>(token)], who, to);
     });

@@ -99,8 +99,8 @@ void check_axes(Trial one, random& numbers) {
 template <class Trial>
 void check_directions(Trial one, random& numbers) {
     using ropewalk::direction;
-    for (const direction way : {direction::forward, direction::inverse, direction::adjoint}) {
-        one.options.way = way, one.in_place = numbers.coin();
+    for (const direction direction : {direction::forward, direction::inverse, direction::adjoint}) {
+        one.options.direction = direction, one.in_place = numbers.coin();
         const std::int64_t first = numbers.integer(0, 4000);
         one.where = ropewalk::offset{first}, one.places = consecutive(one.q, first);
         CHECK(problem_of(one, numbers) == "");

@@ -74,7 +74,7 @@ struct definition {
     [[nodiscard]] double magnitude(std::int64_t pair, oracle::place p) const {
         if constexpr (ropewalk::MagnitudePolicy<P>) {
             const double distance = static_cast<double>(p.whole - policy.centre()) + p.fraction * 0x1p-32;
-            return std::exp2(-distance * static_cast<double>(policy.decay(pair, geometry)));
+            return std::exp2(-distance * static_cast<double>(policy.magnitude_rate(pair, geometry)));
         }
         return 1;
     }
@@ -86,7 +86,7 @@ struct definition {
                 static_cast<std::size_t>(stated != 0 ? stated : geometry.sequence_length));
             std::vector<oracle::place> result;
             for (std::int64_t row = 0; row < size.batch; ++row) {
-                policy.place(static_cast<std::uint64_t>(row), drawn);
+                policy.draw_positions(static_cast<std::uint64_t>(row), drawn);
                 for (std::int64_t t = 0; t < size.tokens; ++t) {
                     const std::int64_t value = drawn[static_cast<std::size_t>(first + t)].value;
                     result.push_back({value >> 32, static_cast<std::uint32_t>(value & 0xffffffff)});

@@ -46,11 +46,11 @@ Trial random_rotation(random& numbers, const twin& by, std::int64_t most_tokens)
 
 inline std::int64_t tokens_of(const rotation_trial& one) { return one.q.batch * one.q.tokens; }
 
-inline oracle::way way_of(ropewalk::direction way) {
+inline oracle::direction oracle_direction(ropewalk::direction asked) {
     using ropewalk::direction;
-    return way == direction::forward   ? oracle::way::forward
-           : way == direction::adjoint ? oracle::way::adjoint
-                                       : oracle::way::inverse;
+    return asked == direction::forward   ? oracle::direction::forward
+           : asked == direction::adjoint ? oracle::direction::adjoint
+                                         : oracle::direction::inverse;
 }
 
 /// What the heads of q or k [batch, tokens, heads, head_dim] must become.
@@ -59,7 +59,7 @@ inline std::vector<double> exact_result(const rotation_trial& one, const extents
     oracle::apply(shape_of(size, one.by.ours.geometry, one.layout), x, [&](std::int64_t pair, std::int64_t token) {
         if (one.map) return one.map(pair, token, who);
         return oracle::pair_map(one.by.exact, pair, one.places[static_cast<std::size_t>(token)], who,
-                                way_of(one.options.way));
+                                oracle_direction(one.options.direction));
     });
     return x;
 }
@@ -70,8 +70,8 @@ inline std::string describe(const rotation_trial& one) {
     text << to_string(one.type) << ' ' << to_string(one.layout) << " head_dim " << g.head_dim << " width " << g.width()
          << " at " << g.rotary_offset << ", batch " << one.q.batch << " tokens " << one.q.tokens << " heads "
          << one.q.heads << '/' << one.k_heads << ", order " << static_cast<int>(one.where_in_memory)
-         << (one.in_place ? ", in place" : ", out of place") << ", way " << static_cast<int>(one.options.way) << ", '"
-         << one.by.ours.expression << "', positions of kind " << static_cast<int>(one.where.source) << " from "
+         << (one.in_place ? ", in place" : ", out of place") << ", way " << static_cast<int>(one.options.direction)
+         << ", '" << one.by.ours.expression << "', positions of kind " << static_cast<int>(one.where.source) << " from "
          << one.where.first;
     return text.str();
 }

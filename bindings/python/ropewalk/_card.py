@@ -89,7 +89,7 @@ def inspection_card(one: Inspection) -> Card:
         ("most changed", change_of(one)),
         ("attention factor", f"{number(one.attention_factor, 6)} on cos and sin{squared}"),
         ("softmax factor", number(one.softmax_factor, 6)),
-        ("epoch", f"{one.epoch}{at}"),
+        ("stage", f"{one.stage}{at}"),
         (
             "largest position",
             "any" if limits is None else ", ".join(f"{name} {limit:,}" for name, limit in limits.items()),

@@ -48,12 +48,12 @@ class PatchedRotaryEmbedding(torch.nn.Module):
         encoding, self.short, self.long = encodings
         self.encoding = encoding
         self.placed = _without_draws(encoding)
-        self.follows_length = self.short.epoch != self.long.epoch
+        self.follows_length = self.short.stage != self.long.stage
         moving = [p for p in _parts(encoding) if isinstance(p, (_ropewalk.LongRope, _ropewalk.DynamicNtk))]
         # The last length of the first of two states; None where there are more, one for every length with dynamic.
         two = [type(p) for p in moving] == [_ropewalk.LongRope]
         self.last_short = moving[0].original_length if two else None
-        self.has_table = not encoding.decay.any()
+        self.has_table = not encoding.magnitude_rates.any()
         with torch.inference_mode(False):
             # Forward passes in training: the draw of randomized positions. A tensor, whose value torch.compile does
             # not look at; and no buffer, which would move to the device and be waited for there.

@@ -30,7 +30,7 @@ OF_ENCODING = (
     "inv_freq",
     "attention_factor",
     "softmax_factor",
-    "epoch",
+    "stage",
     "draws_positions",
 )
 TYPES = ("float32", "bfloat16", "float16")
@@ -63,7 +63,7 @@ class Inspection:
     most_changed_pair: int | None  # the first of those whose frequency moved furthest; None where none moved
     attention_factor: float
     softmax_factor: float
-    epoch: int
+    stage: int
     draws_positions: bool  # then distances are those between the numbers drawn
     max_position: dict[str, int] | None  # by element type; None without xPos
     mean_score_beyond_original: float | None  # mean |score| for distances in (original_length, length]
@@ -120,7 +120,7 @@ def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, le
         turning_within_length=turning_within(wavelength, length),
         never_turning=int((theta == 0).sum()),
         most_changed_pair=int(moved.argmax()) if moved.max() > 1e-12 else None,
-        max_position={name: encoding.max_position(name) for name in TYPES} if encoding.decay.any() else None,
+        max_position={name: encoding.max_position(name) for name in TYPES} if encoding.magnitude_rates.any() else None,
         mean_score_beyond_original=float(np.abs(beyond).mean()) if beyond.size else None,
         float32_error_original=float32_original,
         float32_error_length=float32_length,
@@ -223,7 +223,7 @@ def mean_scores(encoding: _ropewalk.Encoding, distances: NDArray[np.int64]) -> N
     cos(d * inv_freq) * 2**(-d * decay) * attention_factor**2; the score of two equal vectors of equal pairs is
     proportional to it (RoFormer, arXiv 2104.09864, section 3.4.3).
     """
-    decay = encoding.decay
+    decay = encoding.magnitude_rates
     scores = np.empty(len(distances))
     for start in range(0, len(distances), 8192):
         some = distances[start : start + 8192]

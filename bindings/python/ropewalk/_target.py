@@ -82,7 +82,7 @@ def at_length(encoding: _ropewalk.Encoding, word: str, options: argparse.Namespa
         grown = make(word, options, length)
     except _ropewalk.Error:  # randomized_sorted has a range that sequences must fit into
         return encoding
-    return grown if grown.epoch != encoding.epoch else encoding
+    return grown if grown.stage != encoding.stage else encoding
 
 
 def config_lengths(path: str, encoding: _ropewalk.Encoding) -> tuple[int | None, int | None]:

@@ -73,7 +73,7 @@ def fitted(child: torch.nn.Module, config: Any, apply: Any, own: AtLength, wante
         child, device = _with_numbers(child, config), torch.device("cpu")
     name, problem, first = type(child).__name__, "takes heads of another shape", own(1)
     # Not far where the length moves the frequencies: PhiMoE of Transformers keeps the short list, say.
-    far = [(place,) for place in _FAR if own(place + 1).epoch == first.epoch]
+    far = [(place,) for place in _FAR if own(place + 1).stage == first.stage]
     with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
         made, x = _as_made(child, own), torch.zeros(1, device=device)
         made(x, torch.zeros(1, 1, dtype=torch.int64, device=device))  # dynamic: forgets the long sequence served last

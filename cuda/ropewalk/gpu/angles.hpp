@@ -134,10 +134,10 @@ RW_HD RW_INLINE turns<V> turns_from_steps(const turn_source& source, const Rates
         result.sin[i] = l::from_bits(l::to_bits(value.sin) ^ negate) * source.factor;
         if constexpr (Rates::full) {
             // Where nothing decays the rates are 0 and the magnitude is 1.
-            const std::uint64_t bits =
-                wrapping_product(distance, rates.decay[pair]) - wrapping_product(left, rates.undecay[pair]);
+            const std::uint64_t bits = wrapping_product(distance, rates.magnitude_rates[pair]) -
+                                       wrapping_product(left, rates.source_magnitude_rates[pair]);
             const auto upper = static_cast<std::uint32_t>(bits >> 32);
-            const float magnitude = exp2_fixed<float>(is_key == source.swap_decay ? 0U - upper : upper);
+            const float magnitude = exp2_fixed<float>(is_key == source.invert_magnitude ? 0U - upper : upper);
             result.cos[i] *= magnitude;
             result.sin[i] *= magnitude;
         }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 
 namespace ropewalk::gpu::detail {
 

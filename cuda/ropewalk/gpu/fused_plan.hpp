@@ -78,7 +78,7 @@ inline void set_slots(fused_side& side, std::int64_t head_dim, std::int64_t rota
 
 /// The pairs for which the kernel of a call has room: those of half its widest head.
 inline int capacity_of(const fused_plan& made) {
-    const bool plain = !made.work.decays || made.shape.bytes < 16;
+    const bool plain = !made.work.has_magnitude || made.shape.bytes < 16;
     const std::int64_t widest = std::max(made.work.any().head_dim, made.v.exists() ? made.v.head_dim : 0);
     return plain && widest <= 2 * few_pairs ? few_pairs : most_pairs;
 }
@@ -164,7 +164,7 @@ template <class T>
 fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
                            const Encoding& encoding, const positions& where, const options& chosen,
                            const device_shape& device = {}) {
-    RW_EXPECTS(chosen.way == direction::forward, "fused calls encode: go back by rotate");
+    RW_EXPECTS(chosen.direction == direction::forward, "fused calls encode: go back by rotate");
     fused_plan made;
     call& work = made.work;
     made.with = with, made.v = in.v, made.v_out = out.v;

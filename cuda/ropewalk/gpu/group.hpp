@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "ropewalk/core/bits.hpp"
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 
 namespace ropewalk::gpu {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ropewalk/call/call.hpp"
+#include "ropewalk/rotation/params.hpp"
 
 namespace ropewalk::gpu {
 
@@ -22,7 +22,7 @@ struct turn_source {
     float factor = 1;
     bool negate_angle = false;
     bool leaves = false;  ///< keys leave another encoding
-    bool swap_decay = false;
+    bool invert_magnitude = false;
 };
 
 /// The steps of an encoding by value. A pair follows one position of its token, number axis[pair].
@@ -46,7 +46,7 @@ struct full_rates {
     static constexpr int capacity = Capacity;
     static constexpr bool full = true;
     steps_by_value<Capacity> turn, unturn;
-    std::uint64_t decay[Capacity], undecay[Capacity];
+    std::uint64_t magnitude_rates[Capacity], source_magnitude_rates[Capacity];
 };
 
 /// Pairs whose steps the kernel parameters of a plain rotation hold, and of any other call. Fused kernels, which hold a

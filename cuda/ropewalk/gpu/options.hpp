@@ -1,7 +1,7 @@
 // What a call on a GPU may choose beside its tensors.
 #pragma once
 
-#include "ropewalk/call/call.hpp"
+#include "ropewalk/rotation/params.hpp"
 
 /// What cudaStream_t points to, so that this header needs no CUDA.
 struct CUstream_st;
@@ -18,7 +18,7 @@ struct device_shape {
 
 /// How a call runs. Nothing is allocated and nothing waits for the device.
 struct options {
-    direction way = direction::forward;
+    ropewalk::direction direction = ropewalk::direction::forward;
     CUstream_st* stream = nullptr;  ///< a cudaStream_t
     /// Read instead of the encoding's phases where it exists, from device memory. Its factors are not known, so inverse
     /// is adjoint then. A row outside the table is taken to be its nearest one.

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "ropewalk/call/prepare.hpp"
 #include "ropewalk/gpu/job.hpp"
 #include "ropewalk/gpu/options.hpp"
+#include "ropewalk/rotation/prepare.hpp"
 
 namespace ropewalk::gpu {
 
@@ -52,7 +52,7 @@ inline position_source read_device_positions(const positions& where, std::int64_
 
 /// The same for an encoding, which must not want to draw them.
 inline position_source read_positions(const Encoding& encoding, const positions& where, const call& work) {
-    RW_EXPECTS(!encoding.place || where.source == positions::kind::fixed,
+    RW_EXPECTS(!encoding.draw_positions || where.source == positions::kind::fixed,
                "'{}' draws its positions on the host: give the numbers themselves, ids(span<const fixed_position>), in "
                "device memory",
                encoding.expression);
@@ -63,7 +63,7 @@ inline position_source read_positions(const Encoding& encoding, const positions&
 inline void prepare(call& work, layout_kind layout, const Encoding& encoding, const positions& where,
                     const options& chosen) {
     ropewalk::detail::prepare_rotation(
-        work, layout, encoding, where, chosen.way, chosen.table,
+        work, layout, encoding, where, chosen.direction, chosen.table,
         [&](const Encoding& by, const positions& at, int) { return read_positions(by, at, work); });
     RW_EXPECTS(!work.table.exists() || work.table.rows > 0 || work.tokens() == 0, "the table has no rows");
 }
@@ -90,7 +90,7 @@ inline bool copies(const call& work) {
 
 /// Whether a call has the steps of one encoding only, and few enough for the small kernel parameter.
 inline bool is_plain(const call& work) {
-    return !work.decays && work.unturn.steps == nullptr && work.pairs <= plain_pairs;
+    return !work.has_magnitude && work.unturn.steps == nullptr && work.pairs <= plain_pairs;
 }
 
 /// The widest access, 16 bytes at most, that every slot of the call is made of. Calls that are not plain have no
@@ -155,7 +155,7 @@ inline turn_source source_of(const call& work) {
     source.turn = source_of(work.turn), source.unturn = source_of(work.unturn);
     source.table = work.table, source.pairs = work.pairs, source.factor = work.factor;
     source.negate_angle = work.negate_angle, source.leaves = work.unturn.steps != nullptr;
-    source.swap_decay = work.swap_decay;
+    source.invert_magnitude = work.invert_magnitude;
     return source;
 }
 
@@ -201,7 +201,7 @@ void write_steps(steps_by_value<Capacity>& to, const turn_term& from, std::int64
 }
 
 template <int Capacity>
-void write_decay(std::uint64_t (&to)[Capacity], const std::uint64_t* from, std::int64_t pairs) {
+void write_magnitude_rates(std::uint64_t (&to)[Capacity], const std::uint64_t* from, std::int64_t pairs) {
     for (std::int64_t pair = 0; pair < pairs; ++pair) to[pair] = from == nullptr ? 0 : from[pair];
 }
 
@@ -214,8 +214,8 @@ Rates rates_of(const call& work) {
     detail::write_steps(rates.turn, work.turn, work.pairs);
     if constexpr (Rates::full) {
         if (work.unturn.steps != nullptr) detail::write_steps(rates.unturn, work.unturn, work.pairs);
-        detail::write_decay(rates.decay, work.turn.decay, work.pairs);
-        detail::write_decay(rates.undecay, work.unturn.decay, work.pairs);
+        detail::write_magnitude_rates(rates.magnitude_rates, work.turn.magnitude_rates, work.pairs);
+        detail::write_magnitude_rates(rates.source_magnitude_rates, work.unturn.magnitude_rates, work.pairs);
     }
     return rates;
 }
@@ -256,7 +256,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
 inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
                                         const positions& from_where, const Encoding& to, const positions& to_where,
                                         const options& chosen, const device_shape& device = {}) {
-    RW_EXPECTS(chosen.way == direction::forward && !chosen.table.exists(),
+    RW_EXPECTS(chosen.direction == direction::forward && !chosen.table.exists(),
                "rerotate knows neither directions nor tables: exchange the encodings to go back");
     rotate_plan made;
     call& work = made.work;

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 
 namespace ropewalk {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/real.hpp"
 #include "ropewalk/core/wide.hpp"
 

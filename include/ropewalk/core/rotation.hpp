@@ -1,7 +1,7 @@
 // The rotation, written once.
 #pragma once
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/lanes.hpp"
 
 namespace ropewalk {

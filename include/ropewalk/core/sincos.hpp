@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/lanes.hpp"
 
 namespace ropewalk {

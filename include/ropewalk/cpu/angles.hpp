@@ -158,11 +158,13 @@ RW_INLINE void fill_magnitudes(const job& work, const token_position& turn, cons
     using R = register_of<A>;
     using F = typename R::type;
     using l = ropewalk::detail::lanes<F>;
-    const upper_words<A> exponents{{turn, work.turn.decay, 1, work.pairs}, {unturn, work.unturn.decay, 1, work.pairs}};
+    const upper_words<A> exponents{{turn, work.turn.magnitude_rates, 1, work.pairs},
+                                   {unturn, work.unturn.magnitude_rates, 1, work.pairs}};
     const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
     for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
         const auto x = exponents.at(pair), opposite = l::broadcast_bits(0U) - x;
-        const F q = exp2_fixed<F>(work.swap_decay ? x : opposite), k = exp2_fixed<F>(work.swap_decay ? opposite : x);
+        const F q = exp2_fixed<F>(work.invert_magnitude ? x : opposite),
+                k = exp2_fixed<F>(work.invert_magnitude ? opposite : x);
         const F c = R::load(cos + pair), s = R::load(sin + pair);
         R::store(k_cos + pair, c * k);
         R::store(k_sin + pair, s * k);

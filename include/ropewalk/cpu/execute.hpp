@@ -5,7 +5,7 @@
 #include <new>
 
 #include "ropewalk/cpu/plan.hpp"
-#include "ropewalk/cpu/team.hpp"
+#include "ropewalk/cpu/threads.hpp"
 
 namespace ropewalk::cpu {
 
@@ -14,7 +14,7 @@ namespace detail {
 /// Threads that pay for a call: waking one costs more than turning 128 KiB, and one token is never shared.
 inline int threads_for(const job& work, int asked) {
     const std::int64_t paying = bytes_of(work) / (128 * 1024), tokens = work.batch() * work.tokens();
-    return team_for<job>(paying < tokens ? paying : tokens, asked);
+    return thread_count<job>(paying < tokens ? paying : tokens, asked);
 }
 
 /// Floats that begin a cache line: a 512-bit register of an unaligned row would lie in two.

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ropewalk/call/call.hpp"
+#include "ropewalk/rotation/params.hpp"
 
 namespace ropewalk::cpu {
 
@@ -21,9 +21,9 @@ constexpr footprint footprint_of(std::int64_t bytes) {
 struct job : call {
     std::int64_t tile = 1;  ///< tokens whose rows are made together: their queries are turned before their keys
     std::int64_t alternating_heads = 0;  ///< or so many heads of two streams in turn, of keys behind their queries
-    bool heads_outside = false;          ///< the tokens of one head are neighbours: a few heads after the others
+    bool heads_major = false;            ///< the tokens of one head are neighbours: a few heads after the others
     footprint size = footprint::memory;
-    bool past_caches = false;  ///< results go straight to memory: see most_streamed_bytes
+    bool streaming = false;  ///< results go straight to memory: see most_streamed_bytes
 
     /// Floats from the rows of one token to those of the next: [cos, sin], for keys too where magnitudes differ.
     [[nodiscard]] std::int64_t row_stride() const;
@@ -32,7 +32,7 @@ struct job : call {
 /// Floats of one row in any block order, padded so that a register may be read at its end; whole cache lines.
 constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
 
-inline std::int64_t job::row_stride() const { return padded_row(pairs) * (decays ? 4 : 2); }
+inline std::int64_t job::row_stride() const { return padded_row(pairs) * (has_magnitude ? 4 : 2); }
 
 /// Out of cache queries and keys, or the two halves of one tensor alone, are turned in turn by so much. Two streams,
 /// each in the order of its addresses, keep more of the memory busy than one where pages are small (measured on pages

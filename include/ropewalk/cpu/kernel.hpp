@@ -178,7 +178,7 @@ struct rotate_kernel {
             turn_head(half, {r, r + padded_row(half)}, source + work.rotary_offset, buffer + work.rotary_offset);
             stream_lines<A>(out + token * step.out_token + head * step.out_head, buffer, bytes);
         };
-        const std::int64_t group = work.heads_outside ? heads_together : step.heads;
+        const std::int64_t group = work.heads_major ? heads_together : step.heads;
         for (std::int64_t first = 0; first < step.heads; first += group) {
             const std::int64_t end = first + group < step.heads ? first + group : step.heads;
             for (std::int64_t token = 0; token < count; ++token)
@@ -225,9 +225,9 @@ struct rotate_kernel {
         if (!from.exists()) return;
         place at(from, to, batch, token);
         const std::int64_t half = pairs(work), row_stride = work.row_stride();
-        if (work.past_caches) return turn_past_caches(work, rows, count, at.in, at.out, at.step, at.head_dim);
+        if (work.streaming) return turn_past_caches(work, rows, count, at.in, at.out, at.step, at.head_dim);
         at.enter(work, count);
-        if (work.heads_outside) {
+        if (work.heads_major) {
             return turn_tile(half, rows, row_stride, count, at.in, at.out, at.step, work.size == footprint::memory);
         }
         for (std::int64_t i = 0; i < count; ++i, at.in += at.step.in_token, at.out += at.step.out_token) {
@@ -272,7 +272,7 @@ struct rotate_kernel {
             token_position turn = position_at(work.turn, batch, token), unturn{};
             if (work.unturn.steps != nullptr) unturn = position_at(work.unturn, batch, token);
             fill_angles<A, false>(work, turn, unturn, 0, pairs(work), cos, sin);
-            if (work.decays) {
+            if (work.has_magnitude) {
                 turn.axis[0].whole -= static_cast<std::uint64_t>(work.turn.centre);
                 unturn.axis[0].whole -= static_cast<std::uint64_t>(work.unturn.centre);
                 fill_magnitudes<A>(work, turn, unturn, 0, pairs(work), cos, sin, k_cos, k_sin);
@@ -280,12 +280,15 @@ struct rotate_kernel {
         }
         if constexpr (!row_is_natural<T, L>) {
             arrange_row<T, L, A>(pairs(work), rows, rows + stride, cos, sin);
-            if (work.decays) arrange_row<T, L, A>(pairs(work), rows + 2 * stride, rows + 3 * stride, k_cos, k_sin);
+            if (work.has_magnitude)
+                arrange_row<T, L, A>(pairs(work), rows + 2 * stride, rows + 3 * stride, k_cos, k_sin);
         }
     }
 
     /// Rows of keys lie so far behind those of queries.
-    static RW_INLINE std::int64_t k_rows(const job& work) { return work.decays ? 2 * padded_row(work.pairs) : 0; }
+    static RW_INLINE std::int64_t k_rows(const job& work) {
+        return work.has_magnitude ? 2 * padded_row(work.pairs) : 0;
+    }
 
     /// The tokens [begin, end) as two streams: queries and keys, or the two halves of one tensor that is alone.
     static void run_alternately(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
@@ -320,7 +323,7 @@ struct rotate_kernel {
             std::int64_t count = work.tile < end - at ? work.tile : end - at;
             if (count > tokens - token) count = tokens - token;
             // Rows are made between the queries that use them, so that the memory has work meanwhile.
-            const std::int64_t pace = work.heads_outside ? count : 1;
+            const std::int64_t pace = work.heads_major ? count : 1;
             for (std::int64_t i = 0; i < count; i += pace) {
                 for (std::int64_t j = i; j < i + pace; ++j)
                     make_rows(work, batch, token + j, rows + stride * j, scratch);
@@ -329,7 +332,7 @@ struct rotate_kernel {
             turn_tensor(work, rows + k_rows(work), batch, token, count, work.k_in, work.k_out);
             at += count;
         }
-        if (work.past_caches) finish_streams();
+        if (work.streaming) finish_streams();
     }
 };
 

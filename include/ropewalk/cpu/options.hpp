@@ -7,7 +7,7 @@ namespace ropewalk::cpu {
 
 /// How a call runs.
 struct options {
-    direction way = direction::forward;
+    ropewalk::direction direction = ropewalk::direction::forward;
     int threads = 0;  ///< 0: OpenMP's number; small calls run on one thread all the same
     /// Read instead of the encoding's phases where it exists. Its factors are not known, so inverse is adjoint then.
     cos_sin_table table{};

@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "ropewalk/call/prepare.hpp"
 #include "ropewalk/cpu/options.hpp"
+#include "ropewalk/rotation/prepare.hpp"
 
 namespace ropewalk::cpu {
 
@@ -18,7 +18,7 @@ struct plan {
     struct memory {
         std::vector<std::int64_t> spread[2];    ///< indices of a ragged batch
         std::vector<fixed_position> placed[2];  ///< numbers of a position policy
-        std::vector<std::uint64_t> no_decay;
+        std::vector<std::uint64_t> unit_magnitude;
     };
 
     job work;
@@ -69,14 +69,14 @@ inline position_source read_positions(const positions& where, std::int64_t batch
 /// Looks indices up among the numbers that the encoding's position policy draws, each batch row its own.
 inline position_source place(const Encoding& encoding, const position_source& where, std::int64_t batch,
                              std::int64_t tokens, plan& owner, int which) {
-    if (!encoding.place || tokens == 0) return where;
+    if (!encoding.draw_positions || tokens == 0) return where;
     RW_EXPECTS(where.source != positions::kind::fixed, "'{}' takes indices, not numbers between them",
                encoding.expression);
     const bool plain = where.source == positions::kind::offset && where.first == 0;
-    RW_EXPECTS(encoding.placed_tokens > 0 || plain,
+    RW_EXPECTS(encoding.drawn_tokens > 0 || plain,
                "'{}' needs its length or the sequence_length of the geometry when positions are given",
                encoding.expression);
-    const std::int64_t n = encoding.placed_tokens > 0 ? encoding.placed_tokens : tokens;
+    const std::int64_t n = encoding.drawn_tokens > 0 ? encoding.drawn_tokens : tokens;
     ropewalk::detail::check_range(where, batch, tokens, [&](std::int64_t index) {
         RW_EXPECTS(index >= 0 && index < n, "'{}' draws {} positions, index {} is not among them", encoding.expression,
                    n, index);
@@ -85,7 +85,7 @@ inline position_source place(const Encoding& encoding, const position_source& wh
     placed.resize(static_cast<std::size_t>(batch * tokens));
     std::vector<fixed_position> numbers(static_cast<std::size_t>(n));
     for (std::int64_t row = 0; row < batch; ++row) {
-        encoding.place(static_cast<std::uint64_t>(row), numbers);
+        encoding.draw_positions(static_cast<std::uint64_t>(row), numbers);
         for (std::int64_t token = 0; token < tokens; ++token) {
             const std::int64_t index = index_at(where, row, token);
             placed[static_cast<std::size_t>(row * tokens + token)] = numbers[static_cast<std::size_t>(index)];
@@ -126,14 +126,14 @@ inline bool takes_streams(const tensor& in, const tensor& out) {
 inline void choose_loops(job& work, bool fresh_output = false) {
     const tensor& t = work.any();
     work.size = footprint_of(bytes_of(work));
-    work.past_caches = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
-                       takes_streams(work.k_in, work.k_out);
+    work.streaming = work.size == footprint::memory && !fresh_output && takes_streams(work.q_in, work.q_out) &&
+                     takes_streams(work.k_in, work.k_out);
     const std::int64_t head = t.stride_head < 0 ? -t.stride_head : t.stride_head;
     const std::int64_t token = t.stride_token < 0 ? -t.stride_token : t.stride_token;
-    work.heads_outside = t.heads > 1 && t.tokens > 1 && head > token;
+    work.heads_major = t.heads > 1 && t.tokens > 1 && head > token;
     const bool both = work.q_in.exists() && work.k_in.exists() && work.q_in.heads > 0;
     const bool alone = work.q_in.exists() != work.k_in.exists();
-    if (work.size == footprint::memory && (both || alone) && !work.heads_outside && !work.past_caches) {
+    if (work.size == footprint::memory && (both || alone) && !work.heads_major && !work.streaming) {
         const std::int64_t head_bytes = 2 * work.pairs * static_cast<std::int64_t>(size_of(t.type));
         const std::int64_t heads = std::max<std::int64_t>(alternating_bytes / head_bytes, 1);
         work.alternating_heads = both ? std::max<std::int64_t>(heads * work.k_in.heads / work.q_in.heads, 1) : heads;
@@ -144,7 +144,7 @@ inline void choose_loops(job& work, bool fresh_output = false) {
     // of about 2 MiB cost nothing. What could fit the third cache need not lie there.
     const std::int64_t run = work.size == footprint::memory ? 128 : 64;
     // Rows for a few heads after the others: 512 tokens of 64 pairs, which a second cache holds.
-    const std::int64_t tile = work.heads_outside ? std::max<std::int64_t>(144 * 1024 / work.row_stride(), 16)
+    const std::int64_t tile = work.heads_major ? std::max<std::int64_t>(144 * 1024 / work.row_stride(), 16)
                               : both && work.size != footprint::l2 ? run
                                                                    : 1;
     work.tile = t.tokens < tile ? t.tokens : tile;
@@ -159,7 +159,7 @@ inline plan make_plan(layout_kind layout, const tensor& q, const tensor& k, cons
     plan made;
     job& work = made.work;
     work.q_in = q, work.k_in = k, work.q_out = q_out, work.k_out = k_out;
-    ropewalk::detail::prepare_rotation(work, layout, encoding, where, chosen.way, chosen.table,
+    ropewalk::detail::prepare_rotation(work, layout, encoding, where, chosen.direction, chosen.table,
                                        detail::position_reader(made));
     detail::choose_loops(work, chosen.fresh_output);
     return made;
@@ -172,9 +172,9 @@ inline plan make_rerotation_plan(layout_kind layout, const tensor& k, const tens
     job& work = made.work;
     work.k_in = k, work.k_out = k_out;
     ropewalk::detail::prepare_rerotation(work, layout, from, from_where, to, to_where, detail::position_reader(made));
-    if (work.decays && !to.has_decay()) {
-        made.own().no_decay.assign(static_cast<std::size_t>(work.pairs), 0);
-        work.turn.decay = made.own().no_decay.data();
+    if (work.has_magnitude && !to.has_magnitude()) {
+        made.own().unit_magnitude.assign(static_cast<std::size_t>(work.pairs), 0);
+        work.turn.magnitude_rates = made.own().unit_magnitude.data();
     }
     detail::choose_loops(work);
     return made;

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/lanes.hpp"
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <utility>
 
-#include "ropewalk/core/config.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/error.hpp"
 
 #if defined(RW_MAPS_FILES)

@@ -26,9 +26,9 @@ struct written_policies {
 };
 
 inline written_policies take_apart(const Encoding& encoding) {
-    RW_EXPECTS(!encoding.has_decay(), "'{}' changes magnitudes with the position: a configuration has no form for it",
-               encoding.expression);
-    RW_EXPECTS(!encoding.place, "'{}' draws positions, for training: a configuration has no form for it",
+    RW_EXPECTS(!encoding.has_magnitude(),
+               "'{}' changes magnitudes with the position: a configuration has no form for it", encoding.expression);
+    RW_EXPECTS(!encoding.draw_positions, "'{}' draws positions, for training: a configuration has no form for it",
                encoding.expression);
     written_policies parts;
     for (const any_policy& one : parse_policies(encoding.expression)) {
@@ -106,7 +106,7 @@ struct native_section {
 inline nlohmann::json listed_section(const Encoding& encoding, const std::vector<any_policy>& policies) {
     for (const any_policy& one : policies) {
         const bool follows_length =
-            std::visit([](const auto& p) { return EpochPolicy<std::remove_cvref_t<decltype(p)>>; }, one);
+            std::visit([](const auto& p) { return StagePolicy<std::remove_cvref_t<decltype(p)>>; }, one);
         RW_EXPECTS(!follows_length || policies.size() == 1,
                    "'{}' follows the sequence length, which a list of factors cannot: only 'dynamic' and 'longrope' "
                    "alone can be written",

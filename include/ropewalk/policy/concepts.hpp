@@ -40,11 +40,11 @@ concept FrequencyPolicy =
         { policy(theta, pair, geometry) } -> std::convertible_to<real>;
     };
 
-/// Magnitude axis: pair j of a query at position p is stretched by 2^(−(p − centre) · decay_j), of a key by the
+/// Magnitude axis: pair j of a query at position p is stretched by 2^(−(p − centre) · rate_j), of a key by the
 /// inverse.
 template <class P>
 concept MagnitudePolicy = Policy<P> && requires(const P& policy, std::int64_t pair, const Geometry& geometry) {
-    { policy.decay(pair, geometry) } -> std::convertible_to<real>;
+    { policy.magnitude_rate(pair, geometry) } -> std::convertible_to<real>;
     { policy.centre() } -> std::convertible_to<std::int64_t>;
     { policy.stated_length() } -> std::convertible_to<std::int64_t>;
 };
@@ -72,15 +72,15 @@ concept PairAxisPolicy = Policy<P> && requires(const P& policy, std::int64_t pai
 /// policy fixes it, else 0.
 template <class P>
 concept PositionPolicy = Policy<P> && requires(const P& policy, std::uint64_t row, std::span<fixed_position> numbers) {
-    policy.place(row, numbers);
+    policy.draw_positions(row, numbers);
     { policy.stated_tokens() } -> std::convertible_to<std::int64_t>;
 };
 
-/// A policy that depends on the sequence length says which of its states the length selects: keys cached in one epoch
+/// A policy that depends on the sequence length says which of its states the length selects: keys cached in one stage
 /// do not fit into another.
 template <class P>
-concept EpochPolicy = Policy<P> && requires(const P& policy, const Geometry& geometry) {
-    { policy.epoch(geometry) } -> std::convertible_to<std::uint64_t>;
+concept StagePolicy = Policy<P> && requires(const P& policy, const Geometry& geometry) {
+    { policy.stage(geometry) } -> std::convertible_to<std::uint64_t>;
 };
 
 template <class P>

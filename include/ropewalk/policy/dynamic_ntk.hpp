@@ -7,7 +7,7 @@ namespace ropewalk {
 
 /// NTK scaling by α = factor · n/L − (factor − 1), n = max(sequence length, original_length), L = original_length
 /// (Transformers' `dynamic`, arXiv 2309.00071, §3.3). Up to L tokens nothing changes; beyond it every length has
-/// frequencies, and so an epoch, of its own: rerotate keys that were cached at another length.
+/// frequencies, and so an stage, of its own: rerotate keys that were cached at another length.
 struct DynamicNtk {
     double factor = 1;
     std::int64_t original_length = 0;  ///< L, tokens; `max_position_embeddings` of the configuration
@@ -32,7 +32,7 @@ struct DynamicNtk {
         return detail::with_ntk_base(theta, alpha(geometry), pair, geometry);
     }
     /// Tokens beyond the original length.
-    [[nodiscard]] constexpr std::uint64_t epoch(const Geometry& geometry) const {
+    [[nodiscard]] constexpr std::uint64_t stage(const Geometry& geometry) const {
         const std::int64_t beyond = geometry.sequence_length - original_length;
         return beyond > 0 ? static_cast<std::uint64_t>(beyond) : 0;
     }

@@ -12,7 +12,7 @@ namespace ropewalk {
 /// θ'_j = θ_j / long_factor_j where the sequence is longer than original_length, else θ_j / short_factor_j (Ding et
 /// al., arXiv 2402.13753; Transformers' `longrope`, once `su`). cos and sin are multiplied by `attention_factor`, which
 /// is √(1 + ln(factor)/ln(original_length)) for a factor above 1 unless given, whichever list is in use. An empty list
-/// stands for ones. Crossing the original length is another epoch: rerotate keys that were cached before.
+/// stands for ones. Crossing the original length is another stage: rerotate keys that were cached before.
 struct LongRope {
     std::vector<double> short_factor{}, long_factor{};  ///< [pairs] or empty, positive
     double factor = 1;                                  ///< how many times longer the context becomes
@@ -42,7 +42,7 @@ struct LongRope {
             "longrope: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
     }
     real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
-        const std::vector<double>& factors = epoch(geometry) != 0 ? long_factor : short_factor;
+        const std::vector<double>& factors = stage(geometry) != 0 ? long_factor : short_factor;
         return factors.empty() ? theta : theta / real(factors[static_cast<std::size_t>(pair)]);
     }
     [[nodiscard]] double attention_factor(const Geometry& /*geometry*/) const {
@@ -51,7 +51,7 @@ struct LongRope {
         return std::sqrt(1 + static_cast<double>(log2(real(factor)) / log2(real(original_length))));
     }
     /// 1 beyond the original length.
-    [[nodiscard]] std::uint64_t epoch(const Geometry& geometry) const {
+    [[nodiscard]] std::uint64_t stage(const Geometry& geometry) const {
         return geometry.sequence_length > original_length && original_length > 0 ? 1 : 0;
     }
     static LongRope neutral() { return {}; }

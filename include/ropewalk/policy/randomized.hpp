@@ -40,7 +40,7 @@ struct Randomized {
     static constexpr Randomized example() { return {.length = 16384, .seed = 1}; }
 
     /// numbers.size() = n < 2^30; all in integers of 2^-32 tokens, so that the sums are exact.
-    constexpr void place(std::uint64_t row, std::span<fixed_position> numbers) const {
+    constexpr void draw_positions(std::uint64_t row, std::span<fixed_position> numbers) const {
         RW_EXPECTS(numbers.size() < static_cast<std::size_t>(most), "randomized: draws below 2^30 positions, got {}",
                    numbers.size());
         const auto smallest = static_cast<std::uint64_t>(make_fixed_position(real(epsilon)).value);

@@ -37,7 +37,7 @@ struct RandomizedSorted {
     static constexpr RandomizedSorted example() { return {.range = 65536, .seed = 1}; }
 
     /// Floyd's sampling ("Programming pearls", CACM 30(9), 1987) into a bitmap, which is then read in order.
-    void place(std::uint64_t row, std::span<fixed_position> numbers) const {
+    void draw_positions(std::uint64_t row, std::span<fixed_position> numbers) const {
         const auto n = static_cast<std::int64_t>(numbers.size());
         RW_EXPECTS(n <= range, "randomized_sorted: a range of {} has no {} different positions", range, n);
         std::vector<std::uint64_t> taken((static_cast<std::size_t>(range) + 63) / 64);

@@ -30,11 +30,11 @@ struct XPos {
         RW_EXPECTS(detail::is_finite(gamma) && gamma > 0, "xpos: gamma must be a positive number, got {}", gamma);
         RW_EXPECTS(length >= 0, "xpos: length must not be negative, got {}", length);
         // Fixed point holds 2^-1 a token, which is a scale_base of 3.6 for the default gamma.
-        RW_EXPECTS(static_cast<double>(decay(0, geometry)) <= 0.5, "xpos: scale_base {} is too small for gamma {}",
-                   scale_base, gamma);
+        RW_EXPECTS(static_cast<double>(magnitude_rate(0, geometry)) <= 0.5,
+                   "xpos: scale_base {} is too small for gamma {}", scale_base, gamma);
     }
     /// −log2(ζ_j) / scale_base, a token.
-    constexpr real decay(std::int64_t pair, const Geometry& geometry) const {
+    constexpr real magnitude_rate(std::int64_t pair, const Geometry& geometry) const {
         if (!detail::is_finite(scale_base)) return {};
         const real g(gamma);
         const real zeta = (real(2 * pair) / real(geometry.width()) + g) / (real(1) + g);

@@ -1,0 +1,280 @@
+// The attention stack beside what bounds it, in one run: products with many tokens and prompts beside Eigen's own GEMM,
+// products with few tokens, attention of one token and decoding beside reading the same bytes. Medians of interleaved
+// rounds.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <dispatch/dispatch.hpp>
+#include <dispatch/llama/llama.hpp>
+#include <nlohmann/json.hpp>
+#include <ropewalk/llama/stack.hpp>
+#include <ropewalk/llama/synthetic.hpp>
+
+#include "ceilings/clock.hpp"
+#include "context.hpp"
+#include "output.hpp"
+#include "products.hpp"
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace {
+
+namespace rw = ropewalk;
+namespace attention = ropewalk::attention;
+
+constexpr const char* usage =
+    R"(bench_llama [FILE [PART]]: the attention stack beside what bounds it, on this machine's CPU
+
+Writes the rows to FILE as JSON. PART: only rows whose names hold it, as in bench_llama out.json layer/
+)";
+
+constexpr int rounds = 7;
+constexpr std::int64_t side = 2048;  // of the matrices by which Eigen's speed is known
+volatile std::uint32_t sink = 0;     // what is read must be of use
+
+int threads() {
+#if defined(_OPENMP)
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+class report {
+public:
+    explicit report(std::string only) : only_(std::move(only)) {}
+
+    [[nodiscard]] bool wants(const std::string& name) const { return name.find(only_) != std::string::npos; }
+
+    /// Times both in turn; `amount` is in units of 10^9 a call.
+    void compare(const std::string& name, const char* unit, double amount, const char* ceiling,
+                 const std::function<void()>& ours, double ceiling_amount, const std::function<void()>& theirs) {
+        if (!wants(name)) return;
+        ours(), theirs();
+        std::vector<double> mine, other, ratios;
+        for (int round = 0; round < rounds; ++round) {
+            mine.push_back(ceilings::seconds(ours));
+            other.push_back(ceilings::seconds(theirs));
+            ratios.push_back(amount / mine.back() / (ceiling_amount / other.back()));
+        }
+        const double rate = amount / ceilings::median(mine), bound = ceiling_amount / ceilings::median(other),
+                     ratio = ceilings::median(ratios);
+        std::printf("%-34s %9.3f ms %8.1f %s, %s %8.1f, ratio %.2f\n", name.c_str(), 1e3 * ceilings::median(mine), rate,
+                    unit, ceiling, bound, ratio);
+        rows_.push_back({{"name", name},
+                         {"milliseconds", 1e3 * ceilings::median(mine)},
+                         {"unit", unit},
+                         {"rate", rate},
+                         {"ceiling", ceiling},
+                         {"ceiling_rate", bound},
+                         {"ratio", ratio}});
+    }
+    /// Adds to the row of the last comparison, if it was wanted.
+    void note(const std::string& name, const char* what, double value) {
+        if (rows_.empty() || rows_.back()["name"] != name) return;
+        rows_.back()[what] = value;
+        std::printf("%34s %.4f\n", what, value);
+    }
+    [[nodiscard]] bool empty() const { return rows_.empty(); }
+    void write(const std::string& path) const {
+        const nlohmann::json context = {{"date", bench::date()},
+                                        {"machine", bench::machine()},
+                                        {"compiler", bench::compiler()},
+                                        {"commit", bench::commit()},
+                                        {"instruction_set", std::string(rw::dispatch::instruction_set())},
+                                        {"threads", threads()}};
+        std::ofstream file(path);
+        file << "{\"context\": " << context << ",\n\"rows\": [";
+        for (std::size_t i = 0; i < rows_.size(); ++i) file << (i == 0 ? "\n" : ",\n") << rows_[i];
+        file << "]}\n";
+        RW_EXPECTS(file.flush(), "cannot write {}", path);
+    }
+
+private:
+    std::string only_;
+    nlohmann::json rows_ = nlohmann::json::array();
+};
+
+struct weights {
+    attention::matrix shape;
+    std::shared_ptr<std::byte[]> bytes;
+};
+
+template <class T>
+weights make_weights(std::int64_t rows, std::int64_t columns) {
+    weights made{{nullptr, rw::type_of<T>, rows, columns}, {}};
+    made.bytes = attention::detail::make_bytes(made.shape.bytes());
+    attention::detail::fill_uniform(reinterpret_cast<T*>(made.bytes.get()), made.shape, 1, 1);
+    made.shape.data = made.bytes.get();
+    return made;
+}
+
+std::vector<float> make_rows(std::int64_t tokens, std::int64_t width) {
+    std::vector<float> rows(static_cast<std::size_t>(tokens * width));
+    attention::detail::fill_uniform(rows.data(), {nullptr, rw::element_type::f32, tokens, width}, 2, 1);
+    return rows;
+}
+
+/// Eigen's product of two large matrices.
+class square_product {
+public:
+    static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
+
+    explicit square_product(const ceilings::products& bound)
+        : bound_(bound), a_(make_rows(side, side)), b_(make_rows(side, side)), c_(a_.size()) {}
+    void multiply() { bound_.gemm(a_.data(), side, b_.data(), side, side, c_.data(), threads()); }
+
+private:
+    const ceilings::products& bound_;
+    std::vector<float> a_, b_, c_;
+};
+
+void add_products(report& out, const ceilings::products& bound) {
+    const auto& kernels = rw::dispatch::llama_kernels();
+    constexpr std::int64_t columns = 5120;
+    for (const std::int64_t rows : {5120, 13824}) {
+        const weights f32 = make_weights<float>(rows, columns), bf16 = make_weights<rw::bf16>(rows, columns),
+                      f16 = make_weights<rw::f16>(rows, columns);
+        for (const std::int64_t tokens : {1, 4, 8, 64, 512, 2048}) {
+            if (tokens * rows > std::int64_t{2048} * 5120) continue;  // says what the smaller one says
+            const std::vector<float> x = make_rows(tokens, columns);
+            std::vector<float> y(static_cast<std::size_t>(tokens * rows));
+            for (const weights* const w : {&f32, &bf16, &f16}) {
+                const std::string name = "linear/" + std::string(rw::to_string(w->shape.type)) + "/" +
+                                         std::to_string(rows) + "x" + std::to_string(columns) + "/" +
+                                         std::to_string(tokens);
+                const auto ours = [&] { kernels.linear(x.data(), tokens, w->shape, y.data(), false, 0); };
+                const double gigabytes = static_cast<double>(w->shape.bytes()) * 1e-9;
+                const double gigaflops = 2e-9 * static_cast<double>(tokens * rows * columns);
+                if (tokens <= 8) {
+                    const auto stream = [&] {
+                        sink = bound.stream(static_cast<const std::uint32_t*>(w->shape.data), w->shape.bytes() / 4,
+                                            threads());
+                    };
+                    out.compare(name, "GB/s", gigabytes, "reading", ours, gigabytes, stream);
+                } else {
+                    const auto gemm = [&] {
+                        bound.gemm(x.data(), tokens, static_cast<const float*>(f32.shape.data), rows, columns, y.data(),
+                                   threads());
+                    };
+                    out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, gigaflops, gemm);
+                }
+            }
+        }
+    }
+}
+
+void add_attention(report& out, const ceilings::products& bound, rw::cache_type type, std::int64_t past,
+                   std::int64_t tokens) {
+    const auto& kernels = rw::dispatch::llama_kernels();
+    const attention::llama_config config{
+        .hidden_size = 5120, .layers = 1, .heads = 40, .kv_heads = 40, .head_dim = 128};
+    attention::kv_cache cache(config, {.type = type});
+    const int sequence = cache.add_sequence();
+    cache.reserve(sequence, past + tokens);
+    std::vector<float> keys = make_rows(past + tokens, config.kv_width());
+    const attention::page_layout layout = cache.layout(0);
+    const attention::sequence_part all{0, past + tokens, 0, cache.pages(sequence)};
+    for (const bool which : {true, false}) kernels.store_rows({keys.data(), all, layout, which}, 0);
+
+    const std::vector<float> q = make_rows(tokens, config.q_width());
+    std::vector<float> y(q.size());
+    const attention::sequence_part part{0, tokens, past, cache.pages(sequence)};
+    const auto ours = [&] { kernels.attend({q.data(), y.data(), config.heads, 0.09F, {&part, 1}, layout}, 0); };
+    const std::string name = "attend/" + std::string(rw::to_string(type)) + "/40x128/" + std::to_string(tokens) +
+                             " of " + std::to_string(past + tokens);
+    if (tokens == 1) {
+        const std::int64_t bytes = (past + 1) * cache.bytes_per_token();
+        std::vector<std::uint32_t> same(static_cast<std::size_t>(bytes / 4), 1);
+        const auto stream = [&] { sink = bound.stream(same.data(), bytes / 4, threads()); };
+        out.compare(name, "GB/s", static_cast<double>(bytes) * 1e-9, "reading", ours, static_cast<double>(bytes) * 1e-9,
+                    stream);
+        return;
+    }
+    // What the mask leaves.
+    const double scores = static_cast<double>(tokens) * (static_cast<double>(past) + static_cast<double>(tokens) / 2);
+    const double gigaflops = 4e-9 * scores * static_cast<double>(config.q_width());
+    square_product gemm(bound);
+    out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, gemm.gigaflops, [&] { gemm.multiply(); });
+}
+
+/// The attention of one layer of Llama-2-13B: a prompt in chunks, then tokens one by one behind it.
+void add_layer(report& out, const ceilings::products& bound, std::int64_t context) {
+    const std::string prefill = "layer/bf16/13b/prefill/" + std::to_string(context),
+                      decode = "layer/bf16/13b/decode/" + std::to_string(context);
+    if (!out.wants(prefill) && !out.wants(decode)) return;
+    attention::llama_config config = attention::llama2_13b();
+    config.layers = 1, config.intermediate_size = config.vocabulary = 0;
+    attention::stack layer(config, attention::synthetic_weights(config, rw::element_type::bf16, 1),
+                           rw::make_encoding(config.geometry(), "linear:8"), rw::dispatch::llama_kernels());
+    attention::kv_cache cache(config, {.type = rw::cache_type::f16});
+    const int sequence = cache.add_sequence();
+    constexpr std::int64_t chunk = 512;
+    const std::vector<float> states = make_rows(chunk, config.hidden_size);
+    std::vector<float> hidden;
+    const auto add = [&](std::int64_t tokens, std::int64_t past) {
+        hidden.assign(states.begin(), states.begin() + tokens * config.hidden_size);
+        cache.truncate(sequence, past);
+        const attention::segment one{sequence, tokens};
+        layer.forward({&one, 1}, hidden, cache);
+    };
+    const auto whole_prompt = [&] {
+        for (std::int64_t past = 0; past < context; past += chunk) add(std::min(chunk, context - past), past);
+    };
+    const auto width = static_cast<double>(config.hidden_size), tokens = static_cast<double>(context);
+    square_product gemm(bound);
+    out.compare(prefill, "GFLOP/s", 1e-9 * (8 * width * width * tokens + 2 * width * tokens * tokens), "Eigen's GEMM",
+                whole_prompt, gemm.gigaflops, [&] { gemm.multiply(); });
+    const attention::stack_seconds& parts = layer.seconds();
+    out.note(prefill, "share of RoPE",
+             parts.rope / (parts.projections + parts.rope + parts.cache + parts.attention + parts.norm));
+    if (!out.wants(prefill)) whole_prompt();
+
+    const std::int64_t bytes = layer.weights().bytes() + context * cache.bytes_per_token();
+    const std::vector<std::uint32_t> same(static_cast<std::size_t>(bytes / 4), 1);
+    out.compare(
+        decode, "GB/s", static_cast<double>(bytes) * 1e-9, "reading", [&] { add(1, context); },
+        static_cast<double>(bytes) * 1e-9, [&] { sink = bound.stream(same.data(), bytes / 4, threads()); });
+}
+
+void run(const std::string& path, const std::string& only) {
+    if (!path.empty()) output::check_file(path);
+    const ceilings::products& bound = ceilings::products_for(rw::dispatch::instruction_set());
+    std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
+    std::printf("%s, %d threads\n", std::string(rw::dispatch::instruction_set()).c_str(), threads());
+    report out(only);
+    add_products(out, bound);
+    for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
+        for (const std::int64_t past : {4095, 16383}) add_attention(out, bound, type, past, 1);
+    }
+    for (const auto type : {rw::cache_type::f32, rw::cache_type::f16}) add_attention(out, bound, type, 0, 4096);
+    add_layer(out, bound, 4096);
+    RW_EXPECTS(!out.empty(), "no row's name holds '{}'", only);
+    if (!path.empty()) out.write(path);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    for (const std::string& word : words) {
+        if (word == "--help" || word == "-h") {
+            std::fputs(usage, stdout);
+            return 0;
+        }
+        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help tells what there is", word);
+    }
+    RW_EXPECTS(words.size() <= 2, "a file and a part of names at most, got {} words", words.size());
+    run(words.empty() ? "" : words[0], words.size() < 2 ? "" : words[1]);
+} catch (const std::exception& problem) {
+    std::fprintf(stderr, "bench_llama: %s\n", problem.what());
+    return 1;
+}

@@ -1,0 +1,5 @@
+#include "kernels_inl.hpp"
+
+namespace ropewalk::dispatch {
+const kernel_set avx2_kernels = kernels_of<xsimd::fma3<xsimd::avx2>>("avx2");
+}  // namespace ropewalk::dispatch

@@ -1,0 +1,5 @@
+#include "kernels_inl.hpp"
+
+namespace ropewalk::dispatch {
+const kernel_set avx512_kernels = kernels_of<xsimd::avx512bw>("avx512");
+}  // namespace ropewalk::dispatch

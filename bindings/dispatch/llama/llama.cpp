@@ -1,0 +1,41 @@
+#include "llama.hpp"
+
+#include <dispatch/dispatch.hpp>
+
+#include "tables.hpp"
+
+namespace ropewalk::dispatch {
+
+namespace {
+
+void rotate_rows(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& where,
+                 int threads) {
+    cpu::options chosen;
+    chosen.threads = threads;
+    rotate(layout, q, k, q, k, encoding, where, chosen);
+}
+
+void rerotate_rows(layout_kind layout, const tensor& k, const Encoding& from, const Encoding& to,
+                   const positions& where, int threads) {
+    rerotate(layout, k, k, from, where, to, where, threads);
+}
+
+attention::kernel_table choose() {
+#if defined(__x86_64__)
+    const std::string_view name = instruction_set();
+    attention::kernel_table table = name == "avx512" ? avx512_llama : name == "avx2" ? avx2_llama : baseline_llama;
+#else
+    attention::kernel_table table = neon_llama;
+#endif
+    table.rotate = rotate_rows, table.rerotate = rerotate_rows;
+    return table;
+}
+
+}  // namespace
+
+const attention::kernel_table& llama_kernels() {
+    static const attention::kernel_table table = choose();
+    return table;
+}
+
+}  // namespace ropewalk::dispatch

@@ -1,0 +1,11 @@
+// The kernels of the attention stack, compiled for several instruction sets and chosen once at run time.
+#pragma once
+
+#include <ropewalk/llama/kernels.hpp>
+
+namespace ropewalk::dispatch {
+
+/// Those of instruction_set(). Throws where that throws.
+const attention::kernel_table& llama_kernels();
+
+}  // namespace ropewalk::dispatch

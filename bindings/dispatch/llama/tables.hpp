@@ -1,0 +1,13 @@
+// What one translation unit an instruction set provides: arch_kernels().
+#pragma once
+
+#include <ropewalk/llama/kernels.hpp>
+
+namespace ropewalk::dispatch {
+
+RW_HIDDEN extern const attention::kernel_table baseline_llama;
+RW_HIDDEN extern const attention::kernel_table avx2_llama;
+RW_HIDDEN extern const attention::kernel_table avx512_llama;
+RW_HIDDEN extern const attention::kernel_table neon_llama;
+
+}  // namespace ropewalk::dispatch

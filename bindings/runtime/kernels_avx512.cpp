@@ -1,5 +1,0 @@
-#include "kernels_inl.hpp"
-
-namespace ropewalk::runtime {
-const kernel_set avx512_kernels = kernels_of<xsimd::avx512bw>("avx512");
-}  // namespace ropewalk::runtime

@@ -1,2 +1,0 @@
-#include "attention/cpu_kind.hpp"
-#include "attention/scheme_cases.inl"

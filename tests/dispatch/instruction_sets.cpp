@@ -1,0 +1,153 @@
+#include <dispatch/dispatch.hpp>
+#include <dispatch/kernels.hpp>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include <ropewalk/cpu/execute.hpp>
+#include <ropewalk/cpu/kernel.hpp>
+
+#include "support/catch.hpp"
+#include "support/compare.hpp"
+#include "support/encodings.hpp"
+
+namespace rw = ropewalk;
+namespace dispatch = ropewalk::dispatch;
+
+namespace {
+
+/// The kernels of an instruction set which this machine has.
+const dispatch::kernel_set* kernels(std::string_view name) {
+#if defined(__x86_64__)
+    for (const auto* set : {&dispatch::baseline_kernels, &dispatch::avx2_kernels, &dispatch::avx512_kernels}) {
+        if (name == set->name) return set;
+    }
+#else
+    if (name == dispatch::neon_kernels.name) return &dispatch::neon_kernels;
+#endif
+    return nullptr;
+}
+
+/// One pair at a time, as the kernels' own tails are written.
+template <class T>
+rw::cpu::range_function scalar_kernel(rw::layout_kind layout) {
+    using rw::cpu::scalar_arch;
+    return layout == rw::layout_kind::half_split
+               ? rw::cpu::detail::rotate_kernel<T, rw::half_split, scalar_arch, 0>::run
+               : rw::cpu::detail::rotate_kernel<T, rw::interleaved, scalar_arch, 0>::run;
+}
+rw::cpu::range_function scalar_kernel(rw::element_type type, rw::layout_kind layout) {
+    switch (type) {
+        case rw::element_type::f32:
+            return scalar_kernel<float>(layout);
+        case rw::element_type::f16:
+            return scalar_kernel<rw::f16>(layout);
+        default:
+            return scalar_kernel<rw::bf16>(layout);
+    }
+}
+
+struct inputs {
+    test::array q, k;
+};
+
+inputs run(rw::cpu::range_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e,
+           const rw::positions& where) {
+    rw::cpu::options options;
+    const auto plan =
+        rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, where, options);
+    rw::cpu::execute(plan, kernel, 1);
+    return x;
+}
+
+/// Calls f(name, result of that set) for every set, the scalar path first.
+template <class F>
+void for_each_set(const inputs& x, rw::layout_kind layout, const rw::Encoding& e, const rw::positions& where,
+                  const F& f) {
+    f(std::string("scalar"), run(scalar_kernel(x.q.type(), layout), x, layout, e, where));
+    for (const std::string_view name : dispatch::instruction_sets()) {
+        const dispatch::kernel_set* const set = kernels(name);
+        REQUIRE(set != nullptr);
+        f(std::string(name), run(set->rotate(x.q.type(), layout, e.pairs()), x, layout, e, where));
+    }
+}
+
+void check_agreement(test::random& numbers, const rw::Encoding& e, rw::element_type type, rw::layout_kind layout) {
+    const test::extents size{1, 19, 3, e.geometry.head_dim};
+    const inputs x{test::array(type, size, numbers, test::order::padded),
+                   test::array(type, size, numbers, test::order::bhsd)};
+    const auto shape = test::shape_of(size, e.geometry, layout);
+    std::map<std::string, inputs> results;
+    for_each_set(x, layout, e, rw::offset{12345},
+                 [&](const std::string& name, const inputs& result) { results[name] = result; });
+    INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " width " << e.geometry.width() << ' ' << e.expression);
+    for (const auto& [name, result] : results) {
+        INFO(name);
+        // Each rounds twice per product and sum, or once where it fuses them.
+        const double bound = std::ldexp(1.0, -x.q.format().digits) * 2 + 2e-7;
+        CHECK(test::compare(result.q, results["scalar"].q.values(), shape, bound).first_problem == "");
+        CHECK(test::compare(result.k, results["scalar"].k.values(), shape, bound).first_problem == "");
+    }
+    // Those which fuse, and those which do not, agree to the bit among themselves.
+    if (results.count("avx512") != 0) {
+        CHECK(results["avx512"].q == results["avx2"].q);
+        CHECK(results["avx512"].k == results["avx2"].k);
+    }
+#if !defined(__FMA__)
+    if (results.count("baseline") != 0) {
+        CHECK(results["baseline"].q == results["scalar"].q);
+        CHECK(results["baseline"].k == results["scalar"].k);
+    }
+#endif
+}
+
+}  // namespace
+
+TEST_CASE("all instruction sets agree with the scalar path", "[instruction_sets]") {
+    SEEDED(numbers);
+    for (const rw::element_type type : test::all_types) {
+        for (const rw::layout_kind layout : test::all_layouts) {
+            for (const std::int64_t width : {2, 6, 14, 34, 62, 64, 80, 96, 126, 128, 200, 256}) {
+                const rw::Geometry g{.head_dim = width + 2, .rotary_dim = width, .rotary_offset = 1};
+                check_agreement(numbers, rw::make_encoding(g, "linear:3|power:0.5"), type, layout);
+                check_agreement(numbers, rw::make_encoding(g, "xpos:length=20000"),
+                                type == rw::element_type::f16 ? rw::element_type::f32 : type, layout);
+            }
+        }
+    }
+}
+
+TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest", "[instruction_sets]") {
+    const auto sets = dispatch::instruction_sets();
+    REQUIRE_FALSE(sets.empty());
+    const char* const wanted = std::getenv("ROPEWALK_ISA");
+    CHECK(dispatch::instruction_set() ==
+          (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted) : sets.front()));
+    for (const auto name : sets) CHECK(kernels(name) != nullptr);
+    using rw::cpu::footprint;
+    for (const rw::element_type type : test::all_types) {
+        CHECK(dispatch::instruction_set(type, footprint::memory) == dispatch::instruction_set());
+        if (type == rw::element_type::f16 && (wanted == nullptr || *wanted == '\0')) continue;
+        CHECK(dispatch::instruction_set(type, footprint::l2) == dispatch::instruction_set());
+    }
+#if defined(__x86_64__)
+    CHECK(sets.back() == "baseline");
+#endif
+}
+
+TEST_CASE("the set in use is the one whose kernels run", "[instruction_sets]") {
+    SEEDED(numbers);
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    for (const rw::element_type type : test::all_types) {
+        inputs x{test::array(type, {1, 50, 2, 128}, numbers), test::array(type, {1, 50, 2, 128}, numbers)};
+        std::map<std::string, inputs> results;
+        for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3},
+                     [&](const std::string& name, const inputs& result) { results[name] = result; });
+        dispatch::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e,
+                         rw::offset{3});
+        CHECK(x.q == results[std::string(dispatch::instruction_set(type, rw::cpu::footprint::l2))].q);
+        if (type == rw::element_type::f32 && results.count("avx2") != 0)
+            CHECK_FALSE(results["avx2"].q == results["baseline"].q);
+    }
+}

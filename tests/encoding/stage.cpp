@@ -1,0 +1,49 @@
+#include <ropewalk/encoding.hpp>
+
+#include "support/catch.hpp"
+
+namespace rw = ropewalk;
+
+namespace {
+
+/// Slows down once the sequence is longer than `original_length`: what dynamic and LongRoPE do.
+struct Stretched {
+    std::int64_t original_length = 4096;
+
+    static constexpr std::string_view name = "stretched";
+    static constexpr auto parameters =
+        std::tuple{rw::parameter<Stretched, std::int64_t>{"original_length", &Stretched::original_length}};
+    constexpr void validate(const rw::Geometry& /*geometry*/) const {}
+    constexpr rw::real operator()(const rw::real& theta, std::int64_t /*pair*/, const rw::Geometry& g) const {
+        return stage(g) == 0 ? theta : theta.scaled(-1);
+    }
+    [[nodiscard]] constexpr std::uint64_t stage(const rw::Geometry& g) const {
+        return g.sequence_length > original_length ? 1 : 0;
+    }
+};
+
+rw::Encoding at(std::int64_t length) {
+    return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{});
+}
+
+}  // namespace
+
+static_assert(rw::StagePolicy<Stretched> && rw::FrequencyPolicy<Stretched> && !rw::StagePolicy<rw::Linear>);
+
+TEST_CASE("the stage changes exactly where the length moves the frequencies", "[stage]") {
+    CHECK(at(0).stage == at(4096).stage);
+    CHECK(at(0).steps == at(4096).steps);
+    CHECK(at(4097).stage != at(4096).stage);
+    CHECK(at(4097).steps != at(4096).steps);
+    CHECK(at(4097).stage == at(100000).stage);
+}
+
+TEST_CASE("stages of several policies do not cancel each other", "[stage]") {
+    const auto both = [](std::int64_t length) {
+        return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{1000}, Stretched{2000}).stage;
+    };
+    CHECK(both(1000) != both(1001));
+    CHECK(both(1001) != both(2001));
+    CHECK(both(1000) != both(2001));
+    CHECK(rw::make_encoding({.head_dim = 64, .sequence_length = 1 << 20}, rw::Linear{.factor = 8}).stage == 0);
+}

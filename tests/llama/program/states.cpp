@@ -1,0 +1,168 @@
+// Hidden states and logits of a Hugging Face Llama, for test_llama_stack.py to compare with Transformers'.
+//
+//     llama_states --model DIR --ids 1,5,9 --out FILE [--scaling EXPRESSION] [--dtype f32|f16|bf16]
+//         [--cache f32|f16|bf16|i8] [--lengths 2,1] [--chunks 1,2] [--page N] [--threads N]
+//
+// --lengths divides the ids into sequences, one behind the other. Forward pass i adds chunks[i] tokens to every
+// sequence that still has so many, else what it has; a last one adds what is left then. FILE is float32 in this
+// machine's order: [ids, hidden_size] behind the last layer, the same normalised, [ids, vocabulary] logits.
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <dispatch/llama/llama.hpp>
+#include <ropewalk/llama/checkpoint.hpp>
+#include <ropewalk/llama/llama.hpp>
+
+namespace {
+
+namespace rw = ropewalk;
+namespace attention = ropewalk::attention;
+
+using options = std::map<std::string, std::string>;
+
+options read_options(int argc, char** argv) {
+    options found;
+    for (int i = 1; i < argc; i += 2) {
+        const std::string flag = argv[i];
+        RW_EXPECTS(i + 1 < argc, "{} needs a value", flag);
+        found[flag] = argv[i + 1];
+    }
+    for (const char* const needed : {"--model", "--ids", "--out"})
+        RW_EXPECTS(found.contains(needed), "{} is missing", needed);
+    return found;
+}
+
+std::string text(const options& o, const std::string& flag, const std::string& otherwise = {}) {
+    const auto found = o.find(flag);
+    return found == o.end() ? otherwise : found->second;
+}
+
+template <class T>
+std::vector<T> numbers(std::string_view list) {
+    std::vector<T> values;
+    while (!list.empty()) {
+        const std::string_view one = list.substr(0, list.find(','));
+        const auto [end, problem] = std::from_chars(one.data(), one.data() + one.size(), values.emplace_back());
+        RW_EXPECTS(problem == std::errc{} && end == one.data() + one.size(), "'{}' is no number", one);
+        list.remove_prefix(std::min(one.size() + 1, list.size()));
+    }
+    return values;
+}
+
+rw::element_type element_type_of(const std::string& name) {
+    for (const auto type : {rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16})
+        if (name == rw::to_string(type)) return type;
+    rw::detail::fail("--dtype is '{}'", name);
+}
+
+rw::cache_type cache_type_of(const std::string& name) {
+    using enum rw::cache_type;
+    for (const auto type : {f32, f16, bf16, i8})
+        if (name == rw::to_string(type)) return type;
+    rw::detail::fail("--cache is '{}'", name);
+}
+
+/// One sequence of the batch and how far it has come.
+struct sequence {
+    int number = 0;
+    std::size_t first = 0, tokens = 0, done = 0;  ///< ids
+};
+
+class runner {
+public:
+    runner(attention::llama& model, attention::kv_cache& cache, const std::vector<std::int32_t>& ids,
+           const std::vector<std::size_t>& lengths)
+        : model_(model),
+          cache_(cache),
+          ids_(ids),
+          width_(static_cast<std::size_t>(model.config().hidden_size)),
+          hidden_(ids.size() * width_) {
+        std::size_t first = 0;
+        for (const std::size_t tokens : lengths) {
+            sequences_.push_back({cache.add_sequence(), first, tokens, 0});
+            first += tokens;
+        }
+        RW_EXPECTS(first == ids.size(), "--lengths sum to {}, there are {} ids", first, ids.size());
+    }
+
+    /// Adds at most `chunk` tokens to every sequence, in one batch.
+    void step(std::size_t chunk) {
+        std::vector<attention::segment> batch;
+        std::vector<std::int32_t> tokens;
+        for (const sequence& one : sequences_) {
+            const std::size_t count = std::min(chunk, one.tokens - one.done);
+            const auto begin = ids_.begin() + static_cast<std::ptrdiff_t>(one.first + one.done);
+            if (count == 0) continue;
+            batch.push_back({one.number, static_cast<std::int64_t>(count), static_cast<std::int64_t>(one.tokens)});
+            tokens.insert(tokens.end(), begin, begin + static_cast<std::ptrdiff_t>(count));
+        }
+        std::vector<float> hidden(tokens.size() * width_);
+        model_.embed(tokens, hidden);
+        model_.layers().forward(batch, hidden, cache_);
+        auto from = hidden.begin();
+        for (sequence& one : sequences_) {
+            const std::size_t count = std::min(chunk, one.tokens - one.done);
+            const auto size = static_cast<std::ptrdiff_t>(count * width_);
+            std::copy(from, from + size,
+                      hidden_.begin() + static_cast<std::ptrdiff_t>((one.first + one.done) * width_));
+            from += size;
+            one.done += count;
+        }
+    }
+
+    [[nodiscard]] const std::vector<float>& hidden() const { return hidden_; }
+
+private:
+    attention::llama& model_;
+    attention::kv_cache& cache_;
+    const std::vector<std::int32_t>& ids_;
+    std::size_t width_;
+    std::vector<sequence> sequences_;
+    std::vector<float> hidden_;
+};
+
+void write(std::ofstream& file, const std::vector<float>& values) {
+    file.write(reinterpret_cast<const char*>(values.data()),
+               static_cast<std::streamsize>(values.size() * sizeof(float)));
+}
+
+void run(const options& o) {
+    const std::string folder = text(o, "--model");
+    const auto described = attention::read_model_config(folder, text(o, "--scaling"));
+    const auto& config = described.config;
+    const auto weights = attention::read_weights(folder, config, element_type_of(text(o, "--dtype", "f32")));
+    const auto threads = numbers<int>(text(o, "--threads", "1")).front();
+    attention::llama model(config, weights, described.encoding, rw::dispatch::llama_kernels(), threads);
+    const auto page = numbers<std::int64_t>(text(o, "--page", "16")).front();
+    attention::kv_cache cache(config, {cache_type_of(text(o, "--cache", "f32")), page, 0});
+    const auto ids = numbers<std::int32_t>(text(o, "--ids"));
+    runner all(model, cache, ids, numbers<std::size_t>(text(o, "--lengths", std::to_string(ids.size()))));
+    for (const std::size_t chunk : numbers<std::size_t>(text(o, "--chunks"))) all.step(chunk);
+    all.step(ids.size());
+
+    std::vector<float> normed(all.hidden().size()), logits(ids.size() * static_cast<std::size_t>(config.vocabulary));
+    model.final_norm(all.hidden(), normed);
+    model.logits(all.hidden(), logits);
+    std::ofstream file(text(o, "--out"), std::ios::binary);
+    write(file, all.hidden());
+    write(file, normed);
+    write(file, logits);
+    RW_EXPECTS(file.flush(), "cannot write {}", text(o, "--out"));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    try {
+        run(read_options(argc, argv));
+    } catch (const std::exception& problem) {
+        std::fprintf(stderr, "llama_states: %s\n", problem.what());
+        return 1;
+    }
+}

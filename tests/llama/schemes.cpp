@@ -1,0 +1,2 @@
+#include "llama/cpu_kind.hpp"
+#include "llama/scheme_cases.inl"

@@ -1,0 +1,227 @@
+// What every stack does, on the CPU and on a device: included once by the tests of each, behind a stack_kind.
+
+#include "llama/trial.hpp"
+
+namespace {
+
+namespace rw = ropewalk;
+namespace attention = ropewalk::attention;
+
+using test::difference, test::encoded, test::stack_rounding;
+using trial = test::stack_trial<stack_kind>;
+
+attention::llama_config shape(std::int64_t layers) {
+    return {.hidden_size = 48,
+            .layers = layers,
+            .heads = 6,
+            .kv_heads = 2,
+            .head_dim = 16,
+            .intermediate_size = 40,
+            .base = 500.0};
+}
+
+/// At once, in chunks, and token by token behind a prompt.
+void check_stack(test::random& random, const attention::llama_config& config, const std::string& policy,
+                 const test::reference_scheme& scheme) {
+    constexpr std::int64_t tokens = 37;
+    for (const auto& ends : {std::vector<std::int64_t>{37}, {20, 33, 37}, {33, 34, 35, 36, 37}}) {
+        trial one(random, config, encoded(config, policy), tokens);
+        std::int64_t start = 0;
+        for (const std::int64_t end : ends) {
+            INFO(policy << ", tokens " << start << " to " << end);
+            CHECK(difference(one.ours(start, end), one.theirs(start, end, scheme)) < stack_rounding);
+            start = end;
+        }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("the stack agrees with float64 in both layouts, with and without an MLP", "[attention][stack]") {
+    SEEDED(random);
+    for (const auto layout : {rw::layout_kind::half_split, rw::layout_kind::interleaved}) {
+        for (const std::int64_t inner : {0, 40}) {
+            attention::llama_config config = shape(3);
+            config.layout = layout, config.intermediate_size = inner;
+            check_stack(random, config, "default", test::plain_scheme(config, 1));
+            check_stack(random, config, "linear:8", test::plain_scheme(config, 8));
+        }
+    }
+}
+
+TEST_CASE("xPos inside the stack, while the cache grows", "[attention][stack]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(3);
+    test::reference_scheme scheme = test::plain_scheme(config, 1);
+    // arXiv 2212.10554, §3.2, with a scale_base that makes 37 tokens a long way. The centre cancels.
+    scheme.stretch = [&](std::int64_t index, std::int64_t pair) {
+        const double zeta = (2.0 * static_cast<double>(pair) / static_cast<double>(config.head_dim) + 0.4) / 1.4;
+        return std::pow(zeta, static_cast<double>(index) / 16);
+    };
+    check_stack(random, config, "xpos:16", scheme);
+    check_stack(random, config, "xpos:16,length=64", scheme);
+}
+
+TEST_CASE("randomized positions inside the stack", "[attention][stack]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(3);
+    for (const std::string policy : {"randomized:128,seed=3", "randomized:64,seed=3,draw=5"}) {
+        const rw::Encoding encoding = encoded(config, policy);
+        auto drawn = std::make_shared<std::vector<rw::fixed_position>>(static_cast<std::size_t>(encoding.drawn_tokens));
+        encoding.draw_positions(0, *drawn);
+        const test::reference_scheme plain = test::plain_scheme(config, 1);
+        test::reference_scheme scheme;
+        scheme.angle = [=](std::int64_t index, std::int64_t pair) {
+            return std::ldexp(static_cast<double>((*drawn)[static_cast<std::size_t>(index)].value), -32) *
+                   plain.angle(1, pair);
+        };
+        check_stack(random, config, policy, scheme);
+    }
+}
+
+TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[attention][stack]") {
+    SEEDED(random);
+    constexpr std::int64_t before = 21, after = 34;
+    for (const auto& [type, bound] :
+         {std::pair(rw::cache_type::f32, stack_rounding), std::pair(rw::cache_type::f16, 3e-3)}) {
+        const attention::llama_config config = shape(1);
+        trial changed(random, config, encoded(config, "linear:4"), after, {type, 8});
+        (void)changed.ours(0, before);
+        changed.stack.set_rope(encoded(config, "linear:8"));
+        const std::vector<float> ours = changed.ours(before, after);
+
+        changed.stack.set_rope(encoded(config, "linear:8"));
+        changed.cache.truncate(changed.sequence, 0);
+        const std::vector<float> afresh = changed.ours(0, after);
+        const std::vector<float> last(afresh.end() - static_cast<std::ptrdiff_t>(ours.size()), afresh.end());
+        CHECK(difference(ours, last) < bound);
+    }
+    // Deeper layers have seen hidden states of the old scheme: the keys of those, in the new one.
+    const attention::llama_config config = shape(3);
+    trial deep(random, config, encoded(config, "linear:4"), after);
+    (void)deep.ours(0, before), (void)deep.theirs(0, before, test::plain_scheme(config, 4));
+    deep.stack.set_rope(encoded(config, "linear:8"));
+    for (std::int64_t token = before; token < after; ++token) {
+        const auto theirs = deep.theirs(token, token + 1, test::plain_scheme(config, 8));
+        CHECK(difference(deep.ours(token, token + 1), theirs) < stack_rounding);
+    }
+}
+
+TEST_CASE("a scheme that follows the length grows token by token", "[attention][stack]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(1);
+    constexpr std::int64_t tokens = 30;
+    const std::string policy = "dynamic:4,original_length=12";
+    trial growing(random, config, encoded(config, policy), tokens);
+    (void)growing.ours(0, 9);
+    for (std::int64_t token = 9; token < tokens; ++token) {
+        // The base of a sequence of so many tokens, which Transformers takes from its length too.
+        const double beyond = static_cast<double>(std::max<std::int64_t>(token + 1, 12));
+        const double alpha = 4 * beyond / 12 - 3, width = static_cast<double>(config.head_dim);
+        const double base = config.base * std::pow(alpha, width / (width - 2));
+        test::reference_scheme scheme;
+        scheme.angle = [=](std::int64_t index, std::int64_t pair) {
+            return static_cast<double>(index) * std::pow(base, -2.0 * static_cast<double>(pair) / width);
+        };
+        trial& t = growing;
+        test::reference_stack afresh(config, t.weights);
+        const test::numbers whole = afresh.forward(t.given(0, token + 1), scheme);
+        const test::numbers last(whole.end() - config.hidden_size, whole.end());
+        CHECK(difference(t.ours(token, token + 1), last) < stack_rounding);
+    }
+}
+
+TEST_CASE("sequences of a batch do not see each other", "[attention][stack]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(2);
+    trial one(random, config, encoded(config, "yarn:4,original_length=16"), 40);
+    const int second = one.cache.add_sequence(), third = one.cache.add_sequence();
+    std::vector<float> alone = one.part(0, 20);
+    const attention::segment whole{third, 20};
+    one.stack.forward({&whole, 1}, alone, one.cache);
+    one.cache.release(third);
+
+    const attention::segment steps[][2] = {{{one.sequence, 13}, {second, 4}}, {{second, 9}, {one.sequence, 7}}};
+    std::vector<float> first = one.part(0, 13);
+    const std::vector<float> other = one.part(20, 24), more = one.part(24, 33), rest = one.part(13, 20);
+    first.insert(first.end(), other.begin(), other.end());
+    one.stack.forward(steps[0], first, one.cache);
+    std::vector<float> next = more;
+    next.insert(next.end(), rest.begin(), rest.end());
+    one.stack.forward(steps[1], next, one.cache);
+    std::vector<float> joined(first.begin(), first.begin() + 13 * config.hidden_size);
+    joined.insert(joined.end(), next.begin() + 9 * config.hidden_size, next.end());
+    CHECK(difference(joined, alone) < stack_rounding);
+    CHECK(one.cache.tokens(second) == 13);
+}
+
+TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack][errors]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(2);
+    trial one(random, config, encoded(config, "default"), 40, {rw::cache_type::f32, 8, 24});
+    (void)one.ours(0, 10);
+    const std::int64_t held = one.cache.bytes_held();
+    const int second = one.cache.add_sequence();
+    std::vector<float> rows(static_cast<std::size_t>(20 * config.hidden_size), 1.0F);
+    const std::vector<float> untouched = rows;
+    const auto run = [&](std::vector<attention::segment> batch) { one.stack.forward(batch, rows, one.cache); };
+    CHECK_REFUSED(run({{one.sequence, 8}, {second, 12}}), "needs 12 tokens", "24 tokens in all");
+    CHECK_REFUSED(run({{one.sequence, 10}, {one.sequence, 10}}), "sequence 0 comes twice");
+    CHECK_REFUSED(run({{one.sequence, 19}}), "hidden has 960 numbers, 19 tokens of 48 need 912");
+    CHECK_REFUSED(run({{5, 20}}), "no sequence 5");
+    CHECK_REFUSED(run({{one.sequence, 20, 25}}), "sequence 0 has 10 tokens and gets 20", "25");
+    // What overflows says its true values.
+    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    CHECK_REFUSED(run({{second, most}}), "960 numbers, 9223372036854775807 tokens of 48 need 4.427218577690292");
+    CHECK_REFUSED(run({{one.sequence, most}}), "sequence 0 has 10 tokens and gets 9223372036854775807", "64 bits");
+    CHECK_REFUSED(run({{one.sequence, 8}, {second, most}}), "gets 9223372036854775807 behind 8 others");
+    CHECK_REFUSED(run({{one.sequence, 20, -most - 1}}), "sequence 0 has 10 tokens and gets 20", "-9223372036854775808");
+    CHECK_REFUSED(run({{one.sequence, -1}}), "sequence 0 has 10 tokens and gets -1");
+    CHECK_REFUSED(one.stack.set_rope(rw::make_encoding(rw::Geometry{.head_dim = 32}, "default")), "head_dim 32", "16");
+    // Beyond 126 / 0.5 tokens xPos leaves f32. Keys that are cached stay in the encoding that they have.
+    trial far(random, config, encoded(config, "default"), 600);
+    (void)far.ours(0, 550);
+    far.stack.set_rope(encoded(config, "xpos:4"));
+    CHECK_REFUSED(far.ours(550, 551), "xpos");
+    CHECK(far.cache.tokens(far.sequence) == 550);
+    far.stack.set_rope(encoded(config, "default"));
+    test::reference_stack afresh(config, far.weights);
+    const test::numbers whole = afresh.forward(far.given(0, 551), test::plain_scheme(config, 1));
+    CHECK(difference(far.ours(550, 551), test::numbers(whole.end() - config.hidden_size, whole.end())) <
+          stack_rounding);
+
+    CHECK(rows == untouched);
+    CHECK(one.cache.bytes_held() == held);
+    CHECK(one.cache.tokens(one.sequence) == 10);
+    CHECK(one.cache.tokens(second) == 0);
+}
+
+TEST_CASE("keys that were turned before something failed are known to be", "[attention][stack][errors]") {
+    SEEDED(random);
+    const attention::llama_config config = shape(1);
+    trial one(random, config, encoded(config, "linear:4"), 310);
+    (void)one.ours(0, 10);
+    const int far = one.cache.add_sequence();
+    std::vector<float> rows = one.part(10, 310);
+    const attention::segment prompt{far, 300};
+    one.stack.forward({&prompt, 1}, rows, one.cache);
+    // 0.45 bits a token: xPos takes the first sequence along, and then refuses the second.
+    one.stack.set_rope(encoded(config, "xpos:4"));
+    rows = one.part(10, 11);
+    const attention::segment both[] = {{one.sequence, 1}, {far, 0}};
+    CHECK_REFUSED(one.stack.forward(both, rows, one.cache), "xpos");
+    CHECK((rows == one.part(10, 11)));
+    CHECK((one.cache.tokens(one.sequence) == 10 && one.cache.tokens(far) == 300));
+    CHECK_REFUSED(one.afresh(0, 300), "xpos", "cannot hold position 299 in f32");
+    one.stack.set_rope(encoded(config, "linear:8"));
+    CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
+    // Nothing of the second was turned.
+    auto alone = stack_kind::make_cache(config, one.cache.options());
+    const attention::segment whole{alone.add_sequence(), 301}, last{far, 1};
+    std::vector<float> all = one.part(10, 310);
+    rows = one.part(0, 1);
+    all.insert(all.end(), rows.begin(), rows.end());
+    one.stack.forward({&last, 1}, rows, one.cache);
+    one.stack.forward({&whole, 1}, all, alone);
+    CHECK(difference(rows, std::vector<float>(all.end() - config.hidden_size, all.end())) < stack_rounding);
+}

@@ -1,0 +1,9 @@
+# The kernels of the CUDA attention stack, executed on the host.
+
+file(GLOB sources CONFIGURE_DEPENDS llama_gpu/*.cpp)
+add_executable(ropewalk_tests_llama_gpu ${sources} gpu/host.cpp)
+target_link_libraries(ropewalk_tests_llama_gpu PRIVATE ropewalk_test_support ropewalk_development)
+set_target_properties(ropewalk_tests_llama_gpu PROPERTIES CXX_EXTENSIONS OFF)
+ropewalk_quick_to_compile(ropewalk_tests_llama_gpu gpu)
+add_test(NAME llama_gpu COMMAND ropewalk_tests_llama_gpu WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+set_tests_properties(llama_gpu PROPERTIES ENVIRONMENT "${test_environment}" LABELS unit TIMEOUT 600)
