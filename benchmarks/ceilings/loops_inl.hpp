@@ -1,7 +1,7 @@
 // The ceilings for one architecture A. Included by the loops_*.cpp files alone, each compiled for its instruction set.
 #pragma once
 
-#include <ropewalk/cpu/load_store.hpp>
+#include <ropewalk/cpu/simd/load_store.hpp>
 
 #include "ceilings.hpp"
 

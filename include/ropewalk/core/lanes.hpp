@@ -8,7 +8,7 @@
 
 namespace ropewalk::detail {
 
-/// lanes<F> tells how a formula handles F: `bits` is the unsigned integer type of the same lanes. cpu/simd.hpp
+/// lanes<F> tells how a formula handles F: `bits` is the unsigned integer type of the same lanes. cpu/simd/simd.hpp
 /// specialises it for SIMD registers.
 template <class F>
 struct lanes;

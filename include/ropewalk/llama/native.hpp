@@ -9,7 +9,7 @@ namespace ropewalk::attention {
 namespace detail {
 
 template <class A>
-cpu::range_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
+cpu::kernel_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
     return layout == layout_kind::half_split ? cpu::detail::kernel_for<float, half_split, A>(pairs)
                                              : cpu::detail::kernel_for<float, interleaved, A>(pairs);
 }
@@ -17,15 +17,15 @@ cpu::range_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
 template <class A>
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& where,
             int threads) {
-    const cpu::plan prepared = cpu::make_plan(layout, q, k, q, k, encoding, where, {});
-    cpu::execute(prepared, rotation_kernel<A>(layout, prepared.work.pairs), threads);
+    const cpu::rotate_plan plan = cpu::make_plan(layout, q, k, q, k, encoding, where, {});
+    cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 template <class A>
 void rerotate(layout_kind layout, const tensor& k, const Encoding& from, const Encoding& to, const positions& where,
               int threads) {
-    const cpu::plan prepared = cpu::make_rerotation_plan(layout, k, k, from, where, to, where);
-    cpu::execute(prepared, rotation_kernel<A>(layout, prepared.work.pairs), threads);
+    const cpu::rotate_plan plan = cpu::make_rerotation_plan(layout, k, k, from, where, to, where);
+    cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 }  // namespace detail
