@@ -30,7 +30,8 @@ COUNTED = (
 PER = (
     r"(?:token|head|pair|row|thread|warp|block|position|call|line|axis|sequence|layer|batch|page|element|lane|key|query"
     r"|kernel|file|pass|step|second|millisecond|microsecond|cycle|launch|instruction|tile|chunk|slot|vec|column|model"
-    r"|type|size|set|header|function|policy|register|multiprocessor|architecture|candidate|case|test|day|week)"
+    r"|type|size|set|header|function|policy|register|multiprocessor|architecture|candidate|case|test|day|week|length|package"
+    r"|problem|benchmark|machine|processor|core|request|user|name|cell|panel|group|turn|unit|process|rank|node|tensor)"
 )
 
 RULES = [
