@@ -41,7 +41,7 @@ mark_as_advanced(ROPEWALK_NVCC)
 
 ropewalk_house(layers layers.py)
 ropewalk_house(macros macros.py)
-ropewalk_house(sizes sizes.py)
+ropewalk_house(words words.py)
 ropewalk_house(headers_alone headers.py ${compilers} --jobs ${cores} ${house_includes})
 ropewalk_house(snippets_cpp snippets.py cpp ${documents} --compiler ${CMAKE_CXX_COMPILER} ${OpenMP_CXX_FLAGS} ${house_includes})
 # The Python snippets run where `pip install .` from a clean checkout put the package.
