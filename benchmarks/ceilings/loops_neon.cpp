@@ -1,4 +1,4 @@
-#include "loops_inl.hpp"
+#include "loops.inl"
 
 namespace ceilings {
 extern const loops neon_loops;

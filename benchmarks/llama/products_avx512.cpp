@@ -1,4 +1,4 @@
-#include "products_inl.hpp"
+#include "products.inl"
 
 namespace ceilings {
 extern const products avx512_products;
