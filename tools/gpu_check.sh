@@ -86,7 +86,7 @@ summary() {
 
 # --- Build: plain compiler calls, in parallel on all cores ------------------------------------------------------------
 
-tests=(main rotate positions streams fused llama cache_contents)
+tests=(main backend shapes positions directions unchecked large streams fused llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
@@ -127,7 +127,7 @@ start_kernels() { # <architecture> <type> <layout>
 
 source_of() { # <name>
     local file
-    for file in {tests/cuda,tests/llama_gpu,benchmarks/cuda}/"$1".{cpp,cu}; do
+    for file in {tests/cuda,tests/cases,tests/llama_gpu,benchmarks/cuda}/"$1".{cpp,cu}; do
         if [[ -f $file ]]; then echo "$file" && return; fi
     done
 }

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "trial.hpp"
+#include "device_array.hpp"
 
 namespace test {
 

@@ -2,7 +2,7 @@
 #include "llama_calls.hpp"
 #include "llama_gpu/cache_contents.hpp"
 #include "support/effort.hpp"
-#include "trial.hpp"
+#include "device_array.hpp"
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;

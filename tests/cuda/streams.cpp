@@ -4,7 +4,7 @@
 
 #include "support/effort.hpp"
 #include "support/errors.hpp"
-#include "trial.hpp"
+#include "device_array.hpp"
 
 namespace rw = ropewalk;
 

@@ -4,7 +4,7 @@
 
 #include <ropewalk/gpu/fused_body.hpp>
 
-#include "trial.hpp"
+#include "backend.hpp"
 
 namespace rw = ropewalk;
 

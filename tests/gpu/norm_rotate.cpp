@@ -3,7 +3,7 @@
 #include "fused_trial.hpp"
 #include "support/catch.hpp"
 #include "support/effort.hpp"
-#include "trial.hpp"
+#include "backend.hpp"
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
