@@ -1,4 +1,4 @@
-#include "kernels_inl.cuh"
+#include "kernels.inl"
 
 namespace ropewalk::cuda {
 template void launch<bf16>(layout_kind, const gpu::rotate_plan&, int, const gpu::options&);

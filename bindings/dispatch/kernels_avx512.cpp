@@ -1,4 +1,4 @@
-#include "kernels_inl.hpp"
+#include "kernels.inl"
 
 namespace ropewalk::dispatch {
 const kernel_set avx512_kernels = kernels_of<xsimd::avx512bw>("avx512");

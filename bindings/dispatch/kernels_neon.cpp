@@ -1,4 +1,4 @@
-#include "kernels_inl.hpp"
+#include "kernels.inl"
 
 namespace ropewalk::dispatch {
 const kernel_set neon_kernels = kernels_of<xsimd::neon64>("neon");

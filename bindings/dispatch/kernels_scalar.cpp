@@ -1,4 +1,4 @@
-#include "kernels_inl.hpp"
+#include "kernels.inl"
 
 namespace ropewalk::dispatch {
 

@@ -1,6 +1,0 @@
-#include "loops_inl.hpp"
-
-namespace ceilings {
-extern const loops neon_loops;
-const loops neon_loops = loops_of<xsimd::neon64>("neon");
-}  // namespace ceilings
