@@ -95,7 +95,7 @@ def test_a_full_disk_is_told(folder, flags):
 DEMO = lc.GIRAFFE.with_name("demo").resolve()
 DEMO_FLAGS = {
     "unknown": (["--out"], "unknown option '--out'"),
-    "two files": (["a.json", "b.json"], "one file at most, got 'a.json' and 'b.json'"),
+    "two files": (["a.json", "b.json"], "expected at most one file, got 'a.json' and 'b.json'"),
     "an empty name": ([""], "unknown option ''"),
     "a folder": (["."], "cannot write ."),
     "no such folder": (["/proc/demo.json"], "cannot write /proc/demo.json"),
