@@ -13,7 +13,7 @@ demo: configure python
 	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 	build/examples/demo
 	$(PYTHON) examples/demo_torch.py
-	$(PYTHON) examples/demo_plot.py
+	$(PYTHON) examples/demo_summary.py
 
 test: setup
 	tools/test
