@@ -53,19 +53,19 @@ def plot(policies, path):
     tokens = next(iter(policies.values()))["f32"]["tokens"]
     for y, rows in enumerate(policies.values()):
         row = rows["f32"]
-        ours, product = row["angle_error"], row["float32_product_angle_error"]
-        errors.plot([ours, product], [y, y], color="#dddddd", linewidth=2, zorder=1)
-        for error, colour, label in ((ours, ROPEWALK, "ropewalk"), (product, FLOAT32, "float32 product")):
+        exact, product = row["angle_error"], row["float32_product_angle_error"]
+        errors.plot([exact, product], [y, y], color="#dddddd", linewidth=2, zorder=1)
+        for error, colour, label in ((exact, ROPEWALK, "ropewalk"), (product, FLOAT32, "float32 product")):
             errors.scatter([error], [y], color=colour, s=45, zorder=2, label=label if y == 0 else None)
-        for shift, name in ((-0.2, "f32"), (0.2, "bf16")):
+        for shift, name, text in ((-0.2, "f32", "white"), (0.2, "bf16", "black")):
             row = rows[name]
             label = name if y == 0 else None
             speeds.barh(y + shift, 100 * row["ratio_to_scale"], 0.36, color=COLOURS[name], label=label)
-            speeds.text(2, y + shift, f"{row['milliseconds']:.0f} ms", va="center", color="white", fontsize=8)
+            speeds.text(2, y + shift, f"{row['milliseconds']:.0f} ms", va="center", color=text, fontsize=8)
     errors.set_xscale("log")
     errors.set_yticks(range(len(policies)), list(policies))
     errors.invert_yaxis()
-    errors.set_xlabel(f"largest error of cos and sin at position {tokens - 1}")
+    errors.set_xlabel("largest error of cos and sin at the last position")
     speeds.set_xlabel("speed in percent of an in-place scale of the same memory")
     speeds.axvline(100, color="#888888", linewidth=0.8, linestyle=":")
     for axes in (errors, speeds):
@@ -73,7 +73,7 @@ def plot(policies, path):
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    figure.suptitle(f"Llama-2-13B, {tokens} tokens, every policy of the Giraffe paper", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(f"Llama-2-13B, {tokens} tokens, policies of the Giraffe paper", fontsize=10, x=0.01, ha="left")
     figure.savefig(path)
 
 
