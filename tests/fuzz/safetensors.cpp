@@ -1,7 +1,7 @@
 // The safetensors reader on arbitrary bytes: ropewalk::error and nothing else may come out, and nothing beside the file
 // is read. The last byte says how many bytes of data follow the rest, which is the header; '~': all of it is the file.
 
-#include <ropewalk/io/safetensors.hpp>
+#include <ropewalk/llama/safetensors.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -38,7 +38,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::vector<std::byte> file = file_of(data, size - 1, data[size - 1]);
     try {
         std::size_t bytes = 0;
-        for (const auto& [name, tensor] : rw::read_safetensors(file, "the input")) {
+        for (const auto& [name, tensor] : rw::llama::read_safetensors(file, "the input")) {
             must(tensor.elements() >= 0, "a negative number of elements");
             volatile std::byte sink{};
             for (const std::byte one : tensor.bytes) sink = one;
