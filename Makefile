@@ -1,8 +1,8 @@
-# make demo | test | bench ARGS='--benchmark_filter=...' | format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | python | format | lint | clean
 
 PYTHON := .venv/bin/python
-# The installed package is older than one of these: install it again. With the flags of the release build and its name
-# for the compiler (CMake's own first choice, where scikit-build-core takes Python's), so that ccache has its kernels.
+# The package is installed again when one of these files is newer. It uses the compiler name and flags of the release build
+# (scikit-build-core would take Python's compiler), so that ccache finds the kernels.
 PACKAGE_SOURCES := $(shell find include cuda bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
@@ -10,9 +10,10 @@ PACKAGE_STAMP := .venv/.ropewalk-installed
 
 demo: configure python
 	cmake --build build --target demo giraffe_13b
-	build/examples/demo
 	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
+	build/examples/demo
 	$(PYTHON) examples/demo_torch.py
+	$(PYTHON) examples/demo_plot.py
 
 test: setup
 	tools/test

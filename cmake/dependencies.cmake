@@ -1,18 +1,18 @@
-# Every dependency is looked for on the system first and fetched only where it is missing.
-# ropewalk_need(<name>) makes one available; nothing is looked up that is not needed. Fetched ones are system headers, as
-# found ones are: their warnings are not our errors.
+# Dependencies: searched on the system first, and fetched only if they are missing.
+# ropewalk_need(<name>) makes one available, so only needed dependencies are searched. Their headers are system headers,
+# found or fetched, so that their warnings are not errors.
 
 include(FetchContent)
 
 set(JSON_Install OFF)
 set(BENCHMARK_ENABLE_TESTING OFF)
 set(BENCHMARK_ENABLE_INSTALL OFF)
-# CMake 4 refuses what asks for 3.4 or less, as DLPack does.
+# CMake 4 refuses projects that ask for version 3.4 or less, like DLPack.
 if(NOT DEFINED CMAKE_POLICY_VERSION_MINIMUM)
     set(CMAKE_POLICY_VERSION_MINIMUM 3.5)
 endif()
 
-# No version for xsimd: its package accepts one major version only, and ropewalk works with 8.1 to 14.
+# xsimd has no version here: its package accepts one major version only, and ropewalk works with 8.1 to 14.
 FetchContent_Declare(xsimd GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.0.0
     GIT_SHALLOW ON SYSTEM FIND_PACKAGE_ARGS)
 FetchContent_Declare(Eigen3 GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git GIT_TAG 3.4.0
@@ -33,18 +33,18 @@ macro(ropewalk_need name)
     ropewalk_check_source(${name})
 endmacro()
 
-# CMake goes on without what it may not fetch, to fail somewhere else.
+# CMake continues without a dependency that it may not fetch, and fails later with an unrelated message.
 function(ropewalk_check_source name)
     string(TOLOWER "${name}" lower)
     if(NOT ${name}_FOUND AND ${lower}_SOURCE_DIR AND NOT EXISTS "${${lower}_SOURCE_DIR}")
-        message(FATAL_ERROR "ropewalk: ${name} is not on this machine, and FETCHCONTENT_FULLY_DISCONNECTED is ON. "
-            "Name where it is in CMAKE_PREFIX_PATH. xsimd and nlohmann_json can be left out: "
-            "-DROPEWALK_XSIMD=OFF -DROPEWALK_JSON=OFF. PyTorch brings DLPack's header.")
+        message(FATAL_ERROR "ropewalk: ${name} is not installed, and FETCHCONTENT_FULLY_DISCONNECTED is ON. "
+            "Add its folder to CMAKE_PREFIX_PATH. xsimd and nlohmann_json are optional: "
+            "-DROPEWALK_XSIMD=OFF -DROPEWALK_JSON=OFF. PyTorch contains DLPack's header.")
     endif()
 endfunction()
 
 # ropewalk_include_dir(<variable> <name> <header> <target>...): the include directory of a header-only dependency,
-# whether found or fetched. Used where the target's name or its link libraries differ between versions.
+# found or fetched. For dependencies whose target name or link libraries differ between versions.
 function(ropewalk_include_dir variable name header)
     string(TOLOWER "${name}" lower)
     if(${lower}_SOURCE_DIR)
@@ -62,19 +62,19 @@ function(ropewalk_include_dir variable name header)
             return()
         endif()
     endforeach()
-    message(FATAL_ERROR "ropewalk: ${name} was found, but not its header ${header}; looked in '${hints}'")
+    message(FATAL_ERROR "ropewalk: ${name} was found, but its header ${header} is not in '${hints}'")
 endfunction()
 
 if(ROPEWALK_XSIMD)
     ropewalk_need(xsimd)
     ropewalk_include_dir(ROPEWALK_XSIMD_INCLUDE_DIR xsimd xsimd/xsimd.hpp xsimd xsimd::xsimd)
 elseif(ROPEWALK_BUILD_TESTS OR ROPEWALK_BUILD_BENCHMARKS OR ROPEWALK_BUILD_EXAMPLES)
-    message(FATAL_ERROR "ropewalk: tests, benchmarks and examples need xsimd, and ROPEWALK_XSIMD is ${ROPEWALK_XSIMD}. "
-        "Leave them out: -DROPEWALK_BUILD_TESTS=OFF -DROPEWALK_BUILD_BENCHMARKS=OFF -DROPEWALK_BUILD_EXAMPLES=OFF")
+    message(FATAL_ERROR "ropewalk: tests, benchmarks and examples need xsimd, but ROPEWALK_XSIMD is ${ROPEWALK_XSIMD}. "
+        "Disable them: -DROPEWALK_BUILD_TESTS=OFF -DROPEWALK_BUILD_BENCHMARKS=OFF -DROPEWALK_BUILD_EXAMPLES=OFF")
 endif()
 
 if(ROPEWALK_OPENMP)
-    # Global, so that a project which adds ropewalk with add_subdirectory() sees the target too.
+    # Global, for projects that add ropewalk with add_subdirectory().
     find_package(OpenMP QUIET GLOBAL COMPONENTS CXX)
     if(NOT OpenMP_CXX_FOUND)
         message(STATUS "ropewalk: no OpenMP for ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}; "

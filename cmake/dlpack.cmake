@@ -1,5 +1,5 @@
-# Says in ROPEWALK_DLPACK_INCLUDE_DIR where <dlpack/dlpack.h> is: the system's, else the one that PyTorch brings for the
-# interpreter in Python_EXECUTABLE, else fetched.
+# Sets ROPEWALK_DLPACK_INCLUDE_DIR to the folder of <dlpack/dlpack.h>: the system's, else the copy in the PyTorch of
+# Python_EXECUTABLE, else fetched.
 
 find_package(dlpack QUIET)
 if(NOT dlpack_FOUND)
@@ -9,13 +9,13 @@ if(NOT dlpack_FOUND)
         OUTPUT_VARIABLE ropewalk_torch OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
     set(ropewalk_torch_dlpack "${ropewalk_torch}/include/ATen/dlpack.h")
     if(ropewalk_torch AND EXISTS "${ropewalk_torch_dlpack}")
-        # Before version 1 of the protocol there was none.
+        # Older than version 1 of the protocol, the header lacks this structure.
         file(STRINGS "${ropewalk_torch_dlpack}" ropewalk_versioned REGEX "DLManagedTensorVersioned" LIMIT_COUNT 1)
     endif()
 endif()
 
 if(ropewalk_versioned)
-    message(STATUS "ropewalk: DLPack's header is PyTorch's, ${ropewalk_torch_dlpack}")
+    message(STATUS "ropewalk: using PyTorch's copy of DLPack, ${ropewalk_torch_dlpack}")
     set(ROPEWALK_DLPACK_INCLUDE_DIR "${PROJECT_BINARY_DIR}/torch_dlpack")
     file(CONFIGURE OUTPUT "${ROPEWALK_DLPACK_INCLUDE_DIR}/dlpack/dlpack.h" CONTENT "#include \"@ropewalk_torch_dlpack@\"\n" @ONLY)
 else()

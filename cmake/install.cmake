@@ -1,11 +1,11 @@
+# Installs the headers, the CMake package and the pkg-config file.
+
 include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk")
 
-install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/ropewalk" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-if(EXISTS "${PROJECT_SOURCE_DIR}/cuda/ropewalk")
-    install(DIRECTORY "${PROJECT_SOURCE_DIR}/cuda/ropewalk" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-endif()
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/ropewalk" "${PROJECT_SOURCE_DIR}/cuda/ropewalk"
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 
 install(TARGETS ropewalk_core ropewalk EXPORT ropewalkTargets)
 install(EXPORT ropewalkTargets NAMESPACE ropewalk:: DESTINATION "${package_dir}")

@@ -1,4 +1,4 @@
-# Defaults that only a top-level build may choose; a project which adds ropewalk keeps its own.
+# Defaults of a top-level build. A project that adds ropewalk with add_subdirectory() keeps its own.
 
 get_property(is_multi_config GLOBAL PROPERTY GENERATOR_IS_MULTI_CONFIG)
 if(NOT is_multi_config AND NOT CMAKE_BUILD_TYPE)
@@ -9,7 +9,7 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
-    # What ccache wants to hear before it looks at a compilation with a precompiled header.
+    # Without this setting ccache ignores compilations with a precompiled header.
     set(CMAKE_CXX_COMPILER_LAUNCHER
         "${CMAKE_COMMAND}" -E env CCACHE_SLOPPINESS=pch_defines,time_macros "${CCACHE_PROGRAM}")
 endif()
@@ -18,8 +18,8 @@ if(ROPEWALK_SANITIZE)
     add_compile_options(-fsanitize=${ROPEWALK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
     add_link_options(-fsanitize=${ROPEWALK_SANITIZE})
 endif()
-# The kernels are inlined whole, and checks written out inline make one file of them take three minutes to compile.
-# Calls instead, without the checks that AddressSanitizer covers, take one. At -O1 not every loop can be unrolled.
+# The kernels are fully inlined, so inline checks make one file of them take three minutes to compile. Outlined checks,
+# without those that AddressSanitizer covers, take one minute. At -O1 Clang cannot unroll every loop.
 if(ROPEWALK_SANITIZE AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     add_compile_options(-Wno-pass-failed)
     if(ROPEWALK_SANITIZE MATCHES "address")

@@ -18,7 +18,7 @@
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/llama/checkpoint.hpp>
-#include <ropewalk/llama/llama.hpp>
+#include <ropewalk/llama/model.hpp>
 
 #include "giraffe/cuda.hpp"
 #include "output.hpp"
@@ -26,7 +26,7 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 using giraffe::job, giraffe::measurement, giraffe::options, giraffe::outcome;
 
 std::int64_t peak_memory_bytes() {
@@ -41,15 +41,15 @@ std::int64_t peak_memory_bytes() {
     return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
 }
 
-attention::model_description describe(const options& o) {
-    attention::model_description model;
+llama::model_description describe(const options& o) {
+    llama::model_description model;
     const bool named = o.config == "7b" || o.config == "13b" || o.config == "70b";
     if (!named || !o.weights.empty()) {
-        model = attention::read_model_config(named ? o.weights : o.config, o.scaling);
+        model = llama::read_model_config(named ? o.weights : o.config, o.scaling);
     } else {
-        model.config = o.config == "7b"    ? attention::llama2_7b()
-                       : o.config == "13b" ? attention::llama2_13b()
-                                           : attention::llama2_70b();
+        model.config = o.config == "7b"    ? llama::llama2_7b()
+                       : o.config == "13b" ? llama::llama2_13b()
+                                           : llama::llama2_70b();
         model.encoding = rw::make_encoding(model.config.geometry(), o.scaling.empty() ? "default" : o.scaling);
     }
     if (o.layers > 0) {
@@ -62,7 +62,7 @@ attention::model_description describe(const options& o) {
 }
 
 void print_row(const char* name, const measurement& m) {
-    const attention::stack_seconds& p = m.parts;
+    const llama::stack_seconds& p = m.parts;
     const double whole = m.seconds > 0 ? m.seconds : 1;
     const auto percent = [whole](double seconds) { return 100 * seconds / whole; };
     std::printf("%-8s %8lld tokens %9.3f s %10.1f tokens/s   %5.1f %%  %6.2f %%  %5.1f %%  %5.1f %%  %5.1f %%\n", name,
@@ -97,7 +97,7 @@ nlohmann::json parts_of(const measurement& m) {
 
 /// Seconds of each part over prefill and decode, and again of each of them.
 void write_json(const job& what, const std::string& device, const outcome& found) {
-    const attention::stack_seconds &a = found.prefill.parts, &b = found.decode.parts;
+    const llama::stack_seconds &a = found.prefill.parts, &b = found.decode.parts;
     const nlohmann::json report = {{"scaling", what.encoding.expression},
                                    {"layers", what.config.layers},
                                    {"device", what.chosen.device},
@@ -127,19 +127,19 @@ void check(const options& o) {
     if (!o.json.empty()) output::check_file(o.json);
 }
 
-outcome run_on_cpu(const job& what, attention::llama_weights weights) {
-    attention::kv_cache cache(what.config, what.cached);
-    const attention::kernel_table& kernels = rw::dispatch::llama_kernels();
+outcome run_on_cpu(const job& what, llama::model_weights weights) {
+    llama::kv_cache cache(what.config, what.cached);
+    const llama::cpu::kernel_table& kernels = rw::dispatch::llama_kernels();
     const int threads = what.chosen.threads;
     outcome found = giraffe::run_job(
-        what, cache, [&] { return attention::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
-        [&] { return attention::llama(what.config, std::move(weights), what.encoding, kernels, threads); });
+        what, cache, [&] { return llama::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
+        [&] { return llama::model(what.config, std::move(weights), what.encoding, kernels, threads); });
     found.peak_memory_bytes = peak_memory_bytes();
     return found;
 }
 
 /// What becomes of a model; the cache has the type that the options say.
-job job_of(const options& o, const attention::model_description& model) {
+job job_of(const options& o, const llama::model_description& model) {
     const auto given = static_cast<std::int64_t>(o.prompt.size());
     const std::int64_t context = given > 0 ? given : o.context > 0 ? o.context : 4096;
     const bool limited = given > 0 && o.context > 0;
@@ -149,14 +149,14 @@ job job_of(const options& o, const attention::model_description& model) {
 
 void run_model(job what, const std::string& device) {
     const options& o = what.chosen;
-    const attention::llama_config& config = what.config;
-    auto weights = o.weights.empty() ? attention::synthetic_weights(config, o.dtype.value_or(rw::element_type::bf16),
-                                                                    static_cast<std::uint64_t>(o.seed))
-                                     : attention::read_weights(o.weights, config, o.dtype);
+    const llama::model_config& config = what.config;
+    auto weights = o.weights.empty() ? llama::synthetic_weights(config, o.dtype.value_or(rw::element_type::bf16),
+                                                                static_cast<std::uint64_t>(o.seed))
+                                     : llama::read_weights(o.weights, config, o.dtype);
     const rw::element_type stored = weights.layers.front().q.type;
     const std::int64_t weight_bytes = weights.bytes();
     // Keys that are turned over again and again must not be rounded each time.
-    const bool turned_over = attention::rope_schedule(what.encoding).follows_length();
+    const bool turned_over = llama::rope_schedule(what.encoding).follows_length();
     if (!o.cache && (turned_over || stored == rw::element_type::f32)) what.cached.type = rw::cache_type::f32;
     std::printf("%s: %lld layers of %lld, %lld heads of %lld (%lld of keys), %s weights, %s cache, %s, %s\n",
                 o.weights.empty() ? "made-up weights" : o.weights.c_str(), static_cast<long long>(config.layers),

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that needs a CUDA device, in one command: build, device tests, compute-sanitizer, benchmarks, Python.
+# Runs all checks that need a CUDA device: build, device tests, compute-sanitizer, benchmarks, Python.
 #
 #   tools/gpu_check.sh [--minutes 9] [--quick] [--results benchmarks/results] [--commit id]
-#   tools/gpu_check.sh --compile [--arch 90]     compiles what needs nvcc, of one type and layout, and runs nothing
-#   tools/gpu_check.sh --host                    the tests and benchmarks with the host in the device's place
+#   tools/gpu_check.sh --compile [--arch 90]     compiles the CUDA sources of one type and layout, without running them
+#   tools/gpu_check.sh --host                    runs the tests and benchmarks on the host instead of a device
 #
-# Needs nvcc; uses a Python with torch, compute-sanitizer and matplotlib where they are. Nothing is fetched. Every step
-# runs whatever became of those before it, as long as there is time. Leaves <results>/<device>.json, its plot, and logs
-# in build/gpu. Without a device it says so and succeeds. The attention stack's tests want cuBLAS with its headers: the
-# toolkit's, that of the Python package, or that in the include/ and lib/ of CUBLAS_ROOT. The Python package is built
-# without what this machine lacks of xsimd and nlohmann_json; CMAKE_PREFIX_PATH may name where they are installed.
+# Requires nvcc. Python with torch, compute-sanitizer and matplotlib are optional. Nothing is downloaded. A failed step does
+# not stop the next ones; a step is skipped when the time is up. Writes <results>/<device>.json, its plot, and logs in
+# build/gpu. Without a device the check prints a message and succeeds. The tests of the Llama stack need cuBLAS with its
+# headers, from the toolkit, from the Python package, or from include/ and lib/ of CUBLAS_ROOT. If xsimd or nlohmann_json
+# is missing, the Python package is built without it; add its folder to CMAKE_PREFIX_PATH to use it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ for tools in /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
 done
 
 minutes=9 quick=() results=benchmarks/results mode=device arch=
-refuse() { echo "gpu_check: $1; --help tells what there is" >&2; exit 2; }
+refuse() { echo "gpu_check: $1; see --help" >&2; exit 2; }
 while (($#)); do
     case $1 in
         --minutes | --results | --commit | --arch) [[ -n ${2-} ]] || refuse "$1 needs a value" ;;
@@ -44,7 +44,7 @@ deadline=$((SECONDS + 60 * 10#$minutes))
 left() { echo $((deadline - SECONDS)); }
 readonly skip=77
 
-# A command which ends when the time of the whole check does, or after $1 seconds.
+# Runs a command for at most $1 seconds, and not longer than the time left for the whole check.
 limited() {
     local seconds=$1 rest
     shift
@@ -53,12 +53,12 @@ limited() {
     timeout --kill-after=10 $((seconds < rest ? seconds : rest)) "$@"
 }
 
-# step <name> <seconds it wants> <function>: runs it with its output in a log too; 77 is "skipped".
+# step <name> <seconds it needs> <function>: runs the function and copies its output to a log. Status 77 means skipped.
 step() {
-    local name=$1 wants=$2 start=$SECONDS status
+    local name=$1 needed=$2 start=$SECONDS status
     shift 2
-    if (($(left) < wants)); then
-        echo "== $name: skipped, $(left) s are left and it wants $wants"
+    if (($(left) < needed)); then
+        echo "== $name: skipped, $(left) s are left but it needs $needed s"
         skipped+=("$name")
         return
     fi
@@ -84,17 +84,17 @@ summary() {
     ((${#failed[@]} == 0))
 }
 
-# --- building: plain compiler calls, as many at once as there are cores ------------------------------------------------
+# --- Build: plain compiler calls, in parallel on all cores ------------------------------------------------------------
 
 tests=(main rotate positions streams fused llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
 includes=(-Itests/cuda -Itests -Ibenchmarks/cuda -Iinclude -Icuda)
-# GCC 12 takes the registers of heads that are not there for uninitialised ones.
+# GCC 12 reports registers of absent heads as uninitialised.
 warnings=(-Wall -Wextra -Wconversion -Wno-maybe-uninitialized)
 
-# compile <object> <compiler and arguments>: one job of the build.
+# compile <object> <compiler> <arguments>...: compiles one object and prints the log of a failure.
 compile() {
     local object=$1 log=$1.log
     shift
@@ -105,7 +105,7 @@ compile() {
     fi
 }
 
-# Waits until fewer than $1 jobs run, and remembers failures.
+# Waits until fewer than $1 jobs run, and records failures.
 broken=0
 wait_for_room() {
     while (($(jobs -rp | wc -l) >= $1)); do wait -n || broken=1; done
@@ -151,7 +151,7 @@ finish_jobs() {
 
 includes_cublas() { echo '#include <cublas_v2.h>' | nvcc -E -x cu "$@" - >/dev/null 2>&1; }
 
-# The folder of nvidia-cublas of the toolkit's version, which machines with PyTorch have.
+# Prints the folder of the Python package nvidia-cublas for the version of the toolkit. PyTorch installs it.
 packaged_cublas() {
     local major path
     major=$(nvcc --version | sed -n 's/.*release \([0-9]*\).*/\1/p')
@@ -160,7 +160,7 @@ packaged_cublas() {
     done | sed -n '1s|/lib/[^/]*$||p'
 }
 
-# Adds to `includes` what the attention stack is compiled with, and says in `cublas` what it is linked with.
+# Adds the include folder of cuBLAS to `includes` and sets `cublas` to its linker arguments.
 find_cublas() {
     local root=${CUBLAS_ROOT:-}
     cublas=(-lcublas -Xlinker -rpath "-Xlinker=$(dirname "$(command -v nvcc)")/../lib64")
@@ -168,8 +168,8 @@ find_cublas() {
     root=${root:-$(packaged_cublas)}
     [[ -n $root ]] || return 1
     includes+=(-isystem "$root/include")
-    # By way of the linker: nvcc takes no library whose name ends in its version, as pip's do. The old kind of rpath
-    # serves libcublas too.
+    # Passed to the linker directly, because nvcc refuses library names that end in a version, like those of pip. The old
+    # kind of rpath also applies to the libraries that libcublas loads.
     cublas=("$root"/lib*/libcublas{,Lt}.so*)
     cublas=("${cublas[@]/#/-Xlinker=}" -Xlinker --disable-new-dtags -Xlinker -rpath "-Xlinker=$root/lib")
     includes_cublas "${includes[@]}"
@@ -182,7 +182,7 @@ prepare_build() {
     rm -f "$work"/*.o "$work"/{device_tests,stack_tests,bench_rotate}
 }
 
-# GPU headers stand on their own: nothing of the CPU's kernels, nor what those need.
+# GPU headers must not include the CPU kernels or their dependencies.
 check_includes() {
     local stem
     for stem in calls fused_calls; do
@@ -190,7 +190,7 @@ check_includes() {
             "tests/cuda/$stem.cu" >"$work/$stem.d"
     done
     if grep -hE 'ropewalk/(cpu|llama|io)/|xsimd|Eigen' "$work"/*.d; then
-        echo "the GPU's headers include what lies above, which is not theirs"
+        echo "GPU headers include the headers above, which they must not use"
         return 1
     fi
 }
@@ -206,13 +206,13 @@ link() { # <program> <object>...
 build() {
     local type layout status=0
     prepare_build
-    # The longest first.
+    # The longest jobs start first.
     if find_cublas; then start_sources "$arch" stack schemes; fi
     for type in "${types[@]}"; do
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
     start_sources "$arch" device_cuda llama_calls "${tests[@]}" "${benches[@]}"
-    # Whatever could not be compiled: the programs which do without it shall run.
+    # A failure must not stop the programs that do not need the failed object.
     finish_jobs || status=1
     link device_tests "${tests[@]}" || status=1
     link bench_rotate "${benches[@]}" || status=1
@@ -222,7 +222,7 @@ build() {
     return $status
 }
 
-# One kernel file of each kind, and what else wants CUDA; the others differ in two macros, or are the host's too.
+# Compiles one kernel file of each kind and the other CUDA sources. The remaining kernel files differ in two macros.
 compile_only() {
     command -v nvcc >/dev/null || { echo "no nvcc here"; return $skip; }
     prepare_build
@@ -233,14 +233,14 @@ compile_only() {
     check_includes
 }
 
-# The tests and benchmarks with the host in the device's place: all but the launches.
+# Builds the tests and benchmarks with the kernels executed by the host: everything except launches.
 host_build() {
     local stem source optimise host=(device_host calls_host fused_calls_host llama_calls_host) cxx=${CXX:-c++}
     prepare_build
     for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
         wait_for_room "$cores"
         source=$(source_of "$stem")
-        # Kernels take half a minute to optimise, and these run once.
+        # Optimising kernels takes half a minute, and these run once.
         optimise=-O1
         if [[ $stem == *calls_host ]]; then optimise=-O0; fi
         compile "$work/$stem.o" "$cxx" -std=c++20 $optimise "${warnings[@]}" "${includes[@]}" "$source" &
@@ -253,7 +253,7 @@ host_build() {
 host_tests() { ROPEWALK_TEST_EFFORT=0.1 limited 300 "$work/device_tests"; }
 host_bench() { limited 120 "$work/bench_rotate" --quick --out "$work/cuda.json"; }
 
-# --- on a device ------------------------------------------------------------------------------------------------------
+# --- Steps on a device ------------------------------------------------------------------------------------------------
 
 device_tests() { limited 150 "$work/device_tests"; }
 stack_tests() {
@@ -263,12 +263,12 @@ stack_tests() {
 
 sanitizer() { # <tool>
     command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return $skip; }
-    # The tests ask for errors on purpose; what counts is what kernels do.
+    # The tests provoke API errors on purpose; only errors of kernels count.
     local status=0 errors=()
     if [[ $1 == memcheck ]]; then errors=(--report-api-errors no); fi
     limited 100 compute-sanitizer --tool "$1" "${errors[@]}" --error-exitcode 9 "$work/device_tests" --small ||
         status=$?
-    sleep 1 # for the log
+    sleep 1 # until tee has written the log
     if ((status != 0)) && grep -q 'Device not supported' "$work/sanitizer_$1.log"; then
         echo "compute-sanitizer does not support this device or its driver"
         return $skip
@@ -279,15 +279,15 @@ sanitizer() { # <tool>
 cuda_bench() {
     local status=0
     limited 150 "$work/bench_rotate" "${quick[@]}" --out "$work/cuda.json" || status=$?
-    # There may be no time for what joins them to those of the peers.
+    # Writes the result now, because there may be no time to measure the peers.
     if [[ -f $work/cuda.json ]]; then compare 0 >/dev/null || status=$?; fi
     return $status
 }
 
-# compare <seconds>: joins the rows of the C++ benchmark and, for so long, of peers.
+# compare <seconds>: joins the rows of the C++ benchmark with those of peers, measured for at most that time.
 compare() {
     local status=0
-    # One problem with all that compiles for it may take half a minute.
+    # One problem with its compilations may take half a minute.
     PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$(($1 + 40))" "${python:-python3}" \
         benchmarks/python/bench_gpu.py "${quick[@]}" --seconds "$1" --cuda-rows "$work/cuda.json" \
         --out "$work/result.json" || status=$?
@@ -295,7 +295,7 @@ compare() {
     return $status
 }
 
-# A Python whose torch sees the device.
+# Sets `python` to an interpreter whose torch finds the device, or to an empty string.
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" .venv/bin/python python3; do
@@ -308,7 +308,7 @@ find_python() {
     python=
 }
 need_python() {
-    [[ -n $python ]] || { echo "no Python whose torch sees a device"; return $skip; }
+    [[ -n $python ]] || { echo "no Python with a torch that finds a device"; return $skip; }
 }
 
 install_package() { # <CMake definition>...
@@ -319,13 +319,13 @@ install_package() { # <CMake definition>...
 python_build() {
     need_python
     rm -rf "$work"/{site,python}
-    local wanted=(ROPEWALK_BUILD_CUDA=ON FETCHCONTENT_FULLY_DISCONNECTED=ON)
-    if install_package "${wanted[@]}"; then return; fi
-    sleep 1 # for the log
+    local options=(ROPEWALK_BUILD_CUDA=ON FETCHCONTENT_FULLY_DISCONNECTED=ON)
+    if install_package "${options[@]}"; then return; fi
+    sleep 1 # until tee has written the log
     grep -q 'ROPEWALK_XSIMD=OFF' "$work/python_build.log" || return 1
-    echo "so on the CPU the package turns one pair at a time, and it reads no config.json"
+    echo "the package is built with scalar CPU kernels and without the reader of config.json"
     rm -rf "$work/python"
-    install_package "${wanted[@]}" ROPEWALK_XSIMD=OFF ROPEWALK_JSON=OFF
+    install_package "${options[@]}" ROPEWALK_XSIMD=OFF ROPEWALK_JSON=OFF
 }
 
 python_tests() {
@@ -363,7 +363,7 @@ fi
 steps=(build tests stack bench python_build python_tests sanitizer_memcheck sanitizer_racecheck sanitizer_initcheck peers plot)
 export ROPEWALK_COMPILER
 ROPEWALK_COMPILER="nvcc $(nvcc --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p' || true)"
-# CUDA's own variable may hide devices, all of them too.
+# CUDA_VISIBLE_DEVICES may hide some or all devices.
 visible=${CUDA_VISIBLE_DEVICES-0}
 query() { nvidia-smi --query-gpu="$1" --format=csv,noheader --id="${visible%%,*}" 2>/dev/null | head -1; }
 device=

@@ -1,7 +1,6 @@
-"""Writes the types of the policy classes for type checkers, from the installed package: `tools/stubs.py [--check]`.
+"""Writes the type stubs of the policy classes from the installed package: `tools/stubs.py [--check]`.
 
-The classes come from the C++ registry, so that nobody writes them by hand. With --check nothing is written, and a
-difference is a failure.
+The classes come from the C++ registry. With --check the program writes nothing and fails where the file differs.
 """
 
 import argparse
@@ -14,14 +13,14 @@ from pathlib import Path
 import ropewalk as rw
 
 PATH = Path(__file__).resolve().parents[1] / "bindings" / "python" / "ropewalk" / "_policies.pyi"
-HEAD = '''"""The policy classes for type checkers, written by tools/stubs.py; at run time there is no such module."""
+HEAD = '''"""The policy classes for type checkers, written by tools/stubs.py. This module does not exist at run time."""
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from ropewalk._ropewalk import Policy
 '''
-# pybind11 says what it converts from; the type to state is the one it converts to.
+# pybind11 names the types that it accepts; the stub names the type after conversion.
 ACCEPTED = {
     "typing.SupportsFloat | typing.SupportsIndex": "float",
     "typing.SupportsInt | typing.SupportsIndex": "int",
@@ -39,7 +38,7 @@ def parameters_of(cls):
     found = re.findall(r"(\w+): (.+?) = (\[\]|[^,]+)(?:, |$)", inside)
     for name, kind, _ in found:
         if not KNOWN.fullmatch(kind):
-            raise SystemExit(f"tools/stubs.py: {cls.__name__}.{name} has the type '{kind}', which is not known here")
+            raise SystemExit(f"tools/stubs.py: {cls.__name__}.{name} has the type '{kind}', unknown to this program")
     return found
 
 
@@ -61,7 +60,7 @@ def text_of(cls):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file differs")
+    parser.add_argument("--check", action="store_true", help="write nothing and fail if the file differs")
     checking = parser.parse_args().check
     text = "\n\n".join([HEAD, *(text_of(cls) for cls in rw._ropewalk.policy_classes)])
     for command in (["check", "--quiet", "--select", "I,F", "--fix"], ["format", "--quiet"]):
@@ -70,7 +69,7 @@ def main():
     if not checking:
         PATH.write_text(text, encoding="utf-8")
     elif not PATH.is_file() or PATH.read_text(encoding="utf-8") != text:
-        sys.exit(f"{PATH.name} is not what the policies say: run {Path(sys.executable).name} tools/stubs.py")
+        sys.exit(f"{PATH.name} differs from the policies: run {Path(sys.executable).name} tools/stubs.py")
 
 
 if __name__ == "__main__":

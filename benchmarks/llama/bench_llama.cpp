@@ -28,7 +28,7 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 constexpr const char* usage =
     R"(bench_llama [FILE [PART]]: the attention stack beside what bounds it, on this machine's CPU
@@ -104,22 +104,22 @@ private:
 };
 
 struct weights {
-    attention::matrix shape;
+    llama::matrix shape;
     std::shared_ptr<std::byte[]> bytes;
 };
 
 template <class T>
 weights make_weights(std::int64_t rows, std::int64_t columns) {
     weights made{{nullptr, rw::type_of<T>, rows, columns}, {}};
-    made.bytes = attention::detail::make_bytes(made.shape.bytes());
-    attention::detail::fill_uniform(reinterpret_cast<T*>(made.bytes.get()), made.shape, 1, 1);
+    made.bytes = llama::detail::make_bytes(made.shape.bytes());
+    llama::detail::fill_uniform(reinterpret_cast<T*>(made.bytes.get()), made.shape, 1, 1);
     made.shape.data = made.bytes.get();
     return made;
 }
 
 std::vector<float> make_rows(std::int64_t tokens, std::int64_t width) {
     std::vector<float> rows(static_cast<std::size_t>(tokens * width));
-    attention::detail::fill_uniform(rows.data(), {nullptr, rw::element_type::f32, tokens, width}, 2, 1);
+    llama::detail::fill_uniform(rows.data(), {nullptr, rw::element_type::f32, tokens, width}, 2, 1);
     return rows;
 }
 
@@ -175,19 +175,18 @@ void add_products(report& out, const ceilings::products& bound) {
 void add_attention(report& out, const ceilings::products& bound, rw::cache_type type, std::int64_t past,
                    std::int64_t tokens) {
     const auto& kernels = rw::dispatch::llama_kernels();
-    const attention::llama_config config{
-        .hidden_size = 5120, .layers = 1, .heads = 40, .kv_heads = 40, .head_dim = 128};
-    attention::kv_cache cache(config, {.type = type});
+    const llama::model_config config{.hidden_size = 5120, .layers = 1, .heads = 40, .kv_heads = 40, .head_dim = 128};
+    llama::kv_cache cache(config, {.type = type});
     const int sequence = cache.add_sequence();
     cache.reserve(sequence, past + tokens);
     std::vector<float> keys = make_rows(past + tokens, config.kv_width());
-    const attention::page_layout layout = cache.layout(0);
-    const attention::sequence_part all{0, past + tokens, 0, cache.pages(sequence)};
+    const llama::page_layout layout = cache.layout(0);
+    const llama::cpu::sequence_part all{0, past + tokens, 0, cache.pages(sequence)};
     for (const bool which : {true, false}) kernels.store_rows({keys.data(), all, layout, which}, 0);
 
     const std::vector<float> q = make_rows(tokens, config.q_width());
     std::vector<float> y(q.size());
-    const attention::sequence_part part{0, tokens, past, cache.pages(sequence)};
+    const llama::cpu::sequence_part part{0, tokens, past, cache.pages(sequence)};
     const auto ours = [&] { kernels.attend({q.data(), y.data(), config.heads, 0.09F, {&part, 1}, layout}, 0); };
     const std::string name = "attend/" + std::string(rw::to_string(type)) + "/40x128/" + std::to_string(tokens) +
                              " of " + std::to_string(past + tokens);
@@ -211,11 +210,11 @@ void add_layer(report& out, const ceilings::products& bound, std::int64_t contex
     const std::string prefill = "layer/bf16/13b/prefill/" + std::to_string(context),
                       decode = "layer/bf16/13b/decode/" + std::to_string(context);
     if (!out.wants(prefill) && !out.wants(decode)) return;
-    attention::llama_config config = attention::llama2_13b();
+    llama::model_config config = llama::llama2_13b();
     config.layers = 1, config.intermediate_size = config.vocabulary = 0;
-    attention::stack layer(config, attention::synthetic_weights(config, rw::element_type::bf16, 1),
-                           rw::make_encoding(config.geometry(), "linear:8"), rw::dispatch::llama_kernels());
-    attention::kv_cache cache(config, {.type = rw::cache_type::f16});
+    llama::stack layer(config, llama::synthetic_weights(config, rw::element_type::bf16, 1),
+                       rw::make_encoding(config.geometry(), "linear:8"), rw::dispatch::llama_kernels());
+    llama::kv_cache cache(config, {.type = rw::cache_type::f16});
     const int sequence = cache.add_sequence();
     constexpr std::int64_t chunk = 512;
     const std::vector<float> states = make_rows(chunk, config.hidden_size);
@@ -223,7 +222,7 @@ void add_layer(report& out, const ceilings::products& bound, std::int64_t contex
     const auto add = [&](std::int64_t tokens, std::int64_t past) {
         hidden.assign(states.begin(), states.begin() + tokens * config.hidden_size);
         cache.truncate(sequence, past);
-        const attention::segment one{sequence, tokens};
+        const llama::segment one{sequence, tokens};
         layer.forward({&one, 1}, hidden, cache);
     };
     const auto whole_prompt = [&] {
@@ -233,7 +232,7 @@ void add_layer(report& out, const ceilings::products& bound, std::int64_t contex
     square_product gemm(bound);
     out.compare(prefill, "GFLOP/s", 1e-9 * (8 * width * width * tokens + 2 * width * tokens * tokens), "Eigen's GEMM",
                 whole_prompt, gemm.gigaflops, [&] { gemm.multiply(); });
-    const attention::stack_seconds& parts = layer.seconds();
+    const llama::stack_seconds& parts = layer.seconds();
     out.note(prefill, "share of RoPE",
              parts.rope / (parts.projections + parts.rope + parts.cache + parts.attention + parts.norm));
     if (!out.wants(prefill)) whole_prompt();

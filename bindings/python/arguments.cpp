@@ -135,14 +135,11 @@ bool needs_operator(py::handle object) {
 }
 
 void announce_write(py::handle q, py::handle k) {
-    static PyObject* const is_inference = PyUnicode_InternFromString("is_inference");
-    // Tensors of inference mode have no version.
-    const auto counts = [](py::handle one) { return is_torch_tensor(one) && call(one, is_inference).ptr() != Py_True; };
-    const bool q_counts = counts(q), k_counts = counts(k);
-    if (!(q_counts || k_counts)) return;
-    PyObject* const increment = loaded_torch()->increment_version;
-    call_with(increment,
-              q_counts && k_counts ? py::tuple(py::make_tuple(q, k)) : py::tuple(py::make_tuple(q_counts ? q : k)));
+    py::list written;
+    for (const py::handle array : {q, k}) {
+        if (is_torch_tensor(array)) written.append(array);
+    }
+    if (!written.empty()) call_with(loaded_torch()->increment_version, written);
 }
 
 void check_gradient(const array& a, const char* name, const char* function) {

@@ -120,7 +120,7 @@ py::object rotate_in_place(positional from) {
     const written a(given.q, "q", "rotate_", given.order), b(given.k, "k", "rotate_", given.order);
     const turn_arguments turn(common_place(a.memory, b.memory), given);
     turn.run(a.view, b.view, a.view, b.view);
-    if (inside_operator.ptr() != Py_True) announce_write(given.q, given.k);
+    announce_write(given.q, given.k);
     return results(given.q, given.k);
 }
 

@@ -11,6 +11,6 @@ namespace giraffe {
 std::string cuda_device_name();
 
 /// Runs a job on the current device; the weights are given back as soon as they are there. Memory is the device's.
-outcome run_on_cuda(const job& what, attention::llama_weights weights);
+outcome run_on_cuda(const job& what, llama::model_weights weights);
 
 }  // namespace giraffe

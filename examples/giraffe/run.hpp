@@ -21,19 +21,19 @@
 
 namespace giraffe {
 
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 /// A model and what becomes of it.
 struct job {
     options chosen;
-    attention::llama_config config;
+    llama::model_config config;
     rw::Encoding encoding;
-    attention::cache_options cached;
+    llama::cache_options cached;
     std::int64_t context = 0;  ///< tokens of the prompt
 };
 
 struct measurement {
-    attention::stack_seconds parts;
+    llama::stack_seconds parts;
     double seconds = 0;
     std::int64_t tokens = 0;
 };
@@ -76,7 +76,7 @@ private:
 /// Hidden states of variance 1, for layers without an embedding.
 inline std::vector<float> made_up_states(std::int64_t tokens, std::int64_t width, std::uint64_t seed) {
     std::vector<float> states(static_cast<std::size_t>(tokens * width));
-    attention::detail::fill_uniform(states.data(), {nullptr, rw::element_type::f32, tokens, width}, seed, 0);
+    llama::detail::fill_uniform(states.data(), {nullptr, rw::element_type::f32, tokens, width}, seed, 0);
     const float scale = std::sqrt(static_cast<float>(width));
     for (float& one : states) one *= scale;
     return states;
@@ -106,7 +106,7 @@ outcome run_layers(Stack& layers, const job& what, Cache& cache) {
     outcome found;
     const auto add = [&](std::int64_t tokens, std::uint64_t seed) {
         std::vector<float> hidden = made_up_states(tokens, width, seed);
-        const attention::segment one{sequence, tokens, std::max(context, cache.tokens(sequence) + tokens)};
+        const llama::segment one{sequence, tokens, std::max(context, cache.tokens(sequence) + tokens)};
         layers.forward({&one, 1}, hidden, cache);
     };
     const auto seed = static_cast<std::uint64_t>(o.seed);

@@ -8,7 +8,7 @@ std::string cuda_device_name() {
         "found it says when it configures");
 }
 
-outcome run_on_cuda(const job& /*what*/, attention::llama_weights /*weights*/) {
+outcome run_on_cuda(const job& /*what*/, llama::model_weights /*weights*/) {
     (void)cuda_device_name();
     return {};
 }

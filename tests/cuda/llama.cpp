@@ -6,7 +6,7 @@
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace {
 
@@ -41,8 +41,8 @@ const std::int32_t* numbers_of(const device::memory& memory) { return static_cas
 /// A batch's numbers on the device.
 struct device_batch {
     device::memory starts, past, table;
-    attention::sequences batch;
-    attention::page_table pages;
+    llama::sequences batch;
+    llama::page_table pages;
 
     explicit device_batch(const test::batch_case& host)
         : starts(there(host.starts)),
@@ -79,7 +79,7 @@ std::string attend(test::random& numbers, rw::element_type type, gpu::cache_type
     test::device_array out_there(out);
     const device_cache k_there(k), v_there(v);
     const device_batch batch(host);
-    const std::int64_t bytes = attention::attend_workspace_bytes(host.tokens, heads, head_dim, splits);
+    const std::int64_t bytes = llama::attend_workspace_bytes(host.tokens, heads, head_dim, splits);
     const device::memory space(static_cast<std::size_t>(bytes));
     device::llama_calls::attend(q_there.tensor(), out_there.tensor(), {k_there.get(), v_there.get()}, batch.pages,
                                 batch.batch, 0.1, splits, {space.data(), bytes}, {});
@@ -88,7 +88,7 @@ std::string attend(test::random& numbers, rw::element_type type, gpu::cache_type
     return problem_of(out, test::attention_of(q.values(), heads, k, v, host, 0.1));
 }
 
-attention::matrix_view rows_of(const rw::tensor& t) { return {t.data, t.type, t.tokens, t.head_dim, t.stride_token}; }
+llama::matrix_view rows_of(const rw::tensor& t) { return {t.data, t.type, t.tokens, t.head_dim, t.stride_token}; }
 
 }  // namespace
 
@@ -141,7 +141,7 @@ TEST_CASE("a recorded decode step follows the lengths in device memory", "[cuda]
     SEEDED(numbers);
     test::batch_case host;
     host.past = {0, 30}, host.table = {1, 3, 5, 7, 0, 2, 4, 6}, host.tokens = 2;
-    host.pages = attention::pages_of(host.table, 2);
+    host.pages = llama::pages_of(host.table, 2);
     host.batch = {nullptr, host.past.data(), 2, 1, 0};
     test::cache_contents k(gpu::cache_type::f16, {8, 16, 2, 128}, test::cache_axes::nhd, numbers), v = k;
     test::array q(rw::element_type::bf16, {1, 2, 8, 128}, numbers), out(rw::element_type::bf16, q.size());
@@ -149,7 +149,7 @@ TEST_CASE("a recorded decode step follows the lengths in device memory", "[cuda]
     test::device_array out_there(out);
     const device_cache k_there(k), v_there(v);
     const device_batch batch(host);
-    const std::int64_t bytes = attention::attend_workspace_bytes(2, 8, 128, 3);
+    const std::int64_t bytes = llama::attend_workspace_bytes(2, 8, 128, 3);
     const device::memory space(static_cast<std::size_t>(bytes));
     const device::stream stream;
     const device::graph step(stream, [&](device::stream_handle on) {

@@ -1,4 +1,4 @@
-"""The checks are scripts which import each other by name, and the compile-fail harness stands beside them."""
+"""Import paths of the checks, which are scripts that import each other by name, and of the compile-fail check."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Strangers can use ropewalk: find_package, its core component alone, pkg-config, add_subdirectory.
+"""Uses of ropewalk by other projects: find_package, the core component alone, pkg-config and add_subdirectory.
 
-Also where there is no xsimd, no nlohmann/json, no dlpack and no network, as on a bare machine with a GPU.
+The same uses are checked without xsimd, nlohmann/json, DLPack and a network, as on a bare machine with a GPU.
 """
 
 import argparse
@@ -16,7 +16,7 @@ PROJECTS = ROOT / "tests" / "consumer"
 
 
 def run(*command, **environment):
-    """What a command printed if it failed, else None."""
+    """Returns the output of a command that failed, or None."""
     merged = {**os.environ, **environment}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=merged)
     return f"{' '.join(command)}\n{result.stdout}{result.stderr}" if result.returncode else None
@@ -28,7 +28,7 @@ def cmake_project(cmake, compiler, name, build, *definitions):
 
 
 def hidden(*packages):
-    """CMake's definitions which let it find none of them."""
+    """CMake definitions that hide packages from find_package."""
     return [f"-DCMAKE_DISABLE_FIND_PACKAGE_{package}=ON" for package in packages]
 
 
@@ -46,7 +46,7 @@ def pkg_config_program(compiler, prefix, build):
 
 
 class Bare:
-    """ropewalk configured for Python as on a machine with nothing but a compiler, CMake, pybind11 and PyTorch."""
+    """ropewalk configured for Python on a machine that has only a compiler, CMake, pybind11 and PyTorch."""
 
     def __init__(self, cmake, compiler, folder):
         self.cmake = cmake
@@ -56,16 +56,16 @@ class Bare:
 
     def configure(self, *definitions):
         off = [f"-DROPEWALK_BUILD_{part}=OFF" for part in ("TESTS", "BENCHMARKS", "EXAMPLES", "CUDA")]
-        nothing = ["-DFETCHCONTENT_FULLY_DISCONNECTED=ON", *hidden("xsimd", "nlohmann_json", "dlpack")]
+        missing = ["-DFETCHCONTENT_FULLY_DISCONNECTED=ON", *hidden("xsimd", "nlohmann_json", "dlpack")]
         tree = ["-S", str(ROOT), "-B", str(self.build), f"-DCMAKE_CXX_COMPILER={self.compiler}"]
-        return run(self.cmake, *tree, *off, *nothing, *definitions)
+        return run(self.cmake, *tree, *off, *missing, *definitions)
 
     def refusal(self):
-        wrong = self.configure() or "it configures"
-        return None if "ROPEWALK_XSIMD=OFF" in wrong else f"no word of what can be left out: {wrong}"
+        message = self.configure() or "configured without an error"
+        return None if "ROPEWALK_XSIMD=OFF" in message else f"the message does not name the options: {message}"
 
     def compiles(self):
-        """The kernels, and the file that stands in for the one with JSON. The rest is what it always is."""
+        """Compiles the kernels and the replacement of the file that needs JSON. The other files need neither."""
         python = f"-I{sysconfig.get_paths()['include']}"
         source = ROOT / "bindings" / "python" / "config_none.cpp"
         folders = [f"-I{ROOT / folder}" for folder in ("include", "bindings")]
@@ -81,8 +81,8 @@ class Bare:
             yield "bare machine: kernels", self.compiles()
             yield "bare machine: install", run(self.cmake, "--install", str(self.build), "--prefix", str(self.prefix))
             installed = (f"-DCMAKE_PREFIX_PATH={self.prefix}", *hidden("xsimd"))
-            a = cmake_project(self.cmake, self.compiler, "find_package", folder / "d", *installed)
-            yield "bare machine: find_package", a
+            found = cmake_project(self.cmake, self.compiler, "find_package", folder / "d", *installed)
+            yield "bare machine: find_package", found
             yield "bare machine: pkg-config", pkg_config_program(self.compiler, self.prefix, folder / "e")
 
 
@@ -100,14 +100,14 @@ def main():
         outcomes = {"install": run(options.cmake, "--install", str(options.build), "--prefix", str(prefix))}
         if outcomes["install"] is None:
             outcomes["find_package"] = cmake_project(*tools, "find_package", root / "a", installed)
-            nothing = hidden("xsimd", "OpenMP")
-            outcomes["core alone"] = cmake_project(*tools, "find_core", root / "b", installed, *nothing)
-            nothing = hidden("OpenMP", "CUDAToolkit")
-            outcomes["no OpenMP, no CUDA"] = cmake_project(*tools, "find_optional", root / "o", installed, *nothing)
+            missing = hidden("xsimd", "OpenMP")
+            outcomes["core alone"] = cmake_project(*tools, "find_core", root / "b", installed, *missing)
+            missing = hidden("OpenMP", "CUDAToolkit")
+            outcomes["no OpenMP, no CUDA"] = cmake_project(*tools, "find_optional", root / "o", installed, *missing)
             outcomes["pkg-config"] = pkg_config_program(options.compiler, prefix, root / "p")
         outcomes["add_subdirectory"] = cmake_project(*tools, "subdirectory", root / "c", f"-DROPEWALK_SOURCE={ROOT}")
         outcomes.update(Bare(*tools, root / "bare").outcomes(root))
-    problems = [f"{name} fails:\n{wrong}" for name, wrong in outcomes.items() if wrong]
+    problems = [f"{name} fails:\n{output}" for name, output in outcomes.items() if output]
     finish(problems, f"{len(outcomes)} ways to use ropewalk")
 
 

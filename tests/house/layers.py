@@ -1,6 +1,7 @@
-"""Includes point down the layers only: core <- policy <- encoding <- rotation <- {cpu | gpu} <- llama <- bindings.
+"""Layers of the headers: core <- policy <- encoding <- rotation <- {cpu | gpu} <- llama <- bindings.
 
-`cpu` and `gpu` never meet in one header, directly or through others. `io` is optional and stands on the encoding.
+A header includes headers of its own layer and of the layers to its left. No header includes both `cpu` and `gpu`,
+directly or through other headers. `io` stands on the encoding.
 """
 
 from pathlib import Path
@@ -37,7 +38,7 @@ FORBIDDEN = {
 
 
 def layer(root, path):
-    """The layer of a file, from its place in the tree."""
+    """The layer of a file, from its path."""
     parts = path.relative_to(root).parts
     if parts[0] == "bindings":
         return "bindings"
@@ -48,7 +49,7 @@ def layer(root, path):
 
 
 def reachable(root, path, seen=None):
-    """Every file of the repository that including `path` brings in, itself among them."""
+    """All files of the repository that `path` includes, directly or through other headers, and `path` itself."""
     seen = seen if seen is not None else set()
     if path not in seen:
         seen.add(path)
@@ -65,14 +66,16 @@ def check(root):
         if own not in BELOW:
             problems.append(f"{short}: no layer named '{own}'; the layers are {', '.join(BELOW)}")
             continue
+        if path.suffix != ".inl" and "#pragma once" not in path.read_text(encoding="utf-8"):
+            problems.append(f"{short}: no #pragma once")
         for name in includes(path):
             target = resolve(root, path, name)
             if target is not None and layer(root, target) not in BELOW[own] | {own}:
                 problems.append(f"{short} ({own}) includes {name} ({layer(root, target)}), which is not below it")
             if target is None and name.startswith(FORBIDDEN[own]):
-                problems.append(f"{short} ({own}) includes <{name}>, which this layer must do without")
+                problems.append(f"{short} ({own}) includes <{name}>, which this layer must not use")
         if {"cpu", "gpu"} <= {layer(root, target) for target in reachable(root, path)}:
-            problems.append(f"{short}: cpu and gpu meet in what it includes")
+            problems.append(f"{short} includes both cpu and gpu")
     return problems, f"{len(files)} headers in layers"
 
 

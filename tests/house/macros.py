@@ -1,6 +1,6 @@
-"""No `#if` on the compiler outside core/compiler.hpp.
+"""Conditions on compiler macros: only core/compiler.hpp may have an `#if` on one.
 
-A macro of the compiler is a name reserved for it: one which begins with two underscores or an underscore and a capital.
+A compiler macro is a reserved name: it begins with two underscores, or with an underscore and a capital letter.
 """
 
 import re
@@ -11,12 +11,12 @@ CONDITIONAL = re.compile(r"^\s*#\s*(?:el)?if(?:n?def)?\b(.*)$")
 RESERVED = re.compile(r"\b_(?:_|[A-Z])\w*")
 
 CONFIG = "include/ropewalk/core/compiler.hpp"
-# Files which may ask for more, which macros, and why.
+# Exceptions: files, macros and the reason.
 ALLOWED = [
     (
         re.compile(r"include/ropewalk/cpu/.*"),
         re.compile(r"__(SSE|AVX|FMA|F16C|BMI|ARM_NEON|ARM_FEATURE|aarch64|x86_64)\w*|_M_(X64|IX86|ARM64)"),
-        "choose intrinsics which xsimd has no name for",
+        "selects intrinsics that xsimd does not offer",
     ),
 ]
 
@@ -35,7 +35,7 @@ def check(root):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             match = CONDITIONAL.match(line)
             macros = RESERVED.findall(match.group(1)) if match else []
-            problems += [f"{name}:{number}: asks for {m}; move it to {CONFIG}" for m in macros if not allowed(name, m)]
+            problems += [f"{name}:{number}: {m} belongs in {CONFIG}" for m in macros if not allowed(name, m)]
     return problems, f"{len(files)} headers for compiler macros"
 
 

@@ -1,7 +1,7 @@
-"""Object files built for an instruction set export no weak symbol which another translation unit may define too.
+"""Weak symbols of object files built for an instruction set: no other translation unit may define them.
 
-The linker keeps any one definition of a weak symbol. A plain inline function in an AVX-512 object could so become the
-one that a machine without AVX-512 runs. Its name must therefore carry the architecture's type.
+The linker keeps any one definition of a weak symbol. If a plain inline function is compiled into an AVX-512 object, a
+machine without AVX-512 may run that copy. Therefore its name must contain the type of the architecture.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import finish
 
-# Names with an architecture in them, and the reference to the exception personality routine, which is data.
+# Names that contain an architecture, and the reference to the exception personality routine, which is data.
 ALLOWED = r"avx|DW\.ref\."
 WEAK = "WVu"
 
@@ -25,8 +25,8 @@ def weak_symbols(nm, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("objects", nargs="*", type=Path)
-    parser.add_argument("--only", default=r"kernels_avx", help="objects to look at, a regular expression")
-    parser.add_argument("--allow", default=ALLOWED, help="weak symbols that are fine, a regular expression")
+    parser.add_argument("--only", default=r"kernels_avx", help="objects to check, a regular expression")
+    parser.add_argument("--allow", default=ALLOWED, help="weak symbols to accept, a regular expression")
     parser.add_argument("--nm", default="nm")
     options = parser.parse_args()
     objects = [path for path in options.objects if re.search(options.only, path.name)]

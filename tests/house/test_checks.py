@@ -1,4 +1,4 @@
-"""Each house check finds what it is there to find."""
+"""Tests of the house checks: each finds a planted problem and accepts correct files."""
 
 import shutil
 import subprocess
@@ -23,14 +23,15 @@ def write(path, text):
 
 
 def header(root, name, *names):
-    return write(root / "include" / "ropewalk" / name, "".join(f'#include "{other}"\n' for other in names))
+    text = "#pragma once\n" + "".join(f'#include "{other}"\n' for other in names)
+    return write(root / "include/ropewalk" / name, text)
 
 
 @pytest.fixture
 def root(tmp_path):
     header(tmp_path, "core/a.hpp")
     header(tmp_path, "cpu/a.hpp", "ropewalk/core/a.hpp", "xsimd/xsimd.hpp")
-    write(tmp_path / "cuda/ropewalk/gpu/a.cuh", '#include "ropewalk/core/a.hpp"\n')
+    write(tmp_path / "cuda/ropewalk/gpu/a.cuh", '#pragma once\n#include "ropewalk/core/a.hpp"\n')
     return tmp_path
 
 
@@ -43,9 +44,9 @@ def test_layers_accept_includes_that_point_down(root):
     [
         ("core/b.hpp", "ropewalk/cpu/a.hpp", "core) includes ropewalk/cpu/a.hpp"),
         ("core/b.hpp", "../cpu/a.hpp", "core) includes ../cpu/a.hpp"),
-        ("policy/b.hpp", "immintrin.h", "must do without"),
-        ("encoding.hpp", "Eigen/Core", "must do without"),
-        ("cpu/b.hpp", "ropewalk/gpu/a.cuh", "cpu and gpu meet"),
+        ("policy/b.hpp", "immintrin.h", "must not use"),
+        ("encoding.hpp", "Eigen/Core", "must not use"),
+        ("cpu/b.hpp", "ropewalk/gpu/a.cuh", "includes both cpu and gpu"),
         ("rotation/b.hpp", "ropewalk/cpu/a.hpp", "rotation) includes ropewalk/cpu/a.hpp"),
         ("somewhere/b.hpp", "ropewalk/core/a.hpp", "no layer named 'somewhere'"),
     ],
@@ -55,10 +56,16 @@ def test_layers_refuse(root, name, included, complaint):
     assert any(complaint in problem for problem in layers.check(root)[0])
 
 
-def test_layers_see_cpu_and_gpu_meet_through_other_headers(root):
+def test_layers_refuse_a_header_without_pragma_once(root):
+    write(root / "include/ropewalk/core/b.hpp", "int x;\n")
+    write(root / "include/ropewalk/core/b.inl", "int x;\n")
+    assert layers.check(root)[0] == ["include/ropewalk/core/b.hpp: no #pragma once"]
+
+
+def test_layers_find_cpu_and_gpu_through_other_headers(root):
     header(root, "llama/cpu_only.hpp", "ropewalk/cpu/a.hpp")
     header(root, "llama/both.hpp", "cpu_only.hpp", "ropewalk/gpu/a.cuh")
-    assert layers.check(root)[0] == ["include/ropewalk/llama/both.hpp: cpu and gpu meet in what it includes"]
+    assert layers.check(root)[0] == ["include/ropewalk/llama/both.hpp includes both cpu and gpu"]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +155,9 @@ def test_nvcc_registers(report, complaint):
 
 
 def ptx_of(name, instructions):
-    """A kernel whose loads and stores are written out in assembly, as those of elements are."""
-    written = "".join(f"// begin inline asm\n{one};\n// end inline asm\n" for one in instructions.split(";") if one)
-    return f".visible .entry {name}(\n)\n{{\n{written}\n}}\n"
+    """A kernel whose loads and stores are inline assembly, like accesses of elements."""
+    body = "".join(f"// begin inline asm\n{line};\n// end inline asm\n" for line in instructions.split(";") if line)
+    return f".visible .entry {name}(\n)\n{{\n{body}\n}}\n"
 
 
 @pytest.mark.parametrize(
@@ -188,14 +195,12 @@ def test_nvcc_accesses_of_fused_kernels(narrow, complaint):
 def test_nvcc_hidden(binding, visibility):
     names = ["_ZN8ropewalk3gpu5fusedINS_10half_splitEEEvv", "_ZN8ropewalk3gpu6detail12takes_accessEv"]
     symbols = "".join(f"   7: 0000 9 FUNC    {binding}   {visibility}    5 {name}\n" for name in names)
-    seen = (binding, visibility) == ("WEAK", "DEFAULT")
-    assert nvcc.check_hidden(symbols) == [f"{names[0]} launches kernels, and other modules see it"] * seen
+    found = (binding, visibility) == ("WEAK", "DEFAULT")
+    assert nvcc.check_hidden(symbols) == [f"{names[0]} launches kernels and is visible to other modules"] * found
 
 
 def test_nvcc_accesses_count_kernels():
-    assert nvcc.check_accesses(".entry other(\n)\n{\n}\n", 2) == [
-        "0 kernels of 16-byte accesses were found, expected 2"
-    ]
+    assert nvcc.check_accesses(".entry other(\n)\n{\n}\n", 2) == ["found 0 kernels with 16-byte accesses, expected 2"]
 
 
 def test_cuda_snippets(tmp_path):
@@ -210,4 +215,4 @@ def test_cuda_snippets(tmp_path):
 def test_cuda_snippets_are_skipped_without_a_compiler():
     command = [sys.executable, snippets.__file__, "cuda", "README.md", "--nvcc", "no-such-compiler"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (77, "skipped: no no-such-compiler found\n")
+    assert (result.returncode, result.stdout) == (77, "skipped: no-such-compiler not found\n")

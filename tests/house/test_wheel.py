@@ -1,4 +1,4 @@
-"""The check of the wheel finds what it is there to find."""
+"""Tests of the wheel check with good and bad wheels."""
 
 import zipfile
 
@@ -26,7 +26,7 @@ def problems_of(folder, files):
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)
-    return wheel.look_into(path, folder / "checkout")
+    return wheel.check_contents(path, folder / "checkout")
 
 
 def test_a_good_wheel(tmp_path):
@@ -36,7 +36,7 @@ def test_a_good_wheel(tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"ropewalk/notes.md": ""}, "holds ropewalk/notes.md, which is no part of the package"),
+        ({"ropewalk/notes.md": ""}, "holds ropewalk/notes.md, unknown to the package"),
         ({"include/ropewalk/ropewalk.hpp": ""}, "holds include/ropewalk/ropewalk.hpp"),
         ({"ropewalk/py.typed": None}, "lacks ropewalk/py.typed"),
         ({"ropewalk/_ropewalk.pyi": None}, "lacks ropewalk/_ropewalk.pyi"),

@@ -24,13 +24,14 @@ GAP = r"(?:[ \t]+|[ \t]*\n[ \t]*(?://[/!]?<?|#|\*)?[ \t]*)"
 COUNTED = (
     r"(?:bytes?|[KMG]iB|megabytes?|gigabytes?|tokens?|heads?|rows?|lines?|pairs?|steps?|elements?|threads?|warps?|floats?"
     r"|numbers?|positions?|times?|seconds?|milliseconds|microseconds|ms|ns|cycles?|radians|turns|kernels?|units?|files?"
-    r"|columns?|samples?|(?-i:calls?)|launches|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|values?|scales?"
+    r"|columns?|samples?|(?-i:calls)|launches|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|values?|scales?"
     r"|registers?|instructions?|architectures?|once|twice|one|two|three|four|five|six|seven|eight|\d+)"
 )
 PER = (
     r"(?:token|head|pair|row|thread|warp|block|position|call|line|axis|sequence|layer|batch|page|element|lane|key|query"
     r"|kernel|file|pass|step|second|millisecond|microsecond|cycle|launch|instruction|tile|chunk|slot|vec|column|model"
-    r"|type|size|set|header|function|policy|register|multiprocessor|architecture|candidate|case|test|day|week)"
+    r"|type|size|set|header|function|policy|register|multiprocessor|architecture|candidate|case|test|day|week|length|package"
+    r"|problem|benchmark|machine|processor|core|request|user|name|cell|panel|group|turn|unit|process|rank|node|tensor)"
 )
 
 RULES = [

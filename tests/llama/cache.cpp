@@ -12,12 +12,12 @@
 #include "support/rounding.hpp"
 
 namespace rw = ropewalk;
-namespace at = ropewalk::attention;
+namespace at = ropewalk::llama;
 
 namespace {
 
 /// Rows into a cache and out of it again. job.rows is set here.
-std::vector<float> stored_and_loaded(std::vector<float> rows, at::cache_rows job, int threads = 0) {
+std::vector<float> stored_and_loaded(std::vector<float> rows, at::cpu::cache_rows job, int threads = 0) {
     job.rows = rows.data();
     rw::dispatch::llama_kernels().store_rows(job, threads);
     std::fill(rows.begin(), rows.end(), std::nanf(""));
@@ -26,7 +26,7 @@ std::vector<float> stored_and_loaded(std::vector<float> rows, at::cache_rows job
 }
 
 /// `tokens` tokens of sequence 0 in layer 0.
-at::cache_rows rows_of(const at::kv_cache& cache, std::int64_t tokens, bool keys = true) {
+at::cpu::cache_rows rows_of(const at::kv_cache& cache, std::int64_t tokens, bool keys = true) {
     return {nullptr, {0, tokens, 0, cache.pages(0)}, cache.layout(0), keys};
 }
 
@@ -69,7 +69,7 @@ std::vector<float> random_rows(test::random& numbers, std::int64_t count) {
     return rows;
 }
 
-constexpr at::llama_config small{.hidden_size = 32, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8};
+constexpr at::model_config small{.hidden_size = 32, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8};
 
 }  // namespace
 
@@ -86,8 +86,8 @@ TEST_CASE("rows come back from a cache rounded as its type rounds, layer by laye
             INFO(to_string(type) << ", heads of " << width << ", " << past << "+" << tokens << " tokens");
             std::vector<std::vector<float>> put;
             const auto job = [&](std::int64_t i) {
-                const at::sequence_part part{0, tokens, past, cache.pages(sequence)};
-                return at::cache_rows{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
+                const at::cpu::sequence_part part{0, tokens, past, cache.pages(sequence)};
+                return at::cpu::cache_rows{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
             };
             for (std::int64_t i = 0; i < 4; ++i) {
                 put.push_back(random_rows(numbers, tokens * 3 * width));
@@ -96,7 +96,7 @@ TEST_CASE("rows come back from a cache rounded as its type rounds, layer by laye
             // None overwrote another.
             for (std::int64_t i = 0; i < 4; ++i) {
                 std::vector<float> rows(put[0].size());
-                at::cache_rows again = job(i);
+                at::cpu::cache_rows again = job(i);
                 again.rows = rows.data();
                 rw::dispatch::llama_kernels().load_rows(again, 1);
                 CHECK(rows == rounded(put[static_cast<std::size_t>(i)], type, width));
@@ -107,7 +107,7 @@ TEST_CASE("rows come back from a cache rounded as its type rounds, layer by laye
 
 TEST_CASE("any number of threads stores the same", "[cache]") {
     SEEDED(numbers);
-    const at::llama_config config{.hidden_size = 64, .layers = 1, .heads = 8, .kv_heads = 8, .head_dim = 64};
+    const at::model_config config{.hidden_size = 64, .layers = 1, .heads = 8, .kv_heads = 8, .head_dim = 64};
     for (const auto type : {rw::cache_type::f16, rw::cache_type::i8}) {
         const std::vector<float> rows = random_rows(numbers, 400 * 8 * 64);
         std::vector<float> first;
@@ -205,7 +205,7 @@ TEST_CASE("sequences take pages as they grow, and what is released serves others
 
 TEST_CASE("layers of a page do not overlap, and begin cache lines", "[cache]") {
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
-        const at::llama_config odd{.hidden_size = 18, .layers = 4, .heads = 3, .kv_heads = 3, .head_dim = 6};
+        const at::model_config odd{.hidden_size = 18, .layers = 4, .heads = 3, .kv_heads = 3, .head_dim = 6};
         at::kv_cache cache(odd, {.type = type, .page_tokens = 7});
         cache.reserve(cache.add_sequence(), 7);
         const std::int64_t elements = 3 * 7 * 6 * size_of(type), scales = type == rw::cache_type::i8 ? 3 * 7 * 4 : 0;
@@ -266,7 +266,7 @@ TEST_CASE("sizes beyond 64 bits are refused before they overflow", "[cache][erro
     CHECK(cache.pages_for(most) == (std::int64_t{1} << 59));
     CHECK((cache.pages_for(0) == 0 && cache.pages_for(1) == 1 && cache.pages_for(16) == 1));
     constexpr std::int64_t large = std::int64_t{1} << 24;
-    const at::llama_config wide{
+    const at::model_config wide{
         .hidden_size = 1, .layers = large, .heads = large, .kv_heads = large, .head_dim = 1 << 10};
     CHECK_REFUSED(at::kv_cache(wide), "256 tokens in 16777216 layers of 16777216 heads of 1024", "2^56");
 }

@@ -13,7 +13,7 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 constexpr const char* configuration =
     R"("model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -85,7 +85,7 @@ private:
     std::string data_;
 };
 
-float element_of(const attention::matrix& w, std::int64_t i) {
+float element_of(const llama::matrix& w, std::int64_t i) {
     if (w.type == rw::element_type::f32) return static_cast<const float*>(w.data)[i];
     if (w.type == rw::element_type::f16) return static_cast<float>(static_cast<const rw::f16*>(w.data)[i]);
     return static_cast<float>(static_cast<const rw::bf16*>(w.data)[i]);
@@ -100,16 +100,16 @@ TEST_CASE("weights are read in any type, wherever the file puts them", "[attenti
             model.configure(configuration);
             model.add_model(dtype);
             model.write(remainder);
-            const auto found = attention::read_model_config(model.path());
+            const auto found = llama::read_model_config(model.path());
             CHECK(found.encoding.expression == "linear:2");
             CHECK(found.config.head_dim == 4);
-            const auto stored = attention::read_weights(model.path(), found.config);
+            const auto stored = llama::read_weights(model.path(), found.config);
             CHECK(rw::to_string(stored.layers[0].q.type) == (dtype == "F32" ? "f32" : dtype == "F16" ? "f16" : "bf16"));
             // What lies right is used where it lies.
             CHECK((stored.owners.size() == 1) == (remainder == 0 || (remainder == 2 && dtype != "F32")));
             for (const auto type : {rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16}) {
                 INFO(dtype << " as " << rw::to_string(type) << ", misaligned by " << remainder);
-                const auto weights = attention::read_weights(model.path(), found.config, type);
+                const auto weights = llama::read_weights(model.path(), found.config, type);
                 for (const auto* const one : {&weights.layers[0].q, &weights.layers[0].down, &weights.head}) {
                     REQUIRE(one->type == type);
                     for (std::int64_t i = 0; i < one->rows * one->columns; ++i)
@@ -126,11 +126,11 @@ TEST_CASE("a tied head is the embedding, and a shorter model leaves tensors alon
     model.configure(std::string(configuration) + R"(, "tie_word_embeddings": true)");
     model.add_model("F32", "lm_head.weight");
     model.write();
-    auto config = attention::read_model_config(model.path()).config;
-    const auto weights = attention::read_weights(model.path(), config);
+    auto config = llama::read_model_config(model.path()).config;
+    const auto weights = llama::read_weights(model.path(), config);
     CHECK(weights.head.data == weights.embedding.data);
     config.vocabulary = config.intermediate_size = 0;
-    const auto layers = attention::read_weights(model.path(), config);
+    const auto layers = llama::read_weights(model.path(), config);
     CHECK(layers.final_norm.empty());
     CHECK_FALSE(layers.layers[0].up.exists());
 }
@@ -142,8 +142,8 @@ TEST_CASE("what a checkpoint lacks is named", "[attention][checkpoint][errors]")
         model.add_model("F32", name);
         if (!dtype.empty()) model.add(name, dtype, std::move(shape));
         model.write();
-        const auto config = attention::read_model_config(model.path()).config;
-        return test::message_of([&] { (void)attention::read_weights(model.path(), config); });
+        const auto config = llama::read_model_config(model.path()).config;
+        return test::message_of([&] { (void)llama::read_weights(model.path(), config); });
     };
     const std::string q = "model.layers.0.self_attn.q_proj.weight";
     CHECK(test::holds(refused(q, "", {}), {"has no tensor", "q_proj", "[8, 8]"}));
@@ -156,7 +156,7 @@ TEST_CASE("models that the stack would compute wrongly are refused", "[attention
     const auto refused = [](const std::string& member) {
         folder model;
         model.configure(std::string(configuration) + member);
-        return test::message_of([&] { (void)attention::read_model_config(model.path()); });
+        return test::message_of([&] { (void)llama::read_model_config(model.path()); });
     };
     CHECK(refused("").empty());
     CHECK(test::holds(refused(R"(, "attention_bias": true)"), {"attention_bias is true"}));
@@ -164,9 +164,9 @@ TEST_CASE("models that the stack would compute wrongly are refused", "[attention
     CHECK(test::holds(refused(R"(, "hidden_act": "gelu")"), {"hidden_act is 'gelu'"}));
     folder model;
     model.configure(R"("model_type": "gemma2", "hidden_size": 8)");
-    CHECK_REFUSED(attention::read_model_config(model.path()), "model_type is 'gemma2'", "'llama'");
+    CHECK_REFUSED(llama::read_model_config(model.path()), "model_type is 'gemma2'", "'llama'");
     model.configure(R"("hidden_size": 8, "num_attention_heads": 2)");
-    CHECK_REFUSED(attention::read_model_config(model.path()), "lacks 'num_hidden_layers'");
-    CHECK_REFUSED(attention::read_model_config(model.path() / "nothing.json"), "nothing.json");
-    CHECK_REFUSED(attention::read_model_config(model.path() / std::string(300, 'x')), "cannot read", "xxx");
+    CHECK_REFUSED(llama::read_model_config(model.path()), "lacks 'num_hidden_layers'");
+    CHECK_REFUSED(llama::read_model_config(model.path() / "nothing.json"), "nothing.json");
+    CHECK_REFUSED(llama::read_model_config(model.path() / std::string(300, 'x')), "cannot read", "xxx");
 }

@@ -4,26 +4,23 @@
 #include <utility>
 
 #include <dispatch/llama/llama.hpp>
-#include <ropewalk/llama/llama.hpp>
+#include <ropewalk/llama/model.hpp>
 #include <ropewalk/llama/stack.hpp>
 
 struct stack_kind {
-    using stack = ropewalk::attention::stack;
-    using cache = ropewalk::attention::kv_cache;
-    using decoder = ropewalk::attention::llama;
+    using stack = ropewalk::llama::stack;
+    using cache = ropewalk::llama::kv_cache;
+    using decoder = ropewalk::llama::model;
 
-    static stack make_stack(const ropewalk::attention::llama_config& config,
-                            const ropewalk::attention::llama_weights& weights,
-                            ropewalk::attention::rope_schedule rope) {
+    static stack make_stack(const ropewalk::llama::model_config& config, const ropewalk::llama::model_weights& weights,
+                            ropewalk::llama::rope_schedule rope) {
         return {config, weights, std::move(rope), ropewalk::dispatch::llama_kernels()};
     }
-    static decoder make_decoder(const ropewalk::attention::llama_config& config,
-                                const ropewalk::attention::llama_weights& weights,
-                                ropewalk::attention::rope_schedule rope) {
+    static decoder make_decoder(const ropewalk::llama::model_config& config,
+                                const ropewalk::llama::model_weights& weights, ropewalk::llama::rope_schedule rope) {
         return {config, weights, std::move(rope), ropewalk::dispatch::llama_kernels()};
     }
-    static cache make_cache(const ropewalk::attention::llama_config& config,
-                            const ropewalk::attention::cache_options& chosen) {
+    static cache make_cache(const ropewalk::llama::model_config& config, const ropewalk::llama::cache_options& chosen) {
         return cache(config, chosen);
     }
 };

@@ -11,11 +11,11 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 /// A decoder of 37 tokens beside a cache of at most `most` tokens, with one sequence.
 struct speaker {
-    attention::llama_config config{.hidden_size = 32,
+    llama::model_config config{.hidden_size = 32,
                                    .layers = 2,
                                    .heads = 2,
                                    .kv_heads = 1,
@@ -28,7 +28,7 @@ struct speaker {
     int chunks = 0;  ///< that progress() heard of
 
     explicit speaker(std::int64_t most = 0, const char* policy = "default")
-        : model(stack_kind::make_decoder(config, attention::synthetic_weights(config, rw::element_type::f32, 3),
+        : model(stack_kind::make_decoder(config, llama::synthetic_weights(config, rw::element_type::f32, 3),
                                          test::encoded(config, policy))),
           cache(stack_kind::make_cache(config, {rw::cache_type::f32, 1, most})),
           sequence(cache.add_sequence()) {}

@@ -18,11 +18,11 @@ namespace rw = ropewalk;
 namespace linear_tests {
 namespace {
 
-using linear_function = decltype(rw::attention::kernel_table::linear);
+using linear_function = decltype(rw::llama::cpu::kernel_table::linear);
 
 /// The header's, compiled with the tests, and the runtime's for this machine.
 std::vector<linear_function> both_functions() {
-    return {rw::attention::detail::linear<rw::cpu::native_arch>, rw::dispatch::llama_kernels().linear};
+    return {rw::llama::cpu::detail::linear<rw::cpu::native_arch>, rw::dispatch::llama_kernels().linear};
 }
 
 /// Weights that begin `shift` elements behind a cache line.
@@ -42,7 +42,7 @@ public:
         std::memcpy(first_ + at * static_cast<std::size_t>(format_.bytes), &bits,
                     static_cast<std::size_t>(format_.bytes));
     }
-    [[nodiscard]] rw::attention::matrix matrix() const { return {first_, type_, rows_, columns_}; }
+    [[nodiscard]] rw::llama::matrix matrix() const { return {first_, type_, rows_, columns_}; }
     [[nodiscard]] double at(std::int64_t row, std::int64_t column) const {
         return values_[static_cast<std::size_t>(row * columns_ + column)];
     }

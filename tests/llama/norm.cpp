@@ -17,11 +17,11 @@ namespace norm_tests {
 namespace {
 
 /// The header's, compiled with the tests, and the runtime's for this machine.
-std::vector<rw::attention::kernel_table> both_tables() {
+std::vector<rw::llama::cpu::kernel_table> both_tables() {
     using arch = rw::cpu::native_arch;
-    rw::attention::kernel_table native;
-    native.rms_norm = rw::attention::detail::rms_norm<arch>;
-    native.silu_multiply = rw::attention::detail::silu_multiply<arch>;
+    rw::llama::cpu::kernel_table native;
+    native.rms_norm = rw::llama::cpu::detail::rms_norm<arch>;
+    native.silu_multiply = rw::llama::cpu::detail::silu_multiply<arch>;
     return {native, rw::dispatch::llama_kernels()};
 }
 

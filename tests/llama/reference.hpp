@@ -23,7 +23,7 @@ struct reference_scheme {
     double score = 1;  ///< multiplies every score
 };
 
-inline reference_scheme plain_scheme(const ropewalk::attention::llama_config& config, double factor) {
+inline reference_scheme plain_scheme(const ropewalk::llama::model_config& config, double factor) {
     return {[=](std::int64_t index, std::int64_t pair) {
         return static_cast<double>(index) / factor *
                std::pow(config.base, -2.0 * static_cast<double>(pair) / static_cast<double>(config.head_dim));
@@ -32,7 +32,7 @@ inline reference_scheme plain_scheme(const ropewalk::attention::llama_config& co
 
 class reference_stack {
 public:
-    reference_stack(const ropewalk::attention::llama_config& config, const ropewalk::attention::llama_weights& weights)
+    reference_stack(const ropewalk::llama::model_config& config, const ropewalk::llama::model_weights& weights)
         : config_(config), weights_(&weights), keys_(weights.layers.size()), values_(weights.layers.size()) {}
 
     /// Adds tokens: hidden [tokens, hidden_size] in, the same out.
@@ -68,7 +68,7 @@ private:
         return y;
     }
 
-    static numbers multiply(const numbers& x, const ropewalk::attention::matrix& w) {
+    static numbers multiply(const numbers& x, const ropewalk::llama::matrix& w) {
         const auto rows = static_cast<std::size_t>(w.rows), columns = static_cast<std::size_t>(w.columns);
         const auto* const elements = static_cast<const float*>(w.data);
         numbers y(x.size() / columns * rows);
@@ -136,8 +136,8 @@ private:
         }
     }
 
-    ropewalk::attention::llama_config config_;
-    const ropewalk::attention::llama_weights* weights_;
+    ropewalk::llama::model_config config_;
+    const ropewalk::llama::model_weights* weights_;
     std::vector<numbers> keys_, values_;  // a layer each, [tokens, kv_heads, head_dim]
     std::int64_t past_ = 0;
 };

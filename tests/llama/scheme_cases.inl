@@ -6,12 +6,12 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 using test::difference, test::stack_rounding;
 using trial = test::stack_trial<stack_kind>;
 
-attention::llama_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16) {
+llama::model_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16) {
     return {.hidden_size = 48, .layers = layers, .heads = 4, .kv_heads = 2, .head_dim = head_dim, .base = 500.0};
 }
 
@@ -37,7 +37,7 @@ test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t 
 TEST_CASE("every policy of the registry inside the stack, at once and token by token", "[attention][schemes]") {
     SEEDED(random);
     constexpr std::int64_t tokens = 26, prompt = 19;
-    attention::llama_config config = plain_shape(2, 64);
+    llama::model_config config = plain_shape(2, 64);
     test::for_each_policy([&]<class P>() {
         for (const rw::layout_kind layout : {rw::layout_kind::half_split, rw::layout_kind::interleaved}) {
             config.layout = layout;
@@ -79,7 +79,7 @@ struct Halved {
 
 TEST_CASE("a policy of one's own inside the stack", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(2);
+    const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), Halved{}), 20);
     test::reference_stack reference(config, one.weights);
     CHECK(difference(one.ours(0, 20), reference.forward(one.rows, test::plain_scheme(config, 2))) < stack_rounding);
@@ -87,7 +87,7 @@ TEST_CASE("a policy of one's own inside the stack", "[attention][schemes]") {
 
 TEST_CASE("LongRoPE changes its list where a sequence outgrows the original length", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(1);
+    const llama::model_config config = plain_shape(1);
     rw::LongRope policy = rw::LongRope::example(config.geometry());
     policy.original_length = 12;
     trial one(random, config, rw::make_encoding(config.geometry(), policy), 20);
@@ -98,10 +98,10 @@ TEST_CASE("LongRoPE changes its list where a sequence outgrows the original leng
 
 TEST_CASE("sequences of one batch follow each its own length", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(1);
+    const llama::model_config config = plain_shape(1);
     trial one(random, config, rw::make_encoding(config.geometry(), "dynamic:4,original_length=8"), 60);
     const std::int64_t lengths[] = {23, 6, 31};
-    std::vector<attention::segment> batch;
+    std::vector<llama::segment> batch;
     for (const std::int64_t length : lengths) batch.push_back({one.cache.add_sequence(), length - 2});
     // Of every sequence, counted from its end.
     const auto joined = [&](std::int64_t from, std::int64_t to) {
@@ -116,7 +116,7 @@ TEST_CASE("sequences of one batch follow each its own length", "[attention][sche
     };
     std::vector<float> hidden = joined(0, 2);
     one.stack.forward(batch, hidden, one.cache);
-    for (attention::segment& each : batch) each.tokens = 1;
+    for (llama::segment& each : batch) each.tokens = 1;
     batch.push_back({one.sequence, 0});  // a sequence may have nothing to say
     for (const std::int64_t left : {2, 1}) {
         hidden = joined(left, left - 1);
@@ -125,7 +125,7 @@ TEST_CASE("sequences of one batch follow each its own length", "[attention][sche
     std::int64_t start = 0;
     for (std::size_t i = 0; i < 3; ++i) {
         auto alone = stack_kind::make_cache(config, one.cache.options());
-        const attention::segment whole{alone.add_sequence(), lengths[i]};
+        const llama::segment whole{alone.add_sequence(), lengths[i]};
         std::vector<float> rows = one.part(start, start + lengths[i]);
         one.stack.forward({&whole, 1}, rows, alone);
         const auto width = config.hidden_size;
@@ -140,7 +140,7 @@ TEST_CASE("sequences of one batch follow each its own length", "[attention][sche
 
 TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(1);
+    const llama::model_config config = plain_shape(1);
     const auto drawn = [&](std::int64_t length) {
         rw::Geometry geometry = config.geometry();
         geometry.sequence_length = length;
@@ -154,7 +154,7 @@ TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
 
 TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[attention][schemes][errors]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(1);
+    const llama::model_config config = plain_shape(1);
     const auto part = [&](std::int64_t offset) {
         rw::Geometry geometry = config.geometry();
         geometry.rotary_dim = 8, geometry.rotary_offset = offset;
@@ -169,7 +169,7 @@ TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[a
 
 TEST_CASE("narrow caches stay within their rounding", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(3);
+    const llama::model_config config = plain_shape(3);
     for (const auto& [type, bound] : {std::pair(rw::cache_type::f16, 1e-3), std::pair(rw::cache_type::bf16, 8e-3),
                                       std::pair(rw::cache_type::i8, 1.5e-2)}) {
         trial one(random, config, rw::make_encoding(config.geometry(), "linear:4"), 50, {type, 16});
@@ -186,7 +186,7 @@ TEST_CASE("narrow caches stay within their rounding", "[attention][schemes]") {
 
 TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schemes][errors]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(1);
+    const llama::model_config config = plain_shape(1);
     for (const std::string policy : {"xpos:16", "xpos:16,length=100|randomized:400,seed=1"}) {
         const rw::Encoding encoding = rw::make_encoding(config.geometry(), policy);
         trial wide(random, config, encoding, 300), half = trial(random, config, encoding, 300, {rw::cache_type::f16});
@@ -201,7 +201,7 @@ TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schem
         std::vector<float> hidden = half.part(fits, 300);
         const std::vector<float> before = hidden;
         const std::int64_t held = half.cache.bytes_held();
-        const attention::segment more{half.sequence, 300 - fits};
+        const llama::segment more{half.sequence, 300 - fits};
         CHECK_REFUSED(half.stack.forward({&more, 1}, hidden, half.cache), "xpos:16", "f16 cache", "holds 70 around");
         CHECK((hidden == before));
         CHECK(half.cache.bytes_held() == held);
@@ -211,7 +211,7 @@ TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schem
 
 TEST_CASE("four times the context holds four times the bytes", "[attention][schemes]") {
     SEEDED(random);
-    const attention::llama_config config = plain_shape(2);
+    const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), "default"), 64, {rw::cache_type::f16, 16});
     (void)one.ours(0, 64);
     const std::int64_t held = one.cache.bytes_held();

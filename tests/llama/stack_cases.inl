@@ -5,12 +5,12 @@
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 using test::difference, test::encoded, test::stack_rounding;
 using trial = test::stack_trial<stack_kind>;
 
-attention::llama_config shape(std::int64_t layers) {
+llama::model_config shape(std::int64_t layers) {
     return {.hidden_size = 48,
             .layers = layers,
             .heads = 6,
@@ -21,7 +21,7 @@ attention::llama_config shape(std::int64_t layers) {
 }
 
 /// At once, in chunks, and token by token behind a prompt.
-void check_stack(test::random& random, const attention::llama_config& config, const std::string& policy,
+void check_stack(test::random& random, const llama::model_config& config, const std::string& policy,
                  const test::reference_scheme& scheme) {
     constexpr std::int64_t tokens = 37;
     for (const auto& ends : {std::vector<std::int64_t>{37}, {20, 33, 37}, {33, 34, 35, 36, 37}}) {
@@ -41,7 +41,7 @@ TEST_CASE("the stack agrees with float64 in both layouts, with and without an ML
     SEEDED(random);
     for (const auto layout : {rw::layout_kind::half_split, rw::layout_kind::interleaved}) {
         for (const std::int64_t inner : {0, 40}) {
-            attention::llama_config config = shape(3);
+            llama::model_config config = shape(3);
             config.layout = layout, config.intermediate_size = inner;
             check_stack(random, config, "default", test::plain_scheme(config, 1));
             check_stack(random, config, "linear:8", test::plain_scheme(config, 8));
@@ -51,7 +51,7 @@ TEST_CASE("the stack agrees with float64 in both layouts, with and without an ML
 
 TEST_CASE("xPos inside the stack, while the cache grows", "[attention][stack]") {
     SEEDED(random);
-    const attention::llama_config config = shape(3);
+    const llama::model_config config = shape(3);
     test::reference_scheme scheme = test::plain_scheme(config, 1);
     // arXiv 2212.10554, §3.2, with a scale_base that makes 37 tokens a long way. The centre cancels.
     scheme.stretch = [&](std::int64_t index, std::int64_t pair) {
@@ -64,7 +64,7 @@ TEST_CASE("xPos inside the stack, while the cache grows", "[attention][stack]") 
 
 TEST_CASE("randomized positions inside the stack", "[attention][stack]") {
     SEEDED(random);
-    const attention::llama_config config = shape(3);
+    const llama::model_config config = shape(3);
     for (const std::string policy : {"randomized:128,seed=3", "randomized:64,seed=3,draw=5"}) {
         const rw::Encoding encoding = encoded(config, policy);
         auto drawn = std::make_shared<std::vector<rw::fixed_position>>(static_cast<std::size_t>(encoding.drawn_tokens));
@@ -84,7 +84,7 @@ TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[a
     constexpr std::int64_t before = 21, after = 34;
     for (const auto& [type, bound] :
          {std::pair(rw::cache_type::f32, stack_rounding), std::pair(rw::cache_type::f16, 3e-3)}) {
-        const attention::llama_config config = shape(1);
+        const llama::model_config config = shape(1);
         trial changed(random, config, encoded(config, "linear:4"), after, {type, 8});
         (void)changed.ours(0, before);
         changed.stack.set_rope(encoded(config, "linear:8"));
@@ -97,7 +97,7 @@ TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[a
         CHECK(difference(ours, last) < bound);
     }
     // Deeper layers have seen hidden states of the old scheme: the keys of those, in the new one.
-    const attention::llama_config config = shape(3);
+    const llama::model_config config = shape(3);
     trial deep(random, config, encoded(config, "linear:4"), after);
     (void)deep.ours(0, before), (void)deep.theirs(0, before, test::plain_scheme(config, 4));
     deep.stack.set_rope(encoded(config, "linear:8"));
@@ -109,7 +109,7 @@ TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[a
 
 TEST_CASE("a scheme that follows the length grows token by token", "[attention][stack]") {
     SEEDED(random);
-    const attention::llama_config config = shape(1);
+    const llama::model_config config = shape(1);
     constexpr std::int64_t tokens = 30;
     const std::string policy = "dynamic:4,original_length=12";
     trial growing(random, config, encoded(config, policy), tokens);
@@ -133,15 +133,15 @@ TEST_CASE("a scheme that follows the length grows token by token", "[attention][
 
 TEST_CASE("sequences of a batch do not see each other", "[attention][stack]") {
     SEEDED(random);
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     trial one(random, config, encoded(config, "yarn:4,original_length=16"), 40);
     const int second = one.cache.add_sequence(), third = one.cache.add_sequence();
     std::vector<float> alone = one.part(0, 20);
-    const attention::segment whole{third, 20};
+    const llama::segment whole{third, 20};
     one.stack.forward({&whole, 1}, alone, one.cache);
     one.cache.release(third);
 
-    const attention::segment steps[][2] = {{{one.sequence, 13}, {second, 4}}, {{second, 9}, {one.sequence, 7}}};
+    const llama::segment steps[][2] = {{{one.sequence, 13}, {second, 4}}, {{second, 9}, {one.sequence, 7}}};
     std::vector<float> first = one.part(0, 13);
     const std::vector<float> other = one.part(20, 24), more = one.part(24, 33), rest = one.part(13, 20);
     first.insert(first.end(), other.begin(), other.end());
@@ -157,14 +157,14 @@ TEST_CASE("sequences of a batch do not see each other", "[attention][stack]") {
 
 TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack][errors]") {
     SEEDED(random);
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     trial one(random, config, encoded(config, "default"), 40, {rw::cache_type::f32, 8, 24});
     (void)one.ours(0, 10);
     const std::int64_t held = one.cache.bytes_held();
     const int second = one.cache.add_sequence();
     std::vector<float> rows(static_cast<std::size_t>(20 * config.hidden_size), 1.0F);
     const std::vector<float> untouched = rows;
-    const auto run = [&](std::vector<attention::segment> batch) { one.stack.forward(batch, rows, one.cache); };
+    const auto run = [&](std::vector<llama::segment> batch) { one.stack.forward(batch, rows, one.cache); };
     CHECK_REFUSED(run({{one.sequence, 8}, {second, 12}}), "needs 12 tokens", "24 tokens in all");
     CHECK_REFUSED(run({{one.sequence, 10}, {one.sequence, 10}}), "sequence 0 comes twice");
     CHECK_REFUSED(run({{one.sequence, 19}}), "hidden has 960 numbers, 19 tokens of 48 need 912");
@@ -198,17 +198,17 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
 
 TEST_CASE("keys that were turned before something failed are known to be", "[attention][stack][errors]") {
     SEEDED(random);
-    const attention::llama_config config = shape(1);
+    const llama::model_config config = shape(1);
     trial one(random, config, encoded(config, "linear:4"), 310);
     (void)one.ours(0, 10);
     const int far = one.cache.add_sequence();
     std::vector<float> rows = one.part(10, 310);
-    const attention::segment prompt{far, 300};
+    const llama::segment prompt{far, 300};
     one.stack.forward({&prompt, 1}, rows, one.cache);
     // 0.45 bits a token: xPos takes the first sequence along, and then refuses the second.
     one.stack.set_rope(encoded(config, "xpos:4"));
     rows = one.part(10, 11);
-    const attention::segment both[] = {{one.sequence, 1}, {far, 0}};
+    const llama::segment both[] = {{one.sequence, 1}, {far, 0}};
     CHECK_REFUSED(one.stack.forward(both, rows, one.cache), "xpos");
     CHECK((rows == one.part(10, 11)));
     CHECK((one.cache.tokens(one.sequence) == 10 && one.cache.tokens(far) == 300));
@@ -217,7 +217,7 @@ TEST_CASE("keys that were turned before something failed are known to be", "[att
     CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
     // Nothing of the second was turned.
     auto alone = stack_kind::make_cache(config, one.cache.options());
-    const attention::segment whole{alone.add_sequence(), 301}, last{far, 1};
+    const llama::segment whole{alone.add_sequence(), 301}, last{far, 1};
     std::vector<float> all = one.part(10, 310);
     rows = one.part(0, 1);
     all.insert(all.end(), rows.begin(), rows.end());

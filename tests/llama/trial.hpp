@@ -29,11 +29,11 @@ inline constexpr double stack_rounding = 1e-5;
 template <class Kind>
 class stack_trial {
 public:
-    stack_trial(random& numbers, const ropewalk::attention::llama_config& config,
-                const ropewalk::attention::rope_schedule& rope, std::int64_t tokens,
-                ropewalk::attention::cache_options cached = {ropewalk::cache_type::f32, 8})
+    stack_trial(random& numbers, const ropewalk::llama::model_config& config,
+                const ropewalk::llama::rope_schedule& rope, std::int64_t tokens,
+                ropewalk::llama::cache_options cached = {ropewalk::cache_type::f32, 8})
         : config_(config),
-          weights(ropewalk::attention::synthetic_weights(config, ropewalk::element_type::f32, 7)),
+          weights(ropewalk::llama::synthetic_weights(config, ropewalk::element_type::f32, 7)),
           stack(Kind::make_stack(config, weights, rope)),
           cache(Kind::make_cache(config, cached)),
           sequence(cache.add_sequence()),
@@ -54,14 +54,14 @@ public:
     /// The tokens [first, last) through the stack.
     std::vector<float> ours(std::int64_t first, std::int64_t last) {
         std::vector<float> hidden = part(first, last);
-        const ropewalk::attention::segment one{sequence, last - first};
+        const ropewalk::llama::segment one{sequence, last - first};
         stack.forward({&one, 1}, hidden, cache);
         return hidden;
     }
     /// The last tokens of a run over all of [0, last), in a cache of its own.
     [[nodiscard]] std::vector<float> afresh(std::int64_t first, std::int64_t last) {
         auto other = Kind::make_cache(config_, cache.options());
-        const ropewalk::attention::segment one{other.add_sequence(), last};
+        const ropewalk::llama::segment one{other.add_sequence(), last};
         std::vector<float> hidden = part(0, last);
         stack.forward({&one, 1}, hidden, other);
         return {hidden.begin() + first * config_.hidden_size, hidden.end()};
@@ -71,10 +71,10 @@ public:
     }
 
 private:
-    ropewalk::attention::llama_config config_;
+    ropewalk::llama::model_config config_;
 
 public:
-    ropewalk::attention::llama_weights weights;
+    ropewalk::llama::model_weights weights;
     typename Kind::stack stack;
     typename Kind::cache cache;
     int sequence;
@@ -95,7 +95,7 @@ double difference(const std::vector<float>& ours, const std::vector<T>& theirs) 
     return std::isfinite(most) ? most / size : INFINITY;
 }
 
-inline ropewalk::Encoding encoded(const ropewalk::attention::llama_config& config, const std::string& policy,
+inline ropewalk::Encoding encoded(const ropewalk::llama::model_config& config, const std::string& policy,
                                   std::int64_t length = 0) {
     ropewalk::Geometry geometry = config.geometry();
     geometry.sequence_length = length;

@@ -8,7 +8,7 @@
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace {
 
@@ -71,10 +71,10 @@ struct memory {
     /// Executes both kernels.
     test::memory_log run(const attend_trial& one, double scale) {
         const std::int64_t bytes =
-            attention::attend_workspace_bytes(batch.tokens, one.kv_heads * one.shared, one.head_dim, one.splits);
+            llama::attend_workspace_bytes(batch.tokens, one.kv_heads * one.shared, one.head_dim, one.splits);
         room.assign(static_cast<std::size_t>(bytes) / sizeof(float) + 4, std::numeric_limits<float>::quiet_NaN());
-        const auto plan = attention::make_attend(q.tensor(), result(one).tensor(), {k.tensor(), v.tensor()},
-                                                 batch.pages, batch.batch, scale, one.splits, {room.data(), bytes});
+        const auto plan = llama::make_attend(q.tensor(), result(one).tensor(), {k.tensor(), v.tensor()}, batch.pages,
+                                             batch.batch, scale, one.splits, {room.data(), bytes});
         test::memory_log log;
         log.watch(q), log.watch(out);
         log.watch(room.data(), static_cast<std::size_t>(bytes));
@@ -194,11 +194,11 @@ TEST_CASE("pages that do not exist count as keys that are not there", "[llama_gp
 }
 
 TEST_CASE("splits follow what the host knows, and fill a device", "[llama_gpu][attend]") {
-    const attention::sequences one{nullptr, nullptr, 1, 1, 0};
-    CHECK(attention::splits_for(one, 32, 32, 4096, {132, 2048}) == 32);
-    CHECK(attention::splits_for(one, 32, 32, 100, {132, 2048}) == 1);
-    CHECK(attention::splits_for({nullptr, nullptr, 64, 1, 0}, 32, 32, 4096, {132, 2048}) == 1);
-    CHECK(attention::splits_for({nullptr, nullptr, 1, 4096, 0}, 32, 8, 4096, {132, 2048}) == 1);
+    const llama::sequences one{nullptr, nullptr, 1, 1, 0};
+    CHECK(llama::splits_for(one, 32, 32, 4096, {132, 2048}) == 32);
+    CHECK(llama::splits_for(one, 32, 32, 100, {132, 2048}) == 1);
+    CHECK(llama::splits_for({nullptr, nullptr, 64, 1, 0}, 32, 32, 4096, {132, 2048}) == 1);
+    CHECK(llama::splits_for({nullptr, nullptr, 1, 4096, 0}, 32, 8, 4096, {132, 2048}) == 1);
 }
 
 TEST_CASE("what attention cannot do is refused, with the values", "[llama_gpu][attend]") {
@@ -211,9 +211,9 @@ TEST_CASE("what attention cannot do is refused, with the values", "[llama_gpu][a
         return gpu::nhd_cache(reinterpret_cast<rw::bf16*>(address), 4, 16, count, dim);
     };
     const gpu::kv_cache kv{cache(2, 128), cache(2, 128, 0x2000000)};
-    const attention::sequences batch{nullptr, nullptr, 4, 1, 0};
-    const auto plan = [&](const rw::tensor& q, const gpu::kv_cache& with, const attention::sequences& of,
-                          std::int64_t splits = 1) { return attention::make_attend(q, q, with, {}, of, 0.1, splits); };
+    const llama::sequences batch{nullptr, nullptr, 4, 1, 0};
+    const auto plan = [&](const rw::tensor& q, const gpu::kv_cache& with, const llama::sequences& of,
+                          std::int64_t splits = 1) { return llama::make_attend(q, q, with, {}, of, 0.1, splits); };
     CHECK(plan(heads(4, 8, 128), kv, batch).attend.threads == 4 * 2 * 32);
     CHECK_REFUSED(plan(heads(4, 7, 128), kv, batch), "7 query heads", "2 key heads");
     CHECK_REFUSED(plan(heads(4, 8, 64), kv, batch), "head_dim 128", "head_dim 64");
@@ -223,5 +223,5 @@ TEST_CASE("what attention cannot do is refused, with the values", "[llama_gpu][a
     CHECK_REFUSED(plan(heads(5, 8, 128), kv, {nullptr, nullptr, 5, 1, 0}), "4 pages", "5 sequences");
     CHECK_REFUSED(plan(heads(4, 2, 264), {cache(2, 264), cache(2, 264, 0x2000000)}, batch), "264", "256");
     CHECK_REFUSED(plan(heads(4, 8, 128, 0x1000000), kv, batch), "overlaps a cache");
-    CHECK_REFUSED(attention::make_attend(heads(4, 8, 128), heads(4, 8, 128), kv, {}, batch, NAN), "scale", "nan");
+    CHECK_REFUSED(llama::make_attend(heads(4, 8, 128), heads(4, 8, 128), kv, {}, batch, NAN), "scale", "nan");
 }

@@ -8,7 +8,7 @@
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace {
 
@@ -16,8 +16,8 @@ constexpr gpu::cache_type cache_types[] = {gpu::cache_type::f32, gpu::cache_type
                                            gpu::cache_type::f8e4m3, gpu::cache_type::i8};
 
 /// What the host knows of a batch.
-std::vector<attention::known_sequence> known_of(const test::batch_case& batch) {
-    std::vector<attention::known_sequence> known;
+std::vector<llama::known_sequence> known_of(const test::batch_case& batch) {
+    std::vector<llama::known_sequence> known;
     for (std::int64_t s = 0; s < batch.batch.count; ++s) {
         const std::int64_t tokens = batch.starts.empty() ? 1 : batch.start_of(s + 1) - batch.start_of(s);
         known.push_back({s, batch.start_of(s), tokens, batch.past_of(s)});
@@ -44,17 +44,17 @@ std::string problem_of(test::random& numbers) {
     const double scale = 1 / std::sqrt(static_cast<double>(dim));
     const auto exact = test::attention_of(q.values(), heads, k, v, batch, scale);
 
-    const attention::block_sizes sizes{numbers.one_of<std::int64_t>({1, 7, 8, 64}),
-                                       numbers.one_of<std::int64_t>({8, 16, 64})};
-    const std::int64_t bytes = attention::make_block_room(nullptr, rw::type_of<T>, heads, kv_heads, dim, sizes).bytes;
+    const llama::block_sizes sizes{numbers.one_of<std::int64_t>({1, 7, 8, 64}),
+                                   numbers.one_of<std::int64_t>({8, 16, 64})};
+    const std::int64_t bytes = llama::make_block_room(nullptr, rw::type_of<T>, heads, kv_heads, dim, sizes).bytes;
     // NaNs, of which none may arrive.
     std::vector<float> room(static_cast<std::size_t>(bytes) / sizeof(float) + 64, std::nanf(""));
     auto* const aligned = reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(room.data()) + 255) & ~255UL);
     test::memory_log log;
     log.watch(q), log.watch(other), log.watch(aligned, static_cast<std::size_t>(bytes)), k.watch(log), v.watch(log);
     const test::host_machine<T> machine(log);
-    attention::attend_by_blocks(machine, q.tensor(), out.tensor(), {k.tensor(), v.tensor()}, batch.pages, sequences,
-                                known_of(batch), scale, {aligned, bytes}, sizes);
+    llama::attend_by_blocks(machine, q.tensor(), out.tensor(), {k.tensor(), v.tensor()}, batch.pages, sequences,
+                            known_of(batch), scale, {aligned, bytes}, sizes);
 
     const double step = rw::type_of<T> == rw::element_type::f32   ? 0
                         : rw::type_of<T> == rw::element_type::f16 ? 0x1p-11
@@ -82,7 +82,7 @@ TEST_CASE("blocks of products are attention too", "[llama_gpu][blocks]") {
 }
 
 TEST_CASE("the room of blocks does not follow the length", "[llama_gpu][blocks]") {
-    const auto bytes = attention::make_block_room(nullptr, rw::element_type::bf16, 32, 32, 128, {}).bytes;
+    const auto bytes = llama::make_block_room(nullptr, rw::element_type::bf16, 32, 32, 128, {}).bytes;
     CHECK(bytes == 2 * (32 * 512 * 128 * 2) + 32 * 512 * 512 * (4 + 2) + 32 * 512 * 128 * 4 + 32 * 512 * 2 * 4);
 }
 
@@ -92,10 +92,10 @@ TEST_CASE("blocks are refused what they cannot do", "[llama_gpu][blocks]") {
     test::cache_contents k(gpu::cache_type::f32, {2, 16, 2, 64}, test::cache_axes::nhd, numbers), v = k;
     test::memory_log log;
     const test::host_machine<float> machine(log);
-    const auto call = [&](const attention::known_sequence& one, const attention::block_sizes& sizes = {8, 8},
+    const auto call = [&](const llama::known_sequence& one, const llama::block_sizes& sizes = {8, 8},
                           std::int64_t bytes = 1 << 20) {
-        attention::attend_by_blocks(machine, q.tensor(), q.tensor(), {k.tensor(), v.tensor()}, {}, 2,
-                                    std::span(&one, 1), 0.1, {q.tensor().data, bytes}, sizes);
+        llama::attend_by_blocks(machine, q.tensor(), q.tensor(), {k.tensor(), v.tensor()}, {}, 2, std::span(&one, 1),
+                                0.1, {q.tensor().data, bytes}, sizes);
         return 0;
     };
     CHECK_REFUSED(call({2, 0, 6, 0}), "sequence 2 of 2");

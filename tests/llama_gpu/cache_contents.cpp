@@ -124,7 +124,7 @@ batch_case random_batch(std::int64_t sequences, std::int64_t most_tokens, std::i
             std::swap(order[i - 1],
                       order[static_cast<std::size_t>(numbers.integer(0, static_cast<std::int64_t>(i) - 1))]);
         made.table = order;
-        made.pages = rw::gpu::attention::pages_of(made.table, sequences);
+        made.pages = rw::llama::gpu::pages_of(made.table, sequences);
     }
     made.batch = {made.starts.empty() ? nullptr : made.starts.data(), made.past.data(), sequences, most_tokens, 0};
     return made;

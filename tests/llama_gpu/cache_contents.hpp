@@ -42,8 +42,8 @@ private:
 /// Sequences of a call with what device memory holds of them.
 struct batch_case {
     std::vector<std::int32_t> starts, past, table;
-    ropewalk::gpu::attention::sequences batch;
-    ropewalk::gpu::attention::page_table pages;
+    ropewalk::llama::gpu::sequences batch;
+    ropewalk::llama::gpu::page_table pages;
     std::int64_t tokens = 0;
 
     [[nodiscard]] std::int64_t past_of(std::int64_t sequence) const {

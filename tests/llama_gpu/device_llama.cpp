@@ -7,14 +7,14 @@
 #include "llama/trial.hpp"
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 namespace {
 
 using test::difference, test::encoded, test::stack_rounding;
 using machine = test::stack_machine;
 
-attention::llama_config shape(std::int64_t layers) {
+llama::model_config shape(std::int64_t layers) {
     return {.hidden_size = 48,
             .layers = layers,
             .heads = 4,
@@ -26,8 +26,8 @@ attention::llama_config shape(std::int64_t layers) {
 }
 
 /// The same numbers as f32.
-attention::llama_weights widened(const attention::llama_config& config, attention::llama_weights weights) {
-    const auto widen = [&](attention::matrix& w) {
+llama::model_weights widened(const llama::model_config& config, llama::model_weights weights) {
+    const auto widen = [&](llama::matrix& w) {
         const auto count = static_cast<std::size_t>(w.rows * w.columns);
         auto numbers = std::make_shared<std::vector<float>>(count);
         for (std::size_t i = 0; i < count; ++i) {
@@ -39,25 +39,24 @@ attention::llama_weights widened(const attention::llama_config& config, attentio
         w.data = numbers->data(), w.type = rw::element_type::f32;
         weights.owners.push_back(std::move(numbers));
     };
-    for (attention::layer_weights& layer : weights.layers)
-        attention::detail::for_each_matrix(config, layer,
-                                           [&](attention::matrix& w, const char*, auto, auto) { widen(w); });
+    for (llama::layer_weights& layer : weights.layers)
+        llama::detail::for_each_matrix(config, layer, [&](llama::matrix& w, const char*, auto, auto) { widen(w); });
     widen(weights.embedding), widen(weights.head);
     return weights;
 }
 
 /// A decoder, and its twin in float64.
 struct decoder {
-    attention::llama_config config;
-    attention::llama_weights weights, wide;
+    llama::model_config config;
+    llama::model_weights weights, wide;
     machine device;
-    attention::device_llama<machine> model;
+    llama::device_model<machine> model;
     test::reference_stack reference;
 
-    decoder(const attention::llama_config& shape, rw::element_type type, const std::string& policy,
-            const attention::device_options& chosen = stack_kind::small)
+    decoder(const llama::model_config& shape, rw::element_type type, const std::string& policy,
+            const llama::device_options& chosen = stack_kind::small)
         : config(shape),
-          weights(attention::synthetic_weights(config, type, 5)),
+          weights(llama::synthetic_weights(config, type, 5)),
           wide(widened(config, weights)),
           model(device, config, weights, encoded(config, policy), chosen),
           reference(config, wide) {}
@@ -91,10 +90,10 @@ std::vector<std::int32_t> prompt_of(std::int32_t tokens) {
 
 TEST_CASE("a decoder on a device generates what float64 does", "[llama_gpu][device]") {
     for (const bool tied : {false, true}) {
-        attention::llama_config config = shape(2);
+        llama::model_config config = shape(2);
         config.tied_embeddings = tied;
         decoder one(config, rw::element_type::f32, "linear:4");
-        attention::device_cache<machine> cache(one.device, config, {rw::cache_type::f32, 8});
+        llama::device_cache<machine> cache(one.device, config, {rw::cache_type::f32, 8});
         const int sequence = cache.add_sequence();
         const auto tokens = one.model.generate(prompt_of(21), 12, cache, sequence, 9);
         REQUIRE(tokens.size() == 12);
@@ -113,15 +112,15 @@ TEST_CASE("ragged batches of token ids, in every type of weights", "[llama_gpu][
          {std::pair(rw::element_type::f32, stack_rounding), std::pair(rw::element_type::f16, 3e-3),
           std::pair(rw::element_type::bf16, 3e-2)}) {
         INFO(rw::to_string(type));
-        const attention::llama_config config = shape(2);
+        const llama::model_config config = shape(2);
         decoder one(config, type, "default");
-        attention::device_cache<machine> cache(one.device, config, {rw::cache_type::f16, 8});
+        llama::device_cache<machine> cache(one.device, config, {rw::cache_type::f16, 8});
         const int first = cache.add_sequence(), second = cache.add_sequence(), idle = cache.add_sequence();
         std::vector<std::int32_t> ids = prompt_of(19);
         std::vector<float> logits(3 * 61);
-        const attention::segment prompts[] = {{second, 6}, {idle, 0}, {first, 13}};
+        const llama::segment prompts[] = {{second, 6}, {idle, 0}, {first, 13}};
         one.model.layers().predict(prompts, ids, logits, cache);
-        const attention::segment steps[] = {{first, 1}, {second, 1}};
+        const llama::segment steps[] = {{first, 1}, {second, 1}};
         const std::int32_t next[] = {40, 50};
         one.model.layers().predict(steps, next, std::span(logits).first(2 * 61), cache);
         const auto row = [&](std::ptrdiff_t i) {
@@ -142,20 +141,20 @@ TEST_CASE("ragged batches of token ids, in every type of weights", "[llama_gpu][
 TEST_CASE("steps of single tokens are recorded once, and anew where something else has changed",
           "[llama_gpu][device]") {
     SEEDED(random);
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     machine device;
-    const auto weights = attention::synthetic_weights(config, rw::element_type::f32, 7);
-    attention::device_options plain = stack_kind::small;
+    const auto weights = llama::synthetic_weights(config, rw::element_type::f32, 7);
+    llama::device_options plain = stack_kind::small;
     plain.records = false;
-    attention::device_stack<machine> ours(device, config, weights, encoded(config, "default"), stack_kind::small),
+    llama::device_stack<machine> ours(device, config, weights, encoded(config, "default"), stack_kind::small),
         other(device, config, weights, encoded(config, "default"), plain);
-    attention::device_cache<machine> cache(device, config, {rw::cache_type::f32, 4}),
+    llama::device_cache<machine> cache(device, config, {rw::cache_type::f32, 4}),
         same(device, config, {rw::cache_type::f32, 4});
     const int sequences[] = {cache.add_sequence(), cache.add_sequence()};
     same.add_sequence(), same.add_sequence();
-    const auto step = [&](std::vector<attention::segment> batch) {
+    const auto step = [&](std::vector<llama::segment> batch) {
         std::int64_t tokens = 0;
-        for (const attention::segment& one : batch) tokens += one.tokens;
+        for (const llama::segment& one : batch) tokens += one.tokens;
         std::vector<float> hidden(static_cast<std::size_t>(tokens * config.hidden_size));
         for (float& x : hidden) x = static_cast<float>(random.normal());
         std::vector<float> twin = hidden;
@@ -188,11 +187,11 @@ TEST_CASE("steps of single tokens are recorded once, and anew where something el
 
 TEST_CASE("a recorded step serves the cache that it was recorded with", "[llama_gpu][device]") {
     SEEDED(random);
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     test::stack_trial<stack_kind> one(random, config, encoded(config, "default"), 20);
-    const attention::cache_options fixed{rw::cache_type::f32, 8, 40};
+    const llama::cache_options fixed{rw::cache_type::f32, 8, 40};
     auto cache = stack_kind::make_cache(config, fixed), other = stack_kind::make_cache(config, fixed);
-    const attention::segment prompt{cache.add_sequence(), 12}, step{other.add_sequence(), 1};
+    const llama::segment prompt{cache.add_sequence(), 12}, step{other.add_sequence(), 1};
     const auto exact = one.theirs(0, 20, test::plain_scheme(config, 1));
     for (auto* const each : {&cache, &other}) {
         std::vector<float> rows = one.part(0, 12);
@@ -215,13 +214,13 @@ TEST_CASE("a recorded step serves the cache that it was recorded with", "[llama_
 
 TEST_CASE("a device whose memory ends leaves everything as it was", "[llama_gpu][device]") {
     SEEDED(random);
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     test::stack_trial<stack_kind> one(random, config, encoded(config, "default"), 60);
     (void)one.ours(0, 10);
     const auto before = one.cache.bytes_held();
     std::vector<float> hidden = one.part(10, 60);
     const std::vector<float> untouched = hidden;
-    const attention::segment more{one.sequence, 50};
+    const llama::segment more{one.sequence, 50};
     // The cache's pool, then what the stack needs of room for more tokens: at each of them once.
     int refused = 0;
     for (int left = 0; refused == left; ++left) {
@@ -241,13 +240,13 @@ TEST_CASE("a device whose memory ends leaves everything as it was", "[llama_gpu]
 }
 
 TEST_CASE("parts of a step are measured, recorded or not", "[llama_gpu][device]") {
-    const attention::llama_config config = shape(3);
+    const llama::model_config config = shape(3);
     decoder one(config, rw::element_type::f32, "default", {.block_tokens = 8, .blocks = {16, 8}, .measures = true});
-    attention::device_cache<machine> cache(one.device, config);
+    llama::device_cache<machine> cache(one.device, config);
     const int sequence = cache.add_sequence();
     (void)one.model.generate(prompt_of(10), 5, cache, sequence);
     // A second every time that a part begins: two norms a layer, projections before and behind the attention.
-    const attention::stack_seconds& spent = one.model.layers().seconds();
+    const llama::stack_seconds& spent = one.model.layers().seconds();
     CHECK((spent.norm == 5 * 6 && spent.projections == 5 * 6));
     CHECK((spent.rope == 5 * 3 && spent.attention == 5 * 3 && spent.mlp == 5 * 3));
     CHECK(one.device.replays == 3);
@@ -256,10 +255,10 @@ TEST_CASE("parts of a step are measured, recorded or not", "[llama_gpu][device]"
 }
 
 TEST_CASE("a cache of a stated length has its memory at once", "[llama_gpu][device]") {
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     machine device;
     {
-        attention::device_cache<machine> cache(device, config, {rw::cache_type::i8, 16, 100});
+        llama::device_cache<machine> cache(device, config, {rw::cache_type::i8, 16, 100});
         const int first = cache.add_sequence(), second = cache.add_sequence();
         CHECK(device.bytes_held() == 0);
         cache.reserve(first, 1);
@@ -273,33 +272,33 @@ TEST_CASE("a cache of a stated length has its memory at once", "[llama_gpu][devi
         const auto* const end = static_cast<const char*>(pool) + cache.page_bytes();
         CHECK(reinterpret_cast<const char*>(last.v.scales + 2 * 16) == end);
         CHECK(last.v.scale_stride_page * 4 == cache.page_bytes());
-        CHECK_REFUSED(attention::device_cache<machine>(device, config, {.type = rw::cache_type::f8e4m3}), "f8e4m3");
+        CHECK_REFUSED(llama::device_cache<machine>(device, config, {.type = rw::cache_type::f8e4m3}), "f8e4m3");
     }
     CHECK(device.bytes_held() == 0);
 }
 
 TEST_CASE("a device stack refuses what it cannot hold", "[llama_gpu][device][errors]") {
-    const attention::llama_config config = shape(2);
+    const llama::model_config config = shape(2);
     decoder one(config, rw::element_type::f32, "default");
-    attention::device_cache<machine> cache(one.device, config);
+    llama::device_cache<machine> cache(one.device, config);
     const int sequence = cache.add_sequence();
     const std::int32_t ids[] = {3, 61};
     std::vector<float> logits(61);
-    const attention::segment two{sequence, 2};
+    const llama::segment two{sequence, 2};
     auto& layers = one.model.layers();
     CHECK_REFUSED(layers.predict({&two, 1}, ids, logits, cache), "token id 61", "61 of the vocabulary");
     CHECK_REFUSED(layers.predict({&two, 1}, std::span(ids).first(1), logits, cache), "1 token ids and 61 logits");
     CHECK_REFUSED(layers.predict({&two, 1}, ids, std::span(logits).first(60), cache), "2 token ids and 60 logits");
     CHECK_REFUSED(one.model.prefill({}, cache, sequence), "a prompt needs a token");
-    attention::llama_weights mixed = one.weights;
+    llama::model_weights mixed = one.weights;
     mixed.layers[1].o.type = rw::element_type::f16;
-    CHECK_REFUSED(attention::device_stack<machine>(one.device, config, mixed, encoded(config, "default")), "layer 1",
-                  "f16", "f32");
-    attention::llama_config bare = config;
+    CHECK_REFUSED(llama::device_stack<machine>(one.device, config, mixed, encoded(config, "default")), "layer 1", "f16",
+                  "f32");
+    llama::model_config bare = config;
     bare.vocabulary = 0;
-    CHECK_REFUSED(attention::device_llama<machine>(one.device, bare, one.weights, encoded(config, "default")),
+    CHECK_REFUSED(llama::device_model<machine>(one.device, bare, one.weights, encoded(config, "default")),
                   "without a vocabulary");
-    attention::device_stack<machine> drawing(one.device, config, one.weights, encoded(config, "randomized_sorted:64"));
+    llama::device_stack<machine> drawing(one.device, config, one.weights, encoded(config, "randomized_sorted:64"));
     std::vector<float> hidden(2 * 48);
     CHECK_REFUSED(drawing.forward({&two, 1}, hidden, cache), "needs its length");
     CHECK(cache.tokens(sequence) == 0);

@@ -14,12 +14,12 @@ void run_on_host(const Job& job, memory_log& log) {
     recorded_access::log = &log;
     with_body(job, [&](auto body) {
         for (std::int64_t index = 0; index < job.threads; index += ropewalk::gpu::warp_lanes)
-            body.template run<ropewalk::gpu::attention::host_lanes, recorded_access>(job, index);
+            body.template run<ropewalk::llama::gpu::host_lanes, recorded_access>(job, index);
     });
 }
 
 /// Rows of an array of one token a row and one head, which may have a stride.
-inline ropewalk::gpu::attention::matrix_view matrix_of(array& memory) {
+inline ropewalk::llama::gpu::matrix_view matrix_of(array& memory) {
     const ropewalk::tensor t = memory.tensor();
     return {t.data, t.type, t.tokens, t.head_dim, t.stride_token};
 }

@@ -22,7 +22,7 @@ public:
         ++launches;
     }
 
-    void multiply(const ropewalk::gpu::attention::product& p) const {
+    void multiply(const ropewalk::llama::gpu::product& p) const {
         recorded_access::log = &log_;
         for (std::int64_t i = 0; i < p.batch * p.m * p.n; ++i) {
             const std::int64_t column = i % p.n, row = i / p.n % p.m, which = i / p.n / p.m;
@@ -60,7 +60,7 @@ public:
     mutable std::int64_t launches = 0;
 
 private:
-    using operand = ropewalk::gpu::attention::operand;
+    using operand = ropewalk::llama::gpu::operand;
 
     template <class F>
     static auto with(const operand& o, const F& f) {
@@ -71,7 +71,7 @@ private:
     static double value(const operand& o, std::int64_t at) {
         return with(o, [&](auto* data) {
             using E = std::remove_pointer_t<decltype(data)>;
-            return static_cast<double>(ropewalk::gpu::attention::detail::load_one<E, recorded_access>(data + at));
+            return static_cast<double>(ropewalk::llama::gpu::detail::load_one<E, recorded_access>(data + at));
         });
     }
 

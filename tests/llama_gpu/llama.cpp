@@ -9,11 +9,11 @@
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace {
 
-constexpr attention::llama_shape shape{48, 4, 2, 16, 40, 1e-5};
+constexpr llama::llama_shape shape{48, 4, 2, 16, 40, 1e-5};
 constexpr std::int64_t vocabulary = 50, layers = 2;
 
 /// Weights as arrays [1, rows, 1, columns], and the same as float64.
@@ -31,7 +31,7 @@ struct matrix {
         memory.set(values);
         values = memory.values();
     }
-    attention::matrix_view view() { return test::matrix_of(memory); }
+    llama::matrix_view view() { return test::matrix_of(memory); }
     [[nodiscard]] std::vector<double> times(const std::vector<double>& x) const {
         std::vector<double> y(values.size() / x.size());
         for (std::size_t i = 0; i < values.size(); ++i) y[i / x.size()] += values[i] * x[i % x.size()];
@@ -57,8 +57,8 @@ struct layer {
 struct model {
     std::vector<layer> parts;
     matrix embedding, final_norm, head;
-    std::vector<attention::layer_weights> views;
-    attention::llama_weights weights;
+    std::vector<llama::layer_weights> views;
+    llama::model_weights weights;
 
     model(rw::element_type type, test::random& numbers)
         : embedding(type, vocabulary, shape.hidden_size, numbers),
@@ -176,7 +176,7 @@ public:
     /// Adds tokens to every sequence; by blocks, or by kernels that know nothing but device memory.
     void step(std::vector<std::int64_t> counts, bool by_blocks) {
         std::vector<std::int32_t> starts{0}, ids;
-        std::vector<attention::known_sequence> known;
+        std::vector<llama::known_sequence> known;
         for (std::size_t s = 0; s < counts.size(); ++s) {
             known.push_back({static_cast<std::int64_t>(s), starts.back(), counts[s], past_[s]});
             starts.push_back(starts.back() + static_cast<std::int32_t>(counts[s]));
@@ -186,11 +186,11 @@ public:
             }
         }
         const bool single = std::all_of(counts.begin(), counts.end(), [](auto n) { return n == 1; });
-        attention::llama_batch batch;
+        llama::llama_batch batch;
         batch.tokens = std::ssize(ids), batch.ids = ids.data();
         batch.sequence = {single ? nullptr : starts.data(), past_, sequences,
                           *std::max_element(counts.begin(), counts.end()), 0};
-        batch.pages = attention::pages_of(table_, sequences);
+        batch.pages = llama::pages_of(table_, sequences);
         if (by_blocks) batch.known = known;
         batch.splits = by_blocks ? 1 : 3, batch.sizes = {4, 8};
         execute(batch);
@@ -198,8 +198,8 @@ public:
     }
 
 private:
-    void execute(const attention::llama_batch& batch) {
-        const std::int64_t bytes = attention::llama_workspace_bytes(rw::type_of<T>, shape, batch);
+    void execute(const llama::llama_batch& batch) {
+        const std::int64_t bytes = llama::llama_workspace_bytes(rw::type_of<T>, shape, batch);
         std::vector<double> space(static_cast<std::size_t>(bytes) / sizeof(double) + 64, std::nan(""));
         auto* const aligned =
             reinterpret_cast<double*>((reinterpret_cast<std::uintptr_t>(space.data()) + 255) & ~255UL);
@@ -211,9 +211,9 @@ private:
         log.watch(keys_.data(), keys_.size() * sizeof(T));
         const test::host_machine<T, L> machine(log);
         const rw::Encoding encoding = rw::make_encoding({.head_dim = shape.head_dim, .layout = rw::kind_of<L>});
-        attention::llama_forward(machine, shape, model_.weights, batch, caches_, encoding, test::matrix_of(hidden_),
-                                 test::matrix_of(logits_), {aligned, bytes});
-        machine.run(attention::make_advance(batch.sequence, batch.tokens, caches_[0].k, batch.pages, past_));
+        llama::llama_forward(machine, shape, model_.weights, batch, caches_, encoding, test::matrix_of(hidden_),
+                             test::matrix_of(logits_), {aligned, bytes});
+        machine.run(llama::make_advance(batch.sequence, batch.tokens, caches_[0].k, batch.pages, past_));
         CHECK(log.problem() == "");
         CHECK(hidden_.guards_intact());
         CHECK(logits_.guards_intact());
@@ -282,19 +282,19 @@ TEST_CASE("a Llama whose parts do not fit is refused before anything runs", "[ll
     const auto cache = gpu::nhd_cache(memory.data(), 2, 16, 2, 16);
     const std::vector<gpu::kv_cache> caches(2, {cache, cache});
     test::array hidden(rw::element_type::f32, {1, 2, 1, 48});
-    attention::llama_batch batch;
+    llama::llama_batch batch;
     batch.tokens = 2, batch.sequence = {nullptr, nullptr, 2, 1, 0};
     test::memory_log log;
     const test::host_machine<float> machine(log);
     const rw::Encoding encoding = rw::make_encoding({.head_dim = 16});
-    const auto call = [&](std::span<const gpu::kv_cache> with, const attention::matrix_view& x,
-                          const attention::matrix_view& logits = {}, std::int64_t bytes = 1 << 20) {
-        attention::llama_forward(machine, shape, m.weights, batch, with, encoding, x, logits, {memory.data(), bytes});
+    const auto call = [&](std::span<const gpu::kv_cache> with, const llama::matrix_view& x,
+                          const llama::matrix_view& logits = {}, std::int64_t bytes = 1 << 20) {
+        llama::llama_forward(machine, shape, m.weights, batch, with, encoding, x, logits, {memory.data(), bytes});
         return 0;
     };
-    const attention::matrix_view x = test::matrix_of(hidden);
+    const llama::matrix_view x = test::matrix_of(hidden);
     CHECK_REFUSED(call(std::span(caches).first(1), x), "2 layers", "got 1");
-    CHECK_REFUSED(call(caches, attention::rows_of(x, 0, 1)), "[1, 48]", "f32 [2, 48]");
+    CHECK_REFUSED(call(caches, llama::rows_of(x, 0, 1)), "[1, 48]", "f32 [2, 48]");
     CHECK_REFUSED(call(caches, x, x), "logits", "2 sequences", "[50, 48]");
     CHECK_REFUSED(call(caches, x, {}, 100), "workspace", "got 100");
     m.views[1].down.columns = 41;

@@ -7,7 +7,7 @@
 #include "support/errors.hpp"
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace {
 
@@ -34,8 +34,8 @@ std::string problem_of_norm(test::random& numbers) {
     log.watch(x), log.watch(weight);
     if (!in_place) log.watch(y);
 
-    test::run_on_host(
-        attention::make_rms_norm(test::matrix_of(x), test::matrix_of(weight), epsilon, test::matrix_of(out)), log);
+    test::run_on_host(llama::make_rms_norm(test::matrix_of(x), test::matrix_of(weight), epsilon, test::matrix_of(out)),
+                      log);
     std::vector<double> exact = before, room(before.size());
     for (std::int64_t row = 0; row < rows; ++row) {
         double squares = 0;
@@ -73,7 +73,7 @@ std::string problem_of_silu(test::random& numbers) {
         exact[i] *= g[i] / (1 + std::exp(-g[i]));
         room[i] = (1e-6 + 2e-7 * std::fabs(g[i])) * std::fabs(exact[i]) + 1e-36;  // e^88 overflows
     }
-    test::run_on_host(attention::make_silu(test::matrix_of(gate), test::matrix_of(up), test::matrix_of(out)), log);
+    test::run_on_host(llama::make_silu(test::matrix_of(gate), test::matrix_of(up), test::matrix_of(out)), log);
     std::string wrong = log.problem();
     if (wrong.empty()) wrong = test::first_wrong(out.values(), exact, room, out.format());
     if (wrong.empty()) wrong = test::writes_problem(log, out);
@@ -99,7 +99,7 @@ TEST_CASE("numbers at the edges: zeros, the largest, infinities and NaNs", "[lla
     for (test::array* each : {&x, &ones, &y}) log.watch(*each);
     const auto silu = [&](double value) {
         x.set(std::vector<double>(8, value));
-        test::run_on_host(attention::make_silu(test::matrix_of(x), test::matrix_of(ones), test::matrix_of(y)), log);
+        test::run_on_host(llama::make_silu(test::matrix_of(x), test::matrix_of(ones), test::matrix_of(y)), log);
         return y.values()[3];
     };
     CHECK(silu(0) == 0);
@@ -109,8 +109,8 @@ TEST_CASE("numbers at the edges: zeros, the largest, infinities and NaNs", "[lla
     CHECK(std::isnan(silu(NAN)));
     const auto norm = [&](double value, double epsilon) {
         x.set(std::vector<double>(8, value));
-        test::run_on_host(
-            attention::make_rms_norm(test::matrix_of(x), test::matrix_of(ones), epsilon, test::matrix_of(y)), log);
+        test::run_on_host(llama::make_rms_norm(test::matrix_of(x), test::matrix_of(ones), epsilon, test::matrix_of(y)),
+                          log);
         return y.values()[3];
     };
     CHECK(norm(0, 1e-5) == 0);
@@ -121,13 +121,13 @@ TEST_CASE("numbers at the edges: zeros, the largest, infinities and NaNs", "[lla
 
 TEST_CASE("rows that do not fit are refused, with their shapes", "[llama_gpu][rows]") {
     const auto rows = [](std::int64_t count, std::int64_t width, std::uintptr_t address = 0x10000) {
-        return attention::matrix_view{reinterpret_cast<void*>(address), rw::element_type::bf16, count, width, width};
+        return llama::matrix_view{reinterpret_cast<void*>(address), rw::element_type::bf16, count, width, width};
     };
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64), rows(1, 63), 1e-5, rows(3, 64)), "[1, 63]", "[3, 64]");
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64), rows(1, 64), 1e-5, rows(2, 64)), "y bf16 [2, 64]", "[3, 64]");
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64), rows(1, 64), -1.0, rows(3, 64)), "epsilon", "-1");
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64), rows(1, 64), 1e-5, rows(3, 64, 0x10080)), "overlaps");
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64, 0x10001), rows(1, 64), 1e-5, rows(3, 64)), "not aligned");
-    CHECK_REFUSED(attention::make_rms_norm(rows(3, 64, 0), rows(1, 64), 1e-5, rows(3, 64)), "no memory");
-    CHECK_REFUSED(attention::make_silu(rows(3, 64), rows(3, 32, 0x20000), rows(3, 64)), "[3, 32]", "[3, 64]");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64), rows(1, 63), 1e-5, rows(3, 64)), "[1, 63]", "[3, 64]");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64), rows(1, 64), 1e-5, rows(2, 64)), "y bf16 [2, 64]", "[3, 64]");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64), rows(1, 64), -1.0, rows(3, 64)), "epsilon", "-1");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64), rows(1, 64), 1e-5, rows(3, 64, 0x10080)), "overlaps");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64, 0x10001), rows(1, 64), 1e-5, rows(3, 64)), "not aligned");
+    CHECK_REFUSED(llama::make_rms_norm(rows(3, 64, 0), rows(1, 64), 1e-5, rows(3, 64)), "no memory");
+    CHECK_REFUSED(llama::make_silu(rows(3, 64), rows(3, 32, 0x20000), rows(3, 64)), "[3, 32]", "[3, 64]");
 }

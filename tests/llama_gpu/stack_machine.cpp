@@ -4,7 +4,7 @@
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
-namespace attention = ropewalk::gpu::attention;
+namespace llama = ropewalk::llama::gpu;
 
 namespace test {
 
@@ -20,22 +20,22 @@ memory_log& no_log() {
 
 template <class Job>
 void stack_machine::execute(const Job& job) {
-    if constexpr (std::same_as<Job, attention::product>)
+    if constexpr (std::same_as<Job, llama::product>)
         host_machine<float>(no_log()).multiply(job);
     else
         run_on_host(job, no_log());
 }
-template void stack_machine::execute(const attention::product&);
-template void stack_machine::execute(const attention::place_job&);
-template void stack_machine::execute(const attention::draw_job&);
-template void stack_machine::execute(const attention::pick_job&);
-template void stack_machine::execute(const attention::rms_norm_job&);
-template void stack_machine::execute(const attention::silu_job&);
-template void stack_machine::execute(const attention::attend_job&);
-template void stack_machine::execute(const attention::merge_job&);
-template void stack_machine::execute(const attention::gather_job&);
-template void stack_machine::execute(const attention::soften_job&);
-template void stack_machine::execute(const attention::finish_job&);
+template void stack_machine::execute(const llama::product&);
+template void stack_machine::execute(const llama::place_job&);
+template void stack_machine::execute(const llama::draw_job&);
+template void stack_machine::execute(const llama::pick_job&);
+template void stack_machine::execute(const llama::rms_norm_job&);
+template void stack_machine::execute(const llama::silu_job&);
+template void stack_machine::execute(const llama::attend_job&);
+template void stack_machine::execute(const llama::merge_job&);
+template void stack_machine::execute(const llama::gather_job&);
+template void stack_machine::execute(const llama::soften_job&);
+template void stack_machine::execute(const llama::finish_job&);
 
 template <class T>
 void stack_machine::append_on_host(rw::layout_kind layout, const gpu::qkv<T>& heads, const gpu::kv_cache& cache,

@@ -71,7 +71,7 @@ public:
         if constexpr (requires { job.from.data; }) expect_all({job.from.data, job.from.scales, job.out});
         submit([job] { execute(job); });
     }
-    void multiply(const ropewalk::gpu::attention::product& p) {
+    void multiply(const ropewalk::llama::gpu::product& p) {
         expect_all({p.a.data, p.b.data, p.c.data});
         submit([p] { execute(p); });
     }
@@ -112,10 +112,10 @@ public:
     }
 
     /// A second for every time that a part began.
-    void enter(ropewalk::gpu::attention::llama_part part) {
+    void enter(ropewalk::llama::gpu::llama_part part) {
         submit([this, part] { ++seconds_[static_cast<std::size_t>(part)]; });
     }
-    ropewalk::attention::part_seconds seconds() { return std::exchange(seconds_, {}); }
+    ropewalk::llama::part_seconds seconds() { return std::exchange(seconds_, {}); }
 
     [[nodiscard]] std::int64_t bytes_held() const { return held_; }
     /// What somebody did that a device would not have survived.
@@ -185,9 +185,9 @@ private:
     std::int64_t held_ = 0;
     std::string problem_;
     recording* recording_ = nullptr;
-    ropewalk::attention::part_seconds seconds_{};
+    ropewalk::llama::part_seconds seconds_{};
 };
 
-static_assert(ropewalk::attention::Machine<stack_machine>);
+static_assert(ropewalk::llama::Machine<stack_machine>);
 
 }  // namespace test

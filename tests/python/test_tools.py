@@ -23,7 +23,7 @@ REFUSED = [
     ("tools/gpu_check.sh --minutes x", "gpu_check: --minutes takes a whole number, got 'x'"),
     ("tools/gpu_check.sh --minute 9", "gpu_check: unknown option '--minute'"),
     ("tools/gpu_check.sh --compile --arch sm_90", "gpu_check: --arch takes a number as in 90, got 'sm_90'"),
-    ("tools/lint formats", "tools/lint: there is format, tidy, python and types, got 'formats'"),
+    ("tools/lint formats", "tools/lint: expected format, tidy, python or types, got 'formats'"),
     ("tools/llvm", "tools/llvm: name a tool"),
     ("tools/stubs.py --chek", "unrecognized arguments: --chek"),
     ("benchmarks/python/plot_gpu.py no/such.json", "no/such.json: No such file or directory"),

@@ -91,9 +91,9 @@ def test_a_trace_of_what_learns_is_saved_and_learns(tmp_path):
 
 
 def test_naming_the_module_brings_the_operators_to_a_process_that_loads_a_program():
-    program = "import ropewalk, torch; ropewalk.RotaryEmbedding; print(torch.ops.ropewalk.rotate_one.default)"
+    program = "import ropewalk, torch; ropewalk.RotaryEmbedding; print(torch.ops.ropewalk.rotate.default)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout == "ropewalk.rotate_one.default\n", done.stderr
+    assert done.stdout == "ropewalk.rotate.default\n", done.stderr
 
 
 def test_operators_by_themselves_have_gradients():
@@ -107,7 +107,7 @@ def test_operators_by_themselves_have_gradients():
         return sum(x.pow(3).sum() for x in operators.rotate(q, k, *rest))
 
     def by_one(q, k):
-        return operators.rotate_one(q, False, *rest).pow(3).sum() + operators.rotate_one(k, True, *rest).pow(3).sum()
+        return sum(operators.rotate(*one, *rest)[0].pow(3).sum() for one in ((q, None), (None, k)))
 
     def in_place(q, k):
         q, k = q * 1, k * 1
@@ -116,8 +116,8 @@ def test_operators_by_themselves_have_gradients():
 
     def one_in_place(q, k):
         q, k = q * 1, k * 1
-        operators.rotate_one_(q, False, *rest)
-        operators.rotate_one_(k, True, *rest)
+        operators.rotate_(q, None, *rest)
+        operators.rotate_(None, k, *rest)
         return q.pow(3).sum() + k.pow(3).sum()
 
     q, k = heads(requires_grad=True), heads(1, 1, True)
@@ -127,10 +127,10 @@ def test_operators_by_themselves_have_gradients():
     assert_same_gradients(plain, recorded, q, k)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(heads(), heads(seed=1))
-        tangent = forward_ad.unpack_dual(operators.rotate_one(dual, False, *rest)).tangent
-        assert torch.equal(tangent, operators.rotate_one(heads(seed=1), False, *rest))
+        tangent = forward_ad.unpack_dual(operators.rotate(dual, None, *rest)[0]).tangent
+        assert torch.equal(tangent, operators.rotate(heads(seed=1), None, *rest)[0])
         with pytest.raises(rw.Error, match="rotate_ has no derivatives in forward mode"):
-            operators.rotate_one_(dual * 1, False, *rest)
+            operators.rotate_(dual * 1, None, *rest)
 
 
 def test_torch_func_in_a_compiled_function_is_refused_or_left_to_python():

@@ -27,10 +27,12 @@ def operator_arguments():
 
 
 def test_what_is_lazy_is_left_to_torch():
-    x, turn = heads(), torch.ops.ropewalk.rotate_one
-    negated = turn(torch._neg_view(x), False, *operator_arguments())
-    assert torch.equal(negated, turn(-x, False, *operator_arguments()))
-    assert turn(x.to("meta"), False, *operator_arguments()).is_meta
+    def by_operator(x):
+        return torch.ops.ropewalk.rotate(x, None, *operator_arguments())[0]
+
+    x = heads()
+    assert torch.equal(by_operator(torch._neg_view(x)), by_operator(-x))
+    assert by_operator(x.to("meta")).is_meta
 
 
 @pytest.mark.parametrize("write", ["rotate_", "out", "rerotate_", "operator", "operator of one"])
@@ -47,7 +49,7 @@ def test_every_write_counts_as_one(write, mode):
         elif write == "operator":
             torch.ops.ropewalk.rotate_(x, heads(seed=1), *operator_arguments())
         else:
-            torch.ops.ropewalk.rotate_one_(x, False, *operator_arguments())
+            torch.ops.ropewalk.rotate_(x, None, *operator_arguments())
     assert x._version == 1
 
 
@@ -65,7 +67,7 @@ def test_tensors_of_inference_mode_have_no_version():
         x = heads()
         expected = turned(x)
         assert torch.equal(rw.rotate_(x, encoding=ENCODING, positions=IDS), expected)
-        torch.ops.ropewalk.rotate_one_(x, False, *operator_arguments())
+        torch.ops.ropewalk.rotate_(x, None, *operator_arguments())
 
 
 @pytest.mark.parametrize("trace", [lambda f, q: make_fx(f)(q), lambda f, q: torch.jit.trace(f, (q,))])
@@ -178,7 +180,11 @@ def test_messages_say_what_was_given():
 
     for problem, message, call in (
         (TypeError, "encoding must be a ropewalk.Encoding, got str", lambda: rw.rotate(grown, encoding="linear:8")),
-        (rw.Error, "q is a ndarray beside a tensor", lambda: rw.rotate_(np.ones((4, 2, 16)), grown, encoding=ENCODING)),
+        (
+            rw.Error,
+            "q is a ndarray, but the other one is a torch.Tensor",
+            lambda: rw.rotate_(np.ones((4, 2, 16)), grown, encoding=ENCODING),
+        ),
         (rw.Error, "table must be a pair", lambda: rw.rotate(grown, encoding=ENCODING, table=torch.ones(2, 4, 16))),
         (
             TypeError,
@@ -239,9 +245,9 @@ def test_views_that_autograd_refuses_are_not_written():
     for message, base, q, k in (
         ("q .* is a view of a leaf that requires grad", leaf, leaf[:, :2], None),
         ("k .* is a view of a leaf that requires grad", leaf, heads(), leaf[:, :2]),
-        (r"q .* by a call that made several, like split\(\)", whole, *whole.split((4, 2), 1)),
-        ("q .* by a call that made several", whole, whole.view(TOKENS, 2, 3, DIM).unbind(1)[0], None),
-        ("k .* by a call that made several", whole, whole[:, :2], whole.chunk(3, 1)[1]),
+        (r"q .* by a call with several results, like split\(\)", whole, *whole.split((4, 2), 1)),
+        ("q .* by a call with several results", whole, whole.view(TOKENS, 2, 3, DIM).unbind(1)[0], None),
+        ("k .* by a call with several results", whole, whole[:, :2], whole.chunk(3, 1)[1]),
         ("q .* by an autograd.Function", whole, Same.apply(whole), None),
     ):
         with pytest.raises(rw.Error, match=message):

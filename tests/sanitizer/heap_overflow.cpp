@@ -1,4 +1,4 @@
-// Planted: reads one element past the end.
+// Planted bug: reads one element past the end of a vector.
 #include <cstdio>
 #include <vector>
 

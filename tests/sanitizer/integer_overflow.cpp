@@ -1,4 +1,4 @@
-// Planted: the largest int plus one.
+// Planted bug: adds one to the largest int.
 #include <cstdio>
 #include <limits>
 

@@ -1,4 +1,4 @@
-// Planted: threads add to one counter without a lock.
+// Planted bug: threads increment a counter without a lock.
 #include <cstdio>
 
 int main() {

@@ -1,4 +1,4 @@
-# A sanitizer which finds nothing has to be shown to find something: each program here has one planted bug.
+# Programs with one planted bug each: the sanitizers of this build must report it.
 
 if(ROPEWALK_SANITIZE MATCHES "thread")
     set(planted "race:data race")

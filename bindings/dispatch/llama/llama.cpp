@@ -20,12 +20,12 @@ void rerotate_rows(layout_kind layout, const tensor& k, const Encoding& from, co
     rerotate(layout, k, k, from, where, to, where, threads);
 }
 
-attention::kernel_table choose() {
+llama::cpu::kernel_table choose() {
 #if defined(__x86_64__)
     const std::string_view name = instruction_set();
-    attention::kernel_table table = name == "avx512" ? avx512_llama : name == "avx2" ? avx2_llama : baseline_llama;
+    llama::cpu::kernel_table table = name == "avx512" ? avx512_llama : name == "avx2" ? avx2_llama : baseline_llama;
 #else
-    attention::kernel_table table = neon_llama;
+    llama::cpu::kernel_table table = neon_llama;
 #endif
     table.rotate = rotate_rows, table.rerotate = rerotate_rows;
     return table;
@@ -33,8 +33,8 @@ attention::kernel_table choose() {
 
 }  // namespace
 
-const attention::kernel_table& llama_kernels() {
-    static const attention::kernel_table table = choose();
+const llama::cpu::kernel_table& llama_kernels() {
+    static const llama::cpu::kernel_table table = choose();
     return table;
 }
 

@@ -6,6 +6,6 @@
 namespace ropewalk::dispatch {
 
 /// Those of instruction_set(). Throws where that throws.
-const attention::kernel_table& llama_kernels();
+const llama::cpu::kernel_table& llama_kernels();
 
 }  // namespace ropewalk::dispatch

@@ -3,5 +3,5 @@
 #include "tables.hpp"
 
 namespace ropewalk::dispatch {
-const attention::kernel_table avx2_llama = attention::arch_kernels<xsimd::fma3<xsimd::avx2>>("avx2");
+const llama::cpu::kernel_table avx2_llama = llama::cpu::arch_kernels<xsimd::fma3<xsimd::avx2>>("avx2");
 }  // namespace ropewalk::dispatch

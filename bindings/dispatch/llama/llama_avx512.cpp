@@ -3,5 +3,5 @@
 #include "tables.hpp"
 
 namespace ropewalk::dispatch {
-const attention::kernel_table avx512_llama = attention::arch_kernels<xsimd::avx512bw>("avx512");
+const llama::cpu::kernel_table avx512_llama = llama::cpu::arch_kernels<xsimd::avx512bw>("avx512");
 }  // namespace ropewalk::dispatch

@@ -3,5 +3,5 @@
 #include "tables.hpp"
 
 namespace ropewalk::dispatch {
-const attention::kernel_table baseline_llama = attention::arch_kernels<xsimd::sse2>("baseline");
+const llama::cpu::kernel_table baseline_llama = llama::cpu::arch_kernels<xsimd::sse2>("baseline");
 }  // namespace ropewalk::dispatch

@@ -3,5 +3,5 @@
 #include "tables.hpp"
 
 namespace ropewalk::dispatch {
-const attention::kernel_table neon_llama = attention::arch_kernels<xsimd::neon64>("neon");
+const llama::cpu::kernel_table neon_llama = llama::cpu::arch_kernels<xsimd::neon64>("neon");
 }  // namespace ropewalk::dispatch

@@ -5,9 +5,9 @@
 
 namespace ropewalk::dispatch {
 
-RW_HIDDEN extern const attention::kernel_table baseline_llama;
-RW_HIDDEN extern const attention::kernel_table avx2_llama;
-RW_HIDDEN extern const attention::kernel_table avx512_llama;
-RW_HIDDEN extern const attention::kernel_table neon_llama;
+RW_HIDDEN extern const llama::cpu::kernel_table baseline_llama;
+RW_HIDDEN extern const llama::cpu::kernel_table avx2_llama;
+RW_HIDDEN extern const llama::cpu::kernel_table avx512_llama;
+RW_HIDDEN extern const llama::cpu::kernel_table neon_llama;
 
 }  // namespace ropewalk::dispatch

@@ -1,4 +1,4 @@
-"""The policy classes for type checkers, written by tools/stubs.py; at run time there is no such module."""
+"""The policy classes for type checkers, written by tools/stubs.py. This module does not exist at run time."""
 
 from collections.abc import Sequence
 from typing import ClassVar

@@ -1,11 +1,12 @@
-"""Rotations of torch tensors by way of the operators, with gradients. Imported when a tensor first needs them.
+"""Rotations of PyTorch tensors through the operators, with gradients. Imported at the first call that needs them.
 
-autograd stands in front of the operators, and behind them where one is called by itself, in an exported program say.
-Nothing is saved for backward but positions: the gradient of a rotation is the rotation of the gradient by the adjoint.
+The gradient of a rotation is the rotation of the gradient by the adjoint, so that only positions and tables are saved
+for backward.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,231 +14,171 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ropewalk import _ropewalk
+from ropewalk import _operators, _ropewalk
 from ropewalk._encoding import check_encoding
-from ropewalk._operators import differentiate, run, sides, transform, unwrap
+from ropewalk._operators import Arguments, differentiate, present, transform
 
+# A saved tensor that a finished transform of torch.func has wrapped becomes a tensor again. No public function does it.
+_unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
 
-def _outside(one: Any) -> Any:
-    return one if one is None else unwrap(one)
-
-
-def _rows(gradient: Tensor) -> Tensor:
-    """Gradients may be expanded or transposed; the kernels want the elements of a head side by side."""
-    return gradient if gradient.stride(-1) == 1 else gradient.contiguous()
-
-
-# What a call has beside q and k, in the order of _ARGUMENTS, flat: torch.compile follows no tuple into a Function.
-_COUNT = 10
-
-
-def _save(ctx: Any, rest: tuple[Any, ...]) -> None:
-    ctx.encoding, positions, ctx.offset, cu_seqlens, ctx.order, ctx.inverse, ctx.adjoint, cos, sin, ctx.threads = rest
-    ctx.save_for_backward(positions, cu_seqlens, cos, sin)
-
-
-def _saved(ctx: Any, adjoint: bool) -> tuple[Any, ...]:
-    positions, cu_seqlens, cos, sin = ctx.saved_tensors
-    if not torch.compiler.is_compiling():
-        positions, cu_seqlens = _outside(positions), _outside(cu_seqlens)
-        cos, sin = _outside(cos), _outside(sin)
-    return (
-        *(ctx.encoding, positions, ctx.offset, cu_seqlens, ctx.order),
-        *(ctx.inverse, adjoint, cos, sin, ctx.threads),
-    )
-
-
-def _transposed(ctx: Any) -> tuple[Any, ...]:
-    """The arguments of the way back."""
-    return _saved(ctx, not ctx.adjoint)
+# Kinds of views that autograd lets no one write, by the names of PyTorch's CreationMeta. Without this private function
+# autograd refuses only after the memory is written.
+_VIEWS = {
+    "MULTI_OUTPUT_NODE": "by a call with several results, like split() and unbind()",
+    "IN_CUSTOM_FUNCTION": "by an autograd.Function",
+}
+_creation = getattr(torch._C._autograd, "_get_creation_meta", lambda view: None)
 
 
 def _transformed() -> bool:
-    """Whether derivatives are taken in forward mode, or by torch.func."""
+    """Returns whether derivatives are taken in forward mode or by torch.func."""
     if torch.compiler.is_compiling():
         return False
     within: Any = transform()
     return forward_ad._current_level >= 0 or (within is not None and within.key().name != "Functionalize")
 
 
-def _records(*given: Any) -> bool:
-    """Whether autograd is to know; a graph has the operator, which tells it."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or not torch.is_grad_enabled():
+def _records(q: Tensor | None, k: Tensor | None) -> bool:
+    """Returns whether autograd needs a Function here. In a graph or a trace, the operator has the gradients."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
-    return any(one is not None and one.requires_grad for one in given)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    return any([x.requires_grad for x in present(q, k)])
 
 
-def _kernel_or_operator(q: Any, k: Any, *rest: Any) -> Any:
-    """Without gradients: at once where nobody listens for operators, which cost as much as the rotation of a token."""
+def _run(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[Tensor]:
+    """Rotates without gradients.
+
+    The direct call of the module saves 9 us of 28 us. It is possible if nothing records operators.
+    """
     if not torch.compiler.is_compiling():
-        done = run(_ropewalk.rotate, q, k, rest, None, inside=False)
+        done: Any = _operators.rotate(q, k, *arguments, inside=False)
         if done is not NotImplemented:
-            return done
-    if q is None or k is None:
-        return torch.ops.ropewalk.rotate_one(k if q is None else q, q is None, *rest)
-    return torch.ops.ropewalk.rotate(q, k, *rest)
+            return done  # type: ignore[no-any-return]
+    return tuple(torch.ops.ropewalk.rotate(q, k, *arguments))
 
 
-def _turn_both(q: Tensor, k: Tensor, *rest: Any) -> Any:
-    """With gradients of gradients where they are asked for: a Function costs more than the rotation of a token."""
+def _rotated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[Tensor]:
+    """Rotates into new tensors, with gradients of gradients where they are needed."""
     if _transformed():
-        return _TransformedBoth.apply(q, k, *rest)
-    return (_Both.apply if _records(q, k) else _kernel_or_operator)(q, k, *rest)
+        results: Sequence[Tensor] = _TransformedRotation.apply(q, k, arguments)
+        return results
+    return _Rotation.apply(q, k, arguments) if _records(q, k) else _run(q, k, arguments)
 
 
-def _turn_one(x: Tensor, as_key: bool, *rest: Any) -> Any:
-    if _transformed():
-        return _TransformedOne.apply(x, as_key, *rest)
-    if _records(x):
-        return _One.apply(x, as_key, *rest)
-    return _kernel_or_operator(*sides(x, as_key), *rest)
+def _rows(gradient: Tensor | None) -> Tensor | None:
+    """Makes the elements of a head contiguous: gradients may be expanded or transposed."""
+    return gradient if gradient is None or gradient.stride(-1) == 1 else gradient.contiguous()
 
 
-class _Both(torch.autograd.Function):
-    """q and k into new tensors."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, *rest: Any) -> Any:
-        _save(ctx, rest)
-        turned = _kernel_or_operator(q, k, *rest)
-        # Of two that differ in this, the one without a gradient stays so.
-        ctx.mark_non_differentiable(*(to for to, x in zip(turned, (q, k)) if not x.requires_grad))
-        return turned
-
-    @staticmethod
-    def backward(ctx: Any, q: Tensor, k: Tensor) -> Any:
-        rest = _transposed(ctx)
-        wants_q, wants_k = ctx.needs_input_grad[:2]
-        if wants_q and wants_k:
-            q, k = _turn_both(_rows(q), _rows(k), *rest)
-            return (q, k, *(None,) * _COUNT)
-        if wants_q:
-            return (_turn_one(_rows(q), False, *rest), None, *(None,) * _COUNT)
-        return (None, _turn_one(_rows(k), True, *rest), *(None,) * _COUNT)
+def _save(ctx: Any, arguments: Arguments) -> None:
+    ctx.arguments = arguments._replace(positions=None, cu_seqlens=None, cos=None, sin=None)
+    ctx.save_for_backward(arguments.positions, arguments.cu_seqlens, arguments.cos, arguments.sin)
 
 
-class _One(torch.autograd.Function):
-    """q or k into a new tensor."""
+def _saved(ctx: Any, adjoint: bool) -> Arguments:
+    tensors = ctx.saved_tensors
+    if not torch.compiler.is_compiling():
+        tensors = [x if x is None else _unwrap(x) for x in tensors]
+    positions, cu_seqlens, cos, sin = tensors
+    saved: Arguments = ctx.arguments
+    return saved._replace(positions=positions, cu_seqlens=cu_seqlens, cos=cos, sin=sin, adjoint=adjoint)
+
+
+class _Rotation(torch.autograd.Function):
+    """Rotation of q, k or both into new tensors."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
-        ctx.as_key = as_key
-        _save(ctx, rest)
-        return _kernel_or_operator(*sides(x, as_key), *rest)
+    def forward(ctx: Any, q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:
+        _save(ctx, arguments)
+        results = _run(q, k, arguments)
+        # If only one of q and k has a gradient, the result of the other one has none either.
+        ctx.mark_non_differentiable(*(to for to, x in zip(results, present(q, k)) if not x.requires_grad))
+        return results
 
     @staticmethod
-    def backward(ctx: Any, x: Tensor) -> Any:
-        return (_turn_one(_rows(x), ctx.as_key, *_transposed(ctx)), None, *(None,) * _COUNT)
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        of_each = gradients if len(gradients) == 2 else gradients * 2  # one gradient: of q or of k
+        q, k = (_rows(x) if needed else None for x, needed in zip(of_each, ctx.needs_input_grad))
+        results = iter(_rotated(q, k, _saved(ctx, not ctx.arguments.adjoint)))
+        return q if q is None else next(results), k if k is None else next(results), None
 
 
-class _TransformedBoth(_Both):
-    """For derivatives in forward mode and torch.func. Apart, since torch.compile takes no Function with a jvp()."""
+class _TransformedRotation(_Rotation):
+    """The same for forward mode and torch.func. A setup_context() costs 16 us, so that _Rotation has none."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, *rest: Any) -> Any:  # type: ignore[override]
-        return _kernel_or_operator(q, k, *rest)
+    def forward(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:  # type: ignore[override]
+        # Without tangents, which the operator would differentiate again.
+        q, k = (x if x is None else forward_ad.unpack_dual(x).primal for x in (q, k))
+        return _run(q, k, arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _save_for_both_ways(ctx, inputs[2:])
+        arguments = inputs[2]
+        _save(ctx, arguments)
+        ctx.save_for_forward(arguments.positions, arguments.cu_seqlens, arguments.cos, arguments.sin)
 
     @staticmethod
-    def jvp(ctx: Any, q: Any, k: Any, *rest: Any) -> Any:
-        return _turn_both(_rows(q), _rows(k), *_saved(ctx, ctx.adjoint))
+    def jvp(ctx: Any, q: Any, k: Any, arguments: Any) -> Any:
+        return _rotated(_rows(q), _rows(k), _saved(ctx, ctx.arguments.adjoint))
 
     @staticmethod
-    def vmap(info: Any, mapped: tuple[Any, ...], q: Tensor, k: Tensor, *rest: Any) -> Any:
-        raise _no_vmap(("q", "k"), mapped)
+    def vmap(info: Any, mapped: tuple[Any, ...], q: Any, k: Any, arguments: Arguments) -> Any:
+        names, axes = ("q", "k", *Arguments._fields), (mapped[0], mapped[1], *mapped[2])
+        raise _ropewalk.Error(
+            f"ropewalk: {next(name for name, axis in zip(names, axes) if axis is not None)} has no strided memory "
+            "inside torch.vmap (which is not needed: a batch is an axis of q and k)"
+        )
 
 
-class _TransformedOne(_One):
-    """The same for q or k alone."""
-
-    @staticmethod
-    def forward(x: Tensor, as_key: bool, *rest: Any) -> Any:  # type: ignore[override]
-        return _kernel_or_operator(*sides(x, as_key), *rest)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.as_key = inputs[1]
-        _save_for_both_ways(ctx, inputs[2:])
+class _RotationInPlace(torch.autograd.Function):
+    """Rotation of q or k in place. Autograd supports no call that writes two views of one tensor."""
 
     @staticmethod
-    def jvp(ctx: Any, x: Any, as_key: Any, *rest: Any) -> Any:
-        return _turn_one(_rows(x), ctx.as_key, *_saved(ctx, ctx.adjoint))
-
-    @staticmethod
-    def vmap(info: Any, mapped: tuple[Any, ...], x: Tensor, as_key: bool, *rest: Any) -> Any:
-        raise _no_vmap(("k" if as_key else "q", ""), mapped)
-
-
-def _no_vmap(first: tuple[str, str], mapped: tuple[Any, ...]) -> Exception:
-    names = (*first, "encoding", "positions", "offset", "cu_seqlens", "order", "inverse", "adjoint", "cos", "sin")
-    return _ropewalk.Error(
-        f"ropewalk: {next(name for name, axis in zip(names, mapped) if axis is not None)} has no strided memory inside "
-        "torch.vmap (which is not needed: a batch is an axis of q and k)"
-    )
-
-
-def _save_for_both_ways(ctx: Any, rest: tuple[Any, ...]) -> None:
-    _save(ctx, rest)
-    ctx.save_for_forward(*(rest[i] for i in (1, 3, 7, 8)))
-
-
-def _write(x: Any, as_key: bool, *rest: Any) -> Any:
-    """q or k in place."""
-    if x is not None and x.requires_grad:
-        return _OneInPlace.apply(x, as_key, *rest)
-    if x is not None:
-        torch.ops.ropewalk.rotate_one_(x, as_key, *rest)
-    return x
-
-
-class _OneInPlace(torch.autograd.Function):
-    """q or k in place, with a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, as_key: bool, *rest: Any) -> Any:
+    def forward(ctx: Any, q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:
+        (x,) = present(q, k)
         ctx.mark_dirty(x)
-        ctx.as_key = as_key
-        _save(ctx, rest)
-        torch.ops.ropewalk.rotate_one_(x, as_key, *rest)
+        _save(ctx, arguments)
+        torch.ops.ropewalk.rotate_(q, k, *arguments)
         return x
 
-    backward = _One.backward
+    backward = _Rotation.backward
 
 
-def _both(q: Tensor, k: Tensor, *rest: Any) -> Any:
-    return (_TransformedBoth if _transformed() else _Both).apply(q, k, *rest)
+def _write(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> tuple[Tensor | None, Tensor | None]:
+    """Rotates in place, with gradients where they are needed."""
+    for x, pair in ((q, (q, None)), (k, (None, k))):
+        if x is not None and x.requires_grad:
+            _RotationInPlace.apply(*pair, arguments)
+        elif x is not None:
+            torch.ops.ropewalk.rotate_(*pair, *arguments)
+    return q, k
 
 
-def _one(x: Tensor, as_key: bool, *rest: Any) -> Any:
-    return (_TransformedOne if _transformed() else _One).apply(x, as_key, *rest)
+def _differentiated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:
+    return (_TransformedRotation if _transformed() else _Rotation).apply(q, k, arguments)
 
 
-def _both_(q: Tensor, k: Tensor, *rest: Any) -> None:
-    _write(q, False, *rest)
-    _write(k, True, *rest)
+def _differentiated_(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> None:
+    _write(q, k, arguments)
 
 
-def _one_(x: Tensor, as_key: bool, *rest: Any) -> None:
-    _write(x, as_key, *rest)
+differentiate("rotate", _differentiated)
+differentiate("rotate_", _differentiated_)
 
 
-for _name, _function in {"rotate": _both, "rotate_one": _one, "rotate_": _both_, "rotate_one_": _one_}.items():
-    differentiate(_name, _function)
-
-
-def _as_tensor(one: Any, name: str, types: str) -> Any:
-    """A tensor, or a copy of what is none: nobody would see the caller write to that before the gradients come."""
-    if one is None or isinstance(one, Tensor):
-        return one
-    if hasattr(one, "__cuda_array_interface__"):
-        return torch.as_tensor(one).clone()
-    if torch.compiler.is_compiling() and isinstance(one, (list, tuple, range)):  # NumPy's functions take none there
-        return torch.tensor(list(one)) if len(one) else torch.empty(0, dtype=torch.int64)
+def _as_tensor(array: Any, name: str, types: str) -> Any:
+    """Returns a tensor as it is, anything else as a copy: the caller may write to it before backward reads it."""
+    if array is None or isinstance(array, Tensor):
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        return torch.as_tensor(array).clone()
+    if torch.compiler.is_compiling() and isinstance(array, (list, tuple, range)):  # NumPy's functions take none there
+        return torch.tensor(list(array)) if len(array) else torch.empty(0, dtype=torch.int64)
     try:
-        copy = np.array(one, order="C")
+        copy = np.array(array, order="C")
     except ValueError as problem:  # rows of several lengths
         raise _ropewalk.Error(f"ropewalk: {name} cannot be {types}: {problem}") from None
     try:
@@ -247,6 +188,8 @@ def _as_tensor(one: Any, name: str, types: str) -> Any:
 
 
 def _prepare(
+    q: Any,
+    k: Any,
     encoding: _ropewalk.Encoding,
     positions: Any,
     offset: int,
@@ -256,39 +199,38 @@ def _prepare(
     adjoint: bool,
     table: Any,
     threads: int | None,
-) -> tuple[Any, ...]:
-    """The arguments of an operator behind q and k."""
+) -> Arguments:
+    """Checks the arguments of rotate() and converts them to those of an operator."""
+    for name, x in (("q", q), ("k", k)):
+        if x is not None and not isinstance(x, Tensor):
+            raise _ropewalk.Error(f"ropewalk: {name} is a {type(x).__name__}, but the other one is a torch.Tensor")
+        if x is not None and x.is_nested:
+            raise _ropewalk.Error(
+                f"ropewalk: {name} is a nested tensor: pass its values(), and cu_seqlens=its offsets()"
+            )
     check_encoding(encoding)
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
         raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
     cos, sin = (None, None) if table is None else table
-    if table is not None and (cos is None or sin is None):  # which operators take for no table
+    if table is not None and (cos is None or sin is None):  # an operator would take None for no table
         raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
     cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
-    for name, one in (("cos", cos), ("sin", sin)):
-        if one is not None and one.requires_grad:
+    for name, x in (("cos", cos), ("sin", sin)):
+        if x is not None and x.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient: pass {name}.detach()")
     positions = _as_tensor(positions, "positions", "int32 or int64")
     cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int32 or int64")
-    return (encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
+    return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
-def _check_both(q: Any, k: Any, encoding: _ropewalk.Encoding, *arguments: Any) -> None:
-    """Autograd knows of no call that writes two views of one tensor: each goes by itself, once both are fine."""
+def _check_pair(q: Any, k: Any, encoding: _ropewalk.Encoding, order: str | None) -> None:
+    """Checks q and k together, since autograd has them written one after the other."""
     if all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
-        _ropewalk.check_both(q, k, encoding, arguments[3])
+        _ropewalk.check_both(q, k, encoding, order)
 
 
-# How the views came about that autograd lets nobody write, by the names of torch's CreationMeta.
-_VIEWS = {
-    "MULTI_OUTPUT_NODE": "by a call that made several, like split() and unbind()",
-    "IN_CUSTOM_FUNCTION": "by an autograd.Function",
-}
-_creation = getattr(torch._C._autograd, "_get_creation_meta", lambda view: None)
-
-
-def _check_writable(name: str, x: Any) -> None:
-    """What autograd would say, but only once the memory is written."""
+def _check_writable(name: str, x: Tensor | None) -> None:
+    """Refuses what autograd would refuse after the memory is written."""
     if x is None or not x.requires_grad:
         return
     base = x._base
@@ -300,40 +242,22 @@ def _check_writable(name: str, x: Any) -> None:
     made = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
     if made is not None:
         raise _ropewalk.Error(
-            f"ropewalk: {name} {list(x.shape)} is a view made {made}, which autograd lets nobody write: use rotate(), "
-            "or take it by a slice"
+            f"ropewalk: {name} {list(x.shape)} is a view made {made}, which autograd does not allow to be written: use "
+            "rotate(), or make the view by a slice"
         )
 
 
-def _check_tensors(q: Any, k: Any) -> None:
-    for name, x in (("q", q), ("k", k)):
-        if x is not None and not isinstance(x, Tensor):
-            raise _ropewalk.Error(
-                f"ropewalk: {name} is a {type(x).__name__} beside a tensor that torch must see turned"
-            )
-        if x is not None and x.is_nested:
-            raise _ropewalk.Error(
-                f"ropewalk: {name} is a nested tensor: pass its values(), and cu_seqlens=its offsets()"
-            )
-
-
 def rotate(q: Any, k: Any, *arguments: Any) -> Any:
-    """ropewalk.rotate() through the operators; `arguments` are the others of its, in their order, but for out."""
-    _check_tensors(q, k)
-    rest = _prepare(*arguments)
-    if k is None:
-        return _turn_one(q, False, *rest)
-    if q is None:
-        return _turn_one(k, True, *rest)
-    return _turn_both(q, k, *rest)
+    """ropewalk.rotate() of tensors. `arguments` are its other ones in their order, without out."""
+    results = _rotated(q, k, _prepare(q, k, *arguments))
+    return results[0] if len(results) == 1 else tuple(results)
 
 
 def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
-    """ropewalk.rotate_() through the operators."""
-    _check_tensors(q, k)
-    rest = _prepare(*arguments)
+    """ropewalk.rotate_() of tensors."""
+    prepared = _prepare(q, k, *arguments)
     if _transformed():
-        _check_both(q, k, *arguments)
+        _check_pair(q, k, arguments[0], prepared.order)
         raise _ropewalk.Error(
             "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has: use that"
         )
@@ -341,12 +265,10 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
         _check_writable("q", q)
         _check_writable("k", k)
         if q is not None and k is not None:
-            _check_both(q, k, *arguments)
-        q, k = _write(q, False, *rest), _write(k, True, *rest)
-    elif q is None or k is None:
-        torch.ops.ropewalk.rotate_one_(k if q is None else q, q is None, *rest)
+            _check_pair(q, k, arguments[0], prepared.order)
+        q, k = _write(q, k, prepared)
     else:
-        torch.ops.ropewalk.rotate_(q, k, *rest)
+        torch.ops.ropewalk.rotate_(q, k, *prepared)
     if k is None:
         return q
     return k if q is None else (q, k)

@@ -13,7 +13,7 @@
 #include "ropewalk/llama/gpu/cublas.cuh"
 #include "ropewalk/llama/gpu/device.cuh"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 namespace detail {
 
@@ -30,7 +30,7 @@ using owned = std::unique_ptr<std::remove_pointer_t<Handle>, destroy_cuda>;
 
 /// The device that is current when it is made, with a stream of its own. One thread at a time may use it.
 class RW_HIDDEN cuda_machine {
-    using part = gpu::attention::llama_part;
+    using part = gpu::llama_part;
 
     /// The moment from which on time belongs to a part.
     struct mark {
@@ -48,13 +48,13 @@ public:
     };
 
     /// Throws ropewalk::error where there is no device, or no memory for what cuBLAS wants for itself.
-    cuda_machine() : device_(gpu::detail::current_device()) {
+    cuda_machine() : device_(ropewalk::gpu::detail::current_device()) {
         cudaStream_t stream = nullptr;
         check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "no stream");
         stream_.reset(stream);
         chosen_.stream = stream, chosen_.check_pointers = false;
-        room_ = device_memory<cuda_machine>(*this, gpu::attention::cublas_workspace_bytes);
-        products_ = std::make_unique<gpu::attention::cublas>(room_.data(), room_.bytes());
+        room_ = device_memory<cuda_machine>(*this, gpu::cublas_workspace_bytes);
+        products_ = std::make_unique<gpu::cublas>(room_.data(), room_.bytes());
     }
     cuda_machine(const cuda_machine&) = delete;
     cuda_machine& operator=(const cuda_machine&) = delete;
@@ -87,27 +87,28 @@ public:
         if (bytes > 0) put(to, from, bytes, cudaMemcpyDeviceToDevice);
     }
 
-    [[nodiscard]] gpu::device_shape shape() const { return gpu::detail::shape_of_device(device_); }
+    [[nodiscard]] ropewalk::gpu::device_shape shape() const { return ropewalk::gpu::detail::shape_of_device(device_); }
 
     template <class Job>
     void run(const Job& job) {
-        gpu::attention::detail::run(job, chosen_);
+        gpu::detail::run(job, chosen_);
     }
-    void multiply(const gpu::attention::product& p) { products_->multiply(p, chosen_.stream); }
+    void multiply(const gpu::product& p) { products_->multiply(p, chosen_.stream); }
     template <Element T>
-    void append(layout_kind layout, const view<T>& q, const view<T>& k, const view<T>& v, const gpu::kv_cache& cache,
-                const gpu::cache_slots& slots, const Encoding& encoding, const positions& where) {
+    void append(layout_kind layout, const view<T>& q, const view<T>& k, const view<T>& v,
+                const ropewalk::gpu::kv_cache& cache, const ropewalk::gpu::cache_slots& slots, const Encoding& encoding,
+                const positions& where) {
         if (layout == layout_kind::half_split)
-            gpu::append<half_split, T>(q, k, v, cache, slots, encoding, where, chosen_);
+            ropewalk::gpu::append<half_split, T>(q, k, v, cache, slots, encoding, where, chosen_);
         else
-            gpu::append<interleaved, T>(q, k, v, cache, slots, encoding, where, chosen_);
+            ropewalk::gpu::append<interleaved, T>(q, k, v, cache, slots, encoding, where, chosen_);
     }
     void rerotate(layout_kind layout, const view<float>& k, const Encoding& from, const positions& from_where,
                   const Encoding& to, const positions& to_where) {
         if (layout == layout_kind::half_split)
-            gpu::rerotate<half_split>(k, from, from_where, to, to_where, chosen_);
+            ropewalk::gpu::rerotate<half_split>(k, from, from_where, to, to_where, chosen_);
         else
-            gpu::rerotate<interleaved>(k, from, from_where, to, to_where, chosen_);
+            ropewalk::gpu::rerotate<interleaved>(k, from, from_where, to, to_where, chosen_);
     }
 
     template <class F>
@@ -174,7 +175,9 @@ public:
     }
 
 private:
-    static void check(cudaError_t status, std::string_view what) { gpu::detail::expect_success(status, what); }
+    static void check(cudaError_t status, std::string_view what) {
+        ropewalk::gpu::detail::expect_success(status, what);
+    }
     void wait() { check(cudaStreamSynchronize(stream_.get()), "what the device was told"); }
     void put(void* to, const void* from, std::int64_t bytes, cudaMemcpyKind kind) {
         check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), kind, stream_.get()), "a copy");
@@ -188,9 +191,9 @@ private:
     int device_;
     std::int64_t held_ = 0, peak_ = 0;
     detail::owned<cudaStream_t> stream_;
-    gpu::options chosen_;
+    ropewalk::gpu::options chosen_;
     device_memory<cuda_machine> room_{*this};
-    std::unique_ptr<gpu::attention::cublas> products_;
+    std::unique_ptr<gpu::cublas> products_;
     recording* recording_ = nullptr;
     std::vector<detail::owned<cudaEvent_t>> events_;
     std::size_t used_events_ = 0;
@@ -199,4 +202,4 @@ private:
 
 static_assert(Machine<cuda_machine>);
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -10,7 +10,7 @@
 
 #include "ropewalk/llama/gpu/llama.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Seconds of each part of what a machine ran, by llama_part.
 using part_seconds = std::array<double, 6>;
@@ -26,19 +26,19 @@ concept Machine =
         machine.upload(device, from, bytes);
         machine.download(to, from, bytes);
         machine.copy(device, from, bytes);  // within the device
-        { machine.shape() } -> std::same_as<gpu::device_shape>;
+        { machine.shape() } -> std::same_as<ropewalk::gpu::device_shape>;
         // The kernels: see gpu/attention. run() takes any of the jobs, append() any element type.
-        machine.run(std::declval<const gpu::attention::silu_job&>());
-        machine.multiply(std::declval<const gpu::attention::product&>());
-        machine.append(layout_kind{}, view<float>{}, view<float>{}, view<float>{}, gpu::kv_cache{}, gpu::cache_slots{},
-                       std::declval<const Encoding&>(), positions{});
+        machine.run(std::declval<const gpu::silu_job&>());
+        machine.multiply(std::declval<const gpu::product&>());
+        machine.append(layout_kind{}, view<float>{}, view<float>{}, view<float>{}, ropewalk::gpu::kv_cache{},
+                       ropewalk::gpu::cache_slots{}, std::declval<const Encoding&>(), positions{});
         machine.rerotate(layout_kind{}, view<float>{}, std::declval<const Encoding&>(), positions{},
                          std::declval<const Encoding&>(), positions{});
         // What a machine is told while record(work) runs work does not happen then, but whenever the step is replayed.
         { machine.record(work) } -> std::same_as<typename M::recording>;
         machine.replay(step);
         // Time that passes on the device from here on is that of a part, until seconds() is asked, which waits.
-        machine.enter(gpu::attention::llama_part{});
+        machine.enter(gpu::llama_part{});
         { machine.seconds() } -> std::same_as<part_seconds>;
     };
 
@@ -94,14 +94,14 @@ struct typed_machine {
     void run(const Job& job) const {
         machine.run(job);
     }
-    void multiply(const gpu::attention::product& p) const { machine.multiply(p); }
-    void append(const view<T>& q, const view<T>& k, const view<T>& v, const gpu::kv_cache& cache,
-                const gpu::cache_slots& slots, const Encoding& encoding, const positions& where) const {
+    void multiply(const gpu::product& p) const { machine.multiply(p); }
+    void append(const view<T>& q, const view<T>& k, const view<T>& v, const ropewalk::gpu::kv_cache& cache,
+                const ropewalk::gpu::cache_slots& slots, const Encoding& encoding, const positions& where) const {
         machine.append(layout, q, k, v, cache, slots, encoding, where);
     }
-    void enter(gpu::attention::llama_part part) const {
+    void enter(gpu::llama_part part) const {
         if (measures) machine.enter(part);
     }
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

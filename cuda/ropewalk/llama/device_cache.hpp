@@ -7,7 +7,7 @@
 #include "ropewalk/llama/device_backend.hpp"
 #include "ropewalk/llama/pages.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Keys and values of any number of sequences. All pages lie in one pool, so that a page is a number: memory for
 /// most_tokens where that is given; else the pool moves when it grows, to twice its size.
@@ -16,7 +16,7 @@ class device_cache : public paged_sequences<std::int32_t> {
 public:
     /// Throws ropewalk::error for a type that the stack does not read, or sizes that are not positive. The machine must
     /// outlive the cache.
-    device_cache(M& machine, const llama_config& config, const cache_options& chosen = {})
+    device_cache(M& machine, const model_config& config, const cache_options& chosen = {})
         : paged_sequences(config, chosen), machine_(&machine), pool_(machine) {
         RW_EXPECTS(page_bytes() % size_of(chosen.type) == 0 && pages_for(chosen.most_tokens) < most_pages,
                    "{} tokens in pages of {} are more pages than have numbers", chosen.most_tokens, chosen.page_tokens);
@@ -35,7 +35,7 @@ public:
     [[nodiscard]] std::int64_t bytes_allocated() const { return pool_.bytes(); }
 
     /// Keys and values of one layer, as the kernels take them.
-    [[nodiscard]] gpu::kv_cache layer(std::int64_t number) const {
+    [[nodiscard]] ropewalk::gpu::kv_cache layer(std::int64_t number) const {
         const page_layout there = layout(number);
         return {tensor_of(there, there.k, there.k_scales), tensor_of(there, there.v, there.v_scales)};
     }
@@ -54,8 +54,9 @@ private:
         pool_ = std::move(larger);
     }
 
-    [[nodiscard]] gpu::cache_tensor tensor_of(const page_layout& l, std::int64_t offset, std::int64_t scales) const {
-        gpu::cache_tensor made;
+    [[nodiscard]] ropewalk::gpu::cache_tensor tensor_of(const page_layout& l, std::int64_t offset,
+                                                        std::int64_t scales) const {
+        ropewalk::gpu::cache_tensor made;
         char* const first = static_cast<char*>(pool_.data());
         const std::int64_t scale_bytes = sizeof(float);
         made.data = first + offset, made.type = l.type;
@@ -73,4 +74,4 @@ private:
     device_memory<M> pool_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -14,13 +14,13 @@
 #include "ropewalk/llama/launch_args.hpp"
 #include "ropewalk/llama/rope_schedule.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 struct device_options {
     /// A call that brings a sequence so many tokens attends by blocks of matrix products, any other by warps of its
     /// own.
     std::int64_t block_tokens = 64;
-    gpu::attention::block_sizes blocks{512, 2048};
+    gpu::block_sizes blocks{512, 2048};
     std::int64_t turn_tokens = 1024;  ///< keys that are turned over to another encoding at once
     bool records = true;              ///< record steps of one token a sequence, and replay them
     bool measures = false;            ///< the seconds of each part, which costs some
@@ -33,7 +33,7 @@ class device_stack {
 public:
     /// Copies the weights. The machine must outlive the stack. Throws ropewalk::error where weights and configuration
     /// differ, the weights are not of one type, or the encoding is not for its heads.
-    device_stack(M& machine, const llama_config& config, const llama_weights& weights, rope_schedule rope,
+    device_stack(M& machine, const model_config& config, const model_weights& weights, rope_schedule rope,
                  const device_options& chosen = {})
         : machine_(&machine),
           config_(checked(config)),
@@ -45,7 +45,7 @@ public:
         detail::check_encoding(config_, *rope_.at(1));
     }
 
-    [[nodiscard]] const llama_config& config() const { return config_; }
+    [[nodiscard]] const model_config& config() const { return config_; }
     [[nodiscard]] M& machine() const { return *machine_; }
     /// Of the device, where device_options::measures.
     [[nodiscard]] const stack_seconds& seconds() const { return seconds_; }
@@ -100,13 +100,13 @@ private:
         const std::int32_t *ids = nullptr, *starts = nullptr, *past = nullptr, *table = nullptr;
         std::int64_t most_pages = 1;
 
-        [[nodiscard]] gpu::attention::page_table pages() const { return {table, most_pages, most_pages}; }
-        [[nodiscard]] gpu::attention::page_table pages_of(std::size_t sequence) const {
+        [[nodiscard]] gpu::page_table pages() const { return {table, most_pages, most_pages}; }
+        [[nodiscard]] gpu::page_table pages_of(std::size_t sequence) const {
             return {table + static_cast<std::int64_t>(sequence) * most_pages, most_pages, most_pages};
         }
     };
 
-    static const llama_config& checked(const llama_config& config) {
+    static const model_config& checked(const model_config& config) {
         config.validate();
         return config;
     }
@@ -184,7 +184,7 @@ private:
         if (c.ids.empty()) machine_->download(c.hidden.data(), hidden_.data(), bytes_of(std::ssize(c.hidden)));
         if (!c.logits.empty()) machine_->download(c.logits.data(), logits_.data(), bytes_of(std::ssize(c.logits)));
         if (!chosen_.measures) return;
-        using gpu::attention::llama_part;
+        using gpu::llama_part;
         const part_seconds spent = machine_->seconds();
         const auto of = [&](llama_part part) { return spent[static_cast<std::size_t>(part)]; };
         seconds_.projections += of(llama_part::projections), seconds_.rope += of(llama_part::rope);
@@ -216,29 +216,28 @@ private:
         check_turn(before, after, past, {rows, past, config_.kv_heads, dim});
         Encoding unturned;
         unturned.geometry = after->geometry, unturned.steps.resize(after->steps.size());
-        if (chosen_.measures) machine_->enter(gpu::attention::llama_part::rope);
+        if (chosen_.measures) machine_->enter(gpu::llama_part::rope);
         const auto pages = known.pages_of(i);
         const std::span<const std::int32_t> table(pages.table, static_cast<std::size_t>(pages.most_pages));
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
-            const gpu::cache_tensor keys = cache.layer(layer).k;
+            const ropewalk::gpu::cache_tensor keys = cache.layer(layer).k;
             for (std::int64_t start = 0; start < past; start += chunk) {
                 const std::int64_t tokens = std::min(chunk, past - start);
                 const view<float> some(rows, 1, tokens, config_.kv_heads, dim, 0, dim, stride * dim);
-                machine_->run(gpu::attention::detail::make_gather(keys,
-                                                                  gpu::attention::detail::source_of(keys, pages, 1), 0,
-                                                                  start, tokens, {rows, element_type::f32, stride}));
+                machine_->run(gpu::detail::make_gather(keys, gpu::detail::source_of(keys, pages, 1), 0, start, tokens,
+                                                       {rows, element_type::f32, stride}));
                 machine_->rerotate(config_.layout, some, *before, drawn_.on_device(before, start, tokens), *after,
                                    drawn_.on_device(after, start, tokens));
-                machine_->append(config_.layout, view<float>{}, some, view<float>{}, gpu::kv_cache{keys, {}},
-                                 gpu::by_page_table(table, 1, offset{start}), unturned, offset{0});
+                machine_->append(config_.layout, view<float>{}, some, view<float>{}, ropewalk::gpu::kv_cache{keys, {}},
+                                 ropewalk::gpu::by_page_table(table, 1, offset{start}), unturned, offset{0});
             }
         }
         cache.set_encoding(sequence, after);
     }
 
     /// Rows of sequences one behind the other which have one encoding.
-    [[nodiscard]] std::vector<gpu::attention::encoded_rows> encoded() {
-        std::vector<gpu::attention::encoded_rows> runs;
+    [[nodiscard]] std::vector<gpu::encoded_rows> encoded() {
+        std::vector<gpu::encoded_rows> runs;
         for (std::size_t i = 0; i < parts_.size(); ++i) {
             if (parts_[i].tokens == 0) continue;
             if (runs.empty() || runs.back().encoding != encodings_[i].get())
@@ -253,44 +252,41 @@ private:
         const auto more = [](const auto& a, const auto& b) { return a.tokens < b.tokens; };
         const auto [fewest, most] = std::minmax_element(parts_.begin(), parts_.end(), more);
         const bool single = fewest->tokens == 1 && most->tokens == 1;
-        gpu::attention::llama_batch batch;
+        gpu::llama_batch batch;
         batch.sequence = {single ? nullptr : known.starts, known.past, c.count(), most->tokens, 0};
         batch.pages = known.pages(), batch.tokens = c.tokens, batch.ids = known.ids, batch.sizes = chosen_.blocks;
         if (!single && most->tokens >= chosen_.block_tokens) {
             batch.known = parts_;
         } else {
-            batch.splits =
-                gpu::attention::splits_for(batch.sequence, config_.heads, config_.kv_heads,
+            batch.splits = gpu::splits_for(batch.sequence, config_.heads, config_.kv_heads,
                                            known.most_pages * cache.options().page_tokens, machine_->shape());
         }
-        const gpu::attention::llama_shape shape{config_.hidden_size,       config_.heads,
-                                                config_.kv_heads,          config_.head_dim,
-                                                config_.intermediate_size, config_.rms_norm_eps};
-        const std::int64_t bytes = gpu::attention::llama_workspace_bytes(weights_.type(), shape, batch);
-        const gpu::attention::workspace space{space_.room(bytes), bytes};
+        const gpu::llama_shape shape{config_.hidden_size,       config_.heads,       config_.kv_heads, config_.head_dim,
+                                     config_.intermediate_size, config_.rms_norm_eps};
+        const std::int64_t bytes = gpu::llama_workspace_bytes(weights_.type(), shape, batch);
+        const gpu::workspace space{space_.room(bytes), bytes};
         const auto rows_at = [](void* data, std::int64_t rows, std::int64_t width) {
-            return gpu::attention::rows_of(static_cast<float*>(data), rows, width);
+            return gpu::rows_of(static_cast<float*>(data), rows, width);
         };
         const auto hidden = rows_at(hidden_.data(), c.tokens, config_.hidden_size);
-        gpu::attention::matrix_view logits;
+        gpu::matrix_view logits;
         if (!c.logits.empty()) logits = rows_at(logits_.data(), c.count(), config_.vocabulary);
-        std::vector<gpu::kv_cache> caches;
+        std::vector<ropewalk::gpu::kv_cache> caches;
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) caches.push_back(cache.layer(layer));
         const auto runs = encoded();
         const auto all = [&] {
             with_type([&]<class T>(T /*type*/) {
                 const typed_machine<M, T> device{*machine_, config_.layout, chosen_.measures};
-                gpu::attention::llama_forward(device, shape, weights_.view(), batch, caches, runs, hidden, logits,
-                                              space);
+                gpu::llama_forward(device, shape, weights_.view(), batch, caches, runs, hidden, logits, space);
             });
         };
         if (!single || !chosen_.records) return all();
         recorder_.run(*machine_, key_of(c, known, batch, caches.front(), runs), all);
     }
 
-    [[nodiscard]] step_key key_of(const inputs& c, const control& known, const gpu::attention::llama_batch& batch,
-                                  const gpu::kv_cache& cache,
-                                  const std::vector<gpu::attention::encoded_rows>& runs) const {
+    [[nodiscard]] step_key key_of(const inputs& c, const control& known, const gpu::llama_batch& batch,
+                                  const ropewalk::gpu::kv_cache& cache,
+                                  const std::vector<gpu::encoded_rows>& runs) const {
         step_key key{{c.tokens, c.ids.empty() ? 0 : 1, std::ssize(c.logits), known.most_pages, batch.splits,
                       cache.k.pages, cache.k.page_size, static_cast<std::int64_t>(cache.k.type)},
                      encodings_};
@@ -310,7 +306,7 @@ private:
     static std::int64_t bytes_of(std::int64_t floats) { return floats * static_cast<std::int64_t>(sizeof(float)); }
 
     M* machine_;
-    llama_config config_;
+    model_config config_;
     device_options chosen_;
     rope_schedule rope_;
     device_weights<M> weights_;
@@ -320,9 +316,9 @@ private:
     device_memory<M> control_{*machine_}, hidden_{*machine_}, logits_{*machine_}, space_{*machine_}, turned_{*machine_};
 
     // Of the call in progress.
-    std::vector<gpu::attention::known_sequence> parts_;
+    std::vector<gpu::known_sequence> parts_;
     std::vector<std::shared_ptr<const Encoding>> encodings_;
     std::vector<std::int32_t> numbers_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -6,19 +6,19 @@
 #include "ropewalk/llama/device_backend.hpp"
 #include "ropewalk/llama/weights.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Copies of a host's weights.
 template <Machine M>
 class device_weights {
 public:
     /// Throws ropewalk::error where weights and configuration differ, or matrices are not all of one type.
-    device_weights(M& machine, const llama_config& config, const llama_weights& weights) : machine_(&machine) {
+    device_weights(M& machine, const model_config& config, const model_weights& weights) : machine_(&machine) {
         check_weights(config, weights);
         type_ = weights.layers.front().q.type;
         for (std::size_t i = 0; i < weights.layers.size(); ++i) {
             const layer_weights& from = weights.layers[i];
-            gpu::attention::layer_weights to;
+            gpu::layer_weights to;
             to.attention_norm = norm(from.attention_norm);
             if (config.intermediate_size > 0) to.mlp_norm = norm(from.mlp_norm);
             to.q = matrix_at(from.q, i), to.k = matrix_at(from.k, i), to.v = matrix_at(from.v, i);
@@ -34,7 +34,7 @@ public:
     }
 
     [[nodiscard]] element_type type() const { return type_; }
-    [[nodiscard]] gpu::attention::llama_weights view() const { return {layers_, embedding_, final_norm_, head_}; }
+    [[nodiscard]] gpu::model_weights view() const { return {layers_, embedding_, final_norm_, head_}; }
     [[nodiscard]] std::int64_t bytes() const { return bytes_; }
 
 private:
@@ -44,12 +44,12 @@ private:
         bytes_ += bytes;
         return memory_.back().data();
     }
-    gpu::attention::matrix_view norm(const std::vector<float>& from) {
+    gpu::matrix_view norm(const std::vector<float>& from) {
         const auto width = static_cast<std::int64_t>(from.size());
         void* const data = upload(from.data(), width * static_cast<std::int64_t>(sizeof(float)));
         return {data, element_type::f32, 1, width, width};
     }
-    gpu::attention::matrix_view matrix_at(const matrix& from, std::size_t layer) {
+    gpu::matrix_view matrix_at(const matrix& from, std::size_t layer) {
         RW_EXPECTS(from.type == type_, "layer {} has a matrix of {}, those before are {}: a device wants one type",
                    layer, to_string(from.type), to_string(type_));
         return {upload(from.data, from.bytes()), from.type, from.rows, from.columns, from.columns};
@@ -59,8 +59,8 @@ private:
     element_type type_ = element_type::f32;
     std::int64_t bytes_ = 0;
     std::vector<device_memory<M>> memory_;
-    std::vector<gpu::attention::layer_weights> layers_;
-    gpu::attention::matrix_view embedding_, final_norm_, head_;
+    std::vector<gpu::layer_weights> layers_;
+    gpu::matrix_view embedding_, final_norm_, head_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -7,7 +7,7 @@
 
 #include "ropewalk/llama/device_backend.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// All that a recorded step depends on beside what device memory holds: addresses, extents, encodings.
 struct step_key {
@@ -44,4 +44,4 @@ private:
     std::optional<typename M::recording> recording_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

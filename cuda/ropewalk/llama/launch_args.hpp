@@ -7,7 +7,7 @@
 
 #include "ropewalk/llama/device_backend.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// The positions of the encodings that a stack has at the moment.
 template <class M>
@@ -67,4 +67,4 @@ private:
     std::vector<entry> entries_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

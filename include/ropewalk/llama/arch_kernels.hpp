@@ -11,7 +11,7 @@
 #include "ropewalk/llama/linear.hpp"
 #include "ropewalk/llama/norm.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama::cpu {
 
 /// The kernels of architecture A, of xsimd's; `rotate` and `rerotate` are for the caller to add.
 template <class A>
@@ -25,4 +25,4 @@ constexpr kernel_table arch_kernels(const char* name) {
             .attend = detail::attend<A>};
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama::cpu

@@ -6,7 +6,7 @@
 #include "ropewalk/llama/decode_tile.hpp"
 #include "ropewalk/llama/scratch.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// What a thread works in.
 template <class A>
@@ -20,7 +20,7 @@ struct attend_space {
         const std::int64_t most = group < block_rows ? block_rows / group * group : group;
         return (most / panel_width() + 1) * panel_width();
     }
-    static constexpr std::int64_t panel_width() { return panel_vectors<A> * cpu::detail::lane_count<A>; }
+    static constexpr std::int64_t panel_width() { return panel_vectors<A> * ropewalk::cpu::detail::lane_count<A>; }
 
     /// Lays the arrays out from `start` on and returns how many floats they take.
     std::int64_t lay_out(float* start, const attend_job& job) {
@@ -70,7 +70,7 @@ RW_INLINE void finish_row(const attend_job& job, const attend_item& item, std::i
 /// Some panels side by side: all of them look at a tile before the next is widened.
 template <class A>
 struct panel_runner {
-    static constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+    static constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     static constexpr std::int64_t full = panel_vectors<A> * lanes;
 
     const attend_job& job;
@@ -192,7 +192,7 @@ struct strip_runner {
     template <class T>
     RW_INLINE void run_over(const cached_head& keys, const cached_head& values) const {
         strip_state state = begin();
-        const bool whole = job.layout.head_dim % cpu::detail::lane_count<A> == 0;
+        const bool whole = job.layout.head_dim % ropewalk::cpu::detail::lane_count<A> == 0;
         for (std::int64_t key = item.first_key; key < item.end; key += tile_tokens) {
             const std::int64_t left = item.end - key, count = left < tile_tokens ? left : tile_tokens;
             const std::int64_t soon = left - count < count ? left - count : count;
@@ -252,8 +252,8 @@ RW_INLINE void merge_row(const attend_job& job, const part_plan& plan, const att
     for (std::int64_t i = 0; i < head_dim; ++i) out[i] = 0;
     for (std::int64_t s = 0; s < plan.splits; ++s) {
         const float* const from = share(s);
-        alignas(64) float weight[cpu::detail::lane_count<A>];
-        xsimd::exp(cpu::detail::floats<A>(from[head_dim] - most)).store_aligned(weight);
+        alignas(64) float weight[ropewalk::cpu::detail::lane_count<A>];
+        xsimd::exp(ropewalk::cpu::detail::floats<A>(from[head_dim] - most)).store_aligned(weight);
         sum += weight[0] * from[head_dim + 1];
         for (std::int64_t i = 0; i < head_dim; ++i) out[i] += weight[0] * from[i];
     }
@@ -317,4 +317,4 @@ void attend(const attend_job& job, int threads) {
     merge_shares<A>(job, partials.region(0));
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

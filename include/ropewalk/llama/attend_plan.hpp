@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/prefill_tile.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// Queries that share the tiles of a head, about: enough that widening them costs little.
 inline constexpr std::int64_t block_rows = 128;
@@ -15,7 +15,7 @@ inline constexpr std::int64_t most_split_rows = 256;
 
 /// Queries of one head of keys below which a strip is faster than a panel that is partly empty.
 template <class A>
-inline constexpr std::int64_t strip_rows = cpu::detail::lane_count<A> * 3 / 4;
+inline constexpr std::int64_t strip_rows = ropewalk::cpu::detail::lane_count<A> * 3 / 4;
 
 /// How one part is cut.
 struct part_plan {
@@ -108,4 +108,4 @@ private:
     }
 };
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

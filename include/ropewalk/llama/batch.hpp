@@ -11,7 +11,7 @@
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/llama/config.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Tokens that a call adds to one sequence of the cache.
 struct segment {
@@ -34,7 +34,7 @@ struct stack_seconds {
 
 namespace detail {
 
-inline void check_encoding(const llama_config& config, const Encoding& encoding) {
+inline void check_encoding(const model_config& config, const Encoding& encoding) {
     RW_EXPECTS(encoding.geometry.head_dim == config.head_dim,
                "the encoding is for head_dim {}, the model has heads of {}", encoding.geometry.head_dim,
                config.head_dim);
@@ -45,7 +45,7 @@ inline void check_encoding(const llama_config& config, const Encoding& encoding)
 
 /// The tokens of a batch.
 template <class Cache>
-std::int64_t check_segments(const llama_config& config, std::span<const segment> batch, const Cache& cache) {
+std::int64_t check_segments(const model_config& config, std::span<const segment> batch, const Cache& cache) {
     const auto layout = cache.layout(0);
     RW_EXPECTS(
         cache.layers() == config.layers && layout.kv_heads == config.kv_heads && layout.head_dim == config.head_dim,
@@ -68,7 +68,7 @@ std::int64_t check_segments(const llama_config& config, std::span<const segment>
     return tokens;
 }
 
-inline void check_hidden(const llama_config& config, std::int64_t tokens, std::size_t numbers) {
+inline void check_hidden(const model_config& config, std::int64_t tokens, std::size_t numbers) {
     const auto width = static_cast<std::size_t>(config.hidden_size);
     // The product may not fit into 64 bits; as a double it is exact for all that do fit into memory.
     RW_EXPECTS(numbers % width == 0 && numbers / width == static_cast<std::size_t>(tokens),
@@ -76,7 +76,7 @@ inline void check_hidden(const llama_config& config, std::int64_t tokens, std::s
                static_cast<double>(tokens) * static_cast<double>(width));
 }
 
-inline void check_ids(const llama_config& config, std::span<const std::int32_t> token_ids) {
+inline void check_ids(const model_config& config, std::span<const std::int32_t> token_ids) {
     for (const std::int32_t id : token_ids)
         RW_EXPECTS(id >= 0 && id < config.vocabulary, "token id {} is not among the {} of the vocabulary", id,
                    config.vocabulary);
@@ -106,4 +106,4 @@ inline void check_keys(const Encoding& encoding, std::int64_t tokens, cache_type
 
 }  // namespace detail
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

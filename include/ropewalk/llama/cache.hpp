@@ -10,13 +10,13 @@
 #include "ropewalk/llama/kernels.hpp"
 #include "ropewalk/llama/pages.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Keys and values of any number of sequences, in pages each of which is memory of its own.
 class kv_cache : public paged_sequences<std::byte*> {
 public:
     /// Throws ropewalk::error for a type that the stack does not read, or sizes that are not positive.
-    explicit kv_cache(const llama_config& config, const cache_options& chosen = {}) : paged_sequences(config, chosen) {}
+    explicit kv_cache(const model_config& config, const cache_options& chosen = {}) : paged_sequences(config, chosen) {}
 
     /// Takes pages until the sequence holds `tokens` tokens, without changing how many it has. Throws, with nothing
     /// taken, where the cache may not grow so far.
@@ -41,4 +41,4 @@ private:
     std::vector<std::unique_ptr<std::byte[], aligned_release>> memory_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -10,7 +10,7 @@
 #include "ropewalk/llama/kernels.hpp"
 #include "ropewalk/llama/threads.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// Asks the second cache for a line that is read soon. RW_PREFETCH_L2 asks to write, which takes it from other threads.
 RW_INLINE void ask_for_line(const void* address) { __builtin_prefetch(address, 0, 2); }
@@ -47,22 +47,22 @@ struct cached_head {
 
 /// lane_count<A> elements of a cache as floats, an int8 without its scale.
 template <class A, class T>
-RW_INLINE cpu::detail::floats<A> load_cached(const T* from) {
+RW_INLINE ropewalk::cpu::detail::floats<A> load_cached(const T* from) {
     if constexpr (std::is_same_v<T, std::int8_t>) {
-        return cpu::detail::load_signed_bytes<A>(from);
+        return ropewalk::cpu::detail::load_signed_bytes<A>(from);
     } else {
-        return cpu::detail::load_elements<A>(from);
+        return ropewalk::cpu::detail::load_elements<A>(from);
     }
 }
 
 template <class A, class T>
 RW_INLINE void widen_row(const T* from, float factor, std::int64_t width, float* to) {
-    constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     constexpr bool scaled = std::is_same_v<T, std::int8_t>;
-    const cpu::detail::floats<A> factors(factor);
+    const ropewalk::cpu::detail::floats<A> factors(factor);
     std::int64_t i = 0;
     for (; i + lanes <= width; i += lanes) {
-        const cpu::detail::floats<A> value = load_cached<A>(from + i);
+        const ropewalk::cpu::detail::floats<A> value = load_cached<A>(from + i);
         (scaled ? value * factors : value).store_unaligned(to + i);
     }
     for (; i < width; ++i) to[i] = scaled ? static_cast<float>(from[i]) * factor : static_cast<float>(from[i]);
@@ -70,10 +70,10 @@ RW_INLINE void widen_row(const T* from, float factor, std::int64_t width, float*
 
 template <class A, class T>
 RW_INLINE void narrow_row(const float* from, std::int64_t width, T* to) {
-    constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     std::int64_t i = 0;
     for (; i + lanes <= width; i += lanes)
-        cpu::detail::store_elements<A>(to + i, cpu::detail::floats<A>::load_unaligned(from + i));
+        ropewalk::cpu::detail::store_elements<A>(to + i, ropewalk::cpu::detail::floats<A>::load_unaligned(from + i));
     for (; i < width; ++i) to[i] = T(from[i]);
 }
 
@@ -171,4 +171,4 @@ void load_rows(const cache_rows& job, int threads) {
         });
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

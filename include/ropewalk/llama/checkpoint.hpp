@@ -13,11 +13,11 @@
 #include "ropewalk/llama/synthetic.hpp"
 #include "ropewalk/llama/weights.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// A model's configuration, and the encoding that it asks for.
 struct model_description {
-    llama_config config;
+    model_config config;
     Encoding encoding;
 };
 
@@ -43,7 +43,7 @@ inline std::int64_t required_integer(const config_section& model, const char* ke
 /// A matrix of a checkpoint in the type asked for: the file's own memory where it has it, else a copy.
 class weight_reader {
 public:
-    weight_reader(std::shared_ptr<const checkpoint> files, std::optional<element_type> type, llama_weights& weights)
+    weight_reader(std::shared_ptr<const checkpoint> files, std::optional<element_type> type, model_weights& weights)
         : files_(std::move(files)), type_(type), weights_(weights) {}
 
     matrix read(const std::string& name, std::int64_t rows, std::int64_t columns) {
@@ -106,7 +106,7 @@ private:
 
     std::shared_ptr<const checkpoint> files_;
     std::optional<element_type> type_;
-    llama_weights& weights_;
+    model_weights& weights_;
 };
 
 }  // namespace detail
@@ -120,7 +120,7 @@ inline model_description read_model_config(const std::filesystem::path& path, co
     const config_section model(json, file.string());
     detail::refuse_variants(model);
     model_description found{{}, encoding_from_config(json, {.policy = scaling})};
-    llama_config& config = found.config;
+    model_config& config = found.config;
     config.hidden_size = detail::required_integer(model, "hidden_size");
     config.layers = detail::required_integer(model, "num_hidden_layers");
     config.heads = detail::required_integer(model, "num_attention_heads");
@@ -140,10 +140,10 @@ inline model_description read_model_config(const std::filesystem::path& path, co
 /// The weights of a folder with `model.safetensors`, or its shards and their index: all that `config` has, in the type
 /// asked for or else as they are stored, then without a copy. Throws ropewalk::error which names the tensor that is
 /// missing or has another shape. A model without a vocabulary or an MLP leaves those tensors alone.
-inline llama_weights read_weights(const std::filesystem::path& folder, const llama_config& config,
+inline model_weights read_weights(const std::filesystem::path& folder, const model_config& config,
                                   std::optional<element_type> type = {}) {
     config.validate();
-    llama_weights weights;
+    model_weights weights;
     const auto files = std::make_shared<const checkpoint>(folder);
     weights.owners.push_back(files);
     detail::weight_reader reader(files, type, weights);
@@ -166,4 +166,4 @@ inline llama_weights read_weights(const std::filesystem::path& folder, const lla
     return weights;
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

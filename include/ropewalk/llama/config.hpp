@@ -6,10 +6,10 @@
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/geometry.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// What a decoder of the Llama family is made of; names as in Hugging Face's config.json.
-struct llama_config {
+struct model_config {
     std::int64_t hidden_size = 0;
     std::int64_t layers = 0;
     std::int64_t heads = 0;     ///< of queries
@@ -47,7 +47,7 @@ struct llama_config {
 };
 
 /// Llama-2 (Touvron et al., arXiv 2307.09288, table 1, and the configurations released with it).
-constexpr llama_config llama2_7b() {
+constexpr model_config llama2_7b() {
     return {.hidden_size = 4096,
             .layers = 32,
             .heads = 32,
@@ -57,7 +57,7 @@ constexpr llama_config llama2_7b() {
             .vocabulary = 32000,
             .max_positions = 4096};
 }
-constexpr llama_config llama2_13b() {
+constexpr model_config llama2_13b() {
     return {.hidden_size = 5120,
             .layers = 40,
             .heads = 40,
@@ -67,7 +67,7 @@ constexpr llama_config llama2_13b() {
             .vocabulary = 32000,
             .max_positions = 4096};
 }
-constexpr llama_config llama2_70b() {
+constexpr model_config llama2_70b() {
     return {.hidden_size = 8192,
             .layers = 80,
             .heads = 64,
@@ -78,4 +78,4 @@ constexpr llama_config llama2_70b() {
             .max_positions = 4096};
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -5,7 +5,7 @@
 #include "ropewalk/llama/prefill_tile.hpp"
 #include "ropewalk/llama/reduce.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// What few queries are and have come to. Rows are padded_width() apart.
 struct strip_state {
@@ -21,8 +21,8 @@ struct strip_state {
 /// R queries over tiles of T.
 template <class A, class T, int R>
 struct strip {
-    using vector = cpu::detail::floats<A>;
-    static constexpr int lanes = static_cast<int>(cpu::detail::lane_count<A>);
+    using vector = ropewalk::cpu::detail::floats<A>;
+    static constexpr int lanes = static_cast<int>(ropewalk::cpu::detail::lane_count<A>);
     static constexpr int keys_at_once = lanes / R;
     static_assert(R <= lanes);
 
@@ -41,8 +41,8 @@ struct strip {
         for (int left = lanes / 2; left > 0; left /= 2) {
             RW_UNROLL
             for (int i = 0; i < left; ++i)
-                parts[i] = cpu::detail::even_lanes<A>(parts[2 * i], parts[2 * i + 1]) +
-                           cpu::detail::odd_lanes<A>(parts[2 * i], parts[2 * i + 1]);
+                parts[i] = ropewalk::cpu::detail::even_lanes<A>(parts[2 * i], parts[2 * i + 1]) +
+                           ropewalk::cpu::detail::odd_lanes<A>(parts[2 * i], parts[2 * i + 1]);
         }
         return parts[0];
     }
@@ -68,7 +68,7 @@ struct strip {
                 RW_UNROLL
                 for (int r = 0; r < R; ++r)
                     parts[r * keys_at_once + k] =
-                        cpu::detail::multiply_add<A>(query[r], key, parts[r * keys_at_once + k]);
+                        ropewalk::cpu::detail::multiply_add<A>(query[r], key, parts[r * keys_at_once + k]);
             }
         }
         alignas(64) float scores[lanes];
@@ -127,7 +127,8 @@ struct strip {
             for (int r = 0; r < R; ++r) {
                 const vector weight(state.scores[r * tile_tokens + i]);
                 RW_UNROLL
-                for (int n = 0; n < N; ++n) sums[r][n] = cpu::detail::multiply_add<A>(weight, value[n], sums[r][n]);
+                for (int n = 0; n < N; ++n)
+                    sums[r][n] = ropewalk::cpu::detail::multiply_add<A>(weight, value[n], sums[r][n]);
             }
         }
         RW_UNROLL
@@ -135,7 +136,8 @@ struct strip {
             RW_UNROLL
             for (int n = 0; n < N; ++n) {
                 float* const to = out + r * state.width + at + n * lanes;
-                cpu::detail::multiply_add<A>(vector::load_aligned(to), vector(shrink[r]), sums[r][n]).store_aligned(to);
+                ropewalk::cpu::detail::multiply_add<A>(vector::load_aligned(to), vector(shrink[r]), sums[r][n])
+                    .store_aligned(to);
             }
         }
     }
@@ -157,4 +159,4 @@ struct strip {
     }
 };
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

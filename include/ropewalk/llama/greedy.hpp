@@ -9,7 +9,7 @@
 
 #include "ropewalk/llama/batch.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// What a decoder says of its tokens one after the other. Model derives from this and has config() and
 /// add_tokens(segment, ids, cache), once with and once without a span of logits for what the last token predicts.
@@ -98,4 +98,4 @@ private:
     std::vector<float> scores_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

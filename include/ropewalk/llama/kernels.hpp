@@ -10,7 +10,7 @@
 #include "ropewalk/llama/matrix.hpp"
 #include "ropewalk/llama/pages.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama::cpu {
 
 /// Consecutive tokens of one sequence within a call.
 struct sequence_part {
@@ -59,11 +59,11 @@ struct kernel_table {
 
     void (*attend)(const attend_job& job, int threads) = nullptr;
 
-    /// cpu::rotate() in place, and cpu::rerotate() in place, of f32.
+    /// ropewalk::cpu::rotate() in place, and ropewalk::cpu::rerotate() in place, of f32.
     void (*rotate)(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding,
                    const positions& where, int threads) = nullptr;
     void (*rerotate)(layout_kind layout, const tensor& k, const Encoding& from, const Encoding& to,
                      const positions& where, int threads) = nullptr;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama::cpu

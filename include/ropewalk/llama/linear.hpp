@@ -4,7 +4,7 @@
 #include "ropewalk/llama/linear_few.hpp"
 #include "ropewalk/llama/linear_many.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// Up to so many tokens the weights are streamed. Beyond, packing them pays: on a Zen 4 the stream is 1.9 times as fast
 /// at 16 tokens (AVX2: 1.5), 1.6 (1.2) at 32, and the two are within a tenth of each other at 64.
@@ -35,4 +35,4 @@ void linear(const float* x, std::int64_t tokens, const matrix& w, float* y, bool
     }
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

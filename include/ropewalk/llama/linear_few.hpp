@@ -6,7 +6,7 @@
 #include "ropewalk/llama/reduce.hpp"
 #include "ropewalk/llama/threads.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// x, w and y of linear(), with weights of one type.
 template <class A, class T>
@@ -20,7 +20,7 @@ struct few_job {
 
 /// Tokens that share a load of a weight, at most.
 template <class A>
-inline constexpr int most_shared = cpu::detail::is_avx512<A> ? 8 : 4;
+inline constexpr int most_shared = ropewalk::cpu::detail::is_avx512<A> ? 8 : 4;
 
 /// Rows at once: as many as leave registers for their sums, their weights and one of x. The rows are so many streams of
 /// memory, which the machine fetches ahead better than one: on a Zen 4, 12 reach 1.1 of the speed of 8 and 1.2 of that
@@ -28,7 +28,7 @@ inline constexpr int most_shared = cpu::detail::is_avx512<A> ? 8 : 4;
 template <class A, int N>
 constexpr int rows_at_once() {
     if constexpr (N == 1) return 12;
-    constexpr int registers = cpu::detail::is_avx512<A> ? 32 : 16;
+    constexpr int registers = ropewalk::cpu::detail::is_avx512<A> ? 32 : 16;
     return (registers - 1) / (N + 1);
 }
 
@@ -36,25 +36,25 @@ constexpr int rows_at_once() {
 /// on N.
 template <class A, int R, int N>
 struct dot_sums {
-    cpu::detail::floats<A> of[R][N];
+    ropewalk::cpu::detail::floats<A> of[R][N];
 
     RW_INLINE void clear() {
         RW_UNROLL
         for (int r = 0; r < R; ++r) {
             RW_UNROLL
-            for (int n = 0; n < N; ++n) of[r][n] = cpu::detail::floats<A>(0.0F);
+            for (int n = 0; n < N; ++n) of[r][n] = ropewalk::cpu::detail::floats<A>(0.0F);
         }
     }
     template <class T>
     RW_INLINE void add_products(const T* const (&w)[R], const float* const (&x)[N], std::int64_t at) {
-        cpu::detail::floats<A> weights[R];
+        ropewalk::cpu::detail::floats<A> weights[R];
         RW_UNROLL
-        for (int r = 0; r < R; ++r) weights[r] = cpu::detail::load_elements<A>(w[r] + at);
+        for (int r = 0; r < R; ++r) weights[r] = ropewalk::cpu::detail::load_elements<A>(w[r] + at);
         RW_UNROLL
         for (int n = 0; n < N; ++n) {
-            const auto values = cpu::detail::floats<A>::load_unaligned(x[n] + at);
+            const auto values = ropewalk::cpu::detail::floats<A>::load_unaligned(x[n] + at);
             RW_UNROLL
-            for (int r = 0; r < R; ++r) of[r][n] = cpu::detail::multiply_add<A>(weights[r], values, of[r][n]);
+            for (int r = 0; r < R; ++r) of[r][n] = ropewalk::cpu::detail::multiply_add<A>(weights[r], values, of[r][n]);
         }
     }
 };
@@ -62,17 +62,18 @@ struct dot_sums {
 /// The last columns, which fill no register, with zeros behind them.
 template <class A, class T>
 struct padded {
-    T elements[cpu::detail::lane_count<A>];
+    T elements[ropewalk::cpu::detail::lane_count<A>];
 
     RW_INLINE void fill(const T* source, std::int64_t count) {
-        for (std::int64_t i = 0; i < cpu::detail::lane_count<A>; ++i) elements[i] = i < count ? source[i] : T{};
+        for (std::int64_t i = 0; i < ropewalk::cpu::detail::lane_count<A>; ++i)
+            elements[i] = i < count ? source[i] : T{};
     }
 };
 
 /// Rows first … first + R − 1, of which those below `end`, times N tokens from `token` on.
 template <class A, class T, int R, int N>
 RW_INLINE void few_block(const few_job<A, T>& job, std::int64_t first, std::int64_t end, std::int64_t token) {
-    constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     const T* w[R];
     const float* x[N];
     // Rows that are not asked for repeat the last one.
@@ -131,4 +132,4 @@ void linear_few(const few_job<A, T>& job, std::int64_t tokens, int threads) {
     for (int part = 0; part < team; ++part) few_part(job, tokens, job.rows * part / team, job.rows * (part + 1) / team);
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

@@ -8,7 +8,7 @@
 #include "ropewalk/llama/scratch.hpp"
 #include "ropewalk/llama/threads.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// What a thread works on at once: rows of weights, tokens, and columns of both. Independent of the number of threads,
 /// because Eigen's sums depend on where a panel begins. Found by measurement (bench_llama).
@@ -47,12 +47,13 @@ RW_INLINE const float* widened(const T* w, std::int64_t stride, std::int64_t row
     if constexpr (std::is_same_v<T, float>) {
         return w;
     } else {
-        constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+        constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
         for (std::int64_t r = 0; r < rows; ++r) {
             const T* const from = w + r * stride;
             float* const to = scratch + r * columns;
             std::int64_t c = 0;
-            for (; c + lanes <= columns; c += lanes) cpu::detail::load_elements<A>(from + c).store_unaligned(to + c);
+            for (; c + lanes <= columns; c += lanes)
+                ropewalk::cpu::detail::load_elements<A>(from + c).store_unaligned(to + c);
             for (; c < columns; ++c) to[c] = static_cast<float>(from[c]);
         }
         return scratch;
@@ -99,4 +100,4 @@ void linear_many(const many_job<A, T>& job, int threads) {
     }
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

@@ -5,7 +5,7 @@
 
 #include "ropewalk/core/element.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// [rows, columns] = [outputs, inputs], contiguous, row by row, as Hugging Face stores a Linear. Elements need no
 /// alignment beyond their own.
@@ -20,4 +20,4 @@ struct matrix {
     }
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

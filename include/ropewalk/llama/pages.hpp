@@ -12,7 +12,7 @@
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/llama/config.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Where a page keeps one layer: keys [kv_heads, page_tokens, head_dim], values likewise, and for int8 a float scale
 /// [kv_heads, page_tokens] of each. Offsets in bytes from the beginning of a page.
@@ -40,7 +40,7 @@ template <class Page>
 class paged_sequences {
 public:
     /// Throws ropewalk::error for a type that the stacks do not read, or sizes that are not positive.
-    explicit paged_sequences(const llama_config& config, const cache_options& chosen) : chosen_(chosen) {
+    explicit paged_sequences(const model_config& config, const cache_options& chosen) : chosen_(chosen) {
         config.validate();
         RW_EXPECTS(chosen.type != cache_type::f8e4m3, "a stack's cache keeps f32, f16, bf16 or i8, got {}",
                    to_string(chosen.type));
@@ -184,4 +184,4 @@ private:
     std::map<int, held> sequences_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

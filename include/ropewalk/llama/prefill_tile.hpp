@@ -5,7 +5,7 @@
 
 #include "ropewalk/llama/tile.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// The maximum before the first key. Finite, so that its difference to another maximum is a number.
 inline constexpr float no_score = -0x1.fffffep+127F;
@@ -13,9 +13,9 @@ inline constexpr float no_score = -0x1.fffffep+127F;
 /// Registers of queries a panel, and rows of keys, or elements of values, that are multiplied by them at once: sums,
 /// queries and one factor fill the registers.
 template <class A>
-inline constexpr int panel_vectors = cpu::detail::is_avx512<A> ? 2 : 3;
+inline constexpr int panel_vectors = ropewalk::cpu::detail::is_avx512<A> ? 2 : 3;
 template <class A>
-inline constexpr int panel_rows = cpu::detail::is_avx512<A> ? 8 : 4;
+inline constexpr int panel_rows = ropewalk::cpu::detail::is_avx512<A> ? 8 : 4;
 
 /// What a panel of V registers of queries is and has come to.
 template <class A>
@@ -30,8 +30,8 @@ struct panel_state {
 
 template <class A, int V>
 struct panel {
-    using vector = cpu::detail::floats<A>;
-    static constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+    using vector = ropewalk::cpu::detail::floats<A>;
+    static constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     static constexpr std::int64_t width = V * lanes;
 
     /// The keys of a tile. `scores` [keys, V · lanes] is room to work in.
@@ -64,7 +64,8 @@ struct panel {
                 for (int r = 0; r < R; ++r) {
                     const vector factor(a[r * step_row]);
                     RW_UNROLL
-                    for (int v = 0; v < V; ++v) of[r][v] = cpu::detail::multiply_add<A>(factor, row[v], of[r][v]);
+                    for (int v = 0; v < V; ++v)
+                        of[r][v] = ropewalk::cpu::detail::multiply_add<A>(factor, row[v], of[r][v]);
                 }
             }
         }
@@ -134,7 +135,7 @@ struct panel {
             shrink[v] = xsimd::exp(vector::load_aligned(state.most + v * lanes) - most[v]);
             most[v].store_aligned(state.most + v * lanes);
             const vector before = vector::load_aligned(state.sum + v * lanes);
-            cpu::detail::multiply_add<A>(before, shrink[v], sum[v]).store_aligned(state.sum + v * lanes);
+            ropewalk::cpu::detail::multiply_add<A>(before, shrink[v], sum[v]).store_aligned(state.sum + v * lanes);
         }
         for_each_block(
             state.head_dim, [&]<int R>(std::int64_t first) __attribute__((always_inline)) {
@@ -145,11 +146,12 @@ struct panel {
                     RW_UNROLL
                     for (int v = 0; v < V; ++v) {
                         float* const at = state.out + (first + r) * width + v * lanes;
-                        cpu::detail::multiply_add<A>(vector::load_aligned(at), shrink[v], s.of[r][v]).store_aligned(at);
+                        ropewalk::cpu::detail::multiply_add<A>(vector::load_aligned(at), shrink[v], s.of[r][v])
+                            .store_aligned(at);
                     }
                 }
             });
     }
 };
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

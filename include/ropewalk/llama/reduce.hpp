@@ -3,13 +3,13 @@
 
 #include "ropewalk/cpu/simd.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// Halves are added to each other, so that rounding errors grow with the logarithm of the lanes. (xsimd's function has
 /// had two names.)
 template <class A>
-RW_INLINE float sum_of_lanes(const cpu::detail::floats<A>& value) {
-    constexpr std::int64_t lanes = cpu::detail::lane_count<A>;
+RW_INLINE float sum_of_lanes(const ropewalk::cpu::detail::floats<A>& value) {
+    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
     alignas(64) float parts[lanes];
     value.store_aligned(parts);
     for (std::int64_t half = lanes / 2; half > 0; half /= 2) {
@@ -18,4 +18,4 @@ RW_INLINE float sum_of_lanes(const cpu::detail::floats<A>& value) {
     return parts[0];
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

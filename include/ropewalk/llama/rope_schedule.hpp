@@ -9,7 +9,7 @@
 
 #include "ropewalk/encoding.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE; of the
 /// registered policies alone, since the encoding is made anew from its expression).
@@ -63,4 +63,4 @@ inline bool same_keys(const Encoding& a, const Encoding& b) {
            (a.draw_positions == nullptr || (a.expression == b.expression && a.drawn_tokens == b.drawn_tokens));
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <new>
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// A region of floats for each of a number of threads; every region begins a cache line. Throws std::bad_alloc, so it
 /// is made before an OpenMP region begins.
@@ -27,4 +27,4 @@ private:
     float* data_;
 };
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

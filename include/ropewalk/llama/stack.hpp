@@ -13,15 +13,15 @@
 #include "ropewalk/llama/rope_schedule.hpp"
 #include "ropewalk/llama/weights.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Layers of causal attention, each with an MLP where the configuration has one. Hidden states are f32 whatever the
 /// weights are.
 class stack {
 public:
-    /// `kernels` must outlive the stack: dispatch::llama_kernels() or native_kernels(). threads 0: OpenMP's number.
-    /// Throws ropewalk::error where weights and configuration differ, or the encoding is not for its heads.
-    stack(const llama_config& config, llama_weights weights, rope_schedule rope, const kernel_table& kernels,
+    /// `kernels` must outlive the stack: dispatch::llama_kernels() or cpu::native_kernels(). threads 0: OpenMP's
+    /// number. Throws ropewalk::error where weights and configuration differ, or the encoding is not for its heads.
+    stack(const model_config& config, model_weights weights, rope_schedule rope, const cpu::kernel_table& kernels,
           int threads = 0)
         : config_(config), weights_(std::move(weights)), rope_(std::move(rope)), kernels_(&kernels), threads_(threads) {
         config_.validate();
@@ -29,9 +29,9 @@ public:
         detail::check_encoding(config_, *rope_.at(1));
     }
 
-    [[nodiscard]] const llama_config& config() const { return config_; }
-    [[nodiscard]] const llama_weights& weights() const { return weights_; }
-    [[nodiscard]] const kernel_table& kernels() const { return *kernels_; }
+    [[nodiscard]] const model_config& config() const { return config_; }
+    [[nodiscard]] const model_weights& weights() const { return weights_; }
+    [[nodiscard]] const cpu::kernel_table& kernels() const { return *kernels_; }
     [[nodiscard]] int threads() const { return threads_; }
     [[nodiscard]] const stack_seconds& seconds() const { return seconds_; }
     void reset_seconds() { seconds_ = {}; }
@@ -101,7 +101,7 @@ private:
         room(gate_, config_.intermediate_size), room(up_, config_.intermediate_size);
     }
 
-    [[nodiscard]] tensor heads_of(std::vector<float>& rows, const sequence_part& part, std::int64_t heads) const {
+    [[nodiscard]] tensor heads_of(std::vector<float>& rows, const cpu::sequence_part& part, std::int64_t heads) const {
         float* const first = rows.data() + part.first * heads * config_.head_dim;
         return view<float>(first, part.tokens, heads, config_.head_dim);
     }
@@ -124,7 +124,7 @@ private:
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
             for (std::int64_t start = 0; start < past; start += chunk) {
                 const std::int64_t tokens = std::min(chunk, past - start);
-                const cache_rows keys{rows.data(), {0, tokens, start, parts_[i].pages}, cache.layout(layer), true};
+                const cpu::cache_rows keys{rows.data(), {0, tokens, start, parts_[i].pages}, cache.layout(layer), true};
                 kernels_->load_rows(keys, threads_);
                 turn(tokens, offset{start});
                 kernels_->store_rows(keys, threads_);
@@ -139,7 +139,7 @@ private:
         std::size_t begin = 0;
         while (begin < parts_.size()) {
             std::size_t end = begin + 1;
-            sequence_part run = parts_[begin];
+            cpu::sequence_part run = parts_[begin];
             while (end < parts_.size() && encodings_[end] == encodings_[begin]) run.tokens += parts_[end++].tokens;
             const auto where = std::span<const std::int64_t>(indices_).subspan(static_cast<std::size_t>(run.first),
                                                                                static_cast<std::size_t>(run.tokens));
@@ -152,7 +152,7 @@ private:
     void attend(const page_layout& layout, double softmax_factor) {
         {
             const timer time(seconds_.cache);
-            for (const sequence_part& part : parts_) {
+            for (const cpu::sequence_part& part : parts_) {
                 kernels_->store_rows({k_.data(), part, layout, true}, threads_);
                 kernels_->store_rows({v_.data(), part, layout, false}, threads_);
             }
@@ -198,18 +198,18 @@ private:
         kernels_->linear(x.data(), tokens, w, y, add, threads_);
     }
 
-    llama_config config_;
-    llama_weights weights_;
+    model_config config_;
+    model_weights weights_;
     rope_schedule rope_;
-    const kernel_table* kernels_;
+    const cpu::kernel_table* kernels_;
     int threads_;
     stack_seconds seconds_;
 
     // Of the call in progress.
-    std::vector<sequence_part> parts_;
+    std::vector<cpu::sequence_part> parts_;
     std::vector<std::shared_ptr<const Encoding>> encodings_;
     std::vector<std::int64_t> indices_;
     std::vector<float> normed_, q_, k_, v_, attended_, gate_, up_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -8,7 +8,7 @@
 #include "ropewalk/core/random.hpp"
 #include "ropewalk/llama/weights.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 namespace detail {
 
@@ -45,9 +45,9 @@ inline std::shared_ptr<std::byte[]> make_bytes(std::int64_t count) {
 
 /// Weights of the shape of a model, f32 or bf16 or f16, the same for a seed on every machine and for any number of
 /// threads. Norms are 1. Hidden states stay of the order of 1 through any number of layers.
-inline llama_weights synthetic_weights(const llama_config& config, element_type type, std::uint64_t seed) {
+inline model_weights synthetic_weights(const model_config& config, element_type type, std::uint64_t seed) {
     config.validate();
-    llama_weights weights;
+    model_weights weights;
     std::uint32_t number = 0;
     const auto make = [&](std::int64_t rows, std::int64_t columns) {
         matrix made{nullptr, type, rows, columns};
@@ -76,4 +76,4 @@ inline llama_weights synthetic_weights(const llama_config& config, element_type 
     return weights;
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

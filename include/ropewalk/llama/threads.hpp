@@ -7,9 +7,9 @@
 #include <omp.h>
 #endif
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
-using cpu::detail::thread_count;
+using ropewalk::cpu::detail::thread_count;
 
 template <class A>
 RW_INLINE int thread_number() {
@@ -20,4 +20,4 @@ RW_INLINE int thread_number() {
 #endif
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

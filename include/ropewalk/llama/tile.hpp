@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/cache_rows.hpp"
 
-namespace ropewalk::attention::detail {
+namespace ropewalk::llama::cpu::detail {
 
 /// Keys that attention looks at before it looks at the next. Tiles begin at multiples of it, whoever asks for them.
 inline constexpr std::int64_t tile_tokens = 128;
@@ -62,4 +62,4 @@ RW_INLINE tile<T> tile_in_place(const cached_head& from, std::int64_t first) {
     return {rows, from.layout.head_dim, std::is_same_v<T, std::int8_t> ? from.scale(first) : nullptr, rows};
 }
 
-}  // namespace ropewalk::attention::detail
+}  // namespace ropewalk::llama::cpu::detail

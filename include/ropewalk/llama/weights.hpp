@@ -9,7 +9,7 @@
 #include "ropewalk/llama/config.hpp"
 #include "ropewalk/llama/matrix.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// One decoder layer. Hugging Face's names are behind each.
 struct layer_weights {
@@ -19,7 +19,7 @@ struct layer_weights {
     matrix gate, up, down;              ///< mlp.{gate,up,down}_proj
 };
 
-struct llama_weights {
+struct model_weights {
     std::vector<layer_weights> layers;
     std::vector<float> final_norm;  ///< [hidden_size], model.norm; empty where layers are all there is
     matrix embedding, head;         ///< [vocabulary, hidden_size], model.embed_tokens and lm_head
@@ -43,7 +43,7 @@ namespace detail {
 /// Calls visit(field, name, rows, columns) for every matrix that a layer of this shape has: what reads weights, what
 /// makes them up and what checks them agree on shapes and names here.
 template <class Layer, class Visit>
-void for_each_matrix(const llama_config& config, Layer& layer, const Visit& visit) {
+void for_each_matrix(const model_config& config, Layer& layer, const Visit& visit) {
     const std::int64_t hidden = config.hidden_size, inner = config.intermediate_size;
     visit(layer.q, "self_attn.q_proj", config.q_width(), hidden);
     visit(layer.k, "self_attn.k_proj", config.kv_width(), hidden);
@@ -58,7 +58,7 @@ void for_each_matrix(const llama_config& config, Layer& layer, const Visit& visi
 }  // namespace detail
 
 /// Throws ropewalk::error, naming the first weight that is missing or has another shape than the configuration says.
-inline void check_weights(const llama_config& config, const llama_weights& weights) {
+inline void check_weights(const model_config& config, const model_weights& weights) {
     const auto check_norm = [&](const std::vector<float>& norm, std::string_view name, std::size_t layer) {
         RW_EXPECTS(static_cast<std::int64_t>(norm.size()) == config.hidden_size,
                    "layer {}: {} has {} numbers, hidden_size is {}", layer, name, norm.size(), config.hidden_size);
@@ -86,4 +86,4 @@ inline void check_weights(const llama_config& config, const llama_weights& weigh
                "the final norm has {} numbers, hidden_size is {}", weights.final_norm.size(), config.hidden_size);
 }
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama

@@ -17,12 +17,12 @@
 
 #include <dispatch/llama/llama.hpp>
 #include <ropewalk/llama/checkpoint.hpp>
-#include <ropewalk/llama/llama.hpp>
+#include <ropewalk/llama/model.hpp>
 
 namespace {
 
 namespace rw = ropewalk;
-namespace attention = ropewalk::attention;
+namespace llama = ropewalk::llama;
 
 using options = std::map<std::string, std::string>;
 
@@ -76,7 +76,7 @@ struct sequence {
 
 class runner {
 public:
-    runner(attention::llama& model, attention::kv_cache& cache, const std::vector<std::int32_t>& ids,
+    runner(llama::model& model, llama::kv_cache& cache, const std::vector<std::int32_t>& ids,
            const std::vector<std::size_t>& lengths)
         : model_(model),
           cache_(cache),
@@ -93,7 +93,7 @@ public:
 
     /// Adds at most `chunk` tokens to every sequence, in one batch.
     void step(std::size_t chunk) {
-        std::vector<attention::segment> batch;
+        std::vector<llama::segment> batch;
         std::vector<std::int32_t> tokens;
         for (const sequence& one : sequences_) {
             const std::size_t count = std::min(chunk, one.tokens - one.done);
@@ -119,8 +119,8 @@ public:
     [[nodiscard]] const std::vector<float>& hidden() const { return hidden_; }
 
 private:
-    attention::llama& model_;
-    attention::kv_cache& cache_;
+    llama::model& model_;
+    llama::kv_cache& cache_;
     const std::vector<std::int32_t>& ids_;
     std::size_t width_;
     std::vector<sequence> sequences_;
@@ -134,13 +134,13 @@ void write(std::ofstream& file, const std::vector<float>& values) {
 
 void run(const options& o) {
     const std::string folder = text(o, "--model");
-    const auto described = attention::read_model_config(folder, text(o, "--scaling"));
+    const auto described = llama::read_model_config(folder, text(o, "--scaling"));
     const auto& config = described.config;
-    const auto weights = attention::read_weights(folder, config, element_type_of(text(o, "--dtype", "f32")));
+    const auto weights = llama::read_weights(folder, config, element_type_of(text(o, "--dtype", "f32")));
     const auto threads = numbers<int>(text(o, "--threads", "1")).front();
-    attention::llama model(config, weights, described.encoding, rw::dispatch::llama_kernels(), threads);
+    llama::model model(config, weights, described.encoding, rw::dispatch::llama_kernels(), threads);
     const auto page = numbers<std::int64_t>(text(o, "--page", "16")).front();
-    attention::kv_cache cache(config, {cache_type_of(text(o, "--cache", "f32")), page, 0});
+    llama::kv_cache cache(config, {cache_type_of(text(o, "--cache", "f32")), page, 0});
     const auto ids = numbers<std::int32_t>(text(o, "--ids"));
     runner all(model, cache, ids, numbers<std::size_t>(text(o, "--lengths", std::to_string(ids.size()))));
     for (const std::size_t chunk : numbers<std::size_t>(text(o, "--chunks"))) all.step(chunk);

@@ -4,7 +4,7 @@
 
 #include "ropewalk/llama/gpu/attend_job.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// E: the type of the cache. Rows: query rows which a warp compares every key with. Wide: 16 bytes at once.
 template <CacheElement E, bool Wide, int Rows>
@@ -53,17 +53,17 @@ private:
     static RW_HD RW_INLINE const E* elements(const cache_source& from) { return static_cast<const E*>(from.data); }
     static RW_HD RW_INLINE std::int64_t left(const attend_job& job, const state& s) { return job.head_dim - s.element; }
     /// The token of a row within its sequence, and its head among all.
-    static RW_HD RW_INLINE gpu::detail::quotient token_of(const attend_job& job, const state& s, int row) {
-        const auto [token, head] = gpu::detail::divide(s.row + row, job.shared);
+    static RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const attend_job& job, const state& s, int row) {
+        const auto [token, head] = ropewalk::gpu::detail::divide(s.row + row, job.shared);
         return {token, s.kv_head * job.shared + head};
     }
 
     template <class Memory>
     static RW_HD RW_INLINE void begin(const attend_job& job, state& s, std::int64_t index) {
-        const auto [item, lane] = gpu::detail::divide(index, warp_lanes);
-        const auto [task, tile] = gpu::detail::divide(item, job.tiles);
-        const auto [part, split] = gpu::detail::divide(task, job.splits);
-        const auto [sequence, kv_head] = gpu::detail::divide(part, job.kv_heads);
+        const auto [item, lane] = ropewalk::gpu::detail::divide(index, warp_lanes);
+        const auto [task, tile] = ropewalk::gpu::detail::divide(item, job.tiles);
+        const auto [part, split] = ropewalk::gpu::detail::divide(task, job.splits);
+        const auto [sequence, kv_head] = ropewalk::gpu::detail::divide(part, job.kv_heads);
         const sequence_rows mine = detail::rows_of_sequence(job.batch, sequence);
         s.sequence = sequence, s.kv_head = kv_head, s.past = mine.past, s.first_row = mine.first;
         s.split = static_cast<std::int32_t>(split);
@@ -93,8 +93,8 @@ private:
         const std::int64_t all = s.past + token_of(job, s, static_cast<int>(s.rows) - 1).whole + 1;
         const std::int64_t keys = all < job.batch.capacity ? all : job.batch.capacity;
         const std::int64_t step = std::int64_t{warp_lanes} / job.lanes * keys_at_once;
-        const std::int64_t steps = gpu::detail::divide(keys + step - 1, step).whole;
-        const std::int64_t each = gpu::detail::divide(steps + job.splits - 1, job.splits).whole * step;
+        const std::int64_t steps = ropewalk::gpu::detail::divide(keys + step - 1, step).whole;
+        const std::int64_t each = ropewalk::gpu::detail::divide(steps + job.splits - 1, job.splits).whole * step;
         s.begin = s.split * each;
         s.end = s.begin + each < keys ? s.begin + each : keys;
     }
@@ -231,7 +231,7 @@ private:
             const std::int64_t split = (at * job.heads + head) * job.splits + s.split;
             store_lane<Wide, Memory>(job.sums + split * job.head_dim + s.element, left(job, s), x);
             if (s.element == 0)
-                gpu::detail::store_elements<float, Memory>(job.states + 2 * split, {s.highest[row], total});
+                ropewalk::gpu::detail::store_elements<float, Memory>(job.states + 2 * split, {s.highest[row], total});
         }
     }
 };
@@ -249,8 +249,8 @@ struct merge_body {
 private:
     template <class Memory>
     static RW_HD RW_INLINE void one(const merge_job& job, std::int64_t index) {
-        const auto [row, run] = gpu::detail::divide(index, job.runs);
-        const auto [token, head] = gpu::detail::divide(row, job.heads);
+        const auto [row, run] = ropewalk::gpu::detail::divide(index, job.runs);
+        const auto [token, head] = ropewalk::gpu::detail::divide(row, job.heads);
         // Rows behind the last sequence have no partial results.
         if (token >= job.batch.tokens || detail::sequence_of_row(job.batch, token) < 0) return;
         const std::int64_t element = run * lane_elements, left = job.head_dim - element;
@@ -307,4 +307,4 @@ void with_body(const merge_job& job, const F& f) {
     with_width(job.wide, [&](auto wide) { f(merge_body<wide()>{}); });
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/gpu/sequences.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// Queries [tokens, heads, head_dim] and the output, or partial results of the splits of their keys.
 ///
@@ -46,4 +46,4 @@ struct merge_job : job_threads {
     bool wide = false;
 };
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -7,7 +7,9 @@
 #include "ropewalk/gpu/fused_plan.hpp"
 #include "ropewalk/llama/gpu/attend_body.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
+
+using ropewalk::gpu::device_shape;
 
 /// Device memory which a call may use as it likes until the stream has passed it. Aligned to 256 bytes.
 struct workspace {
@@ -26,12 +28,12 @@ namespace detail {
 /// Lanes of a key: a power of two, so that groups fill a warp.
 inline std::int32_t lanes_of_head(std::int64_t head_dim) {
     return static_cast<std::int32_t>(
-        std::bit_ceil(static_cast<std::uint64_t>(gpu::detail::divide_up(head_dim, lane_elements))));
+        std::bit_ceil(static_cast<std::uint64_t>(ropewalk::gpu::detail::divide_up(head_dim, lane_elements))));
 }
 
 /// Whether lanes reach their elements of a cache at once.
 inline bool takes_wide(const cache_tensor& cache) {
-    return cache.head_dim % lane_elements == 0 && gpu::detail::takes_runs(cache, lane_elements);
+    return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::takes_runs(cache, lane_elements);
 }
 
 /// Query rows that a warp compares with every key: as many as there are to share it.
@@ -40,7 +42,7 @@ inline std::int32_t rows_of_tile(bool wide, const sequences& batch, std::int64_t
 }
 
 inline std::int64_t tiles_of(const sequences& batch, std::int64_t shared, std::int32_t rows) {
-    return gpu::detail::divide_up(batch.most_tokens * shared, rows);
+    return ropewalk::gpu::detail::divide_up(batch.most_tokens * shared, rows);
 }
 
 }  // namespace detail
@@ -49,7 +51,7 @@ namespace detail {
 
 /// Numbers of the states of all splits, in whole accesses of 16 bytes.
 constexpr std::int64_t state_numbers(std::int64_t tokens, std::int64_t heads, std::int64_t splits) {
-    return gpu::detail::divide_up(splits * tokens * heads, 2) * 4;
+    return ropewalk::gpu::detail::divide_up(splits * tokens * heads, 2) * 4;
 }
 
 }  // namespace detail
@@ -78,16 +80,16 @@ namespace detail {
 
 inline void check_attention(const tensor& q, const tensor& out, const kv_cache& cache, const page_table& pages,
                             const sequences& batch, double scale) {
-    using gpu::detail::shape_of;
     using ropewalk::detail::shape_of;
+    using ropewalk::gpu::detail::shape_of;
     ropewalk::detail::check_tensor("q", q, q.head_dim);
     ropewalk::detail::check_tensor("the output", out, q.head_dim);
     ropewalk::detail::check_output("q", q, out);
     RW_EXPECTS(q.batch == 1, "{} must have a batch of 1: its tokens are those of all sequences", shape_of("q", q));
     RW_EXPECTS(cache.k.exists() && cache.v.exists(), "attention needs a cache of keys and one of values");
     const tensor heads{nullptr, q.type, 1, 1, cache.k.heads, q.head_dim};
-    gpu::detail::check_cache("the cache of k", cache.k, heads);
-    gpu::detail::check_cache("the cache of v", cache.v, heads);
+    ropewalk::gpu::detail::check_cache("the cache of k", cache.k, heads);
+    ropewalk::gpu::detail::check_cache("the cache of v", cache.v, heads);
     RW_EXPECTS(cache.k.heads > 0 && q.heads % cache.k.heads == 0, "{} query heads cannot share {} key heads", q.heads,
                cache.k.heads);
     RW_EXPECTS(cache.k.type == cache.v.type && cache.k.pages == cache.v.pages && cache.k.page_size == cache.v.page_size,
@@ -101,8 +103,8 @@ inline void check_attention(const tensor& q, const tensor& out, const kv_cache& 
                "pages and their tokens must be fewer than 2^31, got {}", shape_of("the cache of k", cache.k));
     check_batch(batch, pages, cache.k, q.tokens);
     for (const cache_tensor* const one : {&cache.k, &cache.v})
-        RW_EXPECTS(!gpu::detail::range_of(out).meets(gpu::detail::range_of(*one)), "the output overlaps a cache: {}",
-                   shape_of("the cache", *one));
+        RW_EXPECTS(!ropewalk::gpu::detail::range_of(out).meets(ropewalk::gpu::detail::range_of(*one)),
+                   "the output overlaps a cache: {}", shape_of("the cache", *one));
 }
 
 /// The partial results in a workspace: states, then sums.
@@ -122,7 +124,7 @@ inline void set_splits(attend_plan& made, const tensor& q, std::int64_t splits, 
     merge.sums = job.sums, merge.states = job.states, merge.out = job.out, merge.type = job.type;
     merge.out_token = job.out_token, merge.out_head = job.out_head, merge.batch = job.batch;
     merge.v_scale = job.v.scale, merge.heads = job.heads, merge.head_dim = job.head_dim, merge.splits = job.splits;
-    merge.runs = static_cast<std::int32_t>(gpu::detail::divide_up(q.head_dim, lane_elements));
+    merge.runs = static_cast<std::int32_t>(ropewalk::gpu::detail::divide_up(q.head_dim, lane_elements));
     merge.wide = job.wide;
     merge.threads = threads_of_items(q.tokens * q.heads * merge.runs);
 }
@@ -148,8 +150,8 @@ inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cach
     job.heads = static_cast<std::int32_t>(q.heads), job.kv_heads = static_cast<std::int32_t>(cache.k.heads);
     job.shared = job.heads / job.kv_heads, job.head_dim = static_cast<std::int32_t>(q.head_dim);
     job.lanes = detail::lanes_of_head(q.head_dim);
-    job.wide = gpu::detail::takes_access(q, 16) && gpu::detail::takes_access(out, 16) && detail::takes_wide(cache.k) &&
-               detail::takes_wide(cache.v);
+    job.wide = ropewalk::gpu::detail::takes_access(q, 16) && ropewalk::gpu::detail::takes_access(out, 16) &&
+               detail::takes_wide(cache.k) && detail::takes_wide(cache.v);
     job.rows = detail::rows_of_tile(job.wide, batch, job.shared);
     job.tiles = detail::tiles_of(batch, job.shared, job.rows);
     detail::set_splits(made, q, splits, room);
@@ -157,4 +159,4 @@ inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cach
     return made;
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/gpu/sequences.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// Copies entries [first, first + count) of a sequence to [heads, stride, head_dim] of another type, their scales
 /// applied: what a product reads. A thread has lane_elements of a head. Entries on pages that do not exist become
@@ -31,8 +31,8 @@ struct gather_body {
 private:
     template <class Memory>
     static RW_HD RW_INLINE void one(const gather_job& job, std::int64_t index) {
-        const auto [row, run] = gpu::detail::divide(index, job.runs);
-        const auto [head, entry] = gpu::detail::divide(row, job.count);
+        const auto [row, run] = ropewalk::gpu::detail::divide(index, job.runs);
+        const auto [head, entry] = ropewalk::gpu::detail::divide(row, job.count);
         if (head >= job.heads) return;
         const std::int64_t element = run * lane_elements, left = job.head_dim - element;
         const cache_place place = detail::place_in_cache(job.pages, job.sequence, job.first + entry);
@@ -97,8 +97,8 @@ private:
 
     template <class Memory>
     static RW_HD RW_INLINE float highest(const soften_job& job, state& s, std::int64_t index) {
-        const auto [item, lane] = gpu::detail::divide(index, warp_lanes);
-        const auto [head, row] = gpu::detail::divide(item, job.rows);
+        const auto [item, lane] = ropewalk::gpu::detail::divide(index, warp_lanes);
+        const auto [head, row] = ropewalk::gpu::detail::divide(item, job.rows);
         s.row = head * job.stride_rows + row;
         s.sees = detail::within(job.sees + row, 0, job.keys);
         s.first = lane * lane_elements;
@@ -141,8 +141,8 @@ private:
     template <class Memory>
     static RW_HD RW_INLINE void finish(const soften_job& job, const state& s, float total) {
         if (s.first == 0)
-            gpu::detail::store_elements<float, Memory>(job.states + 2 * s.row,
-                                                       {s.highest, RW_FMA(s.total, s.shrink, total)});
+            ropewalk::gpu::detail::store_elements<float, Memory>(job.states + 2 * s.row,
+                                                                 {s.highest, RW_FMA(s.total, s.shrink, total)});
         if (job.first || s.shrink == 1) return;
         for (std::int64_t at = s.first; at < job.head_dim; at += step) {
             lane_values x;
@@ -178,8 +178,8 @@ struct finish_body {
 private:
     template <class Memory>
     static RW_HD RW_INLINE void one(const finish_job& job, std::int64_t index) {
-        const auto [item, run] = gpu::detail::divide(index, job.runs);
-        const auto [row, head] = gpu::detail::divide(item, job.heads);
+        const auto [item, run] = ropewalk::gpu::detail::divide(index, job.runs);
+        const auto [row, head] = ropewalk::gpu::detail::divide(item, job.heads);
         if (row >= job.rows) return;
         const std::int64_t from = head * job.stride_rows + row, at = run * lane_elements, left = job.head_dim - at;
         const float total = detail::load_one<float, Memory>(job.states + 2 * from + 1);
@@ -205,4 +205,4 @@ void with_body(const finish_job& job, const F& f) {
     with_width(job.wide, [&](auto wide) { f(finish_body<wide()>{}); });
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -5,7 +5,7 @@
 #include "ropewalk/llama/gpu/block_jobs.hpp"
 #include "ropewalk/llama/gpu/product.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// One sequence of a call as the host knows it: rows [first, first + tokens) of the queries, entries from `past` on.
 struct known_sequence {
@@ -38,7 +38,7 @@ public:
     template <class T = void>
     T* take(std::int64_t elements, std::int64_t size = sizeof(std::conditional_t<std::is_void_v<T>, char, T>)) {
         char* const piece = data_ == nullptr ? nullptr : data_ + used_;
-        used_ += gpu::detail::divide_up(elements * size, alignment) * alignment;
+        used_ += ropewalk::gpu::detail::divide_up(elements * size, alignment) * alignment;
         return reinterpret_cast<T*>(piece);
     }
     [[nodiscard]] std::int64_t used() const { return used_; }
@@ -83,7 +83,7 @@ inline gather_job make_gather(const cache_tensor& from, const slot_source& pages
     job.sequence = sequence, job.first = first, job.count = count;
     job.out = to.data, job.type = to.type, job.stride = to.stride;
     job.heads = static_cast<std::int32_t>(from.heads), job.head_dim = static_cast<std::int32_t>(from.head_dim);
-    job.runs = static_cast<std::int32_t>(gpu::detail::divide_up(from.head_dim, lane_elements));
+    job.runs = static_cast<std::int32_t>(ropewalk::gpu::detail::divide_up(from.head_dim, lane_elements));
     job.wide = takes_wide(from);
     job.threads = threads_of_items(count * from.heads * job.runs);
     return job;
@@ -191,8 +191,8 @@ private:
         job.out = at(out_.data, first * out_.stride_token, out_.type);
         job.out_token = out_.stride_token, job.out_head = out_.stride_head;
         job.heads = q_.heads, job.rows = rows, job.stride_rows = sizes_.queries, job.head_dim = q_.head_dim;
-        job.runs = gpu::detail::divide_up(q_.head_dim, lane_elements);
-        job.wide = q_.head_dim % lane_elements == 0 && gpu::detail::takes_access(out_, 16);
+        job.runs = ropewalk::gpu::detail::divide_up(q_.head_dim, lane_elements);
+        job.wide = q_.head_dim % lane_elements == 0 && ropewalk::gpu::detail::takes_access(out_, 16);
         job.threads = threads_of_items(rows * q_.heads * job.runs);
         device_.run(job);
     }
@@ -237,4 +237,4 @@ void attend_by_blocks(Device& device, const tensor& q, const tensor& out, const 
     for (const known_sequence& one : known) call.run(one);
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

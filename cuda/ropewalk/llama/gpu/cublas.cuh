@@ -9,7 +9,7 @@
 #include "ropewalk/gpu/launch.cuh"
 #include "ropewalk/llama/gpu/product.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 namespace detail {
 
@@ -67,4 +67,4 @@ private:
     std::int64_t bytes_ = 0;
 };
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

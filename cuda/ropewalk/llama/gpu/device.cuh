@@ -7,15 +7,17 @@
 #include "ropewalk/llama/gpu/norm.hpp"
 #include "ropewalk/llama/gpu/silu.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
+
+using ropewalk::gpu::launch_shape, ropewalk::gpu::options;
 
 namespace detail {
 
 template <class Body, class Job>
-RW_HIDDEN __global__ void __launch_bounds__(gpu::detail::most_threads, Body::blocks_resident)
+RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::most_threads, Body::blocks_resident)
     job_kernel(const __grid_constant__ Job job) {
-    gpu::detail::wait_for_previous();
-    const std::int64_t index = gpu::detail::launch_index();
+    ropewalk::gpu::detail::wait_for_previous();
+    const std::int64_t index = ropewalk::gpu::detail::launch_index();
     if (index < job.threads) Body::template run<device_lanes, plain_access>(job, index);
 }
 
@@ -23,15 +25,16 @@ RW_HIDDEN __global__ void __launch_bounds__(gpu::detail::most_threads, Body::blo
 template <class Job>
 RW_HIDDEN void run(const Job& job, const options& chosen) {
     if (job.threads == 0) return;
-    const launch_shape shape =
-        gpu::detail::shape_of_launch(job.threads, 0, gpu::detail::shape_of_device(gpu::detail::current_device()));
-    with_body(job, [&](auto body) { gpu::detail::launch(&job_kernel<decltype(body), Job>, job, shape, chosen); });
+    const launch_shape shape = ropewalk::gpu::detail::shape_of_launch(
+        job.threads, 0, ropewalk::gpu::detail::shape_of_device(ropewalk::gpu::detail::current_device()));
+    with_body(job,
+              [&](auto body) { ropewalk::gpu::detail::launch(&job_kernel<decltype(body), Job>, job, shape, chosen); });
 }
 
 inline void check_pointers(const options& chosen, std::initializer_list<std::pair<std::string_view, const void*>> all) {
     if (!chosen.check_pointers) return;
-    const int device = gpu::detail::current_device();
-    for (const auto& [name, pointer] : all) gpu::detail::check_pointer(name, pointer, device);
+    const int device = ropewalk::gpu::detail::current_device();
+    for (const auto& [name, pointer] : all) ropewalk::gpu::detail::check_pointer(name, pointer, device);
 }
 
 }  // namespace detail
@@ -84,4 +87,4 @@ RW_HIDDEN inline void advance(const sequences& batch, std::int64_t tokens, const
     detail::run(make_advance(batch, tokens, cache, pages, past), chosen);
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -5,7 +5,10 @@
 #include "ropewalk/gpu/fused_body.hpp"
 #include "ropewalk/llama/gpu/lanes.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
+
+using ropewalk::gpu::cache_place, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
+using ropewalk::gpu::plain_access, ropewalk::gpu::slot_source;
 
 /// Elements of a lane, as floats.
 using lane_values = float[lane_elements];
@@ -19,8 +22,8 @@ RW_HD RW_INLINE void widen_bytes(f8e4m3 /*type*/, std::uint32_t word, float* x) 
     std::uint32_t halves[2];
     asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[0]) : "h"(low));
     asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[1]) : "h"(high));
-    gpu::detail::widen(f16{}, halves[0], x[0], x[1]);
-    gpu::detail::widen(f16{}, halves[1], x[2], x[3]);
+    ropewalk::gpu::detail::widen(f16{}, halves[0], x[0], x[1]);
+    ropewalk::gpu::detail::widen(f16{}, halves[1], x[2], x[3]);
 #else
     RW_UNROLL
     for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_to_float(static_cast<std::uint8_t>(word >> 8 * i));
@@ -36,7 +39,7 @@ template <CacheElement E, class Memory>
 RW_HD RW_INLINE float load_one(const E* from) {
     if constexpr (Element<E>) {
         float x[1];
-        gpu::detail::load_elements<E, Memory>(from, x);
+        ropewalk::gpu::detail::load_elements<E, Memory>(from, x);
         return x[0];
     } else {
         float x[4];
@@ -58,7 +61,7 @@ RW_HD RW_INLINE void load_lane(const E* from, std::int64_t left, lane_values& x)
         RW_UNROLL
         for (int i = 0; i < lane_elements; ++i) x[i] = 0;
     } else if constexpr (Element<E>) {
-        gpu::detail::load_elements<E, Memory>(from, x);
+        ropewalk::gpu::detail::load_elements<E, Memory>(from, x);
     } else {
         const auto bytes = Memory::template load<lane_elements>(from);
         detail::widen_bytes(E{}, bytes.value[0], x);
@@ -94,11 +97,11 @@ RW_HD RW_INLINE void load_lane(cache_type type, const void* data, std::int64_t a
 template <bool Wide, class Memory, Element E>
 RW_HD RW_INLINE void store_lane(E* to, std::int64_t left, const lane_values& x) {
     if constexpr (Wide) {
-        if (left > 0) gpu::detail::store_elements<E, Memory>(to, x);
+        if (left > 0) ropewalk::gpu::detail::store_elements<E, Memory>(to, x);
     } else {
         RW_UNROLL
         for (int i = 0; i < lane_elements; ++i) {
-            if (i < left) gpu::detail::store_elements<E, Memory>(to + i, {x[i]});
+            if (i < left) ropewalk::gpu::detail::store_elements<E, Memory>(to + i, {x[i]});
         }
     }
 }
@@ -110,4 +113,4 @@ RW_HD RW_INLINE void store_lane(element_type type, void* data, std::int64_t at, 
     store_lane<Wide, Memory>(static_cast<bf16*>(data) + at, left, x);
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

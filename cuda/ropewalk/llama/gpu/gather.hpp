@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/gpu/sequences.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// Positions and cache slots of the tokens of ragged sequences: what the rotation and the append read. A thread a
 /// token.
@@ -110,7 +110,7 @@ struct pick_body {
 private:
     template <class Memory>
     static RW_HD RW_INLINE void one(const pick_job& job, std::int64_t index) {
-        const auto [row, run] = gpu::detail::divide(index, job.runs);
+        const auto [row, run] = ropewalk::gpu::detail::divide(index, job.runs);
         if (row >= job.out.rows) return;
         const std::int64_t from = (job.which == nullptr ? row : job.which[row]) + job.shift;
         const std::int64_t at = run * lane_elements, left = job.out.columns - at;
@@ -133,7 +133,7 @@ inline pick_job make_pick(const matrix_view& in, const matrix_view& out, const s
                detail::shape_of("the input", in));
     pick_job job;
     job.in = in, job.out = out, job.which = which, job.shift = shift;
-    job.runs = gpu::detail::divide_up(out.columns, lane_elements);
+    job.runs = ropewalk::gpu::detail::divide_up(out.columns, lane_elements);
     job.wide = detail::takes_wide(in) && detail::takes_wide(out);
     job.threads = threads_of_items(out.rows * job.runs);
     return job;
@@ -186,4 +186,4 @@ inline advance_job make_advance(const sequences& batch, std::int64_t tokens, con
     return job;
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

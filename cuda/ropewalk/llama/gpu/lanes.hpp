@@ -3,7 +3,9 @@
 
 #include "ropewalk/gpu/group.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
+
+using ropewalk::gpu::add, ropewalk::gpu::sum_of_neighbours, ropewalk::gpu::warp_lanes;
 
 /// Elements of a row that a lane has at once: 16 bytes of a 16-bit type.
 inline constexpr int lane_elements = 8;
@@ -68,4 +70,4 @@ inline constexpr float log2_e = 1.44269504088896340736F;
 /// The maximum of no scores: finite, so that the difference of two is a number.
 inline constexpr float no_score = -0x1p126F;
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -6,7 +6,7 @@
 #include "ropewalk/llama/gpu/device.cuh"
 #include "ropewalk/llama/gpu/llama.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 namespace detail {
 
@@ -25,7 +25,7 @@ public:
     void multiply(const product& p) const { products_.multiply(p, chosen_.stream); }
     void append(const view<T>& q, const view<T>& k, const view<T>& v, const kv_cache& cache, const cache_slots& slots,
                 const Encoding& encoding, const positions& where) const {
-        gpu::append<L, T>(q, k, v, cache, slots, encoding, where, chosen_);
+        ropewalk::gpu::append<L, T>(q, k, v, cache, slots, encoding, where, chosen_);
     }
 
 private:
@@ -48,10 +48,10 @@ RW_HIDDEN void attend_by_blocks(const cublas& products, const view<T>& q, const 
 /// A Llama whose weights are device memory of somebody else, with activations of type T in the layout L of its weights.
 /// Hidden states are f32.
 template <Element T, Layout L>
-class llama {
+class model {
 public:
     /// Weights and products must outlive the model. Throws where the encoding is not for its heads.
-    llama(const llama_shape& shape, const llama_weights& weights, Encoding encoding, const cublas& products)
+    model(const llama_shape& shape, const model_weights& weights, Encoding encoding, const cublas& products)
         : shape_(shape), weights_(weights), encoding_(std::move(encoding)), products_(products) {
         RW_EXPECTS(encoding_.geometry.head_dim == shape.head_dim,
                    "the encoding is for head_dim {}, the model has heads of {}", encoding_.geometry.head_dim,
@@ -74,9 +74,9 @@ public:
 
 private:
     llama_shape shape_;
-    llama_weights weights_;
+    model_weights weights_;
     Encoding encoding_;
     const cublas& products_;
 };
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -8,7 +8,9 @@
 #include "ropewalk/llama/gpu/norm.hpp"
 #include "ropewalk/llama/gpu/silu.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
+
+using ropewalk::gpu::by_mapping, ropewalk::gpu::split_qkv;
 
 /// The shape of a Llama; names as in Hugging Face's config.json.
 struct llama_shape {
@@ -25,7 +27,7 @@ struct layer_weights {
     matrix_view attention_norm, q, k, v, o;
     matrix_view mlp_norm, gate, up, down;  ///< absent where there is no MLP
 };
-struct llama_weights {
+struct model_weights {
     std::span<const layer_weights> layers;
     matrix_view embedding;         ///< [vocabulary, hidden_size]; absent: hidden states are given
     matrix_view final_norm, head;  ///< absent: hidden states are all
@@ -120,7 +122,7 @@ inline void check_layer(const llama_shape& shape, const layer_weights& w, elemen
     check_matrix("down", w.down, type, hidden, inner);
 }
 
-inline void check_llama(const llama_shape& shape, const llama_weights& weights, const llama_batch& batch,
+inline void check_llama(const llama_shape& shape, const model_weights& weights, const llama_batch& batch,
                         std::span<const kv_cache> caches, const matrix_view& hidden, element_type type) {
     RW_EXPECTS(shape.hidden_size > 0 && shape.heads > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
                    shape.intermediate_size >= 0 && shape.heads % shape.kv_heads == 0,
@@ -256,7 +258,7 @@ private:
 /// run on its stream, the products too. Throws ropewalk::error, with nothing launched, where
 /// shapes do not fit, as far as the host can tell.
 template <class Device>
-void llama_forward(Device& device, const llama_shape& shape, const llama_weights& weights, const llama_batch& batch,
+void llama_forward(Device& device, const llama_shape& shape, const model_weights& weights, const llama_batch& batch,
                    std::span<const kv_cache> caches, std::span<const encoded_rows> encodings, const matrix_view& hidden,
                    const matrix_view& logits, const workspace& space) {
     using T = typename Device::element;
@@ -287,11 +289,11 @@ void llama_forward(Device& device, const llama_shape& shape, const llama_weights
 
 /// The same where all sequences have one encoding, which does not draw its positions.
 template <class Device>
-void llama_forward(Device& device, const llama_shape& shape, const llama_weights& weights, const llama_batch& batch,
+void llama_forward(Device& device, const llama_shape& shape, const model_weights& weights, const llama_batch& batch,
                    std::span<const kv_cache> caches, const Encoding& encoding, const matrix_view& hidden,
                    const matrix_view& logits, const workspace& space) {
     const encoded_rows all{&encoding, 0, batch.tokens};
     llama_forward(device, shape, weights, batch, caches, {&all, std::size_t{batch.tokens > 0}}, hidden, logits, space);
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

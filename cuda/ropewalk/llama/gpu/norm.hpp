@@ -5,7 +5,7 @@
 
 #include "ropewalk/llama/gpu/rows.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// The kernel's parameter. The body reads a row twice, of which the second time comes from the L1 cache.
 struct rms_norm_job : job_threads {
@@ -93,4 +93,4 @@ inline rms_norm_job make_rms_norm(const matrix_view& x, const matrix_view& weigh
     return job;
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

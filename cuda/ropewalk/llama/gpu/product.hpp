@@ -5,7 +5,7 @@
 
 #include "ropewalk/llama/gpu/rows.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// One operand of `batch` products: row by row, each `stride` elements behind the one before, the matrices `batch`
 /// elements apart.
@@ -38,4 +38,4 @@ inline product make_linear(const matrix_view& x, const matrix_view& w, const mat
         .a = rows(x), .b = rows(w), .c = rows(y), .m = x.rows, .n = w.rows, .k = x.columns, .beta = add ? 1.0F : 0.0F};
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -5,7 +5,7 @@
 #include "ropewalk/gpu/plan.hpp"
 #include "ropewalk/llama/gpu/elements.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// [rows, columns] of an element type, row by row with a stride in elements. Device memory of somebody else.
 struct matrix_view {
@@ -93,7 +93,7 @@ struct job_threads {
 
 constexpr std::int64_t threads_of_warps(std::int64_t items) { return items * warp_lanes; }
 constexpr std::int64_t threads_of_items(std::int64_t items) {
-    return gpu::detail::divide_up(items, warp_lanes) * warp_lanes;
+    return ropewalk::gpu::detail::divide_up(items, warp_lanes) * warp_lanes;
 }
 
 /// Calls f(std::bool_constant<Wide>).
@@ -103,4 +103,4 @@ void with_width(bool wide, const F& f) {
     f(std::false_type{});
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -4,7 +4,7 @@
 #include "ropewalk/gpu/cache_store.hpp"
 #include "ropewalk/llama/gpu/rows.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// Ragged sequences whose lengths device memory holds, so that a launch recorded once serves a growing cache. Token t
 /// of sequence s is row starts[s] + t of the call's tensors and entry past[s] + t of the sequence's cache.
@@ -101,7 +101,7 @@ RW_HD RW_INLINE float scale_of(const cache_source& from, const cache_place& at, 
 
 /// The place of an entry of a sequence; none where the cache has no such page.
 RW_HD RW_INLINE cache_place place_in_cache(const slot_source& pages, std::int64_t sequence, std::int64_t entry) {
-    const cache_place place = gpu::detail::place_of_entry(pages, sequence, entry);
+    const cache_place place = ropewalk::gpu::detail::place_of_entry(pages, sequence, entry);
     return place.page >= 0 && place.page < pages.pages ? place : cache_place{};
 }
 
@@ -172,4 +172,4 @@ inline void check_batch(const sequences& batch, const page_table& pages, const c
 
 }  // namespace detail
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

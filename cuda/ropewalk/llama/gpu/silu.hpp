@@ -3,7 +3,7 @@
 
 #include "ropewalk/llama/gpu/rows.hpp"
 
-namespace ropewalk::gpu::attention {
+namespace ropewalk::llama::gpu {
 
 /// The kernel's parameter: a thread has lane_elements of a row.
 struct silu_job : job_threads {
@@ -24,7 +24,7 @@ struct silu_body {
 private:
     template <class Memory>
     static RW_HD RW_INLINE void one(const silu_job& job, std::int64_t index) {
-        const auto [row, run] = gpu::detail::divide(index, job.runs);
+        const auto [row, run] = ropewalk::gpu::detail::divide(index, job.runs);
         if (row >= job.gate.rows) return;
         const std::int64_t at = run * lane_elements, left = job.gate.columns - at;
         lane_values x, up;
@@ -49,10 +49,10 @@ inline silu_job make_silu(const matrix_view& gate, const matrix_view& up, const 
     detail::check_apart("gate", gate, out), detail::check_apart("up", up, out);
     silu_job job;
     job.gate = gate, job.up = up, job.out = out;
-    job.runs = gpu::detail::divide_up(gate.columns, lane_elements);
+    job.runs = ropewalk::gpu::detail::divide_up(gate.columns, lane_elements);
     job.wide = detail::takes_wide(gate) && detail::takes_wide(up) && detail::takes_wide(out);
     job.threads = threads_of_items(gate.rows * job.runs);
     return job;
 }
 
-}  // namespace ropewalk::gpu::attention
+}  // namespace ropewalk::llama::gpu

@@ -7,20 +7,20 @@
 #include "ropewalk/llama/greedy.hpp"
 #include "ropewalk/llama/stack.hpp"
 
-namespace ropewalk::attention {
+namespace ropewalk::llama {
 
 /// Layers between token ids and logits, with prefill(), decode() and generate() of greedy.
-class llama : public greedy<llama> {
+class model : public greedy<model> {
 public:
     /// Throws ropewalk::error as stack does, and where the model has no vocabulary.
-    llama(const llama_config& config, llama_weights weights, rope_schedule rope, const kernel_table& kernels,
+    model(const model_config& config, model_weights weights, rope_schedule rope, const cpu::kernel_table& kernels,
           int threads = 0)
         : layers_(config, std::move(weights), std::move(rope), kernels, threads) {
         RW_EXPECTS(config.vocabulary > 0, "a model without a vocabulary takes hidden states: use stack");
     }
 
     [[nodiscard]] stack& layers() { return layers_; }
-    [[nodiscard]] const llama_config& config() const { return layers_.config(); }
+    [[nodiscard]] const model_config& config() const { return layers_.config(); }
 
     /// Rows of the embedding: hidden [ids, hidden_size]. Throws for an id outside the vocabulary.
     void embed(std::span<const std::int32_t> token_ids, std::span<float> hidden) const {
@@ -58,7 +58,7 @@ public:
     }
 
 private:
-    friend greedy<llama>;
+    friend greedy<model>;
 
     /// Some of the tokens of a sequence, without what they predict.
     void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, kv_cache& cache) {
@@ -88,4 +88,4 @@ private:
     std::vector<float> hidden_;
 };
 
-}  // namespace ropewalk::attention
+}  // namespace ropewalk::llama
