@@ -47,7 +47,9 @@ def name_by_path(index):
     tree = ElementTree.parse(index)
     for compound in tree.getroot().iter("compound"):
         if compound.get("kind") == "file":
-            location = ElementTree.parse(index.with_name(f"{compound.get('refid')}.xml")).find(".//compounddef/location")
+            location = ElementTree.parse(index.with_name(f"{compound.get('refid')}.xml")).find(
+                ".//compounddef/location"
+            )
             compound.find("name").text = location.get("file")
     tree.write(index, encoding="utf-8", xml_declaration=True)
 
