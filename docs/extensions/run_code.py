@@ -16,6 +16,7 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -108,7 +109,7 @@ class Run(SphinxDirective):
 
     has_content = True
     required_arguments = 1
-    option_spec = {
+    option_spec: ClassVar = {
         "file": directives.unchanged,
         "image": directives.unchanged,
         "alt": directives.unchanged,

@@ -1,9 +1,9 @@
-"""Checks that the code in the documentation runs: ```cpp, ```python and ```cuda blocks without `<!-- not run -->` above.
+"""Check that the code in the documentation runs: ```cpp, ```python and ```cuda blocks.
 
-All C++ blocks become one program, because each compiles the same kernels. Each block is a function in a namespace of its
-own; its #include lines come first. Python blocks of one document share their names, as they do for a reader who pastes
-them in order. A CUDA block is compiled by nvcc as a file of its own, or skipped without nvcc. All blocks run in the root
-of the repository.
+A block after the line `<!-- not run -->` is excluded. All C++ blocks become one program, because each compiles the same
+kernels: a block is a function in its own namespace, after all #include lines. Python blocks of one document
+share their names, as they do for a reader who pastes them in order. nvcc compiles each CUDA block as a file of its own;
+without nvcc they are skipped. Everything runs in the root of the repository.
 """
 
 import argparse
