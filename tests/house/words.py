@@ -67,7 +67,8 @@ BANNED = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in RU
 # An opening line with one of these names neither a thing nor an action.
 OPENINGS = re.compile(
     r"(?:What|How|Which|Where|From|Whether|Who|Whose|When|Why|If|That|Of|For|To|By|In|On|At|As|With|Without|So|Because"
-    r"|Not|Nothing|And|But|Everything)\b"
+    r"|Not|Nothing|And|But|Everything|It|Its|They|Their|There|Here|Then|Also|Only|Whatever|While|Until|Before|After"
+    r"|Between|Both|Either|Neither|Such|Same|Else|Out|Into|Behind)(?![-\w])"
 )
 CODE = {".hpp", ".inl", ".cuh", ".cpp", ".cu", ".h", ".c"}
 
