@@ -86,7 +86,7 @@ summary() {
 
 # --- Build: plain compiler calls, in parallel on all cores ------------------------------------------------------------
 
-tests=(main backend shapes positions directions unchecked large streams fused llama cache_contents)
+tests=(main backend fused_backend shapes positions directions unchecked fused fused_case large streams llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)

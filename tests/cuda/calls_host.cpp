@@ -1,4 +1,4 @@
-// The kernels' bodies, run by the host one thread after the other.
+// Bodies of the kernels, executed by the host one thread after the other.
 #include "calls.hpp"
 
 #include <ropewalk/gpu/plan.hpp>
@@ -11,7 +11,7 @@ namespace device {
 
 namespace {
 
-/// Few and small multiprocessors: a thread of the small tensors of tests so has several heads.
+/// Few and small multiprocessors, so that a thread has several heads even of the small tensors of tests.
 constexpr gpu::device_shape shape{4, 128};
 
 template <class T, class L>

@@ -1,4 +1,4 @@
-// The fused kernels' bodies, run by the host one warp after the other.
+// Bodies of the fused kernels, executed by the host one warp after the other.
 #include "calls.hpp"
 
 #include <ropewalk/gpu/fused_body.hpp>
@@ -9,7 +9,7 @@ namespace gpu = ropewalk::gpu;
 
 namespace device {
 
-/// Few and small multiprocessors: a thread of the small tensors of tests so has several heads.
+/// Few and small multiprocessors, so that a thread has several heads even of the small tensors of tests.
 static constexpr gpu::device_shape shape{4, 128};
 
 template <class T, class L>

@@ -1,5 +1,5 @@
 // Calls that are too large for the host.
-#include "cases/rotation_case.hpp"
+#include "cases/fused_case.hpp"
 #include "device_array.hpp"
 
 namespace rw = ropewalk;
@@ -16,6 +16,18 @@ TEST_CASE("enough tokens for every size of the groups of heads", "[cuda]") {
             c.target.positions = test::from_offset(c.q, 5000);
             CHECK_THAT(rotate(c, numbers), matches(c));
         }
+    }
+}
+
+TEST_CASE("a long append in one launch", "[cuda][fused]") {
+    SEEDED(numbers);
+    if (test::reduced()) SKIP("long");
+    for (const rw::gpu::cache_type type :
+         {rw::gpu::cache_type::bf16, rw::gpu::cache_type::f8e4m3, rw::gpu::cache_type::i8}) {
+        test::fused_case c = test::random_fused_case(numbers, {.head_dim = 128});
+        c.type = rw::element_type::bf16, c.packed = true, c.axes = test::order::bshd;
+        c.q = {1, 600, 32, 128}, c.kv_heads = 8, c.v_dim = 128, c.k_cache = c.v_cache = type;
+        CHECK_THAT(run(c, numbers), test::matches_oracle());
     }
 }
 

@@ -35,7 +35,7 @@ void check_line(test::random& numbers) {
     for (int i = 0; i < line::count; ++i) CHECK(static_cast<double>(static_cast<float>(memory[i])) == expected[i]);
 }
 
-/// Every element of the part that turns lies in one run of one slot, and every pair in one slot.
+/// Checks that every rotary element is in one chunk, and both elements of a pair in the same.
 template <class L, int V>
 void check_slots(std::int64_t pairs) {
     using slots = rw::gpu::slots<L, V>;
@@ -48,7 +48,7 @@ void check_slots(std::int64_t pairs) {
             elements.insert(first + i), elements.insert(second + i);
             a[i] = static_cast<float>(first + i), b[i] = static_cast<float>(second + i);
         }
-        // A quarter turn takes (x, y) to (−y, x), so that each element shows where its partner was.
+        // A quarter turn maps (x, y) to (−y, x), so that each element shows its partner.
         rw::gpu::turns<V> quarter;
         for (int i = 0; i < V; ++i) {
             numbers.insert(slots::pair(at, i, pairs));

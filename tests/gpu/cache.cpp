@@ -13,7 +13,7 @@ namespace gpu = ropewalk::gpu;
 
 namespace {
 
-/// A cache of one head and what V floats become there.
+/// V floats as a cache of one head stores them.
 template <class E, int V>
 std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
     std::vector<E> memory(16);
@@ -24,7 +24,7 @@ std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
 
 }  // namespace
 
-TEST_CASE("caches say where their axes lie", "[gpu][cache]") {
+TEST_CASE("strides of NHD and HND caches", "[gpu][cache]") {
     rw::bf16 element;
     const gpu::cache_tensor n = gpu::nhd_cache(&element, 10, 16, 4, 128), h = gpu::hnd_cache(&element, 10, 4, 16, 128);
     CHECK(n.type == gpu::cache_type::bf16);
@@ -58,7 +58,7 @@ TEST_CASE("a quotient by a scale is rounded once", "[gpu][cache]") {
     CHECK(gpu::quotient_of(-3e38F, 0x1p-60F, 0x1p60F) == -HUGE_VALF);
 }
 
-TEST_CASE("int8 heads reach from -127 to 127, and no number is lost in silence", "[gpu][cache]") {
+TEST_CASE("int8 heads use -127 to 127, and mark numbers that they cannot represent", "[gpu][cache]") {
     SEEDED(numbers);
     for (int i = 0; i < 1000; ++i) {
         const auto m = static_cast<float>(numbers.logarithmic(1e-35, 1e38));
@@ -97,7 +97,7 @@ TEST_CASE("elements are stored in the type of the cache", "[gpu][cache]") {
     CHECK(stored<std::int8_t>(one, 1, 2)[0] == -6);
 }
 
-TEST_CASE("slots outside a cache are none, whatever device memory holds", "[gpu][cache]") {
+TEST_CASE("slots outside a cache are skipped for any contents of device memory", "[gpu][cache]") {
     const std::vector<std::int64_t> wide{0, 47, 48, -1, std::int64_t{1} << 40, INT64_MIN, INT64_MAX};
     gpu::slot_source slots;
     slots.how = gpu::cache_slots::kind::mapping64, slots.mapping = wide.data(), slots.pages = 3, slots.page_size = 16;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t two_31 = std::int64_t{1} << 31;
 
-/// Memory that is only pointed to: what a thread would write, it writes into a list of addresses.
+/// An access policy that records the addresses of writes and touches no memory.
 struct addresses {
     static thread_local std::vector<std::uintptr_t> written;
 
@@ -26,7 +26,7 @@ struct addresses {
 };
 thread_local std::vector<std::uintptr_t> addresses::written;
 
-/// Where thread number `index` of a launch in place would write.
+/// The addresses that thread number `index` of a launch in place writes.
 std::vector<std::uintptr_t> written_by(const rw::gpu::rotate_plan& made, std::int64_t index) {
     using rates = rw::gpu::plain_rates<rw::gpu::plain_pairs>;
     addresses::written.clear();
@@ -48,7 +48,7 @@ TEST_CASE("strides carry a thread past 2^31 elements and 2^32 bytes", "[gpu]") {
             rw::gpu::make_plan(rw::layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {}, {.multiprocessors = 1});
         const auto written = written_by(made, made.frame.threads - 1);
         const std::int64_t elements = 2 * q.stride_batch + q.stride_token + q.stride_head;
-        // The last head of the last token: its last run of either half.
+        // The last vec of either half of the last head of the last token.
         const std::uintptr_t head = (std::uintptr_t{1} << 20) + 4 * static_cast<std::uintptr_t>(elements);
         REQUIRE(written.size() >= 2);
         CHECK(written[written.size() - 2] == head + 4 * 28);

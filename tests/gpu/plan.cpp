@@ -14,7 +14,7 @@ namespace {
 using rw::layout_kind;
 constexpr rw::gpu::device_shape h100{};
 
-/// Tensors of shapes only: plans look at no element.
+/// A tensor over an address that no plan reads.
 rw::tensor shaped(rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim,
                   std::uintptr_t address) {
     rw::tensor t;
@@ -57,14 +57,14 @@ TEST_CASE("a grid covers every head of every token, and no block is empty", "[gp
         REQUIRE((made.shape.grid - 1) * made.shape.block < f.threads);
         REQUIRE(heads_covered(f.side[0], f.q_groups) == q_heads);
         REQUIRE(heads_covered(f.side[1], f.groups - f.q_groups) == k_heads);
-        // Every group has a head: the last one begins before the end.
+        // Every group has a head, because the last one begins before the end.
         REQUIRE((f.q_groups - 1) * f.side[0].heads_a_thread < q_heads);
         if (k_heads > 0) REQUIRE((f.groups - f.q_groups - 1) * f.side[1].heads_a_thread < k_heads);
         REQUIRE(made.shape.block % 32 == 0);
     }
 }
 
-TEST_CASE("few tokens reach many multiprocessors, many make few cosines in full waves", "[gpu]") {
+TEST_CASE("few tokens use many multiprocessors, many tokens make full waves of threads with several heads", "[gpu]") {
     for (const auto& [q_heads, k_heads] : {std::pair{40, 40}, std::pair{32, 8}}) {
         for (const std::int64_t tokens : {1, 4, 16}) {
             const auto made = plan(tokens, q_heads, k_heads);
@@ -78,13 +78,13 @@ TEST_CASE("few tokens reach many multiprocessors, many make few cosines in full 
                         << made.frame.side[0].heads_a_thread << " heads");
             CHECK(made.frame.side[0].heads_a_thread >= 4);
             CHECK(made.shape.block == 128);
-            // The last wave is not an afterthought: at least four fifths of the waves' threads have work.
+            // At least four fifths of the threads of all waves have work.
             CHECK(waves(made.shape) / std::ceil(waves(made.shape)) > 0.8);
         }
     }
 }
 
-TEST_CASE("accesses are the widest that every run, base and stride takes", "[gpu]") {
+TEST_CASE("accesses are the widest that every chunk, base and stride allows", "[gpu]") {
     const auto bytes = [](rw::element_type type, rw::Geometry head, std::uintptr_t address = 0x10000,
                           std::int64_t padding = 0, bool in_place = true,
                           layout_kind layout = layout_kind::half_split) {
@@ -109,16 +109,16 @@ TEST_CASE("accesses are the widest that every run, base and stride takes", "[gpu
     CHECK(bytes(bf16, {.head_dim = 128}, 0x10000, 4) == 8);
     CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 128}) == 16);
     CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 124}) == 8);
-    // What lies behind the part that turns counts where it is copied.
+    // Elements after the rotary part matter if they are copied.
     CHECK(bytes(bf16, {.head_dim = 66, .rotary_dim = 64}, 0x10000, 4 * 66) == 4);
     CHECK(bytes(bf16, {.head_dim = 76, .rotary_dim = 64}, 0x10000, 0, false) == 8);
-    // More pairs than the small parameters hold: the widest access or the narrowest.
+    // More pairs than the small parameters hold take the widest or the narrowest access.
     CHECK(bytes(bf16, {.head_dim = 1024}) == 16);
     CHECK(bytes(bf16, {.head_dim = 1024}, 0x10008) == 2);
     CHECK(bytes(f32, {.head_dim = 1024}, 0x10008) == 4);
 }
 
-TEST_CASE("an axis of one step need not be aligned", "[gpu]") {
+TEST_CASE("an axis with one entry need not be aligned", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
     rw::tensor q = shaped(rw::element_type::bf16, 4, 2, 128, 0x10000);
     q.stride_batch = 4 * 2 * 128 + 1;
@@ -133,11 +133,11 @@ TEST_CASE("more than 2^31 tokens, elements and threads are counted in 64 bits", 
     CHECK(made.frame.threads == tokens * 2 * 8);
     CHECK(made.shape.grid == (tokens * 16 + 127) / 128);
     CHECK(made.frame.tokens == tokens);
-    // Beyond what a grid has blocks for: some 2^45 bytes of queries.
+    // More blocks than a grid holds: about 2^45 bytes of queries.
     CHECK_REFUSED(plan(std::int64_t{1} << 36, 16, 0), "blocks of 128 threads", "2147483647");
 }
 
-TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
+TEST_CASE("the kind of kernel parameters depends on the call", "[gpu]") {
     const auto kind = [](const rw::Encoding& e) {
         const rw::tensor q = shaped(rw::element_type::f32, 4, 2, e.geometry.head_dim, 0x10000);
         const auto made = rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
@@ -151,7 +151,7 @@ TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
     CHECK(kind(rw::make_encoding({.head_dim = 514})) == std::pair{512, true});
     CHECK(kind(rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 512})) == std::pair{512, true});
     CHECK(kind(rw::make_encoding({.head_dim = 1024})) == std::pair{512, true});
-    // Devices take 4 KiB everywhere, and 32764 bytes from CUDA 12.1 on.
+    // All devices accept 4 KiB of parameters, and 32764 bytes since CUDA 12.1.
     CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::plain_rates<rw::gpu::plain_pairs>>) <= 4096);
     CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::full_rates<rw::gpu::most_pairs>>) <= 32764);
 }
