@@ -235,7 +235,7 @@ compile_only() {
 
 # Builds the tests and benchmarks with the kernels executed by the host: everything except launches.
 host_build() {
-    local stem source optimise host=(device_host calls_host fused_calls_host llama_calls_host) cxx=${CXX:-c++}
+    local stem source optimise host=(device_host calls_host llama_calls_host) cxx=${CXX:-c++}
     prepare_build
     for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
         wait_for_room "$cores"

@@ -1,4 +1,4 @@
-// Fused calls on packed projections, with tables and several axes, and the norm by itself.
+// Packed projections, fused calls with tables and several axes, and the norm by itself.
 #include <ropewalk/gpu/fused.hpp>
 
 #include <cmath>
@@ -12,45 +12,6 @@ namespace gpu = ropewalk::gpu;
 namespace fused_tests {
 namespace {
 
-constexpr std::int64_t tokens = 7, q_heads = 6, kv_heads = 2, head_dim = 64,
-                       width = (q_heads + 2 * kv_heads) * head_dim;
-
-/// A packed projection, and its three parts in arrays of their own.
-struct packed_projection {
-    test::array packed, q, k, v;
-
-    packed_projection(rw::element_type type, test::random& numbers)
-        : packed(type, {1, tokens, 1, width}, numbers),
-          q(part(0, q_heads)),
-          k(part(q_heads, kv_heads)),
-          v(part(q_heads + kv_heads, kv_heads)) {}
-
-    test::array part(std::int64_t first, std::int64_t heads) {
-        const auto values = packed.values();
-        std::vector<double> own;
-        for (std::int64_t t = 0; t < tokens; ++t) {
-            const auto begin = values.begin() + t * width + first * head_dim;
-            own.insert(own.end(), begin, begin + heads * head_dim);
-        }
-        test::array result(packed.type(), {1, tokens, heads, head_dim});
-        result.set(own);
-        return result;
-    }
-    template <class T>
-    gpu::qkv<T> split() {
-        return gpu::split_qkv(static_cast<T*>(packed.tensor().data), tokens, width, q_heads, kv_heads, head_dim);
-    }
-    /// Rotates the arrays of q and k by the kernel without norm and cache.
-    void rotate(rw::layout_kind layout, const rw::Encoding& encoding, const rw::positions& positions,
-                const gpu::options& options = {}) {
-        test::memory_log log;
-        log.watch(q), log.watch(k);
-        test::run_on_host(
-            layout,
-            gpu::make_plan(layout, q.tensor(), k.tensor(), q.tensor(), k.tensor(), encoding, positions, options), log);
-    }
-};
-
 /// A tensor's values after a norm in float32.
 std::vector<double> normed(test::array x, const test::array& weights, double epsilon, bool one_plus,
                            const rw::Encoding& encoding) {
@@ -62,38 +23,21 @@ std::vector<double> normed(test::array x, const test::array& weights, double eps
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a packed projection is split and rotated into three tensors", "[gpu][fused]", float, rw::f16,
-                   rw::bf16) {
-    SEEDED(numbers);
-    const auto encoding = rw::make_encoding({.head_dim = head_dim}, rw::Linear{.factor = 4});
-    for (const auto layout : test::all_layouts) {
-        const auto type = rw::type_of<TestType>;
-        packed_projection p(type, numbers);
-        const test::array before = p.packed;
-        test::array q(type, p.q.size()), k(type, p.k.size()), v(type, p.v.size());
-        const auto plan = gpu::make_fused_plan<TestType>(layout, p.split<TestType>(),
-                                                         {q.view<TestType>(), k.view<TestType>(), v.view<TestType>()},
-                                                         {}, encoding, rw::offset{90000}, {});
-        CHECK(plan.shape.bytes == 16);
-        test::memory_log log;
-        for (test::array* each : {&p.packed, &q, &k, &v}) log.watch(*each);
-        test::run_on_host(layout, plan, log);
-        CHECK(log.problem() == "");
-        p.rotate(layout, encoding, rw::offset{90000});
-        CHECK(q == p.q);
-        CHECK(k == p.k);
-        CHECK(v == p.v);
-        CHECK(p.packed == before);
-    }
-}
-
-TEST_CASE("a packed row must be as wide as its heads", "[gpu][fused]") {
-    float element = 0;
-    CHECK_REFUSED(gpu::split_qkv(&element, 1, 640, 6, 3, 64), "640", "6", "3", "64");
+TEST_CASE("split_qkv() finds queries, keys and values in a packed projection", "[gpu][fused]") {
+    rw::bf16 packed[1];
+    const auto [q, k, v] = gpu::split_qkv(packed, 7, 10 * 64, 6, 2, 64);
+    const auto heads = [&](std::int64_t first, std::int64_t count) {
+        return rw::view<rw::bf16>(packed + first * 64, 1, 7, count, 64, 7 * 640, 640, 64);
+    };
+    CHECK(q == heads(0, 6));
+    CHECK(k == heads(6, 2));
+    CHECK(v == heads(8, 2));
+    CHECK_REFUSED(gpu::split_qkv(packed, 1, 640, 6, 3, 64), "640", "6", "3", "64");
 }
 
 TEST_CASE("tables, several axes and ragged batches rotate fused heads as they rotate others", "[gpu][fused]") {
     SEEDED(numbers);
+    constexpr std::int64_t tokens = 7, head_dim = 64;
     const auto layout = rw::layout_kind::interleaved;
     const auto mrope = rw::make_encoding({.head_dim = head_dim}, rw::MRope{.sections = {8, 12, 12}});
     const std::vector<std::int32_t> starts{0, 2, 7};
@@ -111,15 +55,17 @@ TEST_CASE("tables, several axes and ragged batches rotate fused heads as they ro
                                   .stride_row = head_dim / 2,
                                   .order = rw::cos_sin_table::rows_are::by_token};
     const auto check = [&](const rw::positions& positions, const gpu::options& options) {
-        packed_projection p(rw::element_type::bf16, numbers);
-        test::array q = p.q, k = p.k;
+        test::array q(rw::element_type::bf16, {1, tokens, 6, head_dim}, numbers),
+            k(rw::element_type::bf16, {1, tokens, 2, head_dim}, numbers), q_fused = q, k_fused = k;
         test::memory_log log;
-        log.watch(q), log.watch(k);
-        const test::fused_tensors both{q.tensor(), k.tensor(), {}};
+        for (const test::array* each : {&q, &k, &q_fused, &k_fused}) log.watch(*each);
+        const test::fused_tensors both{q_fused.tensor(), k_fused.tensor(), {}};
         test::run_on_host(layout, test::make_plan_of(layout, both, both, {}, mrope, positions, options), log);
-        p.rotate(layout, mrope, positions, options);
-        CHECK(q == p.q);
-        CHECK(k == p.k);
+        test::run_on_host(
+            layout, gpu::make_plan(layout, q.tensor(), k.tensor(), q.tensor(), k.tensor(), mrope, positions, options),
+            log);
+        CHECK(q_fused == q);
+        CHECK(k_fused == k);
     };
     check(rw::axis_ids(std::span<const std::int64_t>(axes)), {});
     check(rw::cu_seqlens(std::span<const std::int32_t>(starts), 40), {});

@@ -52,7 +52,9 @@ std::vector<double> composed(fused_call& call, std::size_t i) {
     const rw::Encoding& encoding = call.setup.encoding.ours;
     const rw::gpu::fusion fusion = call.fusion();
     const rw::gpu::head_norm& norm = i == 0 ? fusion.q_norm : fusion.k_norm;
-    if (norm.weight != nullptr) norm_on_host(call.setup.layout, x, norm, encoding);
+    // At position 0 an encoding without magnitudes changes nothing.
+    if (norm.weight != nullptr)
+        norm_on_host(call.setup.layout, x, norm, rw::make_encoding(encoding.geometry, rw::Default{}));
     const rw::tensor &q = i == 0 ? x : none, &k = i == 1 ? x : none;
     run_on_host(call.setup.layout,
                 rw::gpu::make_plan(call.setup.layout, q, k, q, k, encoding, call.positions.given, {}), unchecked_log());
