@@ -44,7 +44,7 @@ const std::vector<malformed> invalid_json{
 
 const std::vector<malformed> wrong_sections{
     {scaling(R"("factor": 2.0, "rope_type": "linaer")"),
-     "rope_type 'linaer' is not supported: did you mean 'linear'? Known are default, linear"},
+     "rope_type 'linaer' is not supported: did you mean 'linear'? Choose from default, linear"},
     {scaling("\"factor\": 2.0, \"rope_type\": \"lin\\near\""), R"(rope_type '"lin\near"' is not supported)"},
     {scaling(R"("type": "linear")"), "rope_scaling lacks 'factor'"},
     {scaling(R"("type": "linear", "factor": null)"), "rope_scaling lacks 'factor'"},
@@ -143,7 +143,9 @@ const std::vector<malformed> wrong_shapes{
     {R"({"text_config": {"head_dim": "x"}})", "head_dim must be a whole number, got \"x\""},
     {R"({"text_config": []})", "text_config must be an object, got an array"},
     {R"({"head_dim": 64, "model_type": "gpt_oss"})", "lacks 'rope_parameters', for which the code of gpt_oss"},
-    {R"({"head_dim": 64})", "layer_type 'slidign_attention' is not among", "slidign_attention"},
+    {R"({"head_dim": 64})",
+     "layer_type 'slidign_attention' is not among the configuration's layer_types: did you mean 'sliding_attention'?",
+     "slidign_attention"},
     {R"({"head_dim": 64, "layer_types": "all"})", "layer_types must be an array", "some"},
     {R"({"head_dim": 64, "rope_interleave": "no"})", "rope_interleave must be true or false, got \"no\""},
 };
