@@ -3,24 +3,23 @@
 
 #include <cmath>
 
-#include "ropewalk/cpu/simd/load_store.hpp"
-#include "ropewalk/llama/reduce.hpp"
-#include "ropewalk/llama/threads.hpp"
+#include "ropewalk/llama/cpu/simd.hpp"
+#include "ropewalk/llama/cpu/threads.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
 /// Sum of squares, in four registers so that the additions do not wait for each other.
 template <class A>
 RW_INLINE float sum_of_squares(const float* x, std::int64_t count) {
-    using F = ropewalk::cpu::detail::floats<A>;
-    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    using F = floats<A>;
+    constexpr std::int64_t lanes = lane_count<A>;
     F sums[4] = {F(0.0F), F(0.0F), F(0.0F), F(0.0F)};
     std::int64_t i = 0;
     for (; i + 4 * lanes <= count; i += 4 * lanes) {
         RW_UNROLL
         for (int k = 0; k < 4; ++k) {
             const F value = F::load_unaligned(x + i + k * lanes);
-            sums[k] = ropewalk::cpu::detail::multiply_add<A>(value, value, sums[k]);
+            sums[k] = multiply_add<A>(value, value, sums[k]);
         }
     }
     float rest = 0;
@@ -30,8 +29,8 @@ RW_INLINE float sum_of_squares(const float* x, std::int64_t count) {
 
 template <class A>
 void rms_norm_row(const float* x, std::int64_t width, const float* weight, float epsilon, float* y) {
-    using F = ropewalk::cpu::detail::floats<A>;
-    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    using F = floats<A>;
+    constexpr std::int64_t lanes = lane_count<A>;
     const float mean = sum_of_squares<A>(x, width) / static_cast<float>(width);
     const float inverse = 1.0F / std::sqrt(mean + epsilon);
     std::int64_t i = 0;
@@ -56,17 +55,16 @@ void rms_norm(const float* x, std::int64_t tokens, std::int64_t width, const flo
 /// gate / (1 + e^−gate) · up. Below −88 the exponential leaves float32; the quotient is then −0 but for 6e-37, which is
 /// what a gate of −88 gives. A NaN stays one: xsimd::max returns its second argument.
 template <class A>
-RW_INLINE ropewalk::cpu::detail::floats<A> silu_times(const ropewalk::cpu::detail::floats<A>& gate,
-                                                      const ropewalk::cpu::detail::floats<A>& up) {
-    using F = ropewalk::cpu::detail::floats<A>;
+RW_INLINE floats<A> silu_times(const floats<A>& gate, const floats<A>& up) {
+    using F = floats<A>;
     const F bounded = xsimd::max(F(-88.0F), gate);
     return bounded / (F(1.0F) + xsimd::exp(F(0.0F) - bounded)) * up;
 }
 
 template <class A>
 void silu_multiply_part(float* gate, const float* up, std::int64_t count) {
-    using F = ropewalk::cpu::detail::floats<A>;
-    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    using F = floats<A>;
+    constexpr std::int64_t lanes = lane_count<A>;
     std::int64_t i = 0;
     for (; i + lanes <= count; i += lanes)
         silu_times<A>(F::load_unaligned(gate + i), F::load_unaligned(up + i)).store_unaligned(gate + i);

@@ -5,11 +5,11 @@
 // by -DEigen=Eigen_<instruction set>, see bindings/dispatch/attention.
 #pragma once
 
-#include "ropewalk/llama/attend.hpp"
-#include "ropewalk/llama/cache_rows.hpp"
-#include "ropewalk/llama/kernels.hpp"
-#include "ropewalk/llama/linear.hpp"
-#include "ropewalk/llama/norm.hpp"
+#include "ropewalk/llama/cpu/attend.hpp"
+#include "ropewalk/llama/cpu/cache_rows.hpp"
+#include "ropewalk/llama/cpu/kernels.hpp"
+#include "ropewalk/llama/cpu/linear.hpp"
+#include "ropewalk/llama/cpu/norm.hpp"
 
 namespace ropewalk::llama::cpu {
 

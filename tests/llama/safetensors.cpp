@@ -1,4 +1,4 @@
-#include <ropewalk/io/safetensors.hpp>
+#include <ropewalk/llama/safetensors.hpp>
 
 #include <cstdint>
 #include <fstream>
@@ -26,8 +26,8 @@ std::string file_of(const std::string& header, std::size_t data) {
     return file;
 }
 
-std::map<std::string, rw::stored_tensor> read(const std::string& file) {
-    return rw::read_safetensors(std::as_bytes(std::span(file)), "f.safetensors");
+std::map<std::string, rw::llama::stored_tensor> read(const std::string& file) {
+    return rw::llama::read_safetensors(std::as_bytes(std::span(file)), "f.safetensors");
 }
 
 std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, int begin, int end) {
@@ -152,39 +152,39 @@ TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]")
     const auto index = [&](const std::string& map) {
         here.write("model.safetensors.index.json", R"({"metadata": {"total_size": 16}, "weight_map": {)" + map + "}}");
     };
-    CHECK_REFUSED(rw::checkpoint(here.path()), "cannot read", "model.safetensors", "No such file");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "cannot read", "model.safetensors", "No such file");
     here.write("model.safetensors", a);
-    const rw::checkpoint single(here.path());
+    const rw::llama::checkpoint single(here.path());
     CHECK(single.at("a", {2}).dtype == "F32");
-    CHECK(rw::checkpoint(here.path() / "model.safetensors").tensors().size() == 1);
+    CHECK(rw::llama::checkpoint(here.path() / "model.safetensors").tensors().size() == 1);
 
     here.write("1.safetensors", a);
     here.write("2.safetensors", b);
     index(R"("a": "1.safetensors", "b": "2.safetensors")");
-    rw::checkpoint both(here.path());
+    rw::llama::checkpoint both(here.path());
     CHECK(both.tensors().size() == 2);
-    const rw::checkpoint moved = std::move(both);  // the memory stays where it is
+    const rw::llama::checkpoint moved = std::move(both);  // the memory stays where it is
     CHECK(std::to_integer<int>(moved.at("b", {1, 2}).bytes[7]) == 7);
     CHECK(moved.find("c") == nullptr);
     CHECK_REFUSED(moved.at("c", {5, 6}), "has no tensor 'c' [5, 6]");
     CHECK_REFUSED(moved.at("b", {2, 1}), "'b' has the shape [1, 2], expected [2, 1]");
 
     here.write("2.safetensors", b.substr(0, b.size() - 3));
-    CHECK_REFUSED(rw::checkpoint(here.path()), "2.safetensors", "b", "truncated");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "2.safetensors", "b", "truncated");
     index(R"("a": "1.safetensors", "b": "1.safetensors")");
-    CHECK_REFUSED(rw::checkpoint(here.path()), "1.safetensors lacks 'b'");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "1.safetensors lacks 'b'");
     index(R"("a": "1.safetensors", "b": "3.safetensors")");
-    CHECK_REFUSED(rw::checkpoint(here.path()), "3.safetensors, which is missing");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "3.safetensors, which is missing");
     for (const char* const name : {"../1.safetensors", "/etc/passwd", "..", "", "a/b"}) {
         index(R"("a": ")" + std::string(name) + '"');
-        CHECK_REFUSED(rw::checkpoint(here.path()), "is no name of a file in its folder");
+        CHECK_REFUSED(rw::llama::checkpoint(here.path()), "is no name of a file in its folder");
     }
     index(R"("a": 5)");
-    CHECK_REFUSED(rw::checkpoint(here.path()), "must be text, got 5");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "must be text, got 5");
     here.write("model.safetensors.index.json", "{}");
-    CHECK_REFUSED(rw::checkpoint(here.path()), "lacks 'weight_map'");
-    CHECK_REFUSED(rw::checkpoint(here.path() / "nothing"), "cannot read", "nothing");
-    CHECK_REFUSED(rw::checkpoint(here.path() / std::string(300, 'x')), "cannot read", "xxx: File name too long");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path()), "lacks 'weight_map'");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path() / "nothing"), "cannot read", "nothing");
+    CHECK_REFUSED(rw::llama::checkpoint(here.path() / std::string(300, 'x')), "cannot read", "xxx: File name too long");
 }
 
 }  // namespace safetensors_tests

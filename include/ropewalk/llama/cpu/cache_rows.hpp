@@ -6,9 +6,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "ropewalk/cpu/simd/load_store.hpp"
-#include "ropewalk/llama/kernels.hpp"
-#include "ropewalk/llama/threads.hpp"
+#include "ropewalk/llama/cpu/kernels.hpp"
+#include "ropewalk/llama/cpu/simd.hpp"
+#include "ropewalk/llama/cpu/threads.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
@@ -47,22 +47,22 @@ struct cached_head {
 
 /// lane_count<A> elements of a cache as floats, an int8 without its scale.
 template <class A, class T>
-RW_INLINE ropewalk::cpu::detail::floats<A> load_cached(const T* from) {
+RW_INLINE floats<A> load_cached(const T* from) {
     if constexpr (std::is_same_v<T, std::int8_t>) {
         return ropewalk::cpu::detail::load_signed_bytes<A>(from);
     } else {
-        return ropewalk::cpu::detail::load_elements<A>(from);
+        return load_elements<A>(from);
     }
 }
 
 template <class A, class T>
 RW_INLINE void widen_row(const T* from, float factor, std::int64_t width, float* to) {
-    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    constexpr std::int64_t lanes = lane_count<A>;
     constexpr bool scaled = std::is_same_v<T, std::int8_t>;
-    const ropewalk::cpu::detail::floats<A> factors(factor);
+    const floats<A> factors(factor);
     std::int64_t i = 0;
     for (; i + lanes <= width; i += lanes) {
-        const ropewalk::cpu::detail::floats<A> value = load_cached<A>(from + i);
+        const floats<A> value = load_cached<A>(from + i);
         (scaled ? value * factors : value).store_unaligned(to + i);
     }
     for (; i < width; ++i) to[i] = scaled ? static_cast<float>(from[i]) * factor : static_cast<float>(from[i]);
@@ -70,10 +70,9 @@ RW_INLINE void widen_row(const T* from, float factor, std::int64_t width, float*
 
 template <class A, class T>
 RW_INLINE void narrow_row(const float* from, std::int64_t width, T* to) {
-    constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    constexpr std::int64_t lanes = lane_count<A>;
     std::int64_t i = 0;
-    for (; i + lanes <= width; i += lanes)
-        ropewalk::cpu::detail::store_elements<A>(to + i, ropewalk::cpu::detail::floats<A>::load_unaligned(from + i));
+    for (; i + lanes <= width; i += lanes) store_elements<A>(to + i, floats<A>::load_unaligned(from + i));
     for (; i < width; ++i) to[i] = T(from[i]);
 }
 
@@ -135,12 +134,12 @@ RW_INLINE void store_row(const float* from, const cached_head& to, std::int64_t 
 
 /// Calls move(row of floats, head of the cache, its token) for all of them.
 template <class A, class Move>
-void for_each_row(const cache_rows& job, int threads, const Move& move) {
-    const std::int64_t heads = job.layout.kv_heads, width = job.layout.head_dim, tokens = job.part.tokens;
+void for_each_row(const cache_params& job, int threads, const Move& move) {
+    const std::int64_t heads = job.layout.kv_heads, width = job.layout.head_dim, tokens = job.sequence.tokens;
     const auto one = [&](std::int64_t i) __attribute__((always_inline)) {
-        cached_head place{job.layout, job.part.pages, 0, job.keys};
+        cached_head place{job.layout, job.sequence.pages, 0, job.keys};
         for (place.head = 0; place.head < heads; ++place.head)
-            move(job.rows + ((job.part.first + i) * heads + place.head) * width, place, job.part.past + i);
+            move(job.rows + ((job.sequence.first + i) * heads + place.head) * width, place, job.sequence.past + i);
     };
     // Waking a thread costs more than moving 128 KiB.
     const std::int64_t paying = tokens * heads * width * 4 / (128 * 1024);
@@ -156,7 +155,7 @@ void for_each_row(const cache_rows& job, int threads, const Move& move) {
 }
 
 template <class A>
-void store_rows(const cache_rows& job, int threads) {
+void store_rows(const cache_params& job, int threads) {
     for_each_row<A>(
         job, threads,
         [](const float* row, const cached_head& place, std::int64_t token)
@@ -164,7 +163,7 @@ void store_rows(const cache_rows& job, int threads) {
 }
 
 template <class A>
-void load_rows(const cache_rows& job, int threads) {
+void load_rows(const cache_params& job, int threads) {
     for_each_row<A>(
         job, threads, [](float* row, const cached_head& place, std::int64_t token) __attribute__((always_inline)) {
             widen_run<A>(place, token, 1, row, 0);

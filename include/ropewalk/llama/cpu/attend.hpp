@@ -2,9 +2,9 @@
 // 2112.05682; Dao et al., arXiv 2205.14135), so that memory does not grow with the length.
 #pragma once
 
-#include "ropewalk/llama/attend_plan.hpp"
-#include "ropewalk/llama/decode_tile.hpp"
-#include "ropewalk/llama/scratch.hpp"
+#include "ropewalk/llama/cpu/attend_plan.hpp"
+#include "ropewalk/llama/cpu/decode_tile.hpp"
+#include "ropewalk/llama/cpu/threads.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
@@ -15,15 +15,15 @@ struct attend_space {
     float *scores = nullptr, *keys = nullptr, *values = nullptr;
 
     /// The rows of an item, up to whole registers and panels.
-    static std::int64_t rows(const attend_job& job) {
+    static std::int64_t rows(const attend_params& job) {
         const std::int64_t group = job.heads / job.layout.kv_heads;
         const std::int64_t most = group < block_rows ? block_rows / group * group : group;
         return (most / panel_width() + 1) * panel_width();
     }
-    static constexpr std::int64_t panel_width() { return panel_vectors<A> * ropewalk::cpu::detail::lane_count<A>; }
+    static constexpr std::int64_t panel_width() { return panel_vectors<A> * lane_count<A>; }
 
     /// Lays the arrays out from `start` on and returns how many floats they take.
-    std::int64_t lay_out(float* start, const attend_job& job) {
+    std::int64_t lay_out(float* start, const attend_params& job) {
         constexpr std::int64_t line = 16;
         const std::int64_t width = padded_width<A>(job.layout.head_dim), many = rows(job);
         std::int64_t used = 0;
@@ -41,7 +41,7 @@ struct attend_space {
 
 /// Queries as a panel, element by element, times the scale; zeros where there is none.
 template <class A>
-RW_INLINE void pack_panel(const attend_job& job, const attend_item& item, std::int64_t first, std::int64_t width,
+RW_INLINE void pack_panel(const attend_params& job, const attend_item& item, std::int64_t first, std::int64_t width,
                           float* to) {
     const std::int64_t head_dim = job.layout.head_dim;
     for (std::int64_t lane = 0; lane < width; ++lane) {
@@ -53,7 +53,7 @@ RW_INLINE void pack_panel(const attend_job& job, const attend_item& item, std::i
 
 /// A row's result: divided by the sum, or as it is beside what puts it together with others.
 template <class A>
-RW_INLINE void finish_row(const attend_job& job, const attend_item& item, std::int64_t row, const float* out,
+RW_INLINE void finish_row(const attend_params& job, const attend_item& item, std::int64_t row, const float* out,
                           std::int64_t step, float most, float sum) {
     const std::int64_t head_dim = job.layout.head_dim;
     if (item.partial == nullptr) {
@@ -70,10 +70,10 @@ RW_INLINE void finish_row(const attend_job& job, const attend_item& item, std::i
 /// Some panels side by side: all of them look at a tile before the next is widened.
 template <class A>
 struct panel_runner {
-    static constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    static constexpr std::int64_t lanes = lane_count<A>;
     static constexpr std::int64_t full = panel_vectors<A> * lanes;
 
-    const attend_job& job;
+    const attend_params& job;
     const attend_item& item;
     const attend_space<A>& space;
 
@@ -155,7 +155,7 @@ struct panel_runner {
 /// Few queries.
 template <class A>
 struct strip_runner {
-    const attend_job& job;
+    const attend_params& job;
     const attend_item& item;
     const attend_space<A>& space;
 
@@ -192,7 +192,7 @@ struct strip_runner {
     template <class T>
     RW_INLINE void run_over(const cached_head& keys, const cached_head& values) const {
         strip_state state = begin();
-        const bool whole = job.layout.head_dim % ropewalk::cpu::detail::lane_count<A> == 0;
+        const bool whole = job.layout.head_dim % lane_count<A> == 0;
         for (std::int64_t key = item.first_key; key < item.end; key += tile_tokens) {
             const std::int64_t left = item.end - key, count = left < tile_tokens ? left : tile_tokens;
             const std::int64_t soon = left - count < count ? left - count : count;
@@ -229,7 +229,7 @@ struct strip_runner {
 };
 
 template <class A>
-void run_item(const attend_job& job, const attend_item& item, const attend_space<A>& space) {
+void run_item(const attend_params& job, const attend_item& item, const attend_space<A>& space) {
     const cached_head keys{job.layout, item.part->pages, item.head, true};
     const cached_head values{job.layout, item.part->pages, item.head, false};
     if (item.rows() < strip_rows<A>) {
@@ -241,7 +241,7 @@ void run_item(const attend_job& job, const attend_item& item, const attend_space
 
 /// Puts the results of a query over all shares of the keys together.
 template <class A>
-RW_INLINE void merge_row(const attend_job& job, const part_plan& plan, const attend_item& first, std::int64_t row) {
+RW_INLINE void merge_row(const attend_params& job, const part_plan& plan, const attend_item& first, std::int64_t row) {
     const std::int64_t head_dim = job.layout.head_dim, at = row * part_plan::row_floats(head_dim);
     const auto share = [&](std::int64_t s) __attribute__((always_inline)) {
         return first.partial + s * plan.partial_floats + at;
@@ -252,8 +252,8 @@ RW_INLINE void merge_row(const attend_job& job, const part_plan& plan, const att
     for (std::int64_t i = 0; i < head_dim; ++i) out[i] = 0;
     for (std::int64_t s = 0; s < plan.splits; ++s) {
         const float* const from = share(s);
-        alignas(64) float weight[ropewalk::cpu::detail::lane_count<A>];
-        xsimd::exp(ropewalk::cpu::detail::floats<A>(from[head_dim] - most)).store_aligned(weight);
+        alignas(64) float weight[lane_count<A>];
+        xsimd::exp(floats<A>(from[head_dim] - most)).store_aligned(weight);
         sum += weight[0] * from[head_dim + 1];
         for (std::int64_t i = 0; i < head_dim; ++i) out[i] += weight[0] * from[i];
     }
@@ -263,7 +263,7 @@ RW_INLINE void merge_row(const attend_job& job, const part_plan& plan, const att
 
 /// Merges whatever is shared out.
 template <class A>
-void merge_shares(const attend_job& job, float* partials) {
+void merge_shares(const attend_params& job, float* partials) {
     for (item_cursor cursor(job, partials); !cursor.finished(); cursor.next_part()) {
         if (cursor.plan.splits == 1) continue;
         for (std::int64_t n = 0; n < cursor.plan.items; n += cursor.plan.splits) {
@@ -275,15 +275,15 @@ void merge_shares(const attend_job& job, float* partials) {
 
 /// Threads that pay: waking one costs more than 64 Ki multiplications.
 template <class A>
-RW_INLINE int attend_team(const attend_job& job, std::int64_t items, int threads) {
+RW_INLINE int attend_team(const attend_params& job, std::int64_t items, int threads) {
     std::int64_t work = 0;
-    for (const sequence_part& part : job.parts)
+    for (const paged_rows& part : job.sequences)
         work += part.tokens * (part.past + part.tokens) * job.heads * job.layout.head_dim / (64 * 1024);
     return thread_count<A>(work < items ? work : items, threads);
 }
 
 template <class A>
-void attend(const attend_job& job, int threads) {
+void attend(const attend_params& job, int threads) {
     std::int64_t items = 0, shared = 0;
     for (item_cursor cursor(job, nullptr); !cursor.finished(); cursor.next_part())
         items += cursor.plan.items, shared += cursor.plan.items * cursor.plan.partial_floats;

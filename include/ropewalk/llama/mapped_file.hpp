@@ -21,7 +21,7 @@
 #include <memory>
 #endif
 
-namespace ropewalk {
+namespace ropewalk::llama {
 
 /// The bytes of a file, for reading: mapped, so that only what is looked at is read, and shared with other processes.
 /// (Read as a whole where the system has no mmap.) The file must not shrink meanwhile. Throws ropewalk::error, which
@@ -83,4 +83,4 @@ private:
 #endif
 };
 
-}  // namespace ropewalk
+}  // namespace ropewalk::llama

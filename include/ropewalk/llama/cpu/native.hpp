@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ropewalk/cpu/rotate.hpp"
-#include "ropewalk/llama/arch_kernels.hpp"
+#include "ropewalk/llama/cpu/arch_kernels.hpp"
 
 namespace ropewalk::llama::cpu {
 

@@ -11,10 +11,10 @@
 #include <string_view>
 #include <vector>
 
-#include "ropewalk/io/mapped_file.hpp"
 #include "ropewalk/io/parse_config.hpp"
+#include "ropewalk/llama/mapped_file.hpp"
 
-namespace ropewalk {
+namespace ropewalk::llama {
 
 /// One tensor of a file, in C order. The bytes are those of the file and live as long as it is mapped.
 struct stored_tensor {
@@ -81,14 +81,14 @@ public:
         const auto header = file.subspan(prefix, static_cast<std::size_t>(length));
         RW_EXPECTS(!header.empty() && header[0] == std::byte{'{'},
                    "{} is no safetensors file: its header does not begin with a brace", source_);
-        json_ = parse_json({reinterpret_cast<const char*>(header.data()), header.size()}, source_);
+        json_ = ropewalk::detail::parse_json({reinterpret_cast<const char*>(header.data()), header.size()}, source_);
     }
 
     [[nodiscard]] std::map<std::string, stored_tensor> tensors() const {
         std::map<std::string, stored_tensor> all;
         for (const auto& [name, entry] : json_.items()) {
             if (name == "__metadata__") continue;
-            all.emplace(name, tensor(source_ + ": " + shown_name(name), entry));
+            all.emplace(name, tensor(source_ + ": " + ropewalk::detail::shown_name(name), entry));
         }
         check_cover(all);
         return all;
@@ -96,7 +96,7 @@ public:
 
 private:
     [[nodiscard]] stored_tensor tensor(const std::string& path, const nlohmann::json& entry) const {
-        RW_EXPECTS(entry.is_object(), "{} must be an object, got {}", path, shown(entry));
+        RW_EXPECTS(entry.is_object(), "{} must be an object, got {}", path, ropewalk::detail::shown(entry));
         const config_section section(entry, path);
         constexpr std::array<std::string_view, 3> keys{"dtype", "shape", "data_offsets"};
         section.expect_only(keys, "a tensor");
@@ -134,7 +134,8 @@ private:
             if (one.name == dtype) return one.bytes;
             known.append(known.empty() ? "" : ", ").append(one.name);
         }
-        fail("{}: dtype '{}' is not known, known are {}", path, shown_name(dtype), known);
+        ropewalk::detail::fail("{}: dtype '{}' is not known, known are {}", path, ropewalk::detail::shown_name(dtype),
+                               known);
     }
 
     /// Tensors neither overlap nor leave a hole: a byte that belongs to none could hide anything.
@@ -150,7 +151,8 @@ private:
         for (const auto* one : order) {
             const std::span<const std::byte> bytes = one->second.bytes;
             RW_EXPECTS(bytes.data() == at, "{}: {} begins at byte {} of the data, where the one before it ends at {}",
-                       source_, shown_name(one->first), bytes.data() - data_.data(), at - data_.data());
+                       source_, ropewalk::detail::shown_name(one->first), bytes.data() - data_.data(),
+                       at - data_.data());
             at += bytes.size();
         }
         RW_EXPECTS(at == data_.data() + data_.size(), "{}: the tensors end at byte {} of {} bytes of data", source_,
@@ -214,7 +216,7 @@ private:
 
     void read_shards(const std::filesystem::path& folder, const std::filesystem::path& index) {
         const nlohmann::json json = parse_config_file(index);
-        RW_EXPECTS(json.is_object(), "{} must be an object, got {}", index.string(), detail::shown(json));
+        RW_EXPECTS(json.is_object(), "{} must be an object, got {}", index.string(), ropewalk::detail::shown(json));
         const auto map = config_section(json, index.string()).section("weight_map");
         RW_EXPECTS(map.has_value(), "{} lacks 'weight_map'", index.string());
         std::map<std::string, std::vector<std::string>> shards;
@@ -223,7 +225,7 @@ private:
             // A file beside the index and nowhere else, whatever a stranger wrote.
             RW_EXPECTS(
                 !shard.empty() && std::filesystem::path(shard).filename() == shard && shard != "." && shard != "..",
-                "{}: '{}' is no name of a file in its folder", index.string(), detail::shown_name(shard));
+                "{}: '{}' is no name of a file in its folder", index.string(), ropewalk::detail::shown_name(shard));
             const auto file = folder / shard;
             RW_EXPECTS(is_there(file), "{} names {}, which is missing", index.string(), file.string());
             files_.push_back(std::make_unique<mapped_file>(file));
@@ -231,7 +233,7 @@ private:
             for (const std::string& name : names) {
                 auto found = there.extract(name);
                 RW_EXPECTS(!found.empty(), "{} lacks '{}', which {} says it has", file.string(),
-                           detail::shown_name(name), index.string());
+                           ropewalk::detail::shown_name(name), index.string());
                 tensors_.insert(std::move(found));
             }
         }
@@ -242,4 +244,4 @@ private:
     std::map<std::string, stored_tensor> tensors_;
 };
 
-}  // namespace ropewalk
+}  // namespace ropewalk::llama

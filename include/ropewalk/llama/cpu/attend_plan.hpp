@@ -1,7 +1,7 @@
 // How the attention of a call is cut into items, each of them some queries of one head of keys, over some of the keys.
 #pragma once
 
-#include "ropewalk/llama/prefill_tile.hpp"
+#include "ropewalk/llama/cpu/prefill_tile.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
@@ -15,7 +15,7 @@ inline constexpr std::int64_t most_split_rows = 256;
 
 /// Queries of one head of keys below which a strip is faster than a panel that is partly empty.
 template <class A>
-inline constexpr std::int64_t strip_rows = ropewalk::cpu::detail::lane_count<A> * 3 / 4;
+inline constexpr std::int64_t strip_rows = lane_count<A> * 3 / 4;
 
 /// How one part is cut.
 struct part_plan {
@@ -27,7 +27,7 @@ struct part_plan {
     /// Floats of a query's partial result: its elements, the greatest score and the sum of weights.
     static RW_INLINE std::int64_t row_floats(std::int64_t head_dim) { return head_dim + 2; }
 
-    static RW_INLINE part_plan of(const attend_job& job, const sequence_part& part) {
+    static RW_INLINE part_plan of(const attend_params& job, const paged_rows& part) {
         part_plan plan;
         plan.group = job.heads / job.layout.kv_heads;
         plan.block_tokens = plan.group < block_rows ? block_rows / plan.group : 1;
@@ -43,7 +43,7 @@ struct part_plan {
 
 /// One item.
 struct attend_item {
-    const sequence_part* part = nullptr;
+    const paged_rows* part = nullptr;
     std::int64_t group = 1;
     std::int64_t head = 0;                ///< of keys
     std::int64_t token = 0, tokens = 0;   ///< of the part
@@ -56,14 +56,14 @@ struct attend_item {
         return part->past + token + row / group + 1;
     }
     /// Where query `row` lies in q and its result in out.
-    [[nodiscard]] RW_INLINE std::int64_t offset(const attend_job& job, std::int64_t row) const {
+    [[nodiscard]] RW_INLINE std::int64_t offset(const attend_params& job, std::int64_t row) const {
         const std::int64_t at = part->first + token + row / group, query = head * group + row % group;
         return (at * job.heads + query) * job.layout.head_dim;
     }
 };
 
 /// Item number n of a part. Heads follow each other, and of a head the blocks with the most keys come first.
-RW_INLINE attend_item item_at(const sequence_part& part, const part_plan& plan, std::int64_t n, float* partials) {
+RW_INLINE attend_item item_at(const paged_rows& part, const part_plan& plan, std::int64_t n, float* partials) {
     attend_item item;
     item.part = &part, item.group = plan.group;
     const std::int64_t split = n % plan.splits, block = plan.blocks - 1 - n / plan.splits % plan.blocks;
@@ -82,15 +82,15 @@ RW_INLINE attend_item item_at(const sequence_part& part, const part_plan& plan, 
 
 /// Walks over the items of all parts in order.
 struct item_cursor {
-    const attend_job* job = nullptr;
+    const attend_params* job = nullptr;
     std::int64_t at = 0;    ///< part
     std::int64_t base = 0;  ///< items before it
     float* partials = nullptr;
     part_plan plan;
 
-    RW_INLINE item_cursor(const attend_job& whole, float* space) : job(&whole), partials(space) { skip_empty(); }
-    [[nodiscard]] RW_INLINE bool finished() const { return at >= static_cast<std::int64_t>(job->parts.size()); }
-    [[nodiscard]] RW_INLINE const sequence_part& part() const { return job->parts[static_cast<std::size_t>(at)]; }
+    RW_INLINE item_cursor(const attend_params& whole, float* space) : job(&whole), partials(space) { skip_empty(); }
+    [[nodiscard]] RW_INLINE bool finished() const { return at >= static_cast<std::int64_t>(job->sequences.size()); }
+    [[nodiscard]] RW_INLINE const paged_rows& part() const { return job->sequences[static_cast<std::size_t>(at)]; }
     RW_INLINE void next_part() {
         base += plan.items, partials += plan.items * plan.partial_floats, ++at;
         skip_empty();

@@ -2,8 +2,8 @@
 // A register holds consecutive elements of a row.
 #pragma once
 
-#include "ropewalk/llama/prefill_tile.hpp"
-#include "ropewalk/llama/reduce.hpp"
+#include "ropewalk/llama/cpu/prefill_tile.hpp"
+#include "ropewalk/llama/cpu/simd.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
@@ -21,8 +21,8 @@ struct strip_state {
 /// R queries over tiles of T.
 template <class A, class T, int R>
 struct strip {
-    using vector = ropewalk::cpu::detail::floats<A>;
-    static constexpr int lanes = static_cast<int>(ropewalk::cpu::detail::lane_count<A>);
+    using vector = floats<A>;
+    static constexpr int lanes = static_cast<int>(lane_count<A>);
     static constexpr int keys_at_once = lanes / R;
     static_assert(R <= lanes);
 
@@ -67,8 +67,7 @@ struct strip {
                 const vector key = load_cached<A>(row[k] + at);
                 RW_UNROLL
                 for (int r = 0; r < R; ++r)
-                    parts[r * keys_at_once + k] =
-                        ropewalk::cpu::detail::multiply_add<A>(query[r], key, parts[r * keys_at_once + k]);
+                    parts[r * keys_at_once + k] = multiply_add<A>(query[r], key, parts[r * keys_at_once + k]);
             }
         }
         alignas(64) float scores[lanes];
@@ -127,8 +126,7 @@ struct strip {
             for (int r = 0; r < R; ++r) {
                 const vector weight(state.scores[r * tile_tokens + i]);
                 RW_UNROLL
-                for (int n = 0; n < N; ++n)
-                    sums[r][n] = ropewalk::cpu::detail::multiply_add<A>(weight, value[n], sums[r][n]);
+                for (int n = 0; n < N; ++n) sums[r][n] = multiply_add<A>(weight, value[n], sums[r][n]);
             }
         }
         RW_UNROLL
@@ -136,8 +134,7 @@ struct strip {
             RW_UNROLL
             for (int n = 0; n < N; ++n) {
                 float* const to = out + r * state.width + at + n * lanes;
-                ropewalk::cpu::detail::multiply_add<A>(vector::load_aligned(to), vector(shrink[r]), sums[r][n])
-                    .store_aligned(to);
+                multiply_add<A>(vector::load_aligned(to), vector(shrink[r]), sums[r][n]).store_aligned(to);
             }
         }
     }

@@ -1,7 +1,7 @@
 // Consecutive keys or values of one head as rows that a kernel can read.
 #pragma once
 
-#include "ropewalk/llama/cache_rows.hpp"
+#include "ropewalk/llama/cpu/cache_rows.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 

@@ -3,7 +3,7 @@
 // its lane.
 #pragma once
 
-#include "ropewalk/llama/tile.hpp"
+#include "ropewalk/llama/cpu/tile.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
@@ -13,9 +13,9 @@ inline constexpr float no_score = -0x1.fffffep+127F;
 /// Registers of queries a panel, and rows of keys, or elements of values, that are multiplied by them at once: sums,
 /// queries and one factor fill the registers.
 template <class A>
-inline constexpr int panel_vectors = ropewalk::cpu::detail::is_avx512<A> ? 2 : 3;
+inline constexpr int panel_vectors = is_avx512<A> ? 2 : 3;
 template <class A>
-inline constexpr int panel_rows = ropewalk::cpu::detail::is_avx512<A> ? 8 : 4;
+inline constexpr int panel_rows = is_avx512<A> ? 8 : 4;
 
 /// What a panel of V registers of queries is and has come to.
 template <class A>
@@ -30,8 +30,8 @@ struct panel_state {
 
 template <class A, int V>
 struct panel {
-    using vector = ropewalk::cpu::detail::floats<A>;
-    static constexpr std::int64_t lanes = ropewalk::cpu::detail::lane_count<A>;
+    using vector = floats<A>;
+    static constexpr std::int64_t lanes = lane_count<A>;
     static constexpr std::int64_t width = V * lanes;
 
     /// The keys of a tile. `scores` [keys, V · lanes] is room to work in.
@@ -64,8 +64,7 @@ struct panel {
                 for (int r = 0; r < R; ++r) {
                     const vector factor(a[r * step_row]);
                     RW_UNROLL
-                    for (int v = 0; v < V; ++v)
-                        of[r][v] = ropewalk::cpu::detail::multiply_add<A>(factor, row[v], of[r][v]);
+                    for (int v = 0; v < V; ++v) of[r][v] = multiply_add<A>(factor, row[v], of[r][v]);
                 }
             }
         }
@@ -135,7 +134,7 @@ struct panel {
             shrink[v] = xsimd::exp(vector::load_aligned(state.most + v * lanes) - most[v]);
             most[v].store_aligned(state.most + v * lanes);
             const vector before = vector::load_aligned(state.sum + v * lanes);
-            ropewalk::cpu::detail::multiply_add<A>(before, shrink[v], sum[v]).store_aligned(state.sum + v * lanes);
+            multiply_add<A>(before, shrink[v], sum[v]).store_aligned(state.sum + v * lanes);
         }
         for_each_block(
             state.head_dim, [&]<int R>(std::int64_t first) __attribute__((always_inline)) {
@@ -146,8 +145,7 @@ struct panel {
                     RW_UNROLL
                     for (int v = 0; v < V; ++v) {
                         float* const at = state.out + (first + r) * width + v * lanes;
-                        ropewalk::cpu::detail::multiply_add<A>(vector::load_aligned(at), shrink[v], s.of[r][v])
-                            .store_aligned(at);
+                        multiply_add<A>(vector::load_aligned(at), shrink[v], s.of[r][v]).store_aligned(at);
                     }
                 }
             });
