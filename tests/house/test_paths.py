@@ -5,7 +5,7 @@ import re
 import pytest
 from common import ROOT
 
-BASES = ("", "include/ropewalk", "cuda/ropewalk", "include", "cuda", "bindings", "bindings/python")
+BASES = ("", "include/ropewalk", "include/ropewalk/llama", "cuda/ropewalk", "include", "cuda", "bindings", "bindings/python")
 SPAN = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"<?((?:[\w.-]+/)+(?:[\w.-]+\.(?:hpp|cuh|cpp|cu|inl|py|pyi|sh|md|json|txt|cmake))?)>?")
 # Paths that a reader makes, a build makes, or an earlier version had.
