@@ -5,12 +5,13 @@ import re
 import pytest
 from common import ROOT
 
-BASES = ("", "include/ropewalk", "include/ropewalk/llama", "cuda/ropewalk", "include", "cuda", "bindings", "bindings/python")
+LIBRARY = ("include", "include/ropewalk", "include/ropewalk/llama", "cuda", "cuda/ropewalk")
+BASES = ("", *LIBRARY, "bindings", "bindings/python")
 SPAN = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"<?((?:[\w.-]+/)+(?:[\w.-]+\.(?:hpp|cuh|cpp|cu|inl|py|pyi|sh|md|json|txt|cmake))?)>?")
-# Paths that a reader makes, a build makes, or an earlier version had.
-OTHERS = ("build/", "ropewalk/attention/", "ropewalk/call/", ".venv/", "core/config.hpp", "slow_tail")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+OTHERS = ("build/", ".venv/", "slow_tail")  # made by a build, or by a reader
+# The changelog names paths of earlier versions.
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def paths(text):
