@@ -66,6 +66,7 @@ TEST_CASE("published configurations are read", "[io]") {
         CHECK(encoding.geometry.base == model.base);
         CHECK(encoding.geometry.head_dim == model.head_dim);
         CHECK(encoding.geometry.width() == model.rotary_dim);
+        CHECK(encoding.geometry.rotary_offset == 0);
         CHECK((encoding.geometry.layout == model.layout));
         CHECK(std::abs(encoding.attention_factor / model.attention_factor - 1) < 1e-14);
         CHECK(std::abs(encoding.softmax_factor / model.softmax_factor - 1) < 1e-14);
