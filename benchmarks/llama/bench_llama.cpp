@@ -118,16 +118,11 @@ class square_product {
 public:
     static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
 
-<<<<<<< HEAD
-    explicit square_product(const ceilings::products& bound)
+    explicit square_product(const bench::products& bound)
         : bound_(bound),
           a_(llama::synthetic_states(side, side)),
           b_(llama::synthetic_states(side, side)),
           c_(a_.size()) {}
-=======
-    explicit square_product(const bench::products& bound)
-        : bound_(bound), a_(make_rows(side, side)), b_(make_rows(side, side)), c_(a_.size()) {}
->>>>>>> main
     void multiply() { bound_.gemm(a_.data(), side, b_.data(), side, side, c_.data(), threads()); }
 
 private:
