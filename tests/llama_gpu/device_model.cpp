@@ -72,7 +72,7 @@ TEST_CASE("a decoder on a device generates what float64 does", "[llama_gpu][devi
     }
 }
 
-TEST_CASE("ragged batches of token ids, in every type of weights", "[llama_gpu][device]") {
+TEST_CASE("ragged batches of token ids with weights of every type", "[llama_gpu][device]") {
     for (const auto& [type, bound] :
          {std::pair(rw::element_type::f32, stack_rounding), std::pair(rw::element_type::f16, 3e-3),
           std::pair(rw::element_type::bf16, 3e-2)}) {
@@ -93,7 +93,7 @@ TEST_CASE("ragged batches of token ids, in every type of weights", "[llama_gpu][
         };
         std::vector<std::int32_t> whole(ids.begin() + 6, ids.end());
         whole.push_back(40);
-        const double room = std::max(bound, 1e-3);  // of the cache
+        const double room = std::max(bound, 1e-3);  // the rounding of the cache
         CHECK(difference(row(0), one.theirs(whole, test::plain_scheme(config, 1))) < room);
         one.reference.restart();
         whole.assign(ids.begin(), ids.begin() + 6);
@@ -103,7 +103,7 @@ TEST_CASE("ragged batches of token ids, in every type of weights", "[llama_gpu][
     }
 }
 
-TEST_CASE("steps of single tokens are recorded once, and anew where something else has changed",
+TEST_CASE("steps of single tokens are recorded once, and again after another change",
           "[llama_gpu][device]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
@@ -131,17 +131,17 @@ TEST_CASE("steps of single tokens are recorded once, and anew where something el
         ours.set_rope(encoded(config, policy)), other.set_rope(encoded(config, policy));
     };
     step({{sequences[0], 5}, {sequences[1], 11}});
-    both(), both(), both(), both(), both();  // the second moves the pool: 13 tokens have 4 pages
+    both(), both(), both(), both(), both();  // the second step moves the pool: 13 tokens have 4 pages
     CHECK((device.records == 1 && device.replays == 3));
-    both(), both();  // 17 tokens have 5 pages, which is a wider table
+    both(), both();  // 17 tokens have 5 pages, which need a wider table
     CHECK((device.records == 2 && device.replays == 4));
     change("linear:8");
     both(), both(), both();
     CHECK((device.records == 3 && device.replays == 6));
-    step({{sequences[1], 1}});  // another batch in between
+    step({{sequences[1], 1}});  // a different batch in between
     both();
     CHECK((device.records == 3 && device.replays == 7));
-    change("dynamic:4,original_length=8");  // another encoding every time
+    change("dynamic:4,original_length=8");  // a new encoding for every step
     both(), both(), both();
     CHECK((device.records == 3 && device.replays == 7));
     change("randomized:256,seed=2");
@@ -177,7 +177,7 @@ TEST_CASE("a recorded step serves the cache that it was recorded with", "[llama_
     CHECK(stack_kind::device().problem() == "");
 }
 
-TEST_CASE("a device whose memory ends leaves everything as it was", "[llama_gpu][device]") {
+TEST_CASE("a device that runs out of memory leaves everything as it was", "[llama_gpu][device]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
     test::stack_trial<stack_kind> one(random, config, encoded(config, "default"), 60);
@@ -186,7 +186,7 @@ TEST_CASE("a device whose memory ends leaves everything as it was", "[llama_gpu]
     std::vector<float> hidden = one.part(10, 60);
     const std::vector<float> untouched = hidden;
     const llama::segment more{one.sequence, 50};
-    // The cache's pool, then what the stack needs of room for more tokens: at each of them once.
+    // Every allocation fails once: the pool of the cache, then the buffers of the stack for more tokens.
     int refused = 0;
     for (int left = 0; refused == left; ++left) {
         stack_kind::device().allocations_left = left;
@@ -204,13 +204,13 @@ TEST_CASE("a device whose memory ends leaves everything as it was", "[llama_gpu]
     CHECK(difference(hidden, test::numbers(theirs.begin() + 10 * 48, theirs.end())) < stack_rounding);
 }
 
-TEST_CASE("parts of a step are measured, recorded or not", "[llama_gpu][device]") {
+TEST_CASE("the parts of recorded and other steps are measured", "[llama_gpu][device]") {
     const llama::model_config config = shape(3);
     decoder one(config, rw::element_type::f32, "default", {.block_tokens = 8, .blocks = {16, 8}, .measures = true});
     llama::device_cache<device_type> cache(one.device, config);
     const int sequence = cache.add_sequence();
     (void)one.model.generate(prompt_of(10), 5, cache, sequence);
-    // A second every time that a part begins: two norms a layer, projections before and behind the attention.
+    // One second per beginning of a part. A layer has two norms, and projections before and after the attention.
     const llama::stack_seconds& spent = one.model.layers().seconds();
     CHECK((spent.norm == 5 * 6 && spent.projections == 5 * 6));
     CHECK((spent.rope == 5 * 3 && spent.attention == 5 * 3 && spent.mlp == 5 * 3));
@@ -219,7 +219,7 @@ TEST_CASE("parts of a step are measured, recorded or not", "[llama_gpu][device]"
     CHECK(spent.norm == 0);
 }
 
-TEST_CASE("a cache of a stated length has its memory at once", "[llama_gpu][device]") {
+TEST_CASE("a cache with most_tokens allocates its memory at once", "[llama_gpu][device]") {
     const llama::model_config config = shape(2);
     device_type device;
     {
@@ -232,7 +232,7 @@ TEST_CASE("a cache of a stated length has its memory at once", "[llama_gpu][devi
         cache.reserve(second, 90);
         CHECK(cache.layer(0).k.data == pool);
         CHECK_REFUSED(cache.reserve(first, 17), "17 tokens", "8 pages of 16");
-        // Keys and values of the last layer and its scales end where the page does.
+        // The scales of the last layer end at the end of the page.
         const auto last = cache.layer(1);
         const auto* const end = static_cast<const char*>(pool) + cache.page_bytes();
         CHECK(reinterpret_cast<const char*>(last.v.scales + 2 * 16) == end);
@@ -242,7 +242,7 @@ TEST_CASE("a cache of a stated length has its memory at once", "[llama_gpu][devi
     CHECK(device.bytes_held() == 0);
 }
 
-TEST_CASE("a device stack refuses what it cannot hold", "[llama_gpu][device][errors]") {
+TEST_CASE("a device stack refuses wrong arguments", "[llama_gpu][device][errors]") {
     const llama::model_config config = shape(2);
     decoder one(config, rw::element_type::f32, "default");
     llama::device_cache<device_type> cache(one.device, config);
@@ -254,11 +254,14 @@ TEST_CASE("a device stack refuses what it cannot hold", "[llama_gpu][device][err
     CHECK_REFUSED(layers.predict({&two, 1}, ids, logits, cache), "token id 61", "61 of the vocabulary");
     CHECK_REFUSED(layers.predict({&two, 1}, std::span(ids).first(1), logits, cache), "1 token ids and 61 logits");
     CHECK_REFUSED(layers.predict({&two, 1}, ids, std::span(logits).first(60), cache), "2 token ids and 60 logits");
-    CHECK_REFUSED(one.model.prefill({}, cache, sequence), "a prompt needs a token");
+    CHECK_REFUSED(one.model.prefill({}, cache, sequence), "prompt must not be empty");
     llama::model_weights mixed = one.weights;
     mixed.layers[1].o.type = rw::element_type::f16;
-    CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, mixed, encoded(config, "default")), "layer 1", "f16",
-                  "f32");
+    CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, mixed, encoded(config, "default")), "model.layers.1.self_attn.o_proj", "f16", "f32");
+    llama::model_weights narrow = one.weights;
+    narrow.layers[1].down.columns = 41;
+    CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, narrow, encoded(config, "default")),
+                  "model.layers.1.mlp.down_proj", "[48, 41]", "[48, 40]");
     llama::model_config bare = config;
     bare.vocabulary = 0;
     CHECK_REFUSED(llama::device_model<device_type>(one.device, bare, one.weights, encoded(config, "default")),

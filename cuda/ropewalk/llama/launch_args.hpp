@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,8 @@ public:
         std::int64_t most_pages = 1;
         for (const sequence_rows& part : rows)
             most_pages = std::max(most_pages, cache.pages_for(part.past + part.tokens));
+        // Rounded up to a power of two, so that a recorded step serves more calls.
+        most_pages = static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(most_pages)));
         numbers_.assign(ids.begin(), ids.end());
         const std::size_t starts = numbers_.size();
         for (const sequence_rows& part : rows) numbers_.push_back(static_cast<std::int32_t>(part.first));
