@@ -1,8 +1,8 @@
 # Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | python | format | lint | clean
 
 PYTHON := .venv/bin/python
-# The package is installed again when one of these files is newer. It uses the compiler name and flags of the release build
-# (scikit-build-core would take Python's compiler), so that ccache finds the kernels.
+# The package is installed again when one of these files is newer. It uses the compiler name and flags of the release
+# build (scikit-build-core would take Python's compiler), so that ccache finds the kernels.
 PACKAGE_SOURCES := $(shell find include cuda bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
@@ -13,7 +13,7 @@ demo: configure python
 	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 	build/examples/demo
 	$(PYTHON) examples/demo_torch.py
-	$(PYTHON) examples/demo_plot.py
+	$(PYTHON) examples/demo_summary.py
 
 test: setup
 	tools/test

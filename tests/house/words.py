@@ -24,8 +24,8 @@ GAP = r"(?:[ \t]+|[ \t]*\n[ \t]*(?://[/!]?<?|#|\*)?[ \t]*)"
 COUNTED = (
     r"(?:bytes?|[KMG]iB|megabytes?|gigabytes?|tokens?|heads?|rows?|lines?|pairs?|steps?|elements?|threads?|warps?|floats?"
     r"|numbers?|positions?|times?|seconds?|milliseconds|microseconds|ms|ns|cycles?|radians|turns|kernels?|units?|files?"
-    r"|columns?|samples?|(?-i:calls)|launches|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|values?|scales?"
-    r"|registers?|instructions?|architectures?|once|twice|one|two|three|four|five|six|seven|eight|\d+)"
+    r"|columns?|samples?|(?-i:calls|launches)|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|(?-i:values?|scales?)"
+    r"|(?-i:registers?)|instructions?|architectures?|once|twice|one|two|three|four|five|six|seven|eight|\d+)"
 )
 PER = (
     r"(?:token|head|pair|row|thread|warp|block|position|call|line|axis|sequence|layer|batch|page|element|lane|key|query"
@@ -54,7 +54,7 @@ RULES = [
     (r"\bheads_outside\b", "'heads_major'"),
     (r"\bteam_for\b", "'thread_count'"),
     (r"\b(?:announce\w*|ask_for\w*)\b", "'prefetch'"),
-    (r"\bepochs?\b|\bEpochPolicy\b|\b\w*_epoch\b|\bepoch_\w+", "'stage'"),
+    (r"\bepochs?\b|\bEpochPolicy\b|\b(?!time_since_epoch)\w*_epoch\b|\bepoch_\w+", "'stage'"),
     (r"\bdecay_?rates?\b|\bhas_decay\b|\.decay\b", "'magnitude' (of xPos)"),
     (r"\boptions?\.way\b|\bway::|\benum class way\b", "'direction'"),
     (r"\bropewalk::runtime\b|\bropewalk_runtime\b|\bruntime/runtime\.hpp\b", "'dispatch'"),

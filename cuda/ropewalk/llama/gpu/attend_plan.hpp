@@ -90,7 +90,7 @@ inline void check_attention(const tensor& q, const tensor& out, const kv_cache& 
                "pages and their tokens must be fewer than 2^31, got {}", shape_of("the cache of k", cache.k));
     check_batch(batch, cache.k, q.tokens);
     for (const cache_tensor* const tensor : {&cache.k, &cache.v})
-        RW_EXPECTS(!range_of(out).meets(range_of(*tensor)), "the output overlaps a cache: {}",
+        RW_EXPECTS(!range_of(out).overlaps(range_of(*tensor)), "the output overlaps a cache: {}",
                    shape_of("the cache", *tensor));
 }
 

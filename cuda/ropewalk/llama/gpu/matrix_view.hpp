@@ -87,7 +87,7 @@ inline void check_no_overlap(std::string_view name, const matrix_view& in, const
         return ropewalk::detail::byte_range{first, first + static_cast<std::uintptr_t>(elements) * size_of(m.type)};
     };
     const bool same = in.data == out.data && in.type == out.type && (in.rows <= 1 || in.stride == out.stride);
-    RW_EXPECTS(same || !range(in).meets(range(out)), "the output overlaps {} at {} but is not the same matrix",
+    RW_EXPECTS(same || !range(in).overlaps(range(out)), "the output overlaps {} at {} but is not the same matrix",
                shape_of(name, in), in.data);
 }
 
