@@ -51,7 +51,10 @@ struct batch_case {
     /// The sequences with their memory at the given addresses; without a table there is one page per sequence.
     [[nodiscard]] ropewalk::llama::gpu::sequences at(const std::int32_t* starts_at, const std::int32_t* past_at,
                                                      const std::int32_t* table_at) const {
-        return {starts.empty() ? nullptr : starts_at, past_at, count, most_tokens,
+        return {starts.empty() ? nullptr : starts_at,
+                past_at,
+                count,
+                most_tokens,
                 {table.empty() ? nullptr : table_at, most_pages, most_pages}};
     }
     [[nodiscard]] ropewalk::llama::gpu::sequences on_host() const {

@@ -13,8 +13,7 @@ struct stack_kind {
     using decoder = ropewalk::llama::device_model<test::simulated_device>;
 
     /// Blocks and chunks so small that prompts have several.
-    static constexpr ropewalk::llama::device_options small{
-        .block_tokens = 8, .blocks = {16, 8}, .rerotate_tokens = 6};
+    static constexpr ropewalk::llama::device_options small{.block_tokens = 8, .blocks = {16, 8}, .rerotate_tokens = 6};
 
     static test::simulated_device& device() {
         static test::simulated_device device;

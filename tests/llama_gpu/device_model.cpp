@@ -103,8 +103,7 @@ TEST_CASE("ragged batches of token ids with weights of every type", "[llama_gpu]
     }
 }
 
-TEST_CASE("steps of single tokens are recorded once, and again after another change",
-          "[llama_gpu][device]") {
+TEST_CASE("steps of single tokens are recorded once, and again after another change", "[llama_gpu][device]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
     device_type device;
@@ -257,7 +256,8 @@ TEST_CASE("a device stack refuses wrong arguments", "[llama_gpu][device][errors]
     CHECK_REFUSED(one.model.prefill({}, cache, sequence), "prompt must not be empty");
     llama::model_weights mixed = one.weights;
     mixed.layers[1].o.type = rw::element_type::f16;
-    CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, mixed, encoded(config, "default")), "model.layers.1.self_attn.o_proj", "f16", "f32");
+    CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, mixed, encoded(config, "default")),
+                  "model.layers.1.self_attn.o_proj", "f16", "f32");
     llama::model_weights narrow = one.weights;
     narrow.layers[1].down.columns = 41;
     CHECK_REFUSED(llama::device_stack<device_type>(one.device, config, narrow, encoded(config, "default")),

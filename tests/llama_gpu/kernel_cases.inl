@@ -23,7 +23,7 @@ template <class T>
 T any_of(const std::vector<T>& values, test::random& numbers) {
     return values[static_cast<std::size_t>(numbers.integer(0, std::ssize(values) - 1))];
 }
-rw::element_type random_type(test::random& numbers) {
+rw::element_type any_type(test::random& numbers) {
     return any_of<rw::element_type>({std::begin(test::all_types), std::end(test::all_types)}, numbers);
 }
 
@@ -56,7 +56,7 @@ struct attend_trial {
 
 attend_trial random_trial(test::random& numbers) {
     attend_trial trial;
-    trial.type = random_type(numbers);
+    trial.type = any_type(numbers);
     trial.cached_as = test::cache_types[numbers.integer(0, std::ssize(test::cache_types) - 1)];
     trial.axes = numbers.one_of({test::cache_axes::nhd, test::cache_axes::hnd, test::cache_axes::padded});
     trial.where_in_memory = numbers.one_of({test::order::bshd, test::order::bhsd, test::order::padded});
@@ -127,7 +127,9 @@ std::string problem_of(const attend_trial& trial, test::random& numbers) {
     return problem.empty() ? problem : describe(trial) + problem;
 }
 
-std::vector<double> equal_bounds(std::size_t count) { return std::vector<double>(count, 2e-5 / kernel_kind::tolerance); }
+std::vector<double> equal_bounds(std::size_t count) {
+    return std::vector<double>(count, 2e-5 / kernel_kind::tolerance);
+}
 
 }  // namespace
 
@@ -234,9 +236,9 @@ test::order random_order(test::random& numbers) { return numbers.coin() ? test::
 std::string problem_of_norm(test::random& numbers) {
     const int64_t rows = numbers.integer(1, 5), width = random_width(numbers);
     const double epsilon = numbers.one_of({0.0, 1e-6, 1e-5, 0.5});
-    test::array x(random_type(numbers), {1, rows, 1, width}, numbers, random_order(numbers));
-    test::array weight(random_type(numbers), {1, 1, 1, width}, numbers);
-    test::array y(random_type(numbers), x.size(), random_order(numbers));
+    test::array x(any_type(numbers), {1, rows, 1, width}, numbers, random_order(numbers));
+    test::array weight(any_type(numbers), {1, 1, 1, width}, numbers);
+    test::array y(any_type(numbers), x.size(), random_order(numbers));
     test::array& out = numbers.coin() ? x : y;
     std::vector<double> exact = x.values(), bounds;
     const std::vector<double> factors = weight.values();
@@ -254,12 +256,12 @@ std::string problem_of_norm(test::random& numbers) {
 
 std::string problem_of_silu(test::random& numbers) {
     const int64_t rows = numbers.integer(1, 5), width = random_width(numbers);
-    test::array gate(random_type(numbers), {1, rows, 1, width}, numbers, random_order(numbers));
+    test::array gate(any_type(numbers), {1, rows, 1, width}, numbers, random_order(numbers));
     test::array up(gate.type(), gate.size(), numbers, random_order(numbers));
     std::vector<double> g = gate.values();
     for (double& x : g) x = oracle::rounded(x * numbers.logarithmic(0.01, 40), gate.format());
     gate.set(g);
-    test::array other(random_type(numbers), gate.size());
+    test::array other(any_type(numbers), gate.size());
     test::array& out = numbers.coin() ? gate : other;
     std::vector<double> exact = up.values(), bounds(exact.size());
     for (std::size_t i = 0; i < exact.size(); ++i) {

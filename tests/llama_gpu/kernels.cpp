@@ -47,8 +47,8 @@ struct kernel_kind {
 
     static std::string attend(test::array& q, test::array& out, test::cache_contents& k, test::cache_contents& v,
                               const test::batch_case& batch, double scale, std::int64_t splits, bool complete) {
-        const std::int64_t bytes = ropewalk::llama::gpu::attend_workspace_bytes(batch.tokens, q.size().heads,
-                                                                                q.size().head_dim, splits);
+        const std::int64_t bytes =
+            ropewalk::llama::gpu::attend_workspace_bytes(batch.tokens, q.size().heads, q.size().head_dim, splits);
         // NaNs, which must not reach the output.
         std::vector<float> space(static_cast<std::size_t>(bytes) / sizeof(float) + 64, std::nanf(""));
         watched_call call({&q}, out);
@@ -56,9 +56,9 @@ struct kernel_kind {
         k.watch(call.log), v.watch(call.log);
         return call.run(
             [&](const test::host_backend& backend) {
-                const auto plan = ropewalk::llama::gpu::make_attend(q.tensor(), out.tensor(), {k.tensor(), v.tensor()},
-                                                                    batch.on_host(), scale, splits,
-                                                                    {test::aligned(space), bytes});
+                const auto plan =
+                    ropewalk::llama::gpu::make_attend(q.tensor(), out.tensor(), {k.tensor(), v.tensor()},
+                                                      batch.on_host(), scale, splits, {test::aligned(space), bytes});
                 backend.run(plan.attend), backend.run(plan.merge);
             },
             complete);
@@ -142,8 +142,8 @@ TEST_CASE("attention by blocks refuses wrong arguments", "[llama_gpu][blocks][er
     const std::int32_t starts[] = {0, 6, 6};
     const auto call = [&](const std::vector<rw::llama::sequence_rows>& known, const gpu::block_sizes& sizes = {8, 8},
                           std::int64_t bytes = 1 << 20) {
-        gpu::attend_by_blocks(backend, q.tensor(), q.tensor(), {k.tensor(), v.tensor()},
-                              {starts, nullptr, 2, 6, {}}, known, 0.1, {q.tensor().data, bytes}, sizes);
+        gpu::attend_by_blocks(backend, q.tensor(), q.tensor(), {k.tensor(), v.tensor()}, {starts, nullptr, 2, 6, {}},
+                              known, 0.1, {q.tensor().data, bytes}, sizes);
         return 0;
     };
     CHECK_REFUSED(call({{0, 6, 0}}), "rows of 1 sequences", "the batch has 2");

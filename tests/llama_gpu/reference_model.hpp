@@ -41,8 +41,8 @@ public:
         numbers result(static_cast<std::size_t>(config_.vocabulary));
         for (std::size_t i = 0; i < result.size(); ++i)
             for (std::size_t c = 0; c < last.size(); ++c)
-                result[i] += last[c] / size * static_cast<double>(norm[c]) *
-                             static_cast<double>(head[i * last.size() + c]);
+                result[i] +=
+                    last[c] / size * static_cast<double>(norm[c]) * static_cast<double>(head[i * last.size() + c]);
         return result;
     }
 
