@@ -101,7 +101,7 @@ std::string problem_of_blocks(rw::element_type type, test::random& numbers) {
     const gpu::block_sizes sizes{numbers.one_of<std::int64_t>({1, 7, 8, 64}),
                                  numbers.one_of<std::int64_t>({8, 16, 64})};
     const std::int64_t bytes =
-        gpu::make_block_buffers(nullptr, type, trial.heads(), trial.kv_heads, trial.head_dim, sizes).bytes;
+        gpu::block_buffers(nullptr, type, trial.heads(), trial.kv_heads, trial.head_dim, sizes).bytes;
     // NaNs, which must not reach the output.
     std::vector<float> space(static_cast<std::size_t>(bytes) / sizeof(float) + 64, std::nanf(""));
     watched_call call({&m.q}, m.result());
@@ -129,7 +129,7 @@ TEST_CASE("attention by blocks over caches of every type and order", "[llama_gpu
 }
 
 TEST_CASE("the buffers of blocks do not depend on the length", "[llama_gpu][blocks]") {
-    const auto bytes = gpu::make_block_buffers(nullptr, rw::element_type::bf16, 32, 32, 128, {}).bytes;
+    const auto bytes = gpu::block_buffers(nullptr, rw::element_type::bf16, 32, 32, 128, {}).bytes;
     CHECK(bytes == 2 * (32 * 512 * 128 * 2) + 32 * 512 * 512 * (4 + 2) + 32 * 512 * 128 * 4 + 32 * 512 * 2 * 4);
 }
 

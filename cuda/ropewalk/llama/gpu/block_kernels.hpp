@@ -11,6 +11,24 @@ struct block_sizes {
     std::int64_t queries = 512, keys = 512;
 };
 
+/// Hands out pieces of a workspace, each aligned to 256 bytes. Without a workspace it only counts them.
+class carver {
+public:
+    explicit carver(void* data) : data_(static_cast<char*>(data)) {}
+    template <class T = void>
+    T* take(std::int64_t elements, std::int64_t size = sizeof(std::conditional_t<std::is_void_v<T>, char, T>)) {
+        char* const piece = data_ == nullptr ? nullptr : data_ + used_;
+        used_ += detail::divide_up(elements * size, alignment) * alignment;
+        return reinterpret_cast<T*>(piece);
+    }
+    [[nodiscard]] std::int64_t used() const { return used_; }
+    static constexpr std::int64_t alignment = 256;
+
+private:
+    char* data_;
+    std::int64_t used_ = 0;
+};
+
 /// Buffers of one block in a workspace. Their size does not depend on the lengths of the sequences: there is no matrix
 /// of all scores.
 struct block_buffers {
@@ -21,6 +39,20 @@ struct block_buffers {
     float* sums = nullptr;    ///< [heads, sizes.queries, head_dim]
     float* states = nullptr;  ///< [heads, sizes.queries, 2]: the row maximum and the sum of weights
     std::int64_t bytes = 0;
+
+    block_buffers() = default;
+    block_buffers(void* workspace, element_type type, std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim,
+                  const block_sizes& sizes) {
+        carver from(workspace);
+        const auto size = static_cast<std::int64_t>(size_of(type));
+        keys = from.take(kv_heads * sizes.keys * head_dim, size);
+        values = from.take(kv_heads * sizes.keys * head_dim, size);
+        scores = from.take<float>(heads * sizes.queries * sizes.keys);
+        weights = from.take(heads * sizes.queries * sizes.keys, size);
+        sums = from.take<float>(heads * sizes.queries * head_dim);
+        states = from.take<float>(heads * sizes.queries * 2);
+        bytes = from.used();
+    }
 };
 
 namespace detail {
@@ -85,111 +117,98 @@ struct softmax_params : launch_size {
     std::int64_t visible = 0;  ///< keys of this block that row 0 attends to; row i attends to i more
     bool first = true;         ///< there are neither sums nor states yet
     bool wide = false;
-};
 
-template <bool Wide>
-struct softmax_body {
-    static constexpr int blocks_resident = usual_blocks;
+    template <bool Wide, class Lanes, class Memory>
+    RW_HD RW_INLINE void run_lanes(std::int64_t index) const {
+        constexpr int width = Lanes::width;
+        state s[width];
+        float values[width][1];
+        for (int i = 0; i < width; ++i) values[i][0] = row_max<Wide, Memory>(s[i], index + i);
+        Lanes::combine(values, 1, warp_lanes, larger_number{});
+        for (int i = 0; i < width; ++i) {
+            update_row_max<Memory>(s[i], values[i][0]);
+            values[i][0] = write_weights<Wide, Memory>(s[i]);
+        }
+        Lanes::combine(values, 1, warp_lanes, add{});
+        for (int i = 0; i < width; ++i) finish<Wide, Memory>(s[i], values[i][0]);
+    }
 
+private:
     struct state {
         std::int64_t row = 0;  ///< of all heads
         std::int64_t visible = 0;
         std::int64_t first = 0;  ///< this lane's first column
         float row_max = no_score, rescale = 1, total = 0;
     };
-
-    template <class Lanes, class Memory>
-    static RW_HD RW_INLINE void run(const softmax_params& params, std::int64_t index) {
-        constexpr int width = Lanes::width;
-        state s[width];
-        float values[width][1];
-        for (int i = 0; i < width; ++i) values[i][0] = row_max<Memory>(params, s[i], index + i);
-        Lanes::combine(values, 1, warp_lanes, larger_number{});
-        for (int i = 0; i < width; ++i) {
-            update_row_max<Memory>(params, s[i], values[i][0]);
-            values[i][0] = write_weights<Memory>(params, s[i]);
-        }
-        Lanes::combine(values, 1, warp_lanes, add{});
-        for (int i = 0; i < width; ++i) finish<Memory>(params, s[i], values[i][0]);
-    }
-
-private:
     static constexpr int step = warp_lanes * lane_elements;
 
-    template <class Memory>
-    static RW_HD RW_INLINE void load_scores(const softmax_params& params, const state& s, std::int64_t column,
-                                            lane_values& x) {
-        const float* const scores = params.buffers.scores;
-        load_lane<Wide, Memory>(scores + s.row * params.sizes.keys + column, params.keys - column, x);
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE void load_scores(const state& s, std::int64_t column, lane_values& x) const {
+        const float* const scores = buffers.scores + s.row * sizes.keys + column;
+        load_lane<Wide, Memory>(scores, keys - column, x);
     }
 
-    template <class Memory>
-    static RW_HD RW_INLINE float row_max(const softmax_params& params, state& s, std::int64_t index) {
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE float row_max(state& s, std::int64_t index) const {
         const auto [item, lane] = detail::divide(index, warp_lanes);
-        const auto [head, row] = detail::divide(item, params.rows);
-        s.row = head * params.sizes.queries + row;
-        s.visible = detail::within(params.visible + row, 0, params.keys);
+        const auto [head, row] = detail::divide(item, rows);
+        s.row = head * sizes.queries + row;
+        s.visible = detail::within(visible + row, 0, keys);
         s.first = lane * lane_elements;
         float result = no_score;
         for (std::int64_t column = s.first; column < s.visible; column += step) {
             lane_values x;
-            load_scores<Memory>(params, s, column, x);
+            load_scores<Wide, Memory>(s, column, x);
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i) {
-                if (column + i < s.visible) result = larger_number{}(result, x[i] * params.scale);
+                if (column + i < s.visible) result = larger_number{}(result, x[i] * scale);
             }
         }
         return result;
     }
 
     template <class Memory>
-    static RW_HD RW_INLINE void update_row_max(const softmax_params& params, state& s, float row_max) {
+    RW_HD RW_INLINE void update_row_max(state& s, float row_max) const {
         s.row_max = row_max;
-        if (params.first) return;
-        const float* const states = params.buffers.states + 2 * s.row;
+        if (first) return;
+        const float* const states = buffers.states + 2 * s.row;
         const float before = detail::load_one<float, Memory>(states);
         s.total = detail::load_one<float, Memory>(states + 1);
         s.row_max = larger_number{}(before, row_max);
         s.rescale = exp2_of(before - s.row_max);
     }
 
-    template <class Memory>
-    static RW_HD RW_INLINE float write_weights(const softmax_params& params, const state& s) {
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE float write_weights(const state& s) const {
         float total = 0;
-        for (std::int64_t column = s.first; column < params.keys; column += step) {
+        for (std::int64_t column = s.first; column < keys; column += step) {
             lane_values x;
-            load_scores<Memory>(params, s, column, x);
+            load_scores<Wide, Memory>(s, column, x);
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i)
-                x[i] = column + i < s.visible ? exp2_of(x[i] * params.scale - s.row_max) : 0;
-            store_lane<Wide, Memory>(params.type, params.buffers.weights, s.row * params.sizes.keys + column,
-                                     params.keys - column, x);
+                x[i] = column + i < s.visible ? exp2_of(x[i] * scale - s.row_max) : 0;
+            store_lane<Wide, Memory>(type, buffers.weights, s.row * sizes.keys + column, keys - column, x);
             total += sum_of_neighbours(x);
         }
         return total;
     }
 
-    template <class Memory>
-    static RW_HD RW_INLINE void finish(const softmax_params& params, const state& s, float total) {
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE void finish(const state& s, float total) const {
         if (s.first == 0)
-            detail::store_elements<float, Memory>(params.buffers.states + 2 * s.row,
+            detail::store_elements<float, Memory>(buffers.states + 2 * s.row,
                                                   {s.row_max, RW_FMA(s.total, s.rescale, total)});
-        if (params.first || s.rescale == 1) return;
-        for (std::int64_t column = s.first; column < params.head_dim; column += step) {
+        if (first || s.rescale == 1) return;
+        for (std::int64_t column = s.first; column < head_dim; column += step) {
             lane_values x;
-            float* const sums = params.buffers.sums + s.row * params.head_dim + column;
-            load_lane<Wide, Memory>(static_cast<const float*>(sums), params.head_dim - column, x);
+            float* const sums = buffers.sums + s.row * head_dim + column;
+            load_lane<Wide, Memory>(static_cast<const float*>(sums), head_dim - column, x);
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i) x[i] *= s.rescale;
-            store_lane<Wide, Memory>(sums, params.head_dim - column, x);
+            store_lane<Wide, Memory>(sums, head_dim - column, x);
         }
     }
 };
-
-template <class F>
-void with_body(const softmax_params& params, const F& f) {
-    with_width<softmax_body>(params.wide, f);
-}
 
 /// Parameters of the division of the sums of all blocks by the sums of weights, which gives the output.
 struct finish_params : chunk_launch {

@@ -49,35 +49,32 @@ struct forward_buffers {
     float* last = nullptr;  ///< [sequences, hidden_size]
     workspace attention;    ///< of attend() or of attend_by_blocks()
     std::int64_t bytes = 0;
-};
 
-inline forward_buffers make_forward_buffers(void* data, element_type type, const model_config& config,
-                                            const forward_args& args) {
-    detail::carver from(data);
-    const auto size = static_cast<std::int64_t>(size_of(type));
-    const std::int64_t tokens = args.tokens, sequences = args.batch.count;
-    forward_buffers buffers;
-    buffers.positions = from.take<std::int64_t>(tokens);
-    buffers.slots = from.take<std::int64_t>(tokens);
-    buffers.numbers = from.take<fixed_position>(tokens);
-    buffers.normed = from.take(std::max(tokens, sequences) * config.hidden_size, size);
-    buffers.qkv = from.take(tokens * (config.q_width() + 2 * config.kv_width()), size);
-    buffers.attended = from.take(tokens * config.q_width(), size);
-    buffers.gate = from.take(tokens * config.intermediate_size, size);
-    buffers.up = from.take(tokens * config.intermediate_size, size);
-    buffers.last = from.take<float>(sequences * config.hidden_size);
-    buffers.attention.bytes =
-        args.known.empty()
-            ? attend_workspace_bytes(tokens, config.heads, config.head_dim, args.splits)
-            : make_block_buffers(nullptr, type, config.heads, config.kv_heads, config.head_dim, args.blocks).bytes;
-    buffers.attention.data = from.take(buffers.attention.bytes);
-    buffers.bytes = from.used();
-    return buffers;
-}
+    forward_buffers(void* data, element_type type, const model_config& config, const forward_args& args) {
+        carver from(data);
+        const auto size = static_cast<std::int64_t>(size_of(type));
+        const std::int64_t tokens = args.tokens, sequences = args.batch.count;
+        positions = from.take<std::int64_t>(tokens);
+        slots = from.take<std::int64_t>(tokens);
+        numbers = from.take<fixed_position>(tokens);
+        normed = from.take(std::max(tokens, sequences) * config.hidden_size, size);
+        qkv = from.take(tokens * (config.q_width() + 2 * config.kv_width()), size);
+        attended = from.take(tokens * config.q_width(), size);
+        gate = from.take(tokens * config.intermediate_size, size);
+        up = from.take(tokens * config.intermediate_size, size);
+        last = from.take<float>(sequences * config.hidden_size);
+        attention.bytes =
+            args.known.empty()
+                ? attend_workspace_bytes(tokens, config.heads, config.head_dim, args.splits)
+                : block_buffers(nullptr, type, config.heads, config.kv_heads, config.head_dim, args.blocks).bytes;
+        attention.data = from.take(attention.bytes);
+        bytes = from.used();
+    }
+};
 
 /// Bytes of the workspace of a step. They do not shrink if tokens, sequences or splits grow.
 inline std::int64_t forward_workspace_bytes(element_type type, const model_config& config, const forward_args& args) {
-    return make_forward_buffers(nullptr, type, config, args).bytes;
+    return forward_buffers(nullptr, type, config, args).bytes;
 }
 
 namespace detail {
@@ -116,112 +113,109 @@ inline void check_forward(const model_config& config, const model_weights& weigh
 
 /// A step whose arguments are checked.
 template <class Backend>
-class forward_step {
-public:
-    forward_step(Backend& backend, const model_config& config, element_type type, const forward_args& args,
-                 const forward_buffers& buffers)
-        : backend_(backend), config_(config), type_(type), args_(args), buffers_(buffers) {}
+struct forward_step {
+    Backend& backend;
+    const model_config& config;
+    element_type type;
+    const forward_args& args;
+    const forward_buffers& buffers;
 
     /// Finds the positions and cache slots of the tokens, which all layers share.
     void locate() const {
-        backend_.run(make_locate(args_.batch, args_.tokens, args_.caches[0].k, buffers_.positions, buffers_.slots));
-        for (const encoded_rows& part : args_.encodings) {
+        backend.run(make_locate(args.batch, args.tokens, args.caches[0].k, buffers.positions, buffers.slots));
+        for (const encoded_rows& part : args.encodings) {
             if (part.encoding->draw_positions)
-                backend_.run(make_draw(positions(part), part.drawn, buffers_.numbers + part.first));
+                backend.run(make_draw(positions(part), part.drawn, buffers.numbers + part.first));
         }
     }
 
     void layer(const layer_weights& w, const kv_cache& cache) const {
-        const matrix_view normed = rows(buffers_.normed, config_.hidden_size);
+        const matrix_view normed = rows(buffers.normed, config.hidden_size);
         norm(w.attention_norm, normed);
         attend(w, cache, normed);
-        backend_.enter(&stack_seconds::projections);
-        backend_.multiply(make_linear(rows(buffers_.attended, config_.q_width()), view_of(w.o), args_.hidden, true));
-        if (config_.intermediate_size == 0) return;
-        const matrix_view gate = rows(buffers_.gate, config_.intermediate_size);
-        const matrix_view up = rows(buffers_.up, config_.intermediate_size);
+        backend.enter(&stack_seconds::projections);
+        backend.multiply(make_linear(rows(buffers.attended, config.q_width()), view_of(w.o), args.hidden, true));
+        if (config.intermediate_size == 0) return;
+        const matrix_view gate = rows(buffers.gate, config.intermediate_size);
+        const matrix_view up = rows(buffers.up, config.intermediate_size);
         norm(w.mlp_norm, normed);
-        backend_.enter(&stack_seconds::mlp);
-        backend_.multiply(make_linear(normed, view_of(w.gate), gate));
-        backend_.multiply(make_linear(normed, view_of(w.up), up));
-        backend_.run(make_silu(gate, up, gate));
-        backend_.multiply(make_linear(gate, view_of(w.down), args_.hidden, true));
+        backend.enter(&stack_seconds::mlp);
+        backend.multiply(make_linear(normed, view_of(w.gate), gate));
+        backend.multiply(make_linear(normed, view_of(w.up), up));
+        backend.run(make_silu(gate, up, gate));
+        backend.multiply(make_linear(gate, view_of(w.down), args.hidden, true));
     }
 
     /// Computes the logits of the last token of every sequence.
     void head(const model_weights& weights) const {
-        const std::int64_t sequences = args_.batch.count, width = config_.hidden_size;
-        const matrix_view last = rows_of(buffers_.last, sequences, width);
-        const matrix_view normed{buffers_.normed, type_, sequences, width, width};
-        backend_.run(make_last_rows(args_.hidden, args_.batch, last));
-        backend_.run(make_rms_norm(last, view_of(weights.final_norm), config_.rms_norm_eps, normed));
-        backend_.multiply(make_linear(normed, view_of(weights.head), args_.logits));
+        const std::int64_t sequences = args.batch.count, width = config.hidden_size;
+        const matrix_view last = rows_of(buffers.last, sequences, width);
+        const matrix_view normed{buffers.normed, type, sequences, width, width};
+        // A sequence without tokens gets the row before it.
+        const bool single = args.batch.starts == nullptr;
+        backend.run(single ? make_gather_rows(args.hidden, last, nullptr)
+                           : make_gather_rows(args.hidden, last, args.batch.starts + 1, -1));
+        backend.run(make_rms_norm(last, view_of(weights.final_norm), config.rms_norm_eps, normed));
+        backend.multiply(make_linear(normed, view_of(weights.head), args.logits));
     }
 
-private:
     [[nodiscard]] matrix_view rows(void* data, std::int64_t columns) const {
-        return {data, type_, args_.tokens, columns, columns};
+        return {data, type, args.tokens, columns, columns};
     }
     [[nodiscard]] std::span<const std::int64_t> positions(const encoded_rows& part) const {
-        return {buffers_.positions + part.first, static_cast<std::size_t>(part.tokens)};
+        return {buffers.positions + part.first, static_cast<std::size_t>(part.tokens)};
     }
 
     void norm(const matrix& weight, const matrix_view& normed) const {
-        backend_.enter(&stack_seconds::norm);
-        backend_.run(make_rms_norm(args_.hidden, view_of(weight), config_.rms_norm_eps, normed));
+        backend.enter(&stack_seconds::norm);
+        backend.run(make_rms_norm(args.hidden, view_of(weight), config.rms_norm_eps, normed));
     }
 
     /// Rotates queries in place, and writes rotated keys and values to the cache.
     void append(const kv_cache& cache, const matrix_view& packed, const encoded_rows& part) const {
         const auto count = static_cast<std::size_t>(part.tokens);
-        const std::span<const std::int64_t> slots(buffers_.slots + part.first, count);
-        const std::span<const fixed_position> numbers(buffers_.numbers + part.first, count);
-        with_element(type_, [&]<class T>(T /*type*/) {
+        const std::span<const std::int64_t> slots(buffers.slots + part.first, count);
+        const std::span<const fixed_position> numbers(buffers.numbers + part.first, count);
+        with_element(type, [&]<class T>(T /*type*/) {
             const auto heads =
                 ropewalk::gpu::split_qkv(static_cast<T*>(packed.data) + part.first * packed.stride, part.tokens,
-                                         packed.stride, config_.heads, config_.kv_heads, config_.head_dim);
-            backend_.append(config_.layout, heads, cache, ropewalk::gpu::by_mapping(slots), *part.encoding,
-                            part.encoding->draw_positions ? ids(numbers) : ids(positions(part)));
+                                         packed.stride, config.heads, config.kv_heads, config.head_dim);
+            backend.append(config.layout, heads, cache, ropewalk::gpu::by_mapping(slots), *part.encoding,
+                           part.encoding->draw_positions ? ids(numbers) : ids(positions(part)));
         });
     }
 
     void attend(const layer_weights& w, const kv_cache& cache, const matrix_view& normed) const {
-        backend_.enter(&stack_seconds::projections);
-        const std::int64_t q_width = config_.q_width(), kv_width = config_.kv_width();
-        const matrix_view packed = rows(buffers_.qkv, q_width + 2 * kv_width);
-        backend_.multiply(make_linear(normed, view_of(w.q), columns_of(packed, 0, q_width)));
-        backend_.multiply(make_linear(normed, view_of(w.k), columns_of(packed, q_width, kv_width)));
-        backend_.multiply(make_linear(normed, view_of(w.v), columns_of(packed, q_width + kv_width, kv_width)));
-        backend_.enter(&stack_seconds::rope);
-        for (const encoded_rows& part : args_.encodings) append(cache, packed, part);
-        backend_.enter(&stack_seconds::attention);
-        const tensor q = queries(buffers_.qkv, packed.stride), out = queries(buffers_.attended, q_width);
+        backend.enter(&stack_seconds::projections);
+        const std::int64_t q_width = config.q_width(), kv_width = config.kv_width();
+        const matrix_view packed = rows(buffers.qkv, q_width + 2 * kv_width);
+        backend.multiply(make_linear(normed, view_of(w.q), columns_of(packed, 0, q_width)));
+        backend.multiply(make_linear(normed, view_of(w.k), columns_of(packed, q_width, kv_width)));
+        backend.multiply(make_linear(normed, view_of(w.v), columns_of(packed, q_width + kv_width, kv_width)));
+        backend.enter(&stack_seconds::rope);
+        for (const encoded_rows& part : args.encodings) append(cache, packed, part);
+        backend.enter(&stack_seconds::attention);
+        const tensor q = queries(buffers.qkv, packed.stride), out = queries(buffers.attended, q_width);
         const double scale =
-            args_.encodings.front().encoding->softmax_factor / std::sqrt(static_cast<double>(config_.head_dim));
-        if (!args_.known.empty())
-            return attend_by_blocks(backend_, q, out, cache, args_.batch, args_.known, scale, buffers_.attention,
-                                    args_.blocks);
-        const attend_plan plan = make_attend(q, out, cache, args_.batch, scale, args_.splits, buffers_.attention);
-        backend_.run(plan.attend);
-        backend_.run(plan.merge);
+            args.encodings.front().encoding->softmax_factor / std::sqrt(static_cast<double>(config.head_dim));
+        if (!args.known.empty())
+            return attend_by_blocks(backend, q, out, cache, args.batch, args.known, scale, buffers.attention,
+                                    args.blocks);
+        const attend_plan plan = make_attend(q, out, cache, args.batch, scale, args.splits, buffers.attention);
+        backend.run(plan.attend);
+        backend.run(plan.merge);
     }
 
     [[nodiscard]] tensor queries(void* data, std::int64_t stride) const {
         return {.data = data,
-                .type = type_,
-                .tokens = args_.tokens,
-                .heads = config_.heads,
-                .head_dim = config_.head_dim,
-                .stride_batch = args_.tokens * stride,
+                .type = type,
+                .tokens = args.tokens,
+                .heads = config.heads,
+                .head_dim = config.head_dim,
+                .stride_batch = args.tokens * stride,
                 .stride_token = stride,
-                .stride_head = config_.head_dim};
+                .stride_head = config.head_dim};
     }
-
-    Backend& backend_;
-    const model_config& config_;
-    element_type type_;
-    const forward_args& args_;
-    const forward_buffers& buffers_;
 };
 
 }  // namespace detail
@@ -236,14 +230,14 @@ void forward(Backend& backend, const model_config& config, const model_weights& 
              const workspace& space) {
     detail::check_forward(config, weights, args);
     const element_type type = weights.layers.front().q.type;
-    const forward_buffers buffers = make_forward_buffers(space.data, type, config, args);
+    const forward_buffers buffers(space.data, type, config, args);
     RW_EXPECTS(space.data != nullptr && space.bytes >= buffers.bytes, "the step needs a workspace of {} bytes, got {}",
                buffers.bytes, space.bytes);
     if (args.tokens == 0) return;
-    const detail::forward_step<Backend> step(backend, config, type, args, buffers);
+    const detail::forward_step<Backend> step{backend, config, type, args, buffers};
     backend.enter(nullptr);
     step.locate();
-    if (args.ids != nullptr) backend.run(make_embed(detail::view_of(weights.embedding), args.ids, args.hidden));
+    if (args.ids != nullptr) backend.run(make_gather_rows(detail::view_of(weights.embedding), args.hidden, args.ids));
     for (std::size_t i = 0; i < args.caches.size(); ++i) step.layer(weights.layers[i], args.caches[i]);
     backend.enter(nullptr);
     if (args.logits.exists()) step.head(weights);

@@ -13,8 +13,8 @@ namespace detail {
 using ropewalk::gpu::detail::divide_up, ropewalk::gpu::detail::takes_access;
 }  // namespace detail
 
-/// Base of the parameters of every kernel. A body `run<Lanes, Memory>(params, index)` executes the lanes
-/// [index, index + Lanes::width); with_body(params, f) calls f with the body that fits the parameters.
+/// Base of the parameters of every kernel. with_body(params, f) calls f with a body, whose
+/// run<Lanes, Memory>(params, index) executes the lanes [index, index + Lanes::width).
 struct launch_size {
     std::int64_t threads = 0;  ///< whole warps; 0: nothing to launch
 
@@ -25,7 +25,7 @@ struct launch_size {
 /// Base of the parameters of kernels with one thread per chunk of lane_elements of a row.
 struct chunk_launch : launch_size {
     std::int64_t chunks = 1;  ///< per row
-    bool wide = false;
+    bool wide = false;        ///< 16-byte accesses
 
     constexpr void set_chunks(std::int64_t rows, std::int64_t columns) {
         chunks = detail::divide_up(columns, lane_elements);
@@ -37,29 +37,28 @@ struct chunk_launch : launch_size {
 /// few registers to hold one more block.
 inline constexpr int usual_blocks = 8;
 
-/// The body of a kernel whose threads work independently: params.run_thread<Wide, Memory>(index).
+/// The body of parameters with a member run_lanes<Wide, Lanes, Memory>(index), or run_thread<Wide, Memory>(index) if
+/// threads work independently.
 template <bool Wide>
-struct thread_body {
+struct member_body {
     static constexpr int blocks_resident = usual_blocks;
 
     template <class Lanes, class Memory, class Params>
     static RW_HD RW_INLINE void run(const Params& params, std::int64_t index) {
-        for (int i = 0; i < Lanes::width; ++i) params.template run_thread<Wide, Memory>(index + i);
+        if constexpr (requires { params.template run_lanes<Wide, Lanes, Memory>(index); }) {
+            params.template run_lanes<Wide, Lanes, Memory>(index);
+        } else {
+            for (int i = 0; i < Lanes::width; ++i) params.template run_thread<Wide, Memory>(index + i);
+        }
     }
 };
 
-/// Calls f with Body<wide>.
-template <template <bool> class Body, class F>
-void with_width(bool wide, const F& f) {
-    if (wide) return f(Body<true>{});
-    f(Body<false>{});
-}
-
 template <class Params, class F>
-    requires requires(const Params& params) { params.template run_thread<false, ropewalk::gpu::plain_access>(0); }
 void with_body(const Params& params, const F& f) {
-    if constexpr (requires { params.wide; }) return with_width<thread_body>(params.wide, f);
-    f(thread_body<false>{});
+    if constexpr (requires { params.wide; }) {
+        if (params.wide) return f(member_body<true>{});
+    }
+    f(member_body<false>{});
 }
 
 }  // namespace ropewalk::llama::gpu

@@ -5,7 +5,6 @@
 
 #include "ropewalk/llama/gpu/kernel.hpp"
 #include "ropewalk/llama/gpu/matrix_view.hpp"
-#include "ropewalk/llama/gpu/sequences.hpp"
 
 namespace ropewalk::llama::gpu {
 
@@ -14,40 +13,27 @@ struct rms_norm_params : launch_size {
     matrix_view in, out, weight;
     float epsilon = 0, reciprocal_width = 0;
     bool wide = false;
-};
 
-template <bool Wide>
-struct rms_norm_body {
-    static constexpr int blocks_resident = usual_blocks;
-
-    struct state {
-        std::int64_t row = 0, first = 0;
-        float factor = 0;
-    };
-
-    template <class Lanes, class Memory>
-    static RW_HD RW_INLINE void run(const rms_norm_params& params, std::int64_t index) {
+    template <bool Wide, class Lanes, class Memory>
+    RW_HD RW_INLINE void run_lanes(std::int64_t index) const {
         constexpr int width = Lanes::width;
-        state s[width];
         float squares[width][1];
-        for (int i = 0; i < width; ++i) squares[i][0] = sum<Memory>(params, s[i], index + i);
+        for (int i = 0; i < width; ++i) squares[i][0] = sum_of_squares<Wide, Memory>(index + i);
         Lanes::combine(squares, 1, warp_lanes, add{});
-        for (int i = 0; i < width; ++i) {
-            s[i].factor = 1.0F / __builtin_sqrtf(RW_FMA(squares[i][0], params.reciprocal_width, params.epsilon));
-            scale<Memory>(params, s[i]);
-        }
+        for (int i = 0; i < width; ++i)
+            scale<Wide, Memory>(index + i, 1.0F / __builtin_sqrtf(RW_FMA(squares[i][0], reciprocal_width, epsilon)));
     }
 
 private:
     static constexpr int stride = warp_lanes * lane_elements;
 
-    template <class Memory>
-    static RW_HD RW_INLINE float sum(const rms_norm_params& params, state& s, std::int64_t index) {
-        s.row = index / warp_lanes, s.first = index % warp_lanes * lane_elements;
+    template <bool Wide, class Memory>
+    [[nodiscard]] RW_HD RW_INLINE float sum_of_squares(std::int64_t index) const {
+        const std::int64_t row = index / warp_lanes;
         float total = 0;
-        for (std::int64_t column = s.first; column < params.in.columns; column += stride) {
+        for (std::int64_t column = index % warp_lanes * lane_elements; column < in.columns; column += stride) {
             lane_values x;
-            load_row<Wide, Memory>(params.in, s.row, column, x);
+            load_row<Wide, Memory>(in, row, column, x);
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i) x[i] *= x[i];
             total += sum_of_neighbours(x);
@@ -55,23 +41,19 @@ private:
         return total;
     }
 
-    template <class Memory>
-    static RW_HD RW_INLINE void scale(const rms_norm_params& params, const state& s) {
-        for (std::int64_t column = s.first; column < params.in.columns; column += stride) {
-            lane_values x, weight;
-            load_row<Wide, Memory>(params.in, s.row, column, x);
-            load_row<Wide, Memory>(params.weight, 0, column, weight);
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE void scale(std::int64_t index, float factor) const {
+        const std::int64_t row = index / warp_lanes;
+        for (std::int64_t column = index % warp_lanes * lane_elements; column < in.columns; column += stride) {
+            lane_values x, w;
+            load_row<Wide, Memory>(in, row, column, x);
+            load_row<Wide, Memory>(weight, 0, column, w);
             RW_UNROLL
-            for (int i = 0; i < lane_elements; ++i) x[i] = x[i] * s.factor * weight[i];
-            store_row<Wide, Memory>(params.out, s.row, column, x);
+            for (int i = 0; i < lane_elements; ++i) x[i] = x[i] * factor * w[i];
+            store_row<Wide, Memory>(out, row, column, x);
         }
     }
 };
-
-template <class F>
-void with_body(const rms_norm_params& params, const F& f) {
-    with_width<rms_norm_body>(params.wide, f);
-}
 
 /// Checks and plans y = x / √(mean(x²) + epsilon) · weight for every row. Arithmetic is float32; each element is
 /// rounded once. y may be x.
@@ -142,6 +124,7 @@ struct gather_rows_params : chunk_launch {
     }
 };
 
+/// Plans a gather, for the embeddings of token ids for example.
 inline gather_rows_params make_gather_rows(const matrix_view& in, const matrix_view& out, const std::int32_t* indices,
                                            std::int64_t shift = 0) {
     detail::check_matrix("the input", in), detail::check_matrix("the output", out);
@@ -152,16 +135,6 @@ inline gather_rows_params make_gather_rows(const matrix_view& in, const matrix_v
     params.wide = detail::take_wide(in, out);
     params.set_chunks(out.rows, out.columns);
     return params;
-}
-
-/// The embeddings of token ids.
-inline gather_rows_params make_embed(const matrix_view& table, const std::int32_t* ids, const matrix_view& out) {
-    return make_gather_rows(table, out, ids);
-}
-/// The last row of every sequence. A sequence without rows gets the last row before it.
-inline gather_rows_params make_last_rows(const matrix_view& in, const sequences& batch, const matrix_view& out) {
-    return batch.starts == nullptr ? make_gather_rows(in, out, nullptr)
-                                   : make_gather_rows(in, out, batch.starts + 1, -1);
 }
 
 }  // namespace ropewalk::llama::gpu
