@@ -1,7 +1,7 @@
 // Bandwidth loops of an xsimd architecture A. Each loops_<set>.cpp includes them, compiled for its instruction set.
 #pragma once
 
-#include <ropewalk/cpu/load_store.hpp>
+#include <ropewalk/cpu/simd/load_store.hpp>
 
 #include "loops.hpp"
 

@@ -4,7 +4,7 @@
 
 #include <Eigen/Core>
 
-#include <ropewalk/cpu/simd.hpp>
+#include <ropewalk/cpu/simd/simd.hpp>
 
 #include "products.hpp"
 

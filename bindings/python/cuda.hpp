@@ -1,7 +1,7 @@
 // Calls on a CUDA device, through ropewalk._cuda: that is imported when the first array on a device arrives.
 #pragma once
 
-#include <ropewalk/rotation/params.hpp>
+#include <ropewalk/rotation/args.hpp>
 
 #include "arguments.hpp"
 

@@ -128,11 +128,8 @@ py::object rotate_in_place(positional from) {
 void check_both(const py::object& q, const py::object& k, py::handle encoding, py::handle order) {
     const written a(q, "q", "rotate_", order), b(k, "k", "rotate_", order);
     common_place(a.memory, b.memory);
-    ropewalk::call work;
-    work.q_in = work.q_out = a.view, work.k_in = work.k_out = b.view;
-    const Encoding& by = as_encoding(encoding);
-    work.rotary_offset = by.geometry.rotary_offset, work.pairs = by.pairs();
-    detail::check_tensors(work, by.geometry.head_dim);
+    detail::check_tensors({.q_in = a.view, .k_in = b.view, .q_out = a.view, .k_out = b.view},
+                          as_encoding(encoding).geometry.head_dim);
 }
 
 /// A new array like `a` of a library that has its own on devices.

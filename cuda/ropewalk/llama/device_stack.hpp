@@ -135,13 +135,10 @@ private:
     /// Throws if keys cannot be re-rotated from one encoding to another.
     void check_rerotation(const std::shared_ptr<const Encoding>& source, const std::shared_ptr<const Encoding>& target,
                           std::int64_t tokens, const view<float>& keys) {
-        ropewalk::call work;
-        work.k_in = work.k_out = keys;
-        ropewalk::detail::prepare_rerotation(work, config_.layout, *source, {}, *target, {},
-                                             [&](const Encoding& encoding, const positions& /*where*/, int /*which*/) {
-                                                 return args_.host_positions(
-                                                     &encoding == source.get() ? source : target, 0, tokens);
-                                             });
+        const rotate_args args{
+            .layout = config_.layout, .k_in = keys, .k_out = keys, .target = target.get(), .source = source.get()};
+        ropewalk::detail::check_args(args);
+        make_params(args, args_.host_positions(target, 0, tokens), args_.host_positions(source, 0, tokens));
     }
 
     /// Re-rotates the cached keys of sequence i of the call, a chunk of tokens at a time.

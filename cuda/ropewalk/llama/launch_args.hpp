@@ -65,14 +65,14 @@ public:
 
     /// Positions of the tokens [first, first + tokens) of a sequence in host memory, for checks. Throws if the encoding
     /// draws fewer.
-    position_source host_positions(const std::shared_ptr<const Encoding>& encoding, std::int64_t first,
+    position_reader host_positions(const std::shared_ptr<const Encoding>& encoding, std::int64_t first,
                                    std::int64_t tokens) {
-        if (!encoding->draw_positions) return {positions::kind::offset, true, first, nullptr, 0, 0, 0};
+        if (!encoding->draw_positions) return {.first = first};
         const drawn& entry = drawn_by(encoding);
         RW_EXPECTS(first + tokens <= std::ssize(entry.numbers),
                    "'{}' draws {} positions, which do not include index {}", encoding->expression, entry.numbers.size(),
                    first + tokens - 1);
-        return {positions::kind::fixed, true, 0, entry.numbers.data() + first, 0, 0, 0};
+        return {.kind = positions::kind::fixed, .data = entry.numbers.data() + first};
     }
     /// The same positions in device memory, after host_positions() has checked them.
     positions device_positions(const std::shared_ptr<const Encoding>& encoding, std::int64_t first,

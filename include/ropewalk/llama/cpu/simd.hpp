@@ -1,7 +1,7 @@
 // Registers of the kernels: the core's, and the sum of their lanes.
 #pragma once
 
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 

@@ -1,8 +1,8 @@
-// expect: an stage takes the geometry
+// expect: a stage depends on the geometry
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
-struct Made {
-    static constexpr std::string_view name = "made";
+struct Custom {
+    static constexpr std::string_view name = "custom";
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
@@ -11,4 +11,4 @@ struct Made {
     std::uint64_t stage(const rw::Geometry&) const { return 1; }
 #endif
 };
-static_assert(rw::StagePolicy<Made>, "an stage takes the geometry");
+static_assert(rw::StagePolicy<Custom>, "a stage depends on the geometry");

@@ -1,4 +1,4 @@
-// Registers of xsimd. Included by simd.hpp.
+// Registers by xsimd. Included by simd.hpp.
 RW_BEGIN_INTRINSICS
 #include <xsimd/xsimd.hpp>
 RW_END_INTRINSICS
@@ -12,9 +12,9 @@ template <class A>
 inline constexpr bool is_avx2 = std::is_base_of_v<xsimd::avx2, A>;
 
 using fused_avx2 = xsimd::fma3<xsimd::avx2>;
-/// Registers of 256 bits where this translation unit has AVX2: -mavx2 and -mavx512f bring no FMA along.
+/// The 256-bit architecture of this translation unit: -mavx2 and -mavx512f do not imply FMA.
 using any_avx2 = std::conditional_t<fused_avx2::supported(), fused_avx2, xsimd::avx2>;
-/// The kernels multiply 64-bit words, which is AVX-512 DQ and not BW.
+/// The kernels multiply 64-bit words, which needs AVX-512 DQ.
 inline constexpr bool has_avx512 = is_avx512<xsimd::default_arch> && xsimd::avx512dq::supported();
 }  // namespace detail
 
@@ -34,13 +34,13 @@ using words = xsimd::batch<std::uint32_t, A>;
 template <class A>
 using quads = xsimd::batch<std::uint64_t, A>;
 
-/// Lanes a register of floats; 1 for scalar_arch.
+/// Floats per register; 1 for scalar_arch.
 template <class A>
 inline constexpr std::int64_t lane_count = static_cast<std::int64_t>(floats<A>::size);
 template <>
 inline constexpr std::int64_t lane_count<scalar_arch> = 1;
 
-/// The next narrower architecture that runs wherever A runs, for what is left of a row.
+/// The next narrower architecture that runs wherever A runs, for the end of a row.
 template <class A>
 using narrower = std::conditional_t<is_avx512<A> && fused_avx2::supported(), fused_avx2, scalar_arch>;
 
@@ -54,8 +54,8 @@ RW_INLINE xsimd::batch<To, A> as(const xsimd::batch<From, A>& value) {
 #endif
 }
 
-/// The upper halves of even and odd, rounded to nearest even and interleaved, even ones first. Adding half a unit would
-/// carry a NaN with a large lower half into the sign, so its lower half must be zero.
+/// The upper halves of even and odd, rounded to nearest even and interleaved, even ones first. The lower half of a NaN
+/// must be zero: adding half a unit could carry into its sign.
 template <class A>
 RW_INLINE words<A> round_to_bf16_pairs_generic(const words<A>& even, const words<A>& odd) {
     const words<A> one(1U), half(0x7fffU);
@@ -67,10 +67,10 @@ RW_INLINE words<A> round_to_bf16_pairs_generic(const words<A>& even, const words
 }  // namespace detail
 }  // namespace ropewalk::cpu
 
-#if defined(__x86_64__) || defined(_M_X64)
-#include "ropewalk/cpu/simd_x86.inl"
+#if defined(__x86_64__)
+#include "ropewalk/cpu/simd/x86.inl"
 #else
-#include "ropewalk/cpu/simd_generic.inl"
+#include "ropewalk/cpu/simd/generic.inl"
 #endif
 
 namespace ropewalk::detail {

@@ -3,7 +3,7 @@
 
 namespace ropewalk::cpu::detail {
 
-/// a · b + c, fused where A can. (xsimd 8.1 does not fuse for AVX-512.)
+/// a · b + c, fused where A has the instruction. (xsimd 8.1 does not fuse for AVX-512.)
 template <class A>
 RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
     if constexpr (is_avx512<A>) {
@@ -13,7 +13,7 @@ RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const f
     }
 }
 
-/// a · b − c, likewise.
+/// a · b − c, fused where A has the instruction.
 template <class A>
 RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
     if constexpr (is_avx512<A>) {
@@ -40,8 +40,8 @@ RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floa
 template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
     if constexpr (is_avx512<A>) {
-        const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        return _mm512_permutex2var_ps(a, pick, b);
+        const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        return _mm512_permutex2var_ps(a, lanes, b);
     } else if constexpr (is_avx2<A>) {
         const __m256 mixed = _mm256_shuffle_ps(a, b, 0x88);
         return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xD8));
@@ -54,8 +54,8 @@ RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
 template <class A>
 RW_INLINE floats<A> odd_lanes(const floats<A>& a, const floats<A>& b) {
     if constexpr (is_avx512<A>) {
-        const __m512i pick = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-        return _mm512_permutex2var_ps(a, pick, b);
+        const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        return _mm512_permutex2var_ps(a, lanes, b);
     } else if constexpr (is_avx2<A>) {
         const __m256 mixed = _mm256_shuffle_ps(a, b, 0xDD);
         return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xD8));
@@ -118,7 +118,7 @@ RW_INLINE words<A> upper_products(const std::uint64_t* rates, std::uint64_t numb
     if constexpr (is_avx512<A> || !is_avx2<A>) {
         return odd_words<A>(multiply_low<A>(a, n), multiply_low<A>(b, n));
     } else {
-        // Of the crosswise products only the lower words count: one multiplication makes both.
+        // Only the lower words of the cross products count: one multiplication makes both.
         const __m256i swapped = _mm256_shuffle_epi32(n, 0xB1);
         const __m256i crosses = _mm256_hadd_epi32(_mm256_mullo_epi32(a, swapped), _mm256_mullo_epi32(b, swapped));
         const __m256 straight = _mm256_shuffle_ps(_mm256_castsi256_ps(_mm256_mul_epu32(a, n)),
@@ -147,7 +147,7 @@ RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) 
     if constexpr (is_avx512<A>) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtepi32_epi16(_mm512_srli_epi32(value, 16)));
     } else if constexpr (is_avx2<A>) {
-        // An arithmetic shift keeps the sign, so that the signed pack saturates nothing.
+        // An arithmetic shift keeps the sign, so the signed pack does not saturate.
         const __m256i shifted = _mm256_srai_epi32(value, 16);
         const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(shifted, shifted), 0xD8);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm256_castsi256_si128(packed));
@@ -157,13 +157,13 @@ RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) 
     }
 }
 
-/// round_to_bf16_pairs_generic() on 16-bit lanes: the upper halves and what is cut off side by side, and one more where
-/// the cut-off exceeds half a unit, or equals it and the upper half is odd.
+/// round_to_bf16_pairs_generic() on 16-bit lanes: adds 1 to an upper half where its lower half exceeds half a unit, or
+/// equals it and the upper half is odd.
 template <class A>
 RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd) {
     if constexpr (is_avx512<A>) {
         const __mmask32 odd_lanes = 0xAAAAAAAAU;
-        const __m512i e = even, o = odd;  // without optimisation GCC's blend is a macro, which converts nothing
+        const __m512i e = even, o = odd;  // at -O0 the blend of GCC is a macro without conversions
         const __m512i upper = _mm512_mask_blend_epi16(odd_lanes, _mm512_srli_epi32(e, 16), o);
         const __m512i lower = _mm512_mask_blend_epi16(odd_lanes, e, _mm512_slli_epi32(o, 16));
         const __m512i one = _mm512_set1_epi16(1);
@@ -182,7 +182,7 @@ RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd
     }
 }
 
-/// Whether f16 has instructions on A. Every machine with AVX2 and FMA has them; a compiler may not have been told.
+/// Whether A converts f16 by instructions. Every machine with AVX2 and FMA has them, but -mf16c may be missing.
 template <class A>
 #if defined(__F16C__)
 inline constexpr bool converts_f16 = is_avx512<A> || std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A>;
@@ -228,7 +228,7 @@ RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
     }
 }
 
-/// Whole cache lines to memory without reading what they overwrite. Both addresses begin a line.
+/// Writes whole cache lines by non-temporal stores. Both addresses begin a line.
 template <class A>
 RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
     auto* const to = static_cast<char*>(target);
@@ -248,7 +248,7 @@ RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes)
     }
 }
 
-/// Other threads see what was streamed.
+/// Makes streamed lines visible to other threads.
 RW_INLINE void finish_streams() { _mm_sfence(); }
 
 }  // namespace ropewalk::cpu::detail

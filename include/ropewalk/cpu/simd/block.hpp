@@ -1,30 +1,31 @@
-// A block: as many pairs as one architecture turns at once, for each element type and layout.
+// Blocks: the pairs that one architecture rotates at once, per element type and layout.
 //
-// A row is the cosines and sines of one token. Its order is the block's own, so that the inner loop has no shuffle that
-// could have been done once a token: pair by pair for half_split f32 and f16; each value twice, the first sine of the
-// two negated, for interleaved; the even pairs of a block before the odd ones for half_split bf16.
+// The cos_sin row of a token has the order of its blocks, so that the inner loop needs no shuffle: pair by pair for
+// half_split f32 and f16; each value twice, with the first sine of the two negated, for interleaved f32 and f16; pair
+// by pair for interleaved bf16; the even pairs of a block before the odd ones for half_split bf16.
 #pragma once
 
 #include "ropewalk/core/layout.hpp"
 #include "ropewalk/core/rotation.hpp"
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 
 namespace ropewalk::cpu::detail {
 
-/// Floats of a row a pair.
+/// Floats per pair of a cos_sin row.
 template <class T, class L>
 inline constexpr std::int64_t row_floats = std::is_same_v<L, interleaved> && !std::is_same_v<T, bf16> ? 2 : 1;
 
-/// Whether a row is in the order of the pairs, so that it needs no arrangement.
+/// Whether a row is in the order of the pairs.
 template <class T, class L>
 inline constexpr bool row_is_natural = std::is_same_v<T, bf16> == std::is_same_v<L, interleaved>;
 
+/// Cosines and sines in registers.
 template <class A>
-struct rotation {
+struct held_row {
     floats<A> c;
     floats<A> s;
 
-    static RW_INLINE rotation load(const float* c, const float* s) {
+    static RW_INLINE held_row load(const float* c, const float* s) {
         return {floats<A>::load_unaligned(c), floats<A>::load_unaligned(s)};
     }
     RW_INLINE void pin() {
@@ -36,25 +37,25 @@ struct rotation {
 template <class T, class L, class A>
 struct block;
 
-/// half_split in the order of the pairs: (x, y) of lane_count pairs in one register each.
+/// half_split in the order of the pairs: x and y of lane_count pairs in one register each.
 template <class T, class A>
 struct half_split_block {
     using next = block<T, half_split, narrower<A>>;
     static constexpr std::int64_t pairs = lane_count<A>;
     static constexpr int registers = 2;
-    using turn = rotation<A>;
+    using values = held_row<A>;
 
     static RW_INLINE void arrange(float* c, float* s, const float* cos, const float* sin) {
         floats<A>::load_unaligned(cos).store_unaligned(c);
         floats<A>::load_unaligned(sin).store_unaligned(s);
     }
-    static RW_INLINE void apply(const turn& r, const T* in, T* out, std::int64_t half) {
+    static RW_INLINE void apply(const values& r, const T* in, T* out, std::int64_t half) {
         floats<A> x = load_elements<A>(in), y = load_elements<A>(in + half);
         RW_PIN(x.data);
         RW_PIN(y.data);
-        const auto turned = rotate_pair(x, y, r.c, r.s);
-        store_elements<A>(out, turned.first);
-        store_elements<A>(out + half, turned.second);
+        const auto rotated = rotate_pair(x, y, r.c, r.s);
+        store_elements<A>(out, rotated.first);
+        store_elements<A>(out + half, rotated.second);
     }
 };
 
@@ -67,15 +68,15 @@ struct block<T, interleaved, A> {
     using next = block<T, interleaved, narrower<A>>;
     static constexpr std::int64_t pairs = lane_count<A> / 2;
     static constexpr int registers = 2;
-    using turn = rotation<A>;
+    using values = held_row<A>;
 
-    /// Reads a whole register of values and uses half of it: scratch rows are padded.
+    /// Reads a whole register and uses half of it: scratch rows are padded.
     static RW_INLINE void arrange(float* c, float* s, const float* cos, const float* sin) {
         const auto negate_first = as<float>(quads<A>(std::uint64_t{0x80000000U}));
         twice_low<A>(floats<A>::load_unaligned(cos)).store_unaligned(c);
         (twice_low<A>(floats<A>::load_unaligned(sin)) ^ negate_first).store_unaligned(s);
     }
-    static RW_INLINE void apply(const turn& r, const T* in, T* out, std::int64_t /*half*/) {
+    static RW_INLINE void apply(const values& r, const T* in, T* out, std::int64_t /*half*/) {
         floats<A> own = load_elements<A>(in);
         RW_PIN(own.data);
         store_elements<A>(out, rotate_one(own, swap_pairs<A>(own), r.c, r.s));
@@ -88,10 +89,10 @@ struct block<bf16, half_split, A> {
     using next = half_split_block<bf16, A>;
     static constexpr std::int64_t pairs = 2 * lane_count<A>;
     static constexpr int registers = 4;
-    struct turn {
-        rotation<A> even, odd;
-        static RW_INLINE turn load(const float* c, const float* s) {
-            return {rotation<A>::load(c, s), rotation<A>::load(c + lane_count<A>, s + lane_count<A>)};
+    struct values {
+        held_row<A> even, odd;
+        static RW_INLINE values load(const float* c, const float* s) {
+            return {held_row<A>::load(c, s), held_row<A>::load(c + lane_count<A>, s + lane_count<A>)};
         }
         RW_INLINE void pin() {
             even.pin();
@@ -103,7 +104,7 @@ struct block<bf16, half_split, A> {
         split(c, cos);
         split(s, sin);
     }
-    static RW_INLINE void apply(const turn& r, const bf16* in, bf16* out, std::int64_t half) {
+    static RW_INLINE void apply(const values& r, const bf16* in, bf16* out, std::int64_t half) {
         const auto x = load_bf16<A>(in), y = load_bf16<A>(in + half);
         const auto even = rotate_pair(x.even, y.even, r.even.c, r.even.s);
         const auto odd = rotate_pair(x.odd, y.odd, r.odd.c, r.odd.s);
@@ -125,13 +126,13 @@ struct block<bf16, interleaved, A> {
     using next = block<bf16, interleaved, narrower<A>>;
     static constexpr std::int64_t pairs = lane_count<A>;
     static constexpr int registers = 2;
-    using turn = rotation<A>;
+    using values = held_row<A>;
 
     static RW_INLINE void arrange(float* /*c*/, float* /*s*/, const float* /*cos*/, const float* /*sin*/) {}
-    static RW_INLINE void apply(const turn& r, const bf16* in, bf16* out, std::int64_t /*half*/) {
+    static RW_INLINE void apply(const values& r, const bf16* in, bf16* out, std::int64_t /*half*/) {
         const auto both = load_bf16<A>(in);
-        const auto turned = rotate_pair(both.even, both.odd, r.c, r.s);
-        store_bf16<A>(out, turned.first, turned.second);
+        const auto rotated = rotate_pair(both.even, both.odd, r.c, r.s);
+        store_bf16<A>(out, rotated.first, rotated.second);
     }
 };
 
@@ -140,9 +141,9 @@ template <class T, class L>
 struct scalar_block {
     static constexpr std::int64_t pairs = 1;
     static constexpr int registers = 2;
-    struct turn {
+    struct values {
         float c, s;
-        static RW_INLINE turn load(const float* c, const float* s) { return {c[0], s[row_floats<T, L> - 1]}; }
+        static RW_INLINE values load(const float* c, const float* s) { return {c[0], s[row_floats<T, L> - 1]}; }
         RW_INLINE void pin() {}
     };
 
@@ -156,11 +157,11 @@ struct scalar_block {
             s[0] = sin[0];
         }
     }
-    static RW_INLINE void apply(const turn& r, const T* in, T* out, std::int64_t half) {
+    static RW_INLINE void apply(const values& r, const T* in, T* out, std::int64_t half) {
         const std::int64_t second = L::second(0, half);
-        const auto turned = rotate_pair(static_cast<float>(in[0]), static_cast<float>(in[second]), r.c, r.s);
-        out[0] = T(turned.first);
-        out[second] = T(turned.second);
+        const auto rotated = rotate_pair(static_cast<float>(in[0]), static_cast<float>(in[second]), r.c, r.s);
+        out[0] = T(rotated.first);
+        out[second] = T(rotated.second);
     }
 };
 

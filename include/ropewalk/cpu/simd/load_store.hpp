@@ -1,11 +1,11 @@
-// Elements of any type to and from registers of floats.
+// Conversion of elements to registers of floats, and back.
 #pragma once
 
-#include "ropewalk/cpu/simd.hpp"
+#include "ropewalk/cpu/simd/simd.hpp"
 
 namespace ropewalk::cpu::detail {
 
-/// The upper halves hold the value rounded to nearest even, a NaN stays one; the lower halves are rubbish.
+/// Rounds to nearest even in the upper halves, and keeps NaNs. The lower halves are unspecified.
 template <class A>
 RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     const words<A> bits = as<std::uint32_t>(value);
@@ -15,16 +15,16 @@ RW_INLINE words<A> rounded_to_bf16(const floats<A>& value) {
     return as<std::uint32_t>(select(isnan(value), as<float>(quiet), as<float>(rounded)));
 }
 
-/// lane_count<A> halves as floats where the machine has no instruction for it. Signalling NaNs become quiet. No float
-/// on the way is subnormal: a thread may be told to flush those to zero.
+/// Widens lane_count<A> halves where the machine has no instruction for it. Signalling NaNs become quiet. No
+/// intermediate float is subnormal, because a thread may flush those to zero.
 template <class A>
 RW_INLINE floats<A> widen_f16(const f16* source) {
     const words<A> half = load_upper_halves<A>(&source->bits) >> 16, shifted = (half & words<A>(0x7fffU)) << 13;
     const floats<A> rebased = as<float>(words<A>(shifted + words<A>(0x38000000U)));
-    // The mantissa of a subnormal behind a leading 1, which is then taken off.
+    // The mantissa of a subnormal after a leading 1, which is then subtracted.
     const floats<A> subnormal = as<float>(words<A>(shifted + words<A>(0x38800000U))) - floats<A>(0x1p-14F);
     const floats<A> value = select(rebased < floats<A>(0x1p-14F), subnormal, rebased);
-    // What was infinite or a NaN is 65536 or above now.
+    // Infinities and NaNs are 65536 or above now.
     const floats<A> none(0.0F);
     const floats<A> infinite = select(value < floats<A>(65536.0F), none, as<float>(words<A>(0x7f800000U)));
     const floats<A> quiet = select(value > floats<A>(65536.0F), as<float>(words<A>(0x400000U)), none);
@@ -32,7 +32,7 @@ RW_INLINE floats<A> widen_f16(const f16* source) {
     return as<float>(words<A>(bits | ((half & words<A>(0x8000U)) << 16)));
 }
 
-/// The way back, as detail::float_to_f16() does it.
+/// Narrows as detail::float_to_f16() does.
 template <class A>
 RW_INLINE void narrow_f16(f16* target, const floats<A>& value) {
     const words<A> bits = as<std::uint32_t>(value), magnitude = bits & words<A>(0x7fffffffU);
@@ -75,7 +75,7 @@ RW_INLINE void store_elements(T* target, const floats<A>& value) {
     }
 }
 
-/// A register holds 2 · lane_count<A> bf16 as (even, odd) elements: a shift and a mask widen them, no shuffle.
+/// 2 · lane_count<A> bf16 of one register, as even and odd elements: a shift and a mask widen them, without a shuffle.
 template <class A>
 struct even_odd {
     floats<A> even;
@@ -88,7 +88,7 @@ RW_INLINE even_odd<A> load_bf16(const bf16* source) {
     return {as<float>(words<A>(both << 16)), as<float>(words<A>(both & words<A>(0xffff0000U)))};
 }
 
-/// Floats whose NaNs have a zero lower half: those that arithmetic makes of widened bf16.
+/// Narrows floats whose NaNs have a zero lower half, as arithmetic on widened bf16 makes them.
 template <class A>
 RW_INLINE void store_bf16(bf16* target, const floats<A>& even, const floats<A>& odd) {
     round_to_bf16_pairs<A>(as<std::uint32_t>(even), as<std::uint32_t>(odd))

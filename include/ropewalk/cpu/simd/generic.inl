@@ -1,5 +1,5 @@
-// Lane shuffles and 64-bit products for architectures without a file of their own, NEON among them: through memory,
-// which compilers turn into shuffles where they can. Included by simd.hpp.
+// Lane shuffles and 64-bit products through memory, for NEON and any architecture without a file of its own. Compilers
+// turn them into shuffles where they can. Included by simd.hpp.
 #include <array>
 #include <cstring>
 
@@ -20,15 +20,15 @@ RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floa
     return as<float>(words<A>(other ^ (mask & (as<std::uint32_t>(a) ^ other))));
 }
 
-/// Lane i of the result is lane pick(i) of a and b laid end to end.
-template <class A, class Pick>
-RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Pick pick) {
+/// Lane i of the result is lane source(i) of a followed by b.
+template <class A, class Source>
+RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Source source) {
     constexpr auto n = static_cast<std::size_t>(lane_count<A>);
     std::array<float, 2 * n> both;
     std::array<float, n> result;
     a.store_unaligned(both.data());
     b.store_unaligned(both.data() + n);
-    for (std::size_t i = 0; i < n; ++i) result[i] = both[pick(i, n)];
+    for (std::size_t i = 0; i < n; ++i) result[i] = both[source(i, n)];
     return floats<A>::load_unaligned(result.data());
 }
 

@@ -1,10 +1,10 @@
-// No registers: what the kernels' templates name of them is declared here, and nothing of it is ever used, since every
-// row goes one pair at a time. Included by simd.hpp.
+// Declarations for builds without SIMD registers: the kernels name them but rotate one pair at a time, so none is used.
+// Included by simd.hpp.
 #include <cstring>
 
 namespace ropewalk::cpu {
 
-/// The one architecture there is.
+/// The only architecture without xsimd.
 using native_arch = scalar_arch;
 
 namespace detail {
