@@ -226,7 +226,7 @@ def _prepare(
 def _check_pair(q: Any, k: Any, encoding: _ropewalk.Encoding, order: str | None) -> None:
     """Checks q and k together, since autograd has them written one after the other."""
     if all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
-        _ropewalk.check_both(q, k, encoding, order)
+        _ropewalk.check_pair(q, k, encoding, order)
 
 
 def _check_writable(name: str, x: Tensor | None) -> None:
