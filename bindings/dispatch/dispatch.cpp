@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include <ropewalk/cpu/execute.hpp>
+#include <ropewalk/cpu/plan.hpp>
 
 #include "kernels.hpp"
 
@@ -10,7 +11,7 @@ namespace ropewalk::dispatch {
 
 namespace {
 
-/// The sets that this machine can run, the widest first.
+/// The instruction sets of this machine, the widest first.
 std::vector<const kernel_set*> usable_sets() {
 #if defined(ROPEWALK_NO_XSIMD)
     return {&scalar_kernels};
@@ -31,9 +32,9 @@ std::vector<const kernel_set*> usable_sets() {
 #endif
 }
 
-/// Whether AVX2 turns f16 that lie in a cache faster than AVX-512 does. On Zen 4, the one of its family that has both,
-/// halves take 0.77 of the time to convert with 256 bits, and 0.86 (half_split) and 0.92 (interleaved) to turn. Out of
-/// cache that is lost in waiting, and the rows of few heads take longer.
+/// Whether AVX2 rotates cached f16 faster than AVX-512. On Zen 4, the one processor of its family with both, 256 bits
+/// take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data exceeds the
+/// cache, there is no gain.
 bool prefers_avx2_for_f16() {
 #if defined(__x86_64__)
     return __builtin_cpu_is("amdfam19h") != 0;
@@ -42,40 +43,39 @@ bool prefers_avx2_for_f16() {
 #endif
 }
 
-struct choice {
+struct kernel_choice {
     const kernel_set* usual;
     const kernel_set* f16_in_cache;
 };
 
-choice choose() {
+kernel_choice choose_kernels() {
     const auto sets = usable_sets();
-    const char* const wanted = std::getenv("ROPEWALK_ISA");
-    if (wanted == nullptr || *wanted == '\0') {
+    const char* const requested = std::getenv("ROPEWALK_ISA");
+    if (requested == nullptr || *requested == '\0') {
         const kernel_set* const widest = sets.front();
         return {widest, widest->name == std::string_view("avx512") && prefers_avx2_for_f16() ? sets[1] : widest};
     }
     std::string known;
     for (const kernel_set* set : sets) {
-        if (std::string_view(set->name) == wanted) return {set, set};
+        if (std::string_view(set->name) == requested) return {set, set};
         known += (known.empty() ? "" : ", ") + std::string(set->name);
     }
-    ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", wanted, known);
+    ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", requested, known);
 }
 
-const choice& chosen_sets() {
-    static const choice sets = choose();
+const kernel_choice& kernels() {
+    static const kernel_choice sets = choose_kernels();
     return sets;
 }
 
-const kernel_set& chosen_set(element_type type, cpu::footprint size) {
-    return type == element_type::f16 && size != cpu::footprint::memory ? *chosen_sets().f16_in_cache
-                                                                       : *chosen_sets().usual;
+const kernel_set& kernels_for(element_type type, cpu::footprint size) {
+    return type == element_type::f16 && size != cpu::footprint::memory ? *kernels().f16_in_cache : *kernels().usual;
 }
 
-void execute(const cpu::plan& prepared, layout_kind layout, int threads) {
-    const cpu::job& work = prepared.work;
-    const element_type type = work.any().type;
-    cpu::execute(prepared, chosen_set(type, work.size).rotate(type, layout, work.pairs), threads);
+void execute(const cpu::rotate_plan& plan, layout_kind layout, int threads) {
+    const cpu::rotate_params& params = plan.params;
+    const element_type type = params.any().type;
+    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout, params.pairs), threads);
 }
 
 }  // namespace
@@ -86,32 +86,34 @@ std::vector<std::string_view> instruction_sets() {
     return names;
 }
 
-std::string_view instruction_set() { return chosen_sets().usual->name; }
+std::string_view instruction_set() { return kernels().usual->name; }
 
-std::string_view instruction_set(element_type type, cpu::footprint size) { return chosen_set(type, size).name; }
+std::string_view instruction_set(element_type type, cpu::footprint size) { return kernels_for(type, size).name; }
 
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
-            const Encoding& encoding, const positions& where, const cpu::options& chosen) {
-    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, where, chosen), layout, chosen.threads);
+            const Encoding& encoding, const positions& positions, const cpu::options& options) {
+    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, positions, options), layout, options.threads);
 }
 
-void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
-              const positions& from_where, const Encoding& to, const positions& to_where, int threads) {
-    execute(cpu::make_rerotation_plan(layout, k, k_out, from, from_where, to, to_where), layout, threads);
+void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
+              const positions& source_positions, const Encoding& target, const positions& target_positions,
+              int threads) {
+    execute(cpu::make_rerotation_plan(layout, k, k_out, source, source_positions, target, target_positions), layout,
+            threads);
 }
 
-void cos_sin(layout_kind layout, const Encoding& encoding, const positions& where, std::int64_t tokens,
+void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
-    const cpu::plan prepared = cpu::make_table_plan(layout, encoding, where, tokens, columns, cos, sin);
-    cpu::execute(prepared, chosen_sets().usual->cos_sin(layout), threads);
+    const cpu::rotate_plan plan = cpu::make_table_plan(layout, encoding, positions, tokens, columns, cos, sin);
+    cpu::execute(plan.params, kernels().usual->cos_sin(layout), threads);
 }
 
-std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& where, std::int64_t batch,
+std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions, std::int64_t batch,
                                            std::int64_t tokens) {
     RW_EXPECTS(encoding.draw_positions, "'{}' draws no positions", encoding.expression);
-    cpu::plan owner;
-    cpu::detail::read_and_place(encoding, where, batch, tokens, owner, 0);
-    return std::move(owner.own().placed[0]);
+    std::vector<fixed_position> drawn;
+    cpu::detail::resolve_positions(encoding, positions, batch, tokens, drawn);
+    return drawn;
 }
 
 }  // namespace ropewalk::dispatch

@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include <ropewalk/rotation/validate.hpp>
+
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "cuda.hpp"
@@ -50,7 +52,15 @@ struct rotation {
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
         positions.check_tokens(q.exists() ? q.tokens : k.tokens);
         if (!like.on_host()) {
-            return rotate_on_device(like, q, k, q_out, k_out, encoding, positions, options.direction, options.table);
+            return run_on_device(like, {.layout = *encoding.geometry.layout,
+                                        .q_in = q,
+                                        .k_in = k,
+                                        .q_out = q_out,
+                                        .k_out = k_out,
+                                        .target = &encoding,
+                                        .target_positions = positions.value,
+                                        .direction = options.direction,
+                                        .table = options.table});
         }
         std::optional<py::gil_scoped_release> released;
         if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
@@ -108,11 +118,8 @@ py::object rotate_in_place(const python_arguments& given, bool inside_operator) 
 void check_pair(const py::object& q_object, const py::object& k_object, py::handle encoding, py::handle order) {
     const output q(q_object, "q", "rotate_", order), k(k_object, "k", "rotate_", order);
     on_one_device(q.memory, k.memory);
-    const Encoding& e = as_encoding(encoding);
-    ropewalk::call params;
-    params.q_in = params.q_out = q.view, params.k_in = params.k_out = k.view;
-    params.rotary_offset = e.geometry.rotary_offset, params.pairs = e.pairs();
-    detail::check_tensors(params, e.geometry.head_dim);
+    detail::check_tensors({.q_in = q.view, .k_in = k.view, .q_out = q.view, .k_out = k.view},
+                          as_encoding(encoding).geometry.head_dim);
 }
 
 /// A new array like `a`, in the same library if that lets its arrays be written, else in NumPy.
@@ -226,7 +233,13 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     RW_EXPECTS(source.geometry.layout == layout, "old_encoding is for {}, but new_encoding is for {}",
                to_string(*source.geometry.layout), to_string(layout));
     if (!keys.memory.on_host()) {
-        rerotate_on_device(keys.memory, keys.view, source, source_positions, target, target_positions);
+        run_on_device(keys.memory, {.layout = layout,
+                                    .k_in = keys.view,
+                                    .k_out = keys.view,
+                                    .target = &target,
+                                    .target_positions = target_positions.value,
+                                    .source = &source,
+                                    .source_positions = source_positions.value});
     } else {
         const int count = thread_count(threads);
         const py::gil_scoped_release released;

@@ -93,13 +93,11 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two ca
                 q_out.fill(numbers);
                 k_out.fill(numbers);
                 for (const bool in_place : {false, true}) {
-                    rw::cpu::plan plan = rw::cpu::make_plan(
+                    rw::cpu::rotate_plan plan = rw::cpu::make_plan(
                         rw::kind_of<L>, q.tensor(), k.tensor(), in_place ? q.tensor() : q_out.tensor(),
                         in_place ? k.tensor() : k_out.tensor(), e, rw::offset{300}, {});
-                    plan.work.size = rw::cpu::footprint::memory;
-                    plan.work.heads_major = false;
-                    plan.work.alternating_heads = alternating;
-                    rw::cpu::execute(plan, kernel, 1);
+                    plan.params.loop = {.order = rw::cpu::traversal::alternating, .alternating_heads = alternating};
+                    rw::cpu::execute(plan.params, kernel, 1);
                 }
                 rw::cpu::rotate<L>(q_alone.view<T>(), e, rw::offset{300});
                 rw::cpu::rotate<L>(rw::view<T>{}, k_alone.view<T>(), e, rw::offset{300});
@@ -120,12 +118,9 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in on
     SEEDED(numbers);
     const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours, before = test::plain_twin(head).ours;
     const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
-    const auto alternate = [&](rw::cpu::plan plan, std::int64_t heads) {
-        plan.work.size = rw::cpu::footprint::memory;
-        plan.work.heads_major = false;
-        plan.work.alternating_heads = heads;
-        plan.work.tile = 2;
-        rw::cpu::execute(plan, kernel, 1);
+    const auto alternate = [&](rw::cpu::rotate_plan plan, std::int64_t heads) {
+        plan.params.loop = {.order = rw::cpu::traversal::alternating, .tile = 2, .alternating_heads = heads};
+        rw::cpu::execute(plan.params, kernel, 1);
     };
     for (const auto& [batch, tokens] : {std::pair{1, 1}, {1, 2}, {1, 7}, {2, 3}, {3, 3}, {5, 1}}) {
         for (const std::int64_t heads : {1, 2, 3, 12}) {
@@ -159,10 +154,10 @@ TEST_CASE("the scratch of heads that follow one after the other fits a second ca
         const auto q = rw::bhsd(memory.data(), 1, 8, tokens, dim);
         for (const char* const policy : {"default", "xpos:512,length=65536"}) {
             const rw::Encoding e = rw::make_encoding({.head_dim = dim}, policy);
-            const rw::cpu::plan plan =
+            const rw::cpu::rotate_plan plan =
                 rw::cpu::make_plan(rw::layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
-            CHECK(plan.work.heads_major);
-            CHECK(rw::cpu::scratch_floats(plan.work) <= 160 * 1024);
+            CHECK(plan.params.loop.order == rw::cpu::traversal::heads_major);
+            CHECK(rw::cpu::scratch_floats(plan.params) <= 160 * 1024);
         }
     }
 }

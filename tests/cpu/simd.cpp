@@ -1,5 +1,5 @@
 #include <ropewalk/core/sincos.hpp>
-#include <ropewalk/cpu/load_store.hpp>
+#include <ropewalk/cpu/simd/load_store.hpp>
 
 #include <array>
 #include <bit>

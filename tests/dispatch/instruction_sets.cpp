@@ -7,6 +7,7 @@
 
 #include <ropewalk/cpu/execute.hpp>
 #include <ropewalk/cpu/kernel.hpp>
+#include <ropewalk/cpu/plan.hpp>
 
 #include "support/catch.hpp"
 #include "support/compare.hpp"
@@ -31,13 +32,12 @@ const dispatch::kernel_set* kernels(std::string_view name) {
 
 /// One pair at a time, as the kernels' own tails are written.
 template <class T>
-rw::cpu::range_function scalar_kernel(rw::layout_kind layout) {
+rw::cpu::kernel_function scalar_kernel(rw::layout_kind layout) {
     using rw::cpu::scalar_arch;
-    return layout == rw::layout_kind::half_split
-               ? rw::cpu::detail::rotate_kernel<T, rw::half_split, scalar_arch, 0>::run
-               : rw::cpu::detail::rotate_kernel<T, rw::interleaved, scalar_arch, 0>::run;
+    return layout == rw::layout_kind::half_split ? rw::cpu::detail::rotate_kernel<T, rw::half_split, scalar_arch, 0>
+                                                 : rw::cpu::detail::rotate_kernel<T, rw::interleaved, scalar_arch, 0>;
 }
-rw::cpu::range_function scalar_kernel(rw::element_type type, rw::layout_kind layout) {
+rw::cpu::kernel_function scalar_kernel(rw::element_type type, rw::layout_kind layout) {
     switch (type) {
         case rw::element_type::f32:
             return scalar_kernel<float>(layout);
@@ -52,12 +52,12 @@ struct inputs {
     test::array q, k;
 };
 
-inputs run(rw::cpu::range_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e,
+inputs run(rw::cpu::kernel_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e,
            const rw::positions& where) {
     rw::cpu::options options;
     const auto plan =
         rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, where, options);
-    rw::cpu::execute(plan, kernel, 1);
+    rw::cpu::execute(plan.params, kernel, 1);
     return x;
 }
 

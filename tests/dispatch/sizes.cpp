@@ -3,6 +3,8 @@
 #include <cstring>
 #include <vector>
 
+#include <ropewalk/cpu/plan.hpp>
+
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/tensors.hpp"
@@ -83,7 +85,7 @@ void check_together(test::random& numbers, std::int64_t q_heads, std::int64_t k_
                              q_once = over(q_alone, type, tokens, q_heads, dim, false),
                              k_once = over(k_alone, type, tokens, k_heads, dim, false);
             const auto plan = rw::cpu::make_plan(layout, q, k, q, k, e, rw::offset{0}, {});
-            REQUIRE(plan.work.alternating_heads >= 1);
+            REQUIRE(plan.params.loop.alternating_heads >= 1);
             dispatch::rotate(layout, q, k, q, k, e, rw::offset{0});
             dispatch::rotate(layout, q_once, test::none(), q_once, test::none(), e, rw::offset{0});
             dispatch::rotate(layout, test::none(), k_once, test::none(), k_once, e, rw::offset{0});

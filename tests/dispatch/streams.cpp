@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #endif
 
+#include <ropewalk/cpu/plan.hpp>
+
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/tensors.hpp"
@@ -53,7 +55,8 @@ rw::tensor over(lines& memory, rw::element_type type, std::int64_t tokens, std::
 
 bool goes_past_caches(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& out, const rw::Encoding& e,
                       const rw::cpu::options& chosen = {}) {
-    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, chosen).work.streaming;
+    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, chosen).params.loop.order ==
+           rw::cpu::traversal::streaming;
 }
 
 /// Whole lines of 17 MiB, rotated in place and into memory at the start of a line and beside it.

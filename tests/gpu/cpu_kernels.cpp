@@ -2,6 +2,7 @@
 #include <dispatch/kernels.hpp>
 
 #include <ropewalk/cpu/execute.hpp>
+#include <ropewalk/cpu/plan.hpp>
 
 #include "host.hpp"
 
@@ -9,13 +10,13 @@ namespace rw = ropewalk;
 
 namespace {
 
-void execute(rw::layout_kind layout, const rw::cpu::plan& prepared) {
+void execute(rw::layout_kind layout, const rw::cpu::rotate_plan& plan) {
 #if defined(__x86_64__)
     const rw::dispatch::kernel_set& kernels = rw::dispatch::baseline_kernels;
 #else
     const rw::dispatch::kernel_set& kernels = rw::dispatch::neon_kernels;
 #endif
-    rw::cpu::execute(prepared, kernels.rotate(prepared.work.any().type, layout, prepared.work.pairs), 1);
+    rw::cpu::execute(plan.params, kernels.rotate(plan.params.any().type, layout, plan.params.pairs), 1);
 }
 
 }  // namespace

@@ -158,12 +158,12 @@ TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
 
 TEST_CASE("steps by value follow the axis that has them", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 64}, "mrope:[8,12,12]");
-    rw::call work;
+    rw::rotate_params work;
     work.pairs = 32;
-    work.turn.steps = e.axis_steps.data(), work.turn.axes = 3;
+    work.target.steps = e.axis_steps.data(), work.target.positions.axes = 3;
     const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(work);
     for (std::size_t pair = 0; pair < 32; ++pair) {
-        CHECK(rates.turn.step[pair] == e.steps[pair]);
-        CHECK(rates.turn.axis[pair] == (pair < 8 ? 0 : pair < 20 ? 1 : 2));
+        CHECK(rates.target.step[pair] == e.steps[pair]);
+        CHECK(rates.target.axis[pair] == (pair < 8 ? 0 : pair < 20 ? 1 : 2));
     }
 }

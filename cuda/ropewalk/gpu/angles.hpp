@@ -10,59 +10,14 @@ namespace ropewalk::gpu {
 
 namespace detail {
 
-RW_HD RW_INLINE std::int64_t start_at(const position_source& where, std::int64_t i) {
-    return where.source == positions::kind::cu_seqlens32 ? static_cast<const std::int32_t*>(where.data)[i]
-                                                         : static_cast<const std::int64_t*>(where.data)[i];
-}
-
-/// The number of the sequence that a token of a ragged batch belongs to, by bisection. Whatever the memory holds, none
-/// beside it is read.
-RW_HD RW_INLINE std::int64_t sequence_of(const position_source& where, std::int64_t token) {
-    std::int64_t low = 0, high = where.count;
-    while (high - low > 1) {
-        const std::int64_t middle = low + (high - low) / 2;
-        if (start_at(where, middle) <= token) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-/// The index of a token, of ragged batches too.
-RW_HD RW_INLINE std::int64_t index_of(const position_source& where, std::int64_t row, std::int64_t token) {
-    if (!where.ragged()) return index_at(where, row, token);
-    // Unsigned, so that starts which make no sense wrap instead of overflowing.
-    const auto start = static_cast<std::uint64_t>(start_at(where, sequence_of(where, token)));
-    return static_cast<std::int64_t>(static_cast<std::uint64_t>(where.first) + static_cast<std::uint64_t>(token) -
-                                     start);
-}
-
-/// The positions of one token: the first alone counts unless there are several axes.
-struct token_position {
-    split_position main;
-    std::uint64_t second = 0, third = 0;
-};
-
-RW_HD RW_INLINE token_position position_at(const term_source& term, std::int64_t row, std::int64_t token) {
-    token_position at;
-    at.main = {static_cast<std::uint64_t>(index_of(term.where, row, token)), fraction_at(term.where, row, token)};
-    if (term.axes > 1) {
-        at.second = static_cast<std::uint64_t>(index_at(on_axis(term.where, 1), row, token));
-        at.third = static_cast<std::uint64_t>(index_at(on_axis(term.where, 2), row, token));
-    }
-    return at;
-}
-
 /// The phase of one pair, each of whose axes follows one position.
 template <int Capacity>
-RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& by, const term_source& term,
+RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, const term_source& term,
                                        const token_position& at, std::int64_t pair) {
-    const std::uint64_t step = by.step[pair];
-    if (term.axes == 1) return wrapping_product(at.main, step);
-    const int axis = by.axis[pair];
-    return step * (axis == 0 ? at.main.whole : axis == 1 ? at.second : at.third);
+    const std::uint64_t step = steps.step[pair];
+    if (term.positions.axes == 1) return wrapping_product(at, step);
+    const int axis = steps.axis[pair];
+    return step * (axis == 0 ? at.whole[0] : axis == 1 ? at.whole[1] : at.whole[2]);
 }
 
 /// One number of a table of either type.
@@ -75,7 +30,7 @@ RW_HD RW_INLINE float table_value(const void* values, element_type type, std::in
 RW_HD RW_INLINE std::int64_t table_row(const turn_source& source, std::int64_t row, std::int64_t token) {
     const cos_sin_table& table = source.table;
     std::int64_t line =
-        table.order == cos_sin_table::rows_are::by_token ? token : index_of(source.turn.where, row, token);
+        table.order == cos_sin_table::rows_are::by_token ? token : source.target.positions.index(row, token);
     line = line < 0 ? 0 : line < table.rows ? line : table.rows - 1;
     return (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
 }
@@ -99,15 +54,15 @@ RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_
 
 /// The positions of one token in the encoding that it gets and in that which it leaves.
 struct token_positions {
-    token_position at, before;
+    token_position target, source;
 };
 
 template <class Rates>
 RW_HD RW_INLINE token_positions positions_of(const turn_source& source, std::int64_t row, std::int64_t token) {
     token_positions result;
-    result.at = position_at(source.turn, row, token);
+    result.target = source.target.positions.at(row, token);
     if constexpr (Rates::full) {
-        if (source.leaves) result.before = position_at(source.unturn, row, token);
+        if (source.has_source) result.source = source.source.positions.at(row, token);
     }
     return result;
 }
@@ -117,17 +72,17 @@ template <Layout L, int V, class Rates>
 RW_HD RW_INLINE turns<V> turns_from_steps(const turn_source& source, const Rates& rates, const token_positions& token,
                                           std::int64_t slot, bool is_key) {
     using l = ropewalk::detail::lanes<float>;
-    split_position distance = token.at.main, left = token.before.main;
-    distance.whole -= static_cast<std::uint64_t>(source.turn.centre);
-    left.whole -= static_cast<std::uint64_t>(source.unturn.centre);
+    token_position distance = token.target, left = token.source;
+    distance.whole[0] -= static_cast<std::uint64_t>(source.target.centre);
+    left.whole[0] -= static_cast<std::uint64_t>(source.source.centre);
     const std::uint32_t negate = source.negate_angle ? 0x80000000U : 0U;
     turns<V> result;
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
-        std::uint64_t phase = phase_of(rates.turn, source.turn, token.at, pair);
+        std::uint64_t phase = phase_of(rates.target, source.target, token.target, pair);
         if constexpr (Rates::full) {
-            if (source.leaves) phase -= phase_of(rates.unturn, source.unturn, token.before, pair);
+            if (source.has_source) phase -= phase_of(rates.source, source.source, token.source, pair);
         }
         const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
         result.cos[i] = value.cos * source.factor;

@@ -12,7 +12,7 @@ namespace ropewalk::gpu {
 /// The slots of a call as a kernel finds them.
 struct slot_source {
     cache_slots::kind how = cache_slots::kind::none;
-    position_source entries;
+    position_reader entries;
     const std::int32_t* table = nullptr;
     std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
     const void* mapping = nullptr;
@@ -67,8 +67,8 @@ RW_HD RW_INLINE cache_place place_at(const slot_source& slots, std::int64_t row,
     } else if (slots.how == cache_slots::kind::mapping64) {
         place = detail::place_number(static_cast<const std::int64_t*>(slots.mapping)[at], slots.page_size);
     } else {
-        const std::int64_t sequence = slots.entries.ragged() ? detail::sequence_of(slots.entries, token) : row;
-        place = detail::place_of_entry(slots, sequence, detail::index_of(slots.entries, row, token));
+        const std::int64_t sequence = slots.entries.ragged() ? slots.entries.sequence_of(token) : row;
+        place = detail::place_of_entry(slots, sequence, slots.entries.index(row, token));
     }
     return place.page >= 0 && place.page < slots.pages ? place : cache_place{};
 }

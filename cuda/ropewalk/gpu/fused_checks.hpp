@@ -37,7 +37,7 @@ void check_sides(const In& in, const Out& out, const fusion& with) {
 }
 
 /// Values beside queries and keys whose own checks have passed.
-inline void check_values(const tensor& v, const tensor& out, const call& work, bool with_keys) {
+inline void check_values(const tensor& v, const tensor& out, const ropewalk::rotate_params& work, bool with_keys) {
     if (!given(v)) return;
     using ropewalk::detail::may_overlap;
     using ropewalk::detail::shape_of;
@@ -103,7 +103,7 @@ inline void check_cache(std::string_view name, const cache_tensor& c, const tens
 }
 
 /// Slots which the host knows to lie outside a cache are an error.
-inline void check_slots(const cache_slots& slots, const cache_tensor& cache, const call& work) {
+inline void check_slots(const cache_slots& slots, const cache_tensor& cache, const ropewalk::rotate_params& work) {
     using kind = cache_slots::kind;
     const std::int64_t tokens = work.tokens(), batch = work.batch();
     RW_EXPECTS(slots.how != kind::none, "a cache is given but no slots of it");
@@ -120,7 +120,7 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
     const positions& at = slots.entries;
     RW_EXPECTS(at.source != positions::kind::fixed && at.axes == 1,
                "entries of a cache are whole numbers, one a token");
-    const std::int64_t sequences = ropewalk::detail::is_ragged(at) ? at.count - 1 : batch;
+    const std::int64_t sequences = at.ragged() ? at.count - 1 : batch;
     std::int64_t capacity = cache.page_size;
     if (slots.how == kind::by_sequence) {
         RW_EXPECTS(cache.pages >= sequences, "{} has room for {} sequences, there are {}", shape_of("the cache", cache),
@@ -149,7 +149,8 @@ inline void check_norm(std::string_view name, const head_norm& norm) {
 }
 
 /// Norms, caches and slots of a call whose tensors have passed.
-inline void check_fusion(const fusion& with, const call& work, const tensor& v, const tensor& v_out) {
+inline void check_fusion(const fusion& with, const ropewalk::rotate_params& work, const tensor& v,
+                         const tensor& v_out) {
     check_norm("q", with.q_norm);
     check_norm("k", with.k_norm);
     const cache_tensor &k_cache = with.cache.k, &v_cache = with.cache.v;
@@ -169,13 +170,13 @@ inline void check_fusion(const fusion& with, const call& work, const tensor& v, 
     for (const cache_tensor* const cache : {&k_cache, &v_cache}) {
         if (!cache->exists()) continue;
         for (const tensor* const t : {&work.q_in, &work.k_in, &v, &work.q_out, &work.k_out, &v_out})
-            RW_EXPECTS(!t->exists() || !range_of(*t).meets(range_of(*cache)), "{} at {} overlaps {} at {}",
+            RW_EXPECTS(!t->exists() || !range_of(*t).overlaps(range_of(*cache)), "{} at {} overlaps {} at {}",
                        shape_of("the cache", *cache), cache->data, ropewalk::detail::shape_of("heads", *t), t->data);
     }
 }
 
 /// The slots of a checked call as a kernel finds them.
-inline slot_source slots_of(const fusion& with, const call& work) {
+inline slot_source slots_of(const fusion& with, const ropewalk::rotate_params& work) {
     const cache_slots& slots = with.slots;
     slot_source made;
     made.how = slots.how;
@@ -186,7 +187,7 @@ inline slot_source slots_of(const fusion& with, const call& work) {
         made.mapping = slots.mapping;
         return made;
     }
-    made.entries = read_device_positions(slots.entries, work.batch(), work.tokens());
+    made.entries = read_positions(slots.entries, work.batch(), work.tokens(), memory_space::device);
     made.table = slots.table, made.sequences = slots.sequences, made.max_pages = slots.max_pages;
     made.stride_sequence = slots.stride_sequence;
     return made;

@@ -8,7 +8,7 @@ namespace ropewalk::gpu {
 
 /// A checked fused call with its launch. The encoding must live until the launch, device memory until its end.
 struct fused_plan {
-    call work;  ///< of q and k; an absent output of k is k itself
+    ropewalk::rotate_params work;  ///< of q and k; an absent output of k is k itself
     tensor v, v_out;
     fusion with;
     fused_frame frame;
@@ -39,7 +39,7 @@ inline bool takes_runs(const head_norm& norm, std::int64_t elements) {
 
 /// Whether 16 bytes at once reach everything.
 inline bool takes_widest(const fused_plan& made) {
-    const call& work = made.work;
+    const ropewalk::rotate_params& work = made.work;
     const std::int64_t elements = 16 / static_cast<std::int64_t>(size_of(work.any().type));
     for (const tensor* t : {&work.q_in, &work.q_out, &work.k_in, &work.k_out, &made.v, &made.v_out})
         if (!takes_access(*t, 16)) return false;
@@ -95,7 +95,7 @@ inline std::int32_t lanes_of(const fused_frame& frame, int spots) {
 
 /// Fills in what becomes of the heads, in accesses of `bytes`.
 inline void set_sides(fused_plan& made, std::int64_t most) {
-    const call& work = made.work;
+    const ropewalk::rotate_params& work = made.work;
     const fusion& with = made.with;
     fused_frame& frame = made.frame;
     const std::int64_t v = made.shape.bytes / static_cast<std::int64_t>(size_of(work.any().type));
@@ -117,7 +117,7 @@ inline void set_sides(fused_plan& made, std::int64_t most) {
 }
 
 inline void choose_fused_launch(fused_plan& made, const device_shape& device) {
-    const call& work = made.work;
+    const ropewalk::rotate_params& work = made.work;
     fused_frame& frame = made.frame;
     const auto size = static_cast<int>(size_of(work.any().type));
     made.shape.bytes = takes_widest(made) ? 16 : size;
@@ -164,14 +164,20 @@ template <class T>
 fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
                            const Encoding& encoding, const positions& where, const options& chosen,
                            const device_shape& device = {}) {
-    RW_EXPECTS(chosen.direction == direction::forward, "fused calls encode: go back by rotate");
-    fused_plan made;
-    call& work = made.work;
-    made.with = with, made.v = in.v, made.v_out = out.v;
-    work.q_in = in.q, work.q_out = out.q, work.k_in = in.k;
-    work.k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : work.k_in;
+    RW_EXPECTS(chosen.direction == direction::forward, "fused calls support only direction::forward; use rotate()");
+    const tensor& k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k;
     detail::check_sides(in, out, with);
-    detail::prepare(work, layout, encoding, where, chosen);
+    fused_plan made;
+    made.with = with, made.v = in.v, made.v_out = out.v;
+    ropewalk::rotate_params& work = made.work;
+    work = detail::make_device_params({.layout = layout,
+                                       .q_in = in.q,
+                                       .k_in = in.k,
+                                       .q_out = out.q,
+                                       .k_out = k_out,
+                                       .target = &encoding,
+                                       .target_positions = where,
+                                       .table = chosen.table});
     detail::check_values(made.v, made.v_out, work, in.k.exists());
     detail::check_fusion(with, work, made.v, made.v_out);
     if (!out.k.exists()) work.k_out = tensor{};

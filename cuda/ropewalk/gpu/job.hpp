@@ -7,21 +7,20 @@
 
 namespace ropewalk::gpu {
 
-/// One encoding's place in a kernel: everything of a turn_term but its steps.
+/// One term of a rotation without its steps.
 struct term_source {
-    position_source where;
+    position_reader positions;
     std::int64_t centre = 0;
-    std::int64_t axes = 1;
 };
 
 /// What makes the cosines and sines of a token.
 struct turn_source {
-    term_source turn, unturn;  ///< `unturn` where `leaves`
-    cos_sin_table table;       ///< in place of both where it exists
+    term_source target, source;  ///< `source` where `has_source`
+    cos_sin_table table;         ///< in place of both where it exists
     std::int64_t pairs = 0;
     float factor = 1;
     bool negate_angle = false;
-    bool leaves = false;  ///< keys leave another encoding
+    bool has_source = false;  ///< a re-rotation: keys have another encoding
     bool invert_magnitude = false;
 };
 
@@ -37,7 +36,7 @@ template <int Capacity>
 struct plain_rates {
     static constexpr int capacity = Capacity;
     static constexpr bool full = false;
-    steps_by_value<Capacity> turn;
+    steps_by_value<Capacity> target;
 };
 
 /// A rotation which may stretch, and keys which may leave another encoding.
@@ -45,7 +44,7 @@ template <int Capacity>
 struct full_rates {
     static constexpr int capacity = Capacity;
     static constexpr bool full = true;
-    steps_by_value<Capacity> turn, unturn;
+    steps_by_value<Capacity> target, source;
     std::uint64_t magnitude_rates[Capacity], source_magnitude_rates[Capacity];
 };
 

@@ -55,13 +55,13 @@ inline void check_pointer(std::string_view name, const void* pointer, int device
                "{} at {} is on device {}, the current one is {}", name, pointer, attributes.device, device);
 }
 
-inline void check_pointers(const call& work, int device) {
+inline void check_pointers(const ropewalk::rotate_params& work, int device) {
     check_pointer("q", work.q_in.data, device);
     check_pointer("k", work.k_in.data, device);
     if (work.q_out.data != work.q_in.data) check_pointer("q's output", work.q_out.data, device);
     if (work.k_out.data != work.k_in.data) check_pointer("k's output", work.k_out.data, device);
-    check_pointer("the positions", work.turn.where.data, device);
-    check_pointer("the positions", work.unturn.where.data, device);
+    check_pointer("the positions", work.target.positions.data, device);
+    check_pointer("the positions", work.source.positions.data, device);
     check_pointer("the table of cosines", work.table.cos, device);
     check_pointer("the table of sines", work.table.sin, device);
 }

@@ -1,7 +1,7 @@
 // What a call on a GPU may choose beside its tensors.
 #pragma once
 
-#include "ropewalk/rotation/params.hpp"
+#include "ropewalk/rotation/args.hpp"
 
 /// What cudaStream_t points to, so that this header needs no CUDA.
 struct CUstream_st;

@@ -6,7 +6,7 @@
 
 #include "ropewalk/gpu/job.hpp"
 #include "ropewalk/gpu/options.hpp"
-#include "ropewalk/rotation/prepare.hpp"
+#include "ropewalk/rotation/make_params.hpp"
 
 namespace ropewalk::gpu {
 
@@ -20,7 +20,7 @@ struct launch_shape {
 
 /// A checked call with its launch. The encoding must live until the launch; positions and tables until its end.
 struct rotate_plan {
-    call work;
+    ropewalk::rotate_params work;
     rotate_frame frame;
     launch_shape shape;
 };
@@ -35,37 +35,25 @@ inline constexpr std::int64_t most_blocks = (std::int64_t{1} << 31) - 1;
 
 constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
 
-/// Positions in device memory, whose values stay unknown here.
-inline position_source read_device_positions(const positions& where, std::int64_t batch, std::int64_t tokens) {
-    if (where.source == positions::kind::offset)
-        return ropewalk::detail::read_offset_or_ids(where, batch, tokens, true);
-    RW_EXPECTS(where.data != nullptr || tokens == 0, "the positions of {} tokens are a null pointer", tokens);
-    const bool narrow = where.source == positions::kind::ids32 || where.source == positions::kind::cu_seqlens32;
-    const std::size_t size = narrow ? 4 : 8;
-    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(where.data) % size == 0,
-               "the positions at {} are not aligned to the {} bytes of one", where.data, size);
-    if (!ropewalk::detail::is_ragged(where)) return ropewalk::detail::read_offset_or_ids(where, batch, tokens, false);
-    ropewalk::detail::check_ragged(where, batch, tokens);
-    RW_EXPECTS(where.count >= (tokens == 0 ? 1 : 2), "cu_seqlens has {} entries for {} tokens", where.count, tokens);
-    return {where.source, false, where.first, where.data, 0, 0, where.count};
-}
-
-/// The same for an encoding, which must not want to draw them.
-inline position_source read_positions(const Encoding& encoding, const positions& where, const call& work) {
-    RW_EXPECTS(!encoding.draw_positions || where.source == positions::kind::fixed,
-               "'{}' draws its positions on the host: give the numbers themselves, ids(span<const fixed_position>), in "
-               "device memory",
+/// The positions of an encoding in device memory, where they must have been drawn already.
+inline position_reader device_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
+                                        std::int64_t tokens) {
+    RW_EXPECTS(!encoding.draw_positions || given.source == positions::kind::fixed,
+               "'{}' draws its positions on the host; pass the drawn positions in device memory, ids(span<const "
+               "fixed_position>)",
                encoding.expression);
-    return read_device_positions(where, work.batch(), work.tokens());
+    return read_positions(encoding, given, batch, tokens, memory_space::device);
 }
 
-/// Checks a rotation and completes `work`, whose tensors are set.
-inline void prepare(call& work, layout_kind layout, const Encoding& encoding, const positions& where,
-                    const options& chosen) {
-    ropewalk::detail::prepare_rotation(
-        work, layout, encoding, where, chosen.direction, chosen.table,
-        [&](const Encoding& by, const positions& at, int) { return read_positions(by, at, work); });
-    RW_EXPECTS(!work.table.exists() || work.table.rows > 0 || work.tokens() == 0, "the table has no rows");
+/// Validates arguments whose positions and table are in device memory.
+inline rotate_params make_device_params(const rotate_args& args) {
+    ropewalk::detail::check_args(args);
+    const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
+    position_reader source;
+    if (args.source != nullptr) source = device_positions(*args.source, args.source_positions, batch, tokens);
+    const position_reader target = device_positions(*args.target, args.target_positions, batch, tokens);
+    RW_EXPECTS(!args.table.exists() || args.table.rows > 0 || tokens == 0, "the table has no rows");
+    return make_params(args, target, source);
 }
 
 /// Whether accesses of `bytes` reach every element of a tensor that a slot begins with.
@@ -80,22 +68,24 @@ inline bool takes_access(const tensor& t, std::int64_t bytes) {
 }
 
 /// Elements of a head which do not turn, in front of those that do and behind them.
-inline std::int64_t behind(const call& work) { return work.any().head_dim - work.rotary_offset - 2 * work.pairs; }
+inline std::int64_t behind(const ropewalk::rotate_params& work) {
+    return work.any().head_dim - work.rotary_offset - 2 * work.pairs;
+}
 
 /// Whether something must be copied beside what turns.
-inline bool copies(const call& work) {
+inline bool copies(const ropewalk::rotate_params& work) {
     return (work.rotary_offset > 0 || behind(work) > 0) &&
            (work.q_in.data != work.q_out.data || work.k_in.data != work.k_out.data);
 }
 
 /// Whether a call has the steps of one encoding only, and few enough for the small kernel parameter.
-inline bool is_plain(const call& work) {
-    return !work.has_magnitude && work.unturn.steps == nullptr && work.pairs <= plain_pairs;
+inline bool is_plain(const ropewalk::rotate_params& work) {
+    return !work.has_magnitude && work.source.steps == nullptr && work.pairs <= plain_pairs;
 }
 
 /// The widest access, 16 bytes at most, that every slot of the call is made of. Calls that are not plain have no
 /// kernels between the widest and the narrowest, which would be compiled for every user and seldom run.
-inline int access_bytes(const call& work) {
+inline int access_bytes(const ropewalk::rotate_params& work) {
     const auto size = static_cast<std::int64_t>(size_of(work.any().type));
     for (std::int64_t bytes = 16; bytes > size; bytes = is_plain(work) ? bytes / 2 : size) {
         const std::int64_t elements = bytes / size;
@@ -145,16 +135,16 @@ inline std::int32_t groups_of(const heads_source& side) {
     return static_cast<std::int32_t>(divide_up(side.heads, side.heads_a_thread));
 }
 
-inline term_source source_of(const turn_term& term) { return {term.where, term.centre, term.axes}; }
+inline term_source source_of(const rotation_term& term) { return {term.positions, term.centre}; }
 
 /// A checked call's cosines and sines, without their steps.
-inline turn_source source_of(const call& work) {
+inline turn_source source_of(const ropewalk::rotate_params& work) {
     RW_EXPECTS(work.pairs <= most_pairs, "a head turns {} elements, the kernels' parameters hold the steps of {}",
                2 * work.pairs, 2 * most_pairs);
     turn_source source;
-    source.turn = source_of(work.turn), source.unturn = source_of(work.unturn);
+    source.target = source_of(work.target), source.source = source_of(work.source);
     source.table = work.table, source.pairs = work.pairs, source.factor = work.factor;
-    source.negate_angle = work.negate_angle, source.leaves = work.unturn.steps != nullptr;
+    source.negate_angle = work.negate_angle, source.has_source = work.source.steps != nullptr;
     source.invert_magnitude = work.invert_magnitude;
     return source;
 }
@@ -169,7 +159,7 @@ inline launch_shape shape_of_launch(std::int64_t threads, int bytes, const devic
 
 /// Chooses the access and the launch of a checked call.
 inline void choose_launch(rotate_plan& made, const device_shape& device) {
-    const call& work = made.work;
+    const ropewalk::rotate_params& work = made.work;
     rotate_frame& frame = made.frame;
     frame.source = source_of(work);
     frame.rotary_offset = work.rotary_offset;
@@ -191,9 +181,9 @@ inline void choose_launch(rotate_plan& made, const device_shape& device) {
 
 /// A pair's step and the one axis that it follows: on every other its step is 0.
 template <int Capacity>
-void write_steps(steps_by_value<Capacity>& to, const turn_term& from, std::int64_t pairs) {
+void write_steps(steps_by_value<Capacity>& to, const rotation_term& from, std::int64_t pairs) {
     for (std::int64_t pair = 0; pair < pairs; ++pair) {
-        std::int64_t axis = from.axes - 1;
+        std::int64_t axis = from.positions.axes - 1;
         while (axis > 0 && from.steps[axis * pairs + pair] == 0) --axis;
         to.step[pair] = from.steps[axis * pairs + pair];
         to.axis[pair] = static_cast<std::uint8_t>(axis);
@@ -209,20 +199,20 @@ void write_magnitude_rates(std::uint64_t (&to)[Capacity], const std::uint64_t* f
 
 /// The steps of a checked call by value.
 template <class Rates>
-Rates rates_of(const call& work) {
+Rates rates_of(const ropewalk::rotate_params& work) {
     Rates rates;
-    detail::write_steps(rates.turn, work.turn, work.pairs);
+    detail::write_steps(rates.target, work.target, work.pairs);
     if constexpr (Rates::full) {
-        if (work.unturn.steps != nullptr) detail::write_steps(rates.unturn, work.unturn, work.pairs);
-        detail::write_magnitude_rates(rates.magnitude_rates, work.turn.magnitude_rates, work.pairs);
-        detail::write_magnitude_rates(rates.source_magnitude_rates, work.unturn.magnitude_rates, work.pairs);
+        if (work.source.steps != nullptr) detail::write_steps(rates.source, work.source, work.pairs);
+        detail::write_magnitude_rates(rates.magnitude_rates, work.target.magnitude_rates, work.pairs);
+        detail::write_magnitude_rates(rates.source_magnitude_rates, work.source.magnitude_rates, work.pairs);
     }
     return rates;
 }
 
 /// Calls f with the kind of steps that a call needs: std::type_identity<Rates>.
 template <class F>
-void with_rates(const call& work, const F& f) {
+void with_rates(const ropewalk::rotate_params& work, const F& f) {
     if (detail::is_plain(work)) return f(std::type_identity<plain_rates<plain_pairs>>{});
     return f(std::type_identity<full_rates<most_pairs>>{});
 }
@@ -239,33 +229,45 @@ void with_access(int bytes, const F& f) {
     return f(std::integral_constant<int, one>{});
 }
 
-/// Checks a rotation and plans its launch. Tensors whose data is null are absent; in place where input and output
-/// agree.
-inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
-                             const tensor& k_out, const Encoding& encoding, const positions& where,
-                             const options& chosen, const device_shape& device = {}) {
-    rotate_plan made;
-    call& work = made.work;
-    work.q_in = q, work.k_in = k, work.q_out = q_out, work.k_out = k_out;
-    detail::prepare(work, layout, encoding, where, chosen);
-    detail::choose_launch(made, device);
-    return made;
+/// Validates the arguments and plans the launch.
+inline rotate_plan make_plan(const rotate_args& args, const device_shape& device = {}) {
+    rotate_plan plan;
+    plan.work = detail::make_device_params(args);
+    detail::choose_launch(plan, device);
+    return plan;
 }
 
-/// Checks and plans the way of cached keys from one encoding and position to another.
-inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& from,
-                                        const positions& from_where, const Encoding& to, const positions& to_where,
-                                        const options& chosen, const device_shape& device = {}) {
-    RW_EXPECTS(chosen.direction == direction::forward && !chosen.table.exists(),
-               "rerotate knows neither directions nor tables: exchange the encodings to go back");
-    rotate_plan made;
-    call& work = made.work;
-    work.k_in = k, work.k_out = k_out;
-    ropewalk::detail::prepare_rerotation(
-        work, layout, from, from_where, to, to_where,
-        [&](const Encoding& by, const positions& at, int) { return detail::read_positions(by, at, work); });
-    detail::choose_launch(made, device);
-    return made;
+/// The plan of a rotation. Tensors whose data is null are absent; in place where input and output are the same.
+inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                             const tensor& k_out, const Encoding& encoding, const positions& positions,
+                             const options& options, const device_shape& device = {}) {
+    return make_plan({.layout = layout,
+                      .q_in = q,
+                      .k_in = k,
+                      .q_out = q_out,
+                      .k_out = k_out,
+                      .target = &encoding,
+                      .target_positions = positions,
+                      .direction = options.direction,
+                      .table = options.table},
+                     device);
+}
+
+/// The plan of a re-rotation of cached keys from one encoding and its positions to another.
+inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out,
+                                        const Encoding& source, const positions& source_positions,
+                                        const Encoding& target, const positions& target_positions,
+                                        const options& options, const device_shape& device = {}) {
+    RW_EXPECTS(options.direction == direction::forward && !options.table.exists(),
+               "rerotate supports neither directions nor tables; exchange the encodings to go back");
+    return make_plan({.layout = layout,
+                      .k_in = k,
+                      .k_out = k_out,
+                      .target = &target,
+                      .target_positions = target_positions,
+                      .source = &source,
+                      .source_positions = source_positions},
+                     device);
 }
 
 /// The kernel's parameter.

@@ -195,12 +195,10 @@ private:
     /// Throws where keys cannot be turned over to another encoding.
     void check_turn(const std::shared_ptr<const Encoding>& from, const std::shared_ptr<const Encoding>& to,
                     std::int64_t tokens, const view<float>& keys) {
-        ropewalk::call work;
-        work.k_in = work.k_out = keys;
-        ropewalk::detail::prepare_rerotation(work, config_.layout, *from, {}, *to, {},
-                                             [&](const Encoding& by, const positions& /*where*/, int /*which*/) {
-                                                 return drawn_.on_host(&by == from.get() ? from : to, 0, tokens);
-                                             });
+        const rotate_args args{
+            .layout = config_.layout, .k_in = keys, .k_out = keys, .target = to.get(), .source = from.get()};
+        ropewalk::detail::check_args(args);
+        make_params(args, drawn_.on_host(to, 0, tokens), drawn_.on_host(from, 0, tokens));
     }
 
     /// Turns the cached keys of part i over to the encoding that its sequence has from now on.

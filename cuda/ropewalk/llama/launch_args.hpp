@@ -16,13 +16,13 @@ public:
     explicit drawn_positions(M& machine) : machine_(&machine) {}
 
     /// The tokens [first, first + tokens) of a sequence as a host checks them. Throws where fewer are drawn.
-    position_source on_host(const std::shared_ptr<const Encoding>& encoding, std::int64_t first, std::int64_t tokens) {
-        if (!encoding->draw_positions) return {positions::kind::offset, true, first, nullptr, 0, 0, 0};
+    position_reader on_host(const std::shared_ptr<const Encoding>& encoding, std::int64_t first, std::int64_t tokens) {
+        if (!encoding->draw_positions) return {.first = first};
         const entry& drawn = of(encoding);
         const std::int64_t count = std::ssize(drawn.numbers);
         RW_EXPECTS(first + tokens <= count, "'{}' draws {} positions, index {} is not among them", encoding->expression,
                    count, first + tokens - 1);
-        return {positions::kind::fixed, true, 0, drawn.numbers.data() + first, 0, 0, 0};
+        return {.kind = positions::kind::fixed, .data = drawn.numbers.data() + first};
     }
     /// The same tokens as the kernels read them, after on_host() has checked them.
     positions on_device(const std::shared_ptr<const Encoding>& encoding, std::int64_t first, std::int64_t tokens) {

@@ -1,15 +1,13 @@
-// Tables of cosines and sines: the angle alone, without any magnitude.
+// Tables of cosines and sines, without any magnitude.
 #pragma once
 
 #include "ropewalk/cpu/execute.hpp"
-#include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/plan.hpp"
+#include "ropewalk/cpu/traversal/loops.hpp"
 
 namespace ropewalk::cpu {
 
 namespace detail {
-
-/// Tokens whose rows are made together: with 16 beginning a run costs 7 %, and more than 64 fit no first cache.
-inline constexpr std::int64_t table_run = 64;
 
 /// The phases of N · lane_count<A> pairs, position after position: the next one adds one step, exactly.
 template <class A, int N>
@@ -33,17 +31,15 @@ private:
     quads<A> at_[static_cast<std::size_t>(2 * N)], step_[static_cast<std::size_t>(2 * N)];
 };
 
-/// Rows of cosines and sines at `count` positions from `first` on, every `stride` floats: the pairs from `pair` on that
-/// fill N registers, then those that fill fewer. Returns the first pair that is left.
-///
-/// Rows behind each other are written from end to end where N registers hold one (measured, 16 MiB: 0.54 ms; 0.55 to
-/// 0.74 with half a row at a time).
+/// Writes cosines and sines of `count` positions from `first` on, one row every `stride` floats: the pairs from `pair`
+/// on that fill N registers, then those that fill fewer. Returns the first pair that is left. Where N registers hold a
+/// row, consecutive rows are written from end to end (16 MiB: 0.54 ms, against 0.55 to 0.74 with half a row at a time).
 template <class A, int N>
-std::int64_t fill_columns(const job& work, std::int64_t pair, std::uint64_t first, std::int64_t count,
+std::int64_t fill_columns(const rotate_params& params, std::int64_t pair, std::uint64_t first, std::int64_t count,
                           std::int64_t stride, float* cos, float* sin) {
     constexpr std::int64_t n = lane_count<A>;
-    for (; pair + N * n <= work.pairs; pair += N * n) {
-        running_phases<A, N> phases(work.turn.steps + pair, first);
+    for (; pair + N * n <= params.pairs; pair += N * n) {
+        running_phases<A, N> phases(params.target.steps + pair, first);
         for (std::int64_t at = pair; at < pair + count * stride; at += stride) {
             RW_UNROLL
             for (int i = 0; i < N; ++i) {
@@ -53,23 +49,24 @@ std::int64_t fill_columns(const job& work, std::int64_t pair, std::uint64_t firs
             }
         }
     }
-    if constexpr (N > 1) return fill_columns<A, N / 2>(work, pair, first, count, stride, cos, sin);
+    if constexpr (N > 1) return fill_columns<A, N / 2>(params, pair, first, count, stride, cos, sin);
     return pair;
 }
 
 /// The same for all pairs.
 template <class A>
-void fill_run(const job& work, std::uint64_t first, std::int64_t count, std::int64_t stride, float* cos, float* sin) {
+void fill_run(const rotate_params& params, std::uint64_t first, std::int64_t count, std::int64_t stride, float* cos,
+              float* sin) {
     std::int64_t full = 0;
-    if constexpr (lane_count<A> > 1) full = fill_columns<A, 4>(work, 0, first, count, stride, cos, sin);
-    if (full == work.pairs) return;
+    if constexpr (lane_count<A> > 1) full = fill_columns<A, 4>(params, 0, first, count, stride, cos, sin);
+    if (full == params.pairs) return;
     for (std::int64_t i = 0; i < count; ++i) {
-        const token_position at{{{first + static_cast<std::uint64_t>(i), 0}}};
-        fill_angles<A, true>(work, at, {}, full, work.pairs, cos + i * stride, sin + i * stride);
+        const token_position at{.whole = {first + static_cast<std::uint64_t>(i)}};
+        fill_cos_sin<A, true>(params, at, {}, full, params.pairs, cos + i * stride, sin + i * stride);
     }
 }
 
-/// Each value of [pairs] at both of its elements; `values` may be the first half of a half_split row.
+/// Writes each value of [pairs] to both of its elements; `values` may be the first half of a half_split row.
 template <class L>
 RW_INLINE void write_twice(const float* values, float* row, std::int64_t pairs) {
     for (std::int64_t pair = 0; pair < pairs; ++pair) {
@@ -78,25 +75,26 @@ RW_INLINE void write_twice(const float* values, float* row, std::int64_t pairs) 
     }
 }
 
-/// Rows of `columns` floats: one a pair, or one an element of the layout, so that each pair's value stands twice.
+/// Fills rows of `columns` floats: one per pair, or one per element of the layout, so that each value is stored twice.
 template <class L, class A>
-void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* scratch) {
-    const std::int64_t pairs = work.pairs, columns = work.table.columns, stride = work.table.stride_row;
-    auto* const cos_out = static_cast<float*>(const_cast<void*>(work.table.cos));
-    auto* const sin_out = static_cast<float*>(const_cast<void*>(work.table.sin));
+void fill_table(const rotate_params& params, std::int64_t begin, std::int64_t end, float* scratch) {
+    const std::int64_t pairs = params.pairs, columns = params.table.columns, stride = params.table.stride_row;
+    auto* const cos_out = static_cast<float*>(const_cast<void*>(params.table.cos));
+    auto* const sin_out = static_cast<float*>(const_cast<void*>(params.table.sin));
     const bool in_place = columns == pairs || std::is_same_v<L, half_split>;
-    const bool running = in_place && work.turn.where.source == positions::kind::offset && work.turn.axes == 1;
+    const bool running =
+        in_place && params.target.positions.kind == positions::kind::offset && params.target.positions.axes == 1;
     for (std::int64_t at = begin, count = 1; at < end; at += count) {
         float* const cos = cos_out + at * stride;
         float* const sin = sin_out + at * stride;
         float* const c = in_place ? cos : scratch;
         float* const s = in_place ? sin : scratch + padded_row(pairs);
-        const token_position where = position_at(work.turn, 0, at);
+        const token_position position = params.target.positions.at(0, at);
         if (running) {
-            count = end - at < table_run ? end - at : table_run;
-            fill_run<A>(work, where.axis[0].whole, count, stride, c, s);
+            count = end - at < tuning::table_run_tokens ? end - at : tuning::table_run_tokens;
+            fill_run<A>(params, position.whole[0], count, stride, c, s);
         } else {
-            fill_angles<A, true>(work, where, {}, 0, pairs, c, s);
+            fill_cos_sin<A, true>(params, position, {}, 0, pairs, c, s);
         }
         for (std::int64_t row = 0; columns != pairs && row < count * stride; row += stride) {
             write_twice<L>(c + row, cos + row, pairs);
@@ -106,20 +104,20 @@ void fill_table(const job& work, std::int64_t begin, std::int64_t end, float* sc
 }
 
 template <class A>
-range_function table_kernel_for(layout_kind layout) {
+kernel_function table_kernel_for(layout_kind layout) {
     return layout == layout_kind::half_split ? fill_table<half_split, A> : fill_table<interleaved, A>;
 }
 
 }  // namespace detail
 
-/// cos and sin of the angles at `tokens` positions, rows of `columns` floats: rotary_dim/2, one a pair, or rotary_dim,
-/// one an element of the layout L, which is what Transformers multiplies by. Max error 1.2e-7 for |p| < 2^31.
-/// `cos` and `sin` hold tokens · columns floats each.
+/// Writes cos and sin of the angles at `tokens` positions, in rows of `columns` floats: rotary_dim/2, one per pair, or
+/// rotary_dim, one per element of the layout L, the order that Transformers uses. Max error 1.2e-7 for |p| < 2^31.
+/// `cos` and `sin` hold tokens · columns floats each; throws ropewalk::error where they are shorter or overlap.
 template <Layout L, class A = native_arch>
-void cos_sin(const Encoding& encoding, const positions& where, std::int64_t tokens, std::int64_t columns,
+void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
              std::span<float> cos, std::span<float> sin, int threads = 0) {
-    const plan prepared = make_table_plan(kind_of<L>, encoding, where, tokens, columns, cos, sin);
-    execute(prepared, detail::table_kernel_for<A>(kind_of<L>), threads);
+    const rotate_plan plan = make_table_plan(kind_of<L>, encoding, positions, tokens, columns, cos, sin);
+    execute(plan.params, detail::table_kernel_for<A>(kind_of<L>), threads);
 }
 
 }  // namespace ropewalk::cpu

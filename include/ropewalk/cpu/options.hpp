@@ -1,17 +1,18 @@
-// What a call may choose beside its tensors.
+// Options of a rotation on the CPU.
 #pragma once
 
-#include "ropewalk/cpu/job.hpp"
+#include "ropewalk/rotation/args.hpp"
 
 namespace ropewalk::cpu {
 
-/// How a call runs.
+using ropewalk::direction;
+
 struct options {
     ropewalk::direction direction = ropewalk::direction::forward;
-    int threads = 0;  ///< 0: OpenMP's number; small calls run on one thread all the same
-    /// Read instead of the encoding's phases where it exists. Its factors are not known, so inverse is adjoint then.
+    int threads = 0;  ///< 0: the number of OpenMP; small calls always use one thread
+    /// Replaces the phases of the encoding where it exists. Its magnitudes are unknown, so inverse equals adjoint.
     cos_sin_table table{};
-    /// The output has never been written: its pages come through the cache anyway, so stores should not go around it.
+    /// The output was never written. Its pages come through the cache anyway, so streaming stores would cost time.
     bool fresh_output = false;
 };
 

@@ -1,49 +1,58 @@
-// Rotation of queries and keys on the CPU, for whoever includes the headers.
+// Rotation of queries and keys on the CPU, for programs that include the headers.
 #pragma once
 
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/plan.hpp"
 
 namespace ropewalk::cpu {
 
-/// Encodes queries q and keys k [batch, tokens, heads, head_dim] in place: pair j of the token at position p turns by
-/// p · θ'_j. k may have fewer heads, and either may be absent (view<T>{}). f32 results lie within 3e-7 of the vector's
-/// norm of exact arithmetic for |p| < 2^31; f16 and bf16 within one rounding.
+namespace detail {
+
+template <class T, Layout L, class A>
+void run(const rotate_plan& plan, int threads) {
+    execute(plan.params, kernel_for<T, L, A>(plan.params.pairs), threads);
+}
+
+}  // namespace detail
+
+/// Encodes queries q and keys k [batch, tokens, heads, head_dim] in place: pair j of the token at position p is rotated
+/// by the angle p · θ'_j. k may have fewer heads, and either may be absent (view<T>{}). f32 results are within 3e-7 of
+/// the norm of the pair for |p| < 2^31; f16 and bf16 results are within one rounding.
 ///
-/// Throws ropewalk::error, with nothing written, when shapes, strides, positions or the layout do not fit.
+/// Throws ropewalk::error, with nothing written, where shapes, strides, positions or layout do not fit.
 ///
-/// A is the instruction set of the file, in the name so that files compiled for different ones each call their own.
+/// A is the instruction set of the file. It is part of the name, so that files compiled for different instruction sets
+/// each call their own kernels.
 template <Layout L, class T, class A = native_arch>
-void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& where,
-            const options& chosen = {}) {
+void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& positions,
+            const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    const plan prepared = make_plan(kind_of<L>, q, k, q, k, encoding, where, chosen);
-    execute(prepared, detail::kernel_for<T, L, A>(prepared.work.pairs), chosen.threads);
+    detail::run<T, L, A>(make_plan(kind_of<L>, q, k, q, k, encoding, positions, options), options.threads);
 }
 
-/// The same for queries alone.
+/// Encodes queries alone, in place.
 template <Layout L, class T, class A = native_arch>
-void rotate(const view<T>& q, const Encoding& encoding, const positions& where, const options& chosen = {}) {
-    rotate<L, T, A>(q, view<T>{}, encoding, where, chosen);
+void rotate(const view<T>& q, const Encoding& encoding, const positions& positions, const options& options = {}) {
+    rotate<L, T, A>(q, view<T>{}, encoding, positions, options);
 }
 
-/// The same into other buffers, which must not overlap the inputs. Elements that do not turn are copied.
+/// Encodes into other buffers, which must not overlap the inputs. Elements outside the rotary part are copied.
 template <Layout L, class In, class T, class A = native_arch>
     requires std::same_as<std::remove_const_t<In>, T>
 void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out, const Encoding& encoding,
-            const positions& where, const options& chosen = {}) {
-    const plan prepared = make_plan(kind_of<L>, q, k, q_out, k_out, encoding, where, chosen);
-    execute(prepared, detail::kernel_for<T, L, A>(prepared.work.pairs), chosen.threads);
+            const positions& positions, const options& options = {}) {
+    detail::run<T, L, A>(make_plan(kind_of<L>, q, k, q_out, k_out, encoding, positions, options), options.threads);
 }
 
-/// Turns keys that `from` encoded at `from_where`, in place, into what `to` makes of them at `to_where`: one pass over
-/// a cache whose encoding or positions have changed.
+/// Re-encodes cached keys in place, from `source` at `source_positions` to `target` at `target_positions`: one pass
+/// over a cache whose encoding or positions have changed.
 template <Layout L, class T, class A = native_arch>
-void rerotate(const view<T>& k, const Encoding& from, const positions& from_where, const Encoding& to,
-              const positions& to_where, int threads = 0) {
+void rerotate(const view<T>& k, const Encoding& source, const positions& source_positions, const Encoding& target,
+              const positions& target_positions, int threads = 0) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    const plan prepared = make_rerotation_plan(kind_of<L>, k, k, from, from_where, to, to_where);
-    execute(prepared, detail::kernel_for<T, L, A>(prepared.work.pairs), threads);
+    detail::run<T, L, A>(make_rerotation_plan(kind_of<L>, k, k, source, source_positions, target, target_positions),
+                         threads);
 }
 
 }  // namespace ropewalk::cpu

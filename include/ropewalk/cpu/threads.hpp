@@ -1,4 +1,4 @@
-// How many threads a call takes.
+// Number of threads of a call.
 #pragma once
 
 #include <cstdint>
@@ -18,39 +18,39 @@ namespace ropewalk::cpu::detail {
 
 #if defined(RW_OPENMP)
 
-/// GCC's OpenMP keeps its threads from one call to the next. A forked child has none of them, and would wait for them
-/// for ever. `A` keeps apart what is compiled for each instruction set.
+/// Whether this process is a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
+/// and the child would wait for them forever. `A` keeps the copies of different instruction sets apart.
 template <class A>
-class threads_of_parent {
+class parent_threads {
 public:
-    static bool are_gone() { return gone_.load(std::memory_order_relaxed); }
+    static bool lost() { return lost_.load(std::memory_order_relaxed); }
 
-    /// Before threads start: children will know.
-    static void remember() {
+    /// Call before threads start, so that children know.
+    static void record() {
 #if defined(RW_FORKS)
-        static const int registered = pthread_atfork(nullptr, nullptr, [] { gone_.store(true); });
+        static const int registered = pthread_atfork(nullptr, nullptr, [] { lost_.store(true); });
         (void)registered;
 #endif
     }
 
 private:
-    inline static std::atomic<bool> gone_{false};
+    inline static std::atomic<bool> lost_{false};
 };
 
 #endif
 
-/// Threads for work in `parts` that each pay for waking a thread, `asked` at most (0: OpenMP's number). 1 inside
-/// somebody's parallel region, and in a child forked after a call that took more.
+/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the number of
+/// OpenMP). Returns 1 inside a parallel region, and in a child forked after a threaded call.
 template <class A>
-RW_INLINE int thread_count(std::int64_t parts, int asked) {
+RW_INLINE int thread_count(std::int64_t parts, int limit) {
 #if defined(RW_OPENMP)
-    if (parts <= 1 || omp_in_parallel() != 0 || threads_of_parent<A>::are_gone()) return 1;
-    const std::int64_t most = asked > 0 ? asked : omp_get_max_threads();
-    if (most <= 1) return 1;
-    threads_of_parent<A>::remember();
-    return static_cast<int>(parts < most ? parts : most);
+    if (parts <= 1 || omp_in_parallel() != 0 || parent_threads<A>::lost()) return 1;
+    const std::int64_t available = limit > 0 ? limit : omp_get_max_threads();
+    if (available <= 1) return 1;
+    parent_threads<A>::record();
+    return static_cast<int>(parts < available ? parts : available);
 #else
-    (void)parts, (void)asked;
+    (void)parts, (void)limit;
     return 1;
 #endif
 }

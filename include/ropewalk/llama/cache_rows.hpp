@@ -6,7 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 #include "ropewalk/llama/kernels.hpp"
 #include "ropewalk/llama/threads.hpp"
 

@@ -1,7 +1,7 @@
 // A linear layer of few tokens: a stream of weights, each read once.
 #pragma once
 
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 #include "ropewalk/llama/matrix.hpp"
 #include "ropewalk/llama/reduce.hpp"
 #include "ropewalk/llama/threads.hpp"

@@ -3,7 +3,7 @@
 
 #include <Eigen/Core>
 
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 #include "ropewalk/llama/matrix.hpp"
 #include "ropewalk/llama/scratch.hpp"
 #include "ropewalk/llama/threads.hpp"

@@ -9,7 +9,7 @@ namespace ropewalk::llama::cpu {
 namespace detail {
 
 template <class A>
-ropewalk::cpu::range_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
+ropewalk::cpu::kernel_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
     return layout == layout_kind::half_split ? ropewalk::cpu::detail::kernel_for<float, half_split, A>(pairs)
                                              : ropewalk::cpu::detail::kernel_for<float, interleaved, A>(pairs);
 }
@@ -17,15 +17,15 @@ ropewalk::cpu::range_function rotation_kernel(layout_kind layout, std::int64_t p
 template <class A>
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& where,
             int threads) {
-    const ropewalk::cpu::plan prepared = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, where, {});
-    ropewalk::cpu::execute(prepared, rotation_kernel<A>(layout, prepared.work.pairs), threads);
+    const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, where, {});
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 template <class A>
 void rerotate(layout_kind layout, const tensor& k, const Encoding& from, const Encoding& to, const positions& where,
               int threads) {
-    const ropewalk::cpu::plan prepared = ropewalk::cpu::make_rerotation_plan(layout, k, k, from, where, to, where);
-    ropewalk::cpu::execute(prepared, rotation_kernel<A>(layout, prepared.work.pairs), threads);
+    const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_rerotation_plan(layout, k, k, from, where, to, where);
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 }  // namespace detail

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "ropewalk/cpu/load_store.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 #include "ropewalk/llama/reduce.hpp"
 #include "ropewalk/llama/threads.hpp"
 

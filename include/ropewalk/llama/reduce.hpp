@@ -1,7 +1,7 @@
 // Sums over the lanes of a register.
 #pragma once
 
-#include "ropewalk/cpu/simd.hpp"
+#include "ropewalk/cpu/simd/simd.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 

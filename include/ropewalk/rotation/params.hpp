@@ -1,4 +1,4 @@
-// One call in plain data: what kernels take, on the CPU and on a GPU.
+// Parameters of a validated rotation, common to the CPU and to GPUs.
 #pragma once
 
 #include <cstdint>
@@ -9,39 +9,30 @@
 
 namespace ropewalk {
 
-/// Which way a call turns.
-enum class direction : std::uint8_t {
-    forward,          ///< encode
-    inverse,          ///< what forward did is undone, magnitudes too
-    adjoint,          ///< the transposed map, for gradients: the angle is negated, the magnitudes stay
-    inverse_adjoint,  ///< that of inverse: the angle stays, the magnitudes are undone
-};
-
 /// One encoding at one set of positions.
-struct turn_term {
-    const std::uint64_t* steps = nullptr;
-    const std::uint64_t* magnitude_rates = nullptr;  ///< null: magnitudes stay
-    std::int64_t centre = 0;
-    std::int64_t axes = 1;  ///< positions a token; steps is [axes, pairs]
-    position_source where;
+struct rotation_term {
+    const std::uint64_t* steps = nullptr;            ///< [axes, pairs]; null: no such term
+    const std::uint64_t* magnitude_rates = nullptr;  ///< [pairs]; null: the magnitude is 1
+    std::int64_t centre = 0;                         ///< the position whose magnitude is 1
+    position_reader positions{};
 };
 
-/// A checked call, before anybody has decided how to run it.
-struct call {
-    tensor q_in, q_out, k_in, k_out;  ///< data null: absent
-    std::int64_t rotary_offset = 0;
+/// A validated rotation, independent of the backend. The caller's encodings, positions and table outlive it.
+struct rotate_params {
+    tensor q_in{}, k_in{}, q_out{}, k_out{};  ///< data null: absent
+    std::int64_t rotary_offset = 0;           ///< elements of a head in front of the rotary part
     std::int64_t pairs = 0;
 
-    turn_term turn;
-    turn_term unturn;  ///< steps null unless keys leave another encoding
+    rotation_term target{};
+    rotation_term source{};  ///< of a re-rotation: its angle is subtracted, its magnitude divided out
     bool negate_angle = false;
-    bool has_magnitude = false;  ///< q × 2^(−x), k × 2^x, or the other way round
+    bool has_magnitude = false;  ///< q is scaled by 2^(−x) and k by 2^x
     bool invert_magnitude = false;
     float factor = 1;  ///< multiplies cosines and sines
 
-    cos_sin_table table;  ///< in place of `turn` where it exists
+    cos_sin_table table{};  ///< replaces `target` where it exists
 
-    /// Queries, or keys where there are none: what they share may be asked of either.
+    /// The queries, or the keys where there are no queries: batch, tokens and type are common to both.
     [[nodiscard]] const tensor& any() const { return q_in.exists() ? q_in : k_in; }
     [[nodiscard]] std::int64_t batch() const { return any().batch; }
     [[nodiscard]] std::int64_t tokens() const { return any().tokens; }

@@ -1,4 +1,4 @@
-// Positions as a kernel reads them, on the CPU or on a GPU.
+// Reader of the positions of a validated rotation, on the CPU and on a GPU.
 #pragma once
 
 #include <cstdint>
@@ -8,64 +8,93 @@
 
 namespace ropewalk {
 
-/// Positions of a checked call.
-struct position_source {
-    positions::kind source = positions::kind::offset;
-    bool readable = true;  ///< whether the host may read `data`, so that checks know the values
-    std::int64_t first = 0;
-    const void* data = nullptr;
-    std::int64_t stride_row = 0;
-    std::int64_t stride_axis = 0;  ///< from one position of a token to the next, 0 where one serves all
-    std::int64_t count = 0;        ///< entries of cu_seqlens, which GPUs search; the CPU's plan spreads them to ids
-
-    /// Whether the host can tell the indices without reading memory that is not its own.
-    [[nodiscard]] constexpr bool known() const { return source == positions::kind::offset || readable; }
-    /// Whether `data` is where sequences start.
-    [[nodiscard]] RW_HD constexpr bool ragged() const {
-        return source == positions::kind::cu_seqlens32 || source == positions::kind::cu_seqlens64;
-    }
+/// The position of one token, in tokens: one number per axis, and the fraction of the first one.
+struct token_position {
+    std::uint64_t whole[position_axes] = {};  ///< modulo 2^64; only the first counts where a token has one position
+    std::uint64_t fraction = 0;               ///< of whole[0], in 2^-32 tokens
 };
 
-/// The index of a token; of a number between two tokens, the lower one. Not for cu_seqlens.
-RW_HD RW_INLINE std::int64_t index_at(const position_source& where, std::int64_t row, std::int64_t token) {
-    const std::int64_t at = row * where.stride_row + token;
-    switch (where.source) {
-        case positions::kind::ids32:
-            return static_cast<const std::int32_t*>(where.data)[at];
-        case positions::kind::ids64:
-            return static_cast<const std::int64_t*>(where.data)[at];
-        case positions::kind::fixed:
-            return static_cast<const fixed_position*>(where.data)[at].value >> 32;
-        default:
-            return where.first + token;
-    }
-}
-
-/// What lies between that index and the token's number, in 2^-32 tokens.
-RW_HD RW_INLINE std::uint64_t fraction_at(const position_source& where, std::int64_t row, std::int64_t token) {
-    if (where.source != positions::kind::fixed) return 0;
-    const std::int64_t at = row * where.stride_row + token;
-    return static_cast<std::uint64_t>(static_cast<const fixed_position*>(where.data)[at].value) & 0xffffffffU;
-}
-
-/// Position number `axis` of every token.
-RW_HD RW_INLINE position_source on_axis(position_source where, std::int64_t axis) {
-    const std::int64_t entries = axis * where.stride_axis;
-    if (where.source == positions::kind::ids32) where.data = static_cast<const std::int32_t*>(where.data) + entries;
-    if (where.source == positions::kind::ids64) where.data = static_cast<const std::int64_t*>(where.data) + entries;
-    return where;
-}
-
-/// A position as whole tokens and 2^-32 of one.
-struct split_position {
-    std::uint64_t whole = 0;
-    std::uint64_t fraction = 0;
-};
-
-/// position · rate modulo 2^64: a phase where rate is a step, an exponent where it is a decay.
-RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const split_position& position, std::uint64_t rate) {
-    return rate * position.whole + (rate >> 32) * position.fraction +
+/// position · rate modulo 2^64, of the first axis: a phase where `rate` is a step, an exponent where it is a magnitude
+/// rate.
+RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const token_position& position, std::uint64_t rate) {
+    return rate * position.whole[0] + (rate >> 32) * position.fraction +
            (((rate & 0xffffffffU) * position.fraction) >> 32);
 }
+
+/// Plain data that tells a kernel the position of each token. Made by read_positions() or draw_positions().
+struct position_reader {
+    positions::kind kind = positions::kind::offset;
+    bool host_readable = true;     ///< the host may read `data`, so validation knows the values
+    std::int64_t first = 0;        ///< of `offset` and `cu_seqlens`
+    const void* data = nullptr;    ///< ids, fixed positions, or the starts of ragged sequences
+    std::int64_t stride_row = 0;   ///< entries from one batch row to the next
+    std::int64_t axes = 1;         ///< positions per token
+    std::int64_t stride_axis = 0;  ///< entries from one axis to the next
+    std::int64_t count = 0;        ///< entries of cu_seqlens
+
+    [[nodiscard]] RW_HD constexpr bool ragged() const {
+        return kind == positions::kind::cu_seqlens32 || kind == positions::kind::cu_seqlens64;
+    }
+
+    /// Whether the host knows the values.
+    [[nodiscard]] constexpr bool known() const { return kind == positions::kind::offset || host_readable; }
+
+    /// The index of a token on one axis; the integer part of a fixed position.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t index(std::int64_t row, std::int64_t token,
+                                                     std::int64_t axis = 0) const {
+        const std::int64_t entry = axis * stride_axis + row * stride_row + token;
+        switch (kind) {
+            case positions::kind::ids32:
+                return static_cast<const std::int32_t*>(data)[entry];
+            case positions::kind::ids64:
+                return static_cast<const std::int64_t*>(data)[entry];
+            case positions::kind::fixed:
+                return static_cast<const fixed_position*>(data)[entry].value >> 32;
+            case positions::kind::offset:
+                return first + token;
+            default:
+                return ragged_index(token);
+        }
+    }
+
+    /// Both parts of the position of a token, on every axis.
+    [[nodiscard]] RW_HD RW_INLINE token_position at(std::int64_t row, std::int64_t token) const {
+        token_position position;
+        position.whole[0] = static_cast<std::uint64_t>(index(row, token));
+        if (kind == positions::kind::fixed) {
+            const std::int64_t value = static_cast<const fixed_position*>(data)[row * stride_row + token].value;
+            position.fraction = static_cast<std::uint64_t>(value) & 0xffffffffU;
+        }
+        // Constant bounds keep the array in a GPU's registers.
+        RW_UNROLL
+        for (int axis = 1; axis < static_cast<int>(position_axes); ++axis) {
+            if (axis < axes) position.whole[axis] = static_cast<std::uint64_t>(index(row, token, axis));
+        }
+        return position;
+    }
+
+    /// Entry i of cu_seqlens.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t sequence_start(std::int64_t i) const {
+        return kind == positions::kind::cu_seqlens32 ? static_cast<const std::int32_t*>(data)[i]
+                                                     : static_cast<const std::int64_t*>(data)[i];
+    }
+
+    /// The sequence of a token of a ragged batch, by bisection. Reads entries 0 … count − 1 only, whatever they hold.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t sequence_of(std::int64_t token) const {
+        std::int64_t low = 0, high = count;
+        while (high - low > 1) {
+            const std::int64_t middle = low + (high - low) / 2;
+            (sequence_start(middle) <= token ? low : high) = middle;
+        }
+        return low;
+    }
+
+private:
+    /// Unsigned arithmetic, because device memory may hold starts that were never validated.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t ragged_index(std::int64_t token) const {
+        const auto start = static_cast<std::uint64_t>(sequence_start(sequence_of(token)));
+        return static_cast<std::int64_t>(static_cast<std::uint64_t>(first) + static_cast<std::uint64_t>(token) - start);
+    }
+};
 
 }  // namespace ropewalk

@@ -1,4 +1,4 @@
-// Every check of the arguments of a call, on the CPU or on a GPU. Kernels check nothing.
+// Validation of the arguments of a rotation. Kernels check nothing.
 #pragma once
 
 #include <cmath>
@@ -7,7 +7,7 @@
 
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/overlap.hpp"
-#include "ropewalk/encoding.hpp"
+#include "ropewalk/rotation/args.hpp"
 #include "ropewalk/rotation/params.hpp"
 
 namespace ropewalk::detail {
@@ -18,12 +18,12 @@ inline std::string shape_of(std::string_view name, const tensor& t) {
                   t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
 }
 
-/// Bytes of this many elements, of queries and of keys, can be counted in 64 bits.
-inline constexpr std::int64_t most_elements = std::int64_t{1} << 60;
+/// Limit of the elements of one tensor, so that the bytes of queries and keys fit 64 bits.
+inline constexpr std::int64_t max_elements = std::int64_t{1} << 60;
 
 inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
     RW_EXPECTS(t.batch >= 0 && t.tokens >= 0 && t.heads >= 0, "{}: no extent may be negative", shape_of(name, t));
-    RW_EXPECTS(t.elements() <= most_elements, "{}: 2^60 elements are the most of one tensor", shape_of(name, t));
+    RW_EXPECTS(t.elements() <= max_elements, "{}: a tensor may have at most 2^60 elements", shape_of(name, t));
     RW_EXPECTS(t.exists() || t.elements() == 0, "{} has {} elements but no memory", shape_of(name, t), t.elements());
     RW_EXPECTS(t.head_dim == head_dim, "{}: the encoding is for head_dim {}", shape_of(name, t), head_dim);
     RW_EXPECTS(t.stride_element == 1 || t.elements() == 0,
@@ -33,17 +33,18 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
                to_string(t.type));
 }
 
-inline bool same_place(const tensor& a, const tensor& b) {
+/// Whether a and b are the same elements in the same order.
+inline bool in_place(const tensor& a, const tensor& b) {
     return a.data == b.data && (a.batch <= 1 || a.stride_batch == b.stride_batch) &&
            (a.tokens <= 1 || a.stride_token == b.stride_token) && (a.heads <= 1 || a.stride_head == b.stride_head);
 }
 
-/// What a kernel may write: every element of it once.
+/// Checks that a kernel writes every element once.
 inline void check_written(std::string_view name, const tensor& t) {
     if (t.elements() == 0) return;
-    const char* const folded = overlapping_axis(t);
-    RW_EXPECTS(folded == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
-               shape_of(name, t), folded == nullptr ? "" : folded);
+    const char* const axis = overlapping_axis(t);
+    RW_EXPECTS(axis == nullptr, "{}: its elements share memory along the {} axis, so it cannot be written",
+               shape_of(name, t), axis == nullptr ? "" : axis);
 }
 
 inline void check_output(std::string_view name, const tensor& in, const tensor& out) {
@@ -53,12 +54,13 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
                "{} and its output must have one shape, got {} and {}", name, shape_of("input", in),
                shape_of("output", out));
     check_written(name, out);
-    RW_EXPECTS(same_place(in, out) || !may_overlap(in, out),
+    RW_EXPECTS(in_place(in, out) || !may_overlap(in, out),
                "{} and its output overlap without being the same: {} at {}, {} at {}", name, shape_of("input", in),
                in.data, shape_of("output", out), out.data);
 }
 
-inline void check_tensors(const call& work, std::int64_t head_dim) {
+/// Checks queries and keys against the encoding, against each other and against their outputs.
+inline void check_tensors(const rotate_args& args, std::int64_t head_dim) {
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
     const auto check = [&](std::string_view name, std::string_view output, const tensor& in, const tensor& out) {
         if (given(in)) check_tensor(name, in, head_dim);
@@ -66,40 +68,65 @@ inline void check_tensors(const call& work, std::int64_t head_dim) {
         if (given(out)) check_tensor(output, out, head_dim);
         check_output(name, in, out);
     };
-    check("q", "q's output", work.q_in, work.q_out);
-    check("k", "k's output", work.k_in, work.k_out);
-    if (!work.q_in.exists() || !work.k_in.exists()) return;
+    check("q", "q's output", args.q_in, args.q_out);
+    check("k", "k's output", args.k_in, args.k_out);
+    if (!args.q_in.exists() || !args.k_in.exists()) return;
 
-    const tensor &q = work.q_in, &k = work.k_in;
+    const tensor &q = args.q_in, &k = args.k_in;
     RW_EXPECTS(q.type == k.type, "q is {} but k is {}", to_string(q.type), to_string(k.type));
     RW_EXPECTS(q.batch == k.batch && q.tokens == k.tokens, "q and k must have the same batch and tokens, got {} and {}",
                shape_of("q", q), shape_of("k", k));
     RW_EXPECTS(q.heads == k.heads || (k.heads > 0 && q.heads % k.heads == 0),
                "the heads of q must be a multiple of those of k, got {} and {}", q.heads, k.heads);
-    RW_EXPECTS(!may_overlap(work.q_out, work.k_out), "q and k overlap: {} at {}, {} at {}", shape_of("q", work.q_out),
-               work.q_out.data, shape_of("k", work.k_out), work.k_out.data);
-    // In place, what has been said of the outputs holds of the inputs.
-    if (same_place(q, work.q_out) && same_place(k, work.k_out)) return;
-    RW_EXPECTS(!may_overlap(work.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
-    RW_EXPECTS(!may_overlap(q, work.k_out), "the output of k overlaps q: {}", shape_of("q", q));
+    RW_EXPECTS(!may_overlap(args.q_out, args.k_out), "q and k overlap: {} at {}, {} at {}", shape_of("q", args.q_out),
+               args.q_out.data, shape_of("k", args.k_out), args.k_out.data);
+    // In place, the inputs are the outputs, which were compared above.
+    if (in_place(q, args.q_out) && in_place(k, args.k_out)) return;
+    RW_EXPECTS(!may_overlap(args.q_out, k), "the output of q overlaps k: {}", shape_of("k", k));
+    RW_EXPECTS(!may_overlap(q, args.k_out), "the output of k overlaps q: {}", shape_of("q", q));
 }
 
-/// Calls check(index) for the smallest and the largest index of the call, where the host can tell.
+/// Rejects encodings not created by make_encoding().
+inline void check_encoding(const Encoding& encoding, layout_kind layout) {
+    RW_EXPECTS(encoding.pairs() > 0 && encoding.pairs() == encoding.geometry.pairs(),
+               "the encoding has steps for {} pairs, its geometry {}: it was not made by make_encoding()",
+               encoding.pairs(), encoding.geometry.pairs());
+    const auto named = encoding.geometry.layout;
+    RW_EXPECTS(!named || *named == layout, "the encoding is for the layout {}, the call for {}",
+               to_string(named.value_or(layout)), to_string(layout));
+}
+
+/// Checks encodings, layout and tensors: all but the positions, the table and the magnitudes.
+inline void check_args(const rotate_args& args) {
+    const Encoding& target = *args.target;
+    if (args.source != nullptr) check_encoding(*args.source, args.layout);
+    check_encoding(target, args.layout);
+    if (args.source != nullptr) {
+        const Geometry &from = args.source->geometry, &to = target.geometry;
+        RW_EXPECTS(from.head_dim == to.head_dim && args.source->pairs() == target.pairs() &&
+                       from.rotary_offset == to.rotary_offset,
+                   "both encodings must rotate the same elements, got {} and {} of head_dim {} and {} at {} and {}",
+                   from.width(), to.width(), from.head_dim, to.head_dim, from.rotary_offset, to.rotary_offset);
+    }
+    check_tensors(args, target.geometry.head_dim);
+}
+
+/// Calls check(index) for the smallest and the largest index, where the host knows the values.
 template <class Check>
-void check_range(const position_source& where, std::int64_t rows, std::int64_t tokens, const Check& check) {
+void check_range(const position_reader& reader, std::int64_t rows, std::int64_t tokens, const Check& check) {
     if (tokens == 0 || rows == 0) return;
-    if (where.source == positions::kind::offset) {
-        check(where.first);
-        check(where.first + tokens - 1);
+    if (reader.kind == positions::kind::offset) {
+        check(reader.first);
+        check(reader.first + tokens - 1);
         return;
     }
-    if (!where.readable) return;
+    if (!reader.host_readable) return;
     std::int64_t smallest = std::numeric_limits<std::int64_t>::max(),
                  largest = std::numeric_limits<std::int64_t>::min();
-    const std::int64_t distinct = where.stride_row == 0 ? 1 : rows;
+    const std::int64_t distinct = reader.stride_row == 0 ? 1 : rows;
     for (std::int64_t row = 0; row < distinct; ++row) {
         for (std::int64_t token = 0; token < tokens; ++token) {
-            const std::int64_t index = index_at(where, row, token);
+            const std::int64_t index = reader.index(row, token);
             smallest = index < smallest ? index : smallest;
             largest = index > largest ? index : largest;
         }
@@ -108,62 +135,62 @@ void check_range(const position_source& where, std::int64_t rows, std::int64_t t
     check(largest);
 }
 
-/// xPos: the factor of every position must fit into the element type.
-inline void check_reach(const Encoding& encoding, const position_source& where, std::int64_t rows, std::int64_t tokens,
+/// Checks that the element type holds the xPos scale of every position.
+inline void check_reach(const Encoding& encoding, const position_reader& reader, std::int64_t rows, std::int64_t tokens,
                         element_type type) {
     if (!encoding.has_magnitude()) return;
     const std::int64_t reach = encoding.reach(type);
-    check_range(where, rows, tokens, [&](std::int64_t position) {
+    check_range(reader, rows, tokens, [&](std::int64_t position) {
         RW_EXPECTS(position <= encoding.centre + reach && position >= encoding.centre - reach,
                    "'{}' cannot hold position {} in {}: the largest distance from its centre {} is {}",
                    encoding.expression, position, to_string(type), encoding.centre, reach);
     });
 }
 
-/// The position that a kernel reads for one token, in tokens.
-inline double position_of(const position_source& where, std::int64_t row, std::int64_t token) {
-    return static_cast<double>(index_at(where, row, token)) +
-           static_cast<double>(fraction_at(where, row, token)) * 0x1p-32;
+/// The position of one token, in tokens.
+inline double position_of(const position_reader& reader, std::int64_t row, std::int64_t token) {
+    return static_cast<double>(reader.index(row, token)) +
+           static_cast<double>(reader.at(row, token).fraction) * 0x1p-32;
 }
 
-/// The decay of pair j, in doubles: 2^-56 bits a token.
+/// The magnitude rate of pair j, in 2^-56 bits per token.
 inline double magnitude_rate_of(const Encoding& encoding, std::size_t pair) {
     return encoding.has_magnitude() ? static_cast<double>(encoding.magnitude_rates[pair]) : 0;
 }
 
-/// rerotate: from one position to another the magnitude may change by more than either of them has, and by no more
-/// than a float holds. Positions in memory that the host cannot read are taken on trust.
-inline void check_shift(const call& work, const Encoding& from, const Encoding& to) {
-    const position_source &now = work.turn.where, &before = work.unturn.where;
-    if (!now.known() || !before.known()) return;
-    constexpr double most = 126 * 0x1p56;
-    double steepest = 0, differ = 0;  // of either encoding, and between the two
-    for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
-        const double was = magnitude_rate_of(from, pair), is = magnitude_rate_of(to, pair);
-        steepest = std::fmax(steepest, std::fmax(was, is));
-        differ = std::fmax(differ, std::fabs(is - was));
+/// Checks that a float holds the change of every magnitude of a re-rotation. Positions that the host cannot read are
+/// not checked.
+inline void check_magnitude_change(const rotate_params& params, const Encoding& source, const Encoding& target) {
+    const position_reader &before = params.source.positions, &after = params.target.positions;
+    if (!before.known() || !after.known()) return;
+    constexpr double limit = 126 * 0x1p56;
+    double steepest = 0, difference = 0;  // of either encoding, and between the two
+    for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
+        const double from = magnitude_rate_of(source, pair), to = magnitude_rate_of(target, pair);
+        steepest = std::fmax(steepest, std::fmax(from, to));
+        difference = std::fmax(difference, std::fabs(to - from));
     }
-    // Between two offsets the change is linear in the token, so that what fits at both ends fits between.
-    const bool linear = now.source == positions::kind::offset && before.source == positions::kind::offset;
-    const std::int64_t tokens = work.tokens(), count = linear ? tokens : work.batch() * tokens;
-    const std::int64_t pace = linear && tokens > 1 ? tokens - 1 : 1;
-    for (std::int64_t at = 0; at < count; at += pace) {
-        const std::int64_t row = at / tokens, token = at % tokens;
-        const double was = position_of(before, row, token) - static_cast<double>(from.centre);
-        const double is = position_of(now, row, token) - static_cast<double>(to.centre);
-        // is · d_to − was · d_from = (is − was) · d_to + was · (d_to − d_from), which seldom comes near the limit.
-        if (std::fabs(is - was) * steepest + std::fabs(was) * differ <= most) continue;
-        for (std::size_t pair = 0; pair < static_cast<std::size_t>(work.pairs); ++pair) {
-            const double bits = is * magnitude_rate_of(to, pair) - was * magnitude_rate_of(from, pair);
-            RW_EXPECTS(std::fabs(bits) <= most,
+    // Between two offsets the change is linear in the token: what fits at both ends fits in between.
+    const bool linear = after.kind == positions::kind::offset && before.kind == positions::kind::offset;
+    const std::int64_t tokens = params.tokens(), count = linear ? tokens : params.batch() * tokens;
+    const std::int64_t increment = linear && tokens > 1 ? tokens - 1 : 1;
+    for (std::int64_t i = 0; i < count; i += increment) {
+        const std::int64_t row = i / tokens, token = i % tokens;
+        const double from = position_of(before, row, token) - static_cast<double>(source.centre);
+        const double to = position_of(after, row, token) - static_cast<double>(target.centre);
+        // to · rate_to − from · rate_from = (to − from) · rate_to + from · (rate_to − rate_from): a cheap upper bound.
+        if (std::fabs(to - from) * steepest + std::fabs(from) * difference <= limit) continue;
+        for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
+            const double bits = to * magnitude_rate_of(target, pair) - from * magnitude_rate_of(source, pair);
+            RW_EXPECTS(std::fabs(bits) <= limit,
                        "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
-                       from.expression, was + static_cast<double>(from.centre), to.expression,
-                       is + static_cast<double>(to.centre), pair, bits * 0x1p-56);
+                       source.expression, from + static_cast<double>(source.centre), target.expression,
+                       to + static_cast<double>(target.centre), pair, bits * 0x1p-56);
         }
     }
 }
 
-/// Rows or batches of a table that would overlap are a wrong stride, but one of 0 says that all of them are the same.
+/// Checks that the rows and batches of a table do not overlap. A stride of 0 repeats one row or batch.
 inline void check_table_strides(const cos_sin_table& table) {
     const auto check = [&table](const char* name, std::int64_t count, std::int64_t stride) {
         if (count <= 1) return;
@@ -176,7 +203,8 @@ inline void check_table_strides(const cos_sin_table& table) {
     check("stride_batch", table.batch, table.stride_batch);
 }
 
-inline void check_table(const cos_sin_table& table, const call& work) {
+inline void check_table(const rotate_params& params) {
+    const cos_sin_table& table = params.table;
     RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
     RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
     const std::size_t size = size_of(table.type);
@@ -184,20 +212,21 @@ inline void check_table(const cos_sin_table& table, const call& work) {
                    reinterpret_cast<std::uintptr_t>(table.sin) % size == 0,
                "the table at {} and {} is not aligned to the {} bytes of {}", table.cos, table.sin, size,
                to_string(table.type));
-    RW_EXPECTS(table.columns == work.pairs || table.columns == 2 * work.pairs,
-               "the table must have {} or {} columns, got {}", work.pairs, 2 * work.pairs, table.columns);
-    RW_EXPECTS(!work.has_magnitude, "a table holds no xpos magnitudes: rotate without it");
+    RW_EXPECTS(table.columns == params.pairs || table.columns == 2 * params.pairs,
+               "the table must have {} or {} columns, got {}", params.pairs, 2 * params.pairs, table.columns);
+    RW_EXPECTS(!params.has_magnitude, "a table holds no xpos magnitudes: rotate without it");
+    const std::int64_t batch = params.batch(), tokens = params.tokens();
     if (table.order == cos_sin_table::rows_are::by_token) {
-        RW_EXPECTS(table.rows >= work.tokens(), "the table has {} rows for {} tokens", table.rows, work.tokens());
-        RW_EXPECTS(table.batch == 1 || table.batch == work.batch(), "the table has {} batches for {}", table.batch,
-                   work.batch());
+        RW_EXPECTS(table.rows >= tokens, "the table has {} rows for {} tokens", table.rows, tokens);
+        RW_EXPECTS(table.batch == 1 || table.batch == batch, "the table has {} batches for {}", table.batch, batch);
         return check_table_strides(table);
     }
-    RW_EXPECTS(work.turn.axes == 1, "a table by index takes one position a token, got {}", work.turn.axes);
+    const position_reader& reader = params.target.positions;
+    RW_EXPECTS(reader.axes == 1, "a table by index needs one position per token, got {}", reader.axes);
     RW_EXPECTS(table.batch == 1, "a table by index has one batch, got {}", table.batch);
     check_table_strides(table);
-    RW_EXPECTS(work.turn.where.source != positions::kind::fixed, "a table has no rows between positions");
-    check_range(work.turn.where, work.batch(), work.tokens(), [&](std::int64_t index) {
+    RW_EXPECTS(reader.kind != positions::kind::fixed, "a table has no rows for fractional positions");
+    check_range(reader, batch, tokens, [&](std::int64_t index) {
         RW_EXPECTS(index >= 0 && index < table.rows, "position {} lies outside the table of {} rows", index,
                    table.rows);
     });
