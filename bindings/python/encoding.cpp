@@ -209,11 +209,11 @@ p * inv_freq[j] radians.)");
     property("sequence_length", &sequence_length_of,
              "Tokens of the sequence, for policies that depend on it, or None.");
     property("key", &text_key, "All arguments of the constructor as one text, which from_key() reads.");
-    encoding.def_static("from_key", &from_text_key, "key"_a, R"(Returns the encoding with this `key`.
+    encoding.def_static("from_key", &from_text_key, "key"_a, R"(Return the encoding with this `key`.
 
 Raises:
     Error: The text is not a key.)");
-    encoding.def("max_position", &max_position, "dtype"_a, R"(Returns the largest position that this element type holds.
+    encoding.def("max_position", &max_position, "dtype"_a, R"(Return the largest position that this element type holds.
 
 The magnitude of xPos limits it. Without xPos it is 2**62.
 
@@ -223,7 +223,7 @@ Args:
 Raises:
     Error: The type is another one.)");
     encoding.def("cos_sin", &cos_sin, "positions"_a, "elementwise"_a = false, "threads"_a = py::none(),
-                 R"(Returns cosines and sines of the angles, without attention_factor and xPos magnitudes.
+                 R"(Return cosines and sines of the angles, without attention_factor and xPos magnitudes.
 
 The largest error is 1.2e-7 for |p| < 2^31.
 

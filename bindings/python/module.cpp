@@ -28,7 +28,7 @@ PYBIND11_MODULE(_ropewalk, m) {
     rp::bind_score(m);
     m.def(
         "instruction_set", [] { return std::string(ropewalk::dispatch::instruction_set()); },
-        "Returns the instruction set of the kernels: the widest one of this machine, or the value of the environment "
+        "Return the instruction set of the kernels: the widest one of this machine, or the value of the environment "
         "variable ROPEWALK_ISA.");
     m.def(
         "instruction_sets",
@@ -37,6 +37,6 @@ PYBIND11_MODULE(_ropewalk, m) {
             for (const auto name : ropewalk::dispatch::instruction_sets()) names.append(std::string(name));
             return names;
         },
-        "Returns the instruction sets that this machine can run, the widest first.");
+        "Return the instruction sets that this machine can run, the widest first.");
     move_to_package(m);
 }

@@ -107,7 +107,7 @@ void bind_policy(py::module_& m) {
     if constexpr (requires { P::example(); }) {
         bound.def_static(
             "example", [] { return single<P>(P::example()); },
-            "Returns the policy with the parameters of a published model.");
+            "Return the policy with the parameters of a published model.");
     }
 }
 
@@ -155,7 +155,7 @@ void bind_policies(py::module_& m) {
     m.def(
         "policy", [](const std::string& expression) { return policy_object(parse_policies(expression)); },
         py::arg("expression"),
-        R"(Returns the policy object of an expression.
+        R"(Return the policy object of an expression.
 
 Args:
     expression: `name[:value][,key=value...]`, joined by `|` in the order of application.
@@ -170,7 +170,7 @@ Raises:
                 names.append(policy.attr("name"));
             return names;
         },
-        "Returns the names of all policies, as expressions use them.");
+        "Return the names of all policies, as expressions use them.");
 }
 
 }  // namespace ropewalk::python

@@ -37,7 +37,7 @@ void bind_score(py::module_& m) {
             const std::vector<double> slopes = alibi_slopes(heads);
             return py::array_t<double>(static_cast<py::ssize_t>(slopes.size()), slopes.data());
         },
-        "heads"_a, R"(Returns the ALiBi slopes of a layer (arXiv 2108.12409, section 3).
+        "heads"_a, R"(Return the ALiBi slopes of a layer (arXiv 2108.12409, section 3).
 
 The logit of head h decreases by slopes[h] per token between query and key. slopes[h] is 2**(-8 * (h + 1) / heads) if heads
 is a power of two. Otherwise they are the slopes for the next lower power of two, then every second one for twice that.
@@ -51,7 +51,7 @@ Returns:
 Raises:
     Error: heads is not positive.)");
     m.def("query_temperature", &query_temperature, "positions"_a, "scale"_a = 0.1, "length"_a = 8192,
-          R"(Returns the factor of the queries in the layers of Llama 4 without RoPE.
+          R"(Return the factor of the queries in the layers of Llama 4 without RoPE.
 
 The factor at position p is 1 + scale * ln(1 + (p + 1) // length).
 

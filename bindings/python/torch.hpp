@@ -20,8 +20,8 @@ const torch_module* loaded_torch();
 /// True if operators are recorded or replaced by a dispatch mode (fake tensors, make_fx) or a trace.
 bool torch_records();
 
-/// True if a dispatch mode, trace or transform is active, which must see every operator. A call that bypasses the
-/// operators is 6 us faster than one through them, at 8.5 us for one token.
+/// True if a dispatch mode, trace or transform is active, which must see every operator. A one-token call takes 2.5 us
+/// past the operators and 8.8 us through them.
 bool torch_observes();
 
 /// True for a torch.Tensor or an instance of a derived class.

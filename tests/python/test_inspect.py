@@ -146,7 +146,7 @@ def test_a_length_that_nobody_stated():
 
 
 def test_what_is_no_encoding():
-    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str: ropewalk\.encoding\(\)"):
+    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str; call ropewalk\.encoding\(\)"):
         rw.inspect("linear:8")
 
 

@@ -144,7 +144,7 @@ def pair_table(data: Inspection) -> Table:
 
 def comparison_card(inspections: Sequence[Inspection]) -> Card:
     first = inspections[0]
-    full_turns = (f"turns in\n{length:,}" for length in (first.original_length, first.length))
+    full_turns = (f"turns\n{length:,}" for length in (first.original_length, first.length))
     header = ("policy\n", "longest\nwave", *full_turns, "never\nrotate", "attention\nfactor")
     table = Table((*header, "|score|\nbeyond", "f32 error\nat the end"))
     for data in inspections:
@@ -162,7 +162,7 @@ def comparison_card(inspections: Sequence[Inspection]) -> Card:
         )
     ours = max(data.error_length for data in inspections)
     note = (
-        "turns in n: number of pairs that complete a full turn within n tokens. "
+        "turns: number of pairs that complete a full turn within so many tokens. "
         f"|score| beyond: mean over distances from {first.original_length + 1:,} to {first.length:,}. "
         f"f32 error: of cos and sin of a float32 product, as other libraries use; ropewalk's error is {ours:.1e}."
     )

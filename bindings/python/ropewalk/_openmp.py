@@ -17,7 +17,7 @@ from pathlib import Path
 
 @functools.lru_cache
 def _folders() -> list[str] | None:
-    """Returns the folders of PyTorch without importing it, or None if it is not installed."""
+    """Return the folders of PyTorch without importing it, or None if it is not installed."""
     try:
         spec = find_spec("torch")
     except ImportError:
@@ -28,7 +28,7 @@ def _folders() -> list[str] | None:
 
 
 def has_torch() -> bool:
-    """Returns whether PyTorch can be imported."""
+    """Return whether PyTorch can be imported."""
     return _folders() is not None
 
 

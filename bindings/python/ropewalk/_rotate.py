@@ -14,7 +14,7 @@ Table = Optional[tuple[Array, Array]]
 
 
 def _traced() -> bool:
-    """Returns whether torch.compile is tracing. It records operators and sees no pointers."""
+    """Return whether torch.compile is tracing. It records operators and sees no pointers."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_compiling()
 
