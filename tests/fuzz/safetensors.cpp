@@ -2,7 +2,7 @@
 // the file. The last byte is the number of data bytes that follow the header; '~' means that the input is the whole
 // file.
 
-#include <ropewalk/io/safetensors.hpp>
+#include <ropewalk/llama/safetensors.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::vector<std::byte> file = file_of(data, size - 1, data[size - 1]);
     try {
         std::size_t bytes = 0;
-        for (const auto& [name, tensor] : rw::read_safetensors(file, "the input")) {
+        for (const auto& [name, tensor] : rw::llama::read_safetensors(file, "the input")) {
             must(tensor.elements() >= 0, "a negative number of elements");
             volatile std::byte sink{};
             for (const std::byte value : tensor.bytes) sink = value;
