@@ -8,6 +8,7 @@ from checks import assert_refused, run_python
 from rope_reference import make
 
 ENCODING = rw.encoding("default", head_dim=64)
+INTERLEAVED = rw.encoding("default", head_dim=64, layout="interleaved")
 
 
 def zeros(*shape, dtype=np.float32):
@@ -41,7 +42,7 @@ def test_errors_write_nothing(change, message):
     ("out", "message"),
     [
         (zeros(4, 2, 64), "out must be a pair for q and k, got numpy.ndarray"),
-        ((zeros(4, 2, 64),), "out holds 1 arrays, expected 2"),
+        ((zeros(4, 2, 64),), "out must hold 2 arrays, got 1"),
         ((zeros(4, 2, 64, dtype=np.float16), zeros(4, 2, 64, dtype=np.float16)), "q is f32 but its output is f16"),
         ((zeros(5, 2, 64), zeros(4, 2, 64)), "one shape"),
     ],
@@ -89,25 +90,15 @@ def test_rotate_needs_an_encoding():
     ("arguments", "error", "message"),
     [
         ({"new_positions": np.arange(9)}, rw.Error, "new_positions has 9 entries for 10 tokens"),
-        (
-            {"new_positions": np.arange(10), "new_offset": 5},
-            rw.Error,
-            "new_positions and an offset exclude each other",
-        ),
+        ({"new_positions": np.arange(10), "new_offset": 5}, rw.Error, "new_positions and an offset exclude each other"),
         ({"offset": 2**63}, rw.Error, "offset must be an integer of 64 bits, got 9223372036854775808"),
         ({"offset": 1.5}, TypeError, "offset must be an integer, got float"),
-        (
-            {"new_encoding": rw.encoding("default", 64, layout="interleaved")},
-            rw.Error,
-            "old_encoding is for half_split, but new_encoding is for interleaved",
-        ),
+        ({"new_encoding": INTERLEAVED}, rw.Error, "is for half_split, but new_encoding is for interleaved"),
     ],
 )
 def test_rerotate_names_the_argument(arguments, error, message):
     with pytest.raises(error, match=message):
-        rw.rerotate_(
-            zeros(10, 2, 64), **{"old_encoding": ENCODING, "new_encoding": rw.encoding("linear:2", 64), **arguments}
-        )
+        rw.rerotate_(zeros(10, 2, 64), **{"old_encoding": ENCODING, "new_encoding": ENCODING, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +117,7 @@ def test_an_encoding_names_the_argument(arguments, error, message):
         rw.encoding("linear:8", **{"head_dim": 128, **arguments})
 
 
-def test_configurations_of_other_kinds(tmp_path):
+def test_from_config_names_the_problem(tmp_path):
     for wrong in (None, b"x", [], 3):
         with pytest.raises(TypeError, match=f"config must be a path, a dict or .* got {type(wrong).__name__}"):
             rw.from_config(wrong)
@@ -139,13 +130,32 @@ def test_configurations_of_other_kinds(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf")])
-def test_a_temperature_is_finite(scale):
+def test_query_temperature_needs_a_finite_scale(scale):
     with pytest.raises(rw.Error, match=f"scale must be finite, got {scale}"):
         rw.query_temperature([8192], scale=scale)
 
 
-def test_reprs_of_infinity_are_python():
+def test_repr_of_infinity_is_python():
     assert repr(rw.XPos(scale_base=float("inf"))) == "XPos(scale_base=float('inf'))"
 
 
 def test_without_torch():
+    """The package works, except for the functions on models."""
+    program = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import ropewalk as rw
+from ropewalk import *
+assert rw.inspect is inspect and "inspect" in dir(rw) and not hasattr(rw, "patch")
+try:
+    rw.patch
+except AttributeError as problem:
+    print(problem)
+"""
+    assert run_python(program) == "ropewalk.patch needs torch, which is not installed"

@@ -17,7 +17,7 @@ def test_alibi_slopes(heads):
 
 @pytest.mark.parametrize("heads", [0, -3])
 def test_alibi_refuses_a_count_below_one(heads):
-    with pytest.raises(rw.Error, match=f"heads must be positive .*, got {heads}"):
+    with pytest.raises(rw.Error, match=f"heads must lie in .*, got {heads}"):
         rw.alibi_slopes(heads)
 
 
