@@ -94,7 +94,7 @@ def test_offset_takes_whole_numbers_of_any_library():
         ({"cu_seqlens": [0, 3]}, "ends with 3 but there are 4 tokens"),
         ({"cu_seqlens": []}, "begin with 0, got nothing"),
         ({"cu_seqlens": np.zeros((2, 2), np.int64)}, r"expected \[sequences \+ 1\]"),
-        ({"offset": 2**63 - 2}, "leave the 64-bit positions"),
+        ({"offset": 2**63 - 2}, "overflow 64-bit positions"),
         ({"positions": range(2**63, 2**63 + 4)}, "positions cannot be int32 or int64: .*too large"),
         ({"positions": as_strided(np.arange(4), (1, 4), (8, 2**62))}, "positions .*must span at most 2"),
     ],
