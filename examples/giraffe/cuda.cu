@@ -7,18 +7,18 @@ namespace giraffe {
 
 std::string cuda_device_name() { return llama::cuda_machine().name(); }
 
-outcome run_on_cuda(const job& what, llama::model_weights weights) {
+outcome run_on_cuda(const run_params& params, llama::model_weights weights) {
     llama::cuda_machine machine;
-    llama::device_cache cache(machine, what.config, what.cached);
+    llama::device_cache cache(machine, params.config, params.cache);
     const auto make = [&]<class Model>(std::type_identity<Model>) {
-        const llama::model_weights mine = std::move(weights);  // for as long as they are copied
-        return Model(machine, what.config, mine, what.encoding, {.measures = true});
+        const llama::model_weights host = std::move(weights);  // freed after the copy
+        return Model(machine, params.config, host, params.encoding, {.measures = true});
     };
-    outcome found = run_job(
-        what, cache, [&] { return make(std::type_identity<llama::device_stack<llama::cuda_machine>>{}); },
+    outcome result = run_model(
+        params, cache, [&] { return make(std::type_identity<llama::device_stack<llama::cuda_machine>>{}); },
         [&] { return make(std::type_identity<llama::device_model<llama::cuda_machine>>{}); });
-    found.peak_memory_bytes = machine.most_bytes_held();
-    return found;
+    result.peak_memory_bytes = machine.most_bytes_held();
+    return result;
 }
 
 }  // namespace giraffe

@@ -1,4 +1,4 @@
-// giraffe_13b on a GPU, where it was built with that.
+// giraffe_13b on a GPU.
 #pragma once
 
 #include <string>
@@ -7,10 +7,11 @@
 
 namespace giraffe {
 
-/// The name of the device. Throws ropewalk::error where there is none, or nothing was built for one.
+/// Returns the name of the device. Throws ropewalk::error without a device or a CUDA build.
 std::string cuda_device_name();
 
-/// Runs a job on the current device; the weights are given back as soon as they are there. Memory is the device's.
-outcome run_on_cuda(const job& what, llama::model_weights weights);
+/// Runs a model on the current device. Frees the weights as soon as the device holds them. The peak memory is the
+/// device's.
+outcome run_on_cuda(const run_params& params, llama::model_weights weights);
 
 }  // namespace giraffe

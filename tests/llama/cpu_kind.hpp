@@ -1,4 +1,4 @@
-/// @file  The stack on the CPU, for the cases that every stack is tested by.
+/// @file  The stack of the CPU, for the cases shared by all stacks.
 #pragma once
 
 #include <utility>

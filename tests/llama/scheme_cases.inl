@@ -1,4 +1,4 @@
-// Every scheme inside a stack, on the CPU and on a device, and what a cache makes of it: see stack_cases.inl.
+// Cases of every policy in a stack, and of its cache: see stack_cases.inl.
 
 #include "llama/trial.hpp"
 #include "support/registry.hpp"
@@ -15,7 +15,7 @@ llama::model_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16)
     return {.hidden_size = 48, .layers = layers, .heads = 4, .kv_heads = 2, .head_dim = head_dim, .base = 500.0};
 }
 
-/// What a policy's own functions say of the first `tokens` indices, in exact numbers.
+/// Exact values of a policy at the first `tokens` indices, from its own functions.
 template <class P>
 test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t tokens) {
     const auto places = exact.places({1, tokens, 1, exact.geometry.head_dim}, 0);
@@ -24,7 +24,7 @@ test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t 
         const oracle::unit u = oracle::cos_sin(exact.turns(pair), places[static_cast<std::size_t>(index)]);
         return std::atan2(u.sin, u.cos);
     };
-    scheme.stretch = [=](std::int64_t index, std::int64_t pair) {
+    scheme.magnitude = [=](std::int64_t index, std::int64_t pair) {
         return exact.magnitude(pair, places[static_cast<std::size_t>(index)]);
     };
     scheme.score = exact.factor() * exact.factor();
@@ -34,7 +34,7 @@ test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t 
 
 }  // namespace
 
-TEST_CASE("every policy of the registry inside the stack, at once and token by token", "[attention][schemes]") {
+TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][schemes]") {
     SEEDED(random);
     constexpr std::int64_t tokens = 26, prompt = 19;
     llama::model_config config = plain_shape(2, 64);
@@ -63,7 +63,7 @@ TEST_CASE("every policy of the registry inside the stack, at once and token by t
 
 namespace {
 
-/// Nobody's registry has this one.
+/// A policy that is not registered.
 struct Halved {
     double factor = 2;
 
@@ -77,7 +77,7 @@ struct Halved {
 
 }  // namespace
 
-TEST_CASE("a policy of one's own inside the stack", "[attention][schemes]") {
+TEST_CASE("the stack takes a policy of the user", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), Halved{}), 20);
@@ -85,7 +85,7 @@ TEST_CASE("a policy of one's own inside the stack", "[attention][schemes]") {
     CHECK(difference(one.ours(0, 20), reference.forward(one.rows, test::plain_scheme(config, 2))) < stack_rounding);
 }
 
-TEST_CASE("LongRoPE changes its list where a sequence outgrows the original length", "[attention][schemes]") {
+TEST_CASE("LongRoPE changes its factors after the original length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     rw::LongRope policy = rw::LongRope::example(config.geometry());
@@ -96,14 +96,14 @@ TEST_CASE("LongRoPE changes its list where a sequence outgrows the original leng
         CHECK(difference(one.ours(token, token + 1), one.afresh(token, token + 1)) < stack_rounding);
 }
 
-TEST_CASE("sequences of one batch follow each its own length", "[attention][schemes]") {
+TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     trial one(random, config, rw::make_encoding(config.geometry(), "dynamic:4,original_length=8"), 60);
     const std::int64_t lengths[] = {23, 6, 31};
     std::vector<llama::segment> batch;
     for (const std::int64_t length : lengths) batch.push_back({one.cache.add_sequence(), length - 2});
-    // Of every sequence, counted from its end.
+    // Rows [length − from, length − to) of every sequence; from 0 means all.
     const auto joined = [&](std::int64_t from, std::int64_t to) {
         std::vector<float> rows;
         std::int64_t start = 0;
@@ -117,7 +117,7 @@ TEST_CASE("sequences of one batch follow each its own length", "[attention][sche
     std::vector<float> hidden = joined(0, 2);
     one.stack.forward(batch, hidden, one.cache);
     for (llama::segment& each : batch) each.tokens = 1;
-    batch.push_back({one.sequence, 0});  // a sequence may have nothing to say
+    batch.push_back({one.sequence, 0});  // a segment may be empty
     for (const std::int64_t left : {2, 1}) {
         hidden = joined(left, left - 1);
         one.stack.forward(batch, hidden, one.cache);
@@ -138,7 +138,7 @@ TEST_CASE("sequences of one batch follow each its own length", "[attention][sche
     CHECK(one.cache.tokens(one.sequence) == 0);
 }
 
-TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
+TEST_CASE("drawn positions change with the length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto drawn = [&](std::int64_t length) {
@@ -152,7 +152,7 @@ TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
     CHECK(difference(one.ours(12, 20), one.afresh(12, 20)) < stack_rounding);
 }
 
-TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[attention][schemes][errors]") {
+TEST_CASE("cached keys cannot move to another rotary part", "[llama][schemes][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto part = [&](std::int64_t offset) {
@@ -167,7 +167,7 @@ TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[a
     CHECK(one.cache.tokens(one.sequence) == 12);
 }
 
-TEST_CASE("narrow caches stay within their rounding", "[attention][schemes]") {
+TEST_CASE("narrow caches stay within the rounding of their types", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(3);
     for (const auto& [type, bound] : {std::pair(rw::cache_type::f16, 1e-3), std::pair(rw::cache_type::bf16, 8e-3),
@@ -184,7 +184,7 @@ TEST_CASE("narrow caches stay within their rounding", "[attention][schemes]") {
     }
 }
 
-TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schemes][errors]") {
+TEST_CASE("xPos is refused beyond the range of the cache", "[llama][schemes][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     for (const std::string policy : {"xpos:16", "xpos:16,length=100|randomized:400,seed=1"}) {
@@ -209,7 +209,7 @@ TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schem
     }
 }
 
-TEST_CASE("four times the context holds four times the bytes", "[attention][schemes]") {
+TEST_CASE("the bytes of a cache are proportional to its tokens", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), "default"), 64, {rw::cache_type::f16, 16});
