@@ -35,6 +35,8 @@ def generate(app, config):
     if program is None:
         raise ExtensionError("doxygen is missing: run tools/setup docs")
     shutil.rmtree(OUTPUT, ignore_errors=True)
+    # Breathe remembers which XML files a page read, and fails where one is gone.
+    Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
     OUTPUT.mkdir(parents=True)
     result = subprocess.run([program, str(configuration)], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode or result.stderr:

@@ -1,7 +1,7 @@
 """Sphinx extension: the directive `run` executes code while the site is built and shows what it prints.
 
     ```{run} python            cells of one page share their names, in order
-    ```{run} console           lines that begin with "$ " run in the repository's root
+    ```{run} console           commands after "$ " run in the repository's root
     ```{run} cpp               the option `file` names a program next to the page, which is compiled and run
 
 The option `image` names a picture that a Python cell writes into its working directory, `alt` describes it. A cell that
@@ -11,6 +11,7 @@ fails stops the build. Nothing is downloaded: Hugging Face libraries are offline
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -142,9 +143,8 @@ class Run(SphinxDirective):
     def run_console(self, text):
         """Commands and their output in one block, as a terminal shows them."""
         lines = []
-        for line in text.splitlines():
-            lines.append(line)
-            command = line.removeprefix("$ ")
+        for command in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            lines.append(f"$ {command.rstrip()}")
             output = run_command(["bash", "-c", command], command, self.where, cwd=ROOT)
             lines += self.shortened(output).splitlines()
         return [self.block("\n".join(lines), "console")]

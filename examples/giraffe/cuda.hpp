@@ -1,4 +1,4 @@
-// giraffe_13b on a GPU.
+// Runs of giraffe_13b on a GPU, if it was built with CUDA.
 #pragma once
 
 #include <string>
@@ -7,11 +7,10 @@
 
 namespace giraffe {
 
-/// Returns the name of the device. Throws ropewalk::error without a device or a CUDA build.
+/// Returns the name of the device. Throws ropewalk::error if there is none, or if the program was built without CUDA.
 std::string cuda_device_name();
 
-/// Runs a model on the current device. Frees the weights as soon as the device holds them. The peak memory is the
-/// device's.
+/// Runs a job on the current device and measures the memory of the device. Frees the weights after their upload.
 outcome run_on_cuda(const run_params& params, llama::model_weights weights);
 
 }  // namespace giraffe

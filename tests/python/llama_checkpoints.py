@@ -69,7 +69,7 @@ def make_config(scheme="default", **changes):
 
 
 def make_model(config, seed=0):
-    """A model whose matrices keep the variance of their inputs, so that attention is far from uniform. Norms are random."""
+    """A model whose matrices keep the variance of their inputs, so that attention is not uniform. Norms are random."""
     model = LlamaForCausalLM(config).eval()
     numbers = torch.Generator().manual_seed(seed)
     with torch.no_grad():
