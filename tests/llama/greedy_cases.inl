@@ -15,12 +15,12 @@ namespace llama = ropewalk::llama;
 /// A decoder with a vocabulary of 37, and a cache of at most `most_tokens` tokens with one sequence.
 struct speaker {
     llama::model_config config{.hidden_size = 32,
-                                   .layers = 2,
-                                   .heads = 2,
-                                   .kv_heads = 1,
-                                   .head_dim = 16,
-                                   .intermediate_size = 24,
-                                   .vocabulary = 37};
+                               .layers = 2,
+                               .heads = 2,
+                               .kv_heads = 1,
+                               .head_dim = 16,
+                               .intermediate_size = 24,
+                               .vocabulary = 37};
     stack_kind::decoder model;
     stack_kind::cache cache;
     int sequence;

@@ -8,7 +8,7 @@ namespace {
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
-using test::difference, test::stack_rounding;
+using test::difference, test::joined, test::stack_rounding, test::tail;
 using trial = test::stack_trial<stack_kind>;
 
 llama::model_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16) {
@@ -47,15 +47,10 @@ TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][
             const rw::Encoding encoding = rw::make_encoding(geometry, exact.policy);
             INFO(encoding.expression << ' ' << rw::to_string(layout));
             trial one(random, config, encoding, tokens);
-            const auto scheme = scheme_of(exact, tokens);
-            test::reference_stack reference(config, one.weights);
-            const test::numbers theirs = reference.forward(one.rows, scheme);
+            const test::numbers theirs = one.exact(0, tokens, scheme_of(exact, tokens));
             CHECK(difference(one.afresh(0, tokens), theirs) < stack_rounding);
             std::vector<float> ours = one.ours(0, prompt);
-            for (std::int64_t token = prompt; token < tokens; ++token) {
-                const auto next = one.ours(token, token + 1);
-                ours.insert(ours.end(), next.begin(), next.end());
-            }
+            for (std::int64_t token = prompt; token < tokens; ++token) ours = joined(ours, one.ours(token, token + 1));
             CHECK(difference(ours, theirs) < stack_rounding);
         }
     });
@@ -81,8 +76,7 @@ TEST_CASE("the stack takes a policy of the user", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), Halved{}), 20);
-    test::reference_stack reference(config, one.weights);
-    CHECK(difference(one.ours(0, 20), reference.forward(one.rows, test::plain_scheme(config, 2))) < stack_rounding);
+    CHECK(difference(one.ours(0, 20), one.exact(0, 20, test::plain_scheme(config, 2))) < stack_rounding);
 }
 
 TEST_CASE("LongRoPE changes its factors after the original length", "[llama][schemes]") {
@@ -104,34 +98,29 @@ TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama
     std::vector<llama::segment> batch;
     for (const std::int64_t length : lengths) batch.push_back({one.cache.add_sequence(), length - 2});
     // Rows [length − from, length − to) of every sequence; from 0 means all.
-    const auto joined = [&](std::int64_t from, std::int64_t to) {
+    const auto rows_of_all = [&](std::int64_t from, std::int64_t to) {
         std::vector<float> rows;
         std::int64_t start = 0;
         for (const std::int64_t length : lengths) {
-            const auto part = one.part(start + (from == 0 ? 0 : length - from), start + length - to);
-            rows.insert(rows.end(), part.begin(), part.end());
+            rows = joined(rows, one.part(start + (from == 0 ? 0 : length - from), start + length - to));
             start += length;
         }
         return rows;
     };
-    std::vector<float> hidden = joined(0, 2);
+    std::vector<float> hidden = rows_of_all(0, 2);
     one.stack.forward(batch, hidden, one.cache);
     for (llama::segment& each : batch) each.tokens = 1;
     batch.push_back({one.sequence, 0});  // a segment may be empty
     for (const std::int64_t left : {2, 1}) {
-        hidden = joined(left, left - 1);
+        hidden = rows_of_all(left, left - 1);
         one.stack.forward(batch, hidden, one.cache);
     }
     std::int64_t start = 0;
     for (std::size_t i = 0; i < 3; ++i) {
         auto alone = stack_kind::make_cache(config, one.cache.options());
-        const llama::segment whole{alone.add_sequence(), lengths[i]};
-        std::vector<float> rows = one.part(start, start + lengths[i]);
-        one.stack.forward({&whole, 1}, rows, alone);
-        const auto width = config.hidden_size;
-        const auto at = hidden.begin() + static_cast<std::ptrdiff_t>(i) * width;
-        CHECK(difference(std::vector<float>(at, at + width), std::vector<float>(rows.end() - width, rows.end())) <
-              stack_rounding);
+        const auto rows = one.run(alone, alone.add_sequence(), one.part(start, start + lengths[i]));
+        const auto last = hidden.begin() + static_cast<std::ptrdiff_t>(i) * config.hidden_size;
+        CHECK(difference({last, last + config.hidden_size}, tail(rows, config.hidden_size)) < stack_rounding);
         CHECK(one.cache.tokens(batch[i].sequence) == lengths[i]);
         start += lengths[i];
     }
@@ -173,11 +162,8 @@ TEST_CASE("narrow caches stay within the rounding of their types", "[llama][sche
     for (const auto& [type, bound] : {std::pair(rw::cache_type::f16, 1e-3), std::pair(rw::cache_type::bf16, 8e-3),
                                       std::pair(rw::cache_type::i8, 1.5e-2)}) {
         trial one(random, config, rw::make_encoding(config.geometry(), "linear:4"), 50, {type, 16});
-        test::reference_stack reference(config, one.weights);
-        const test::numbers theirs = reference.forward(one.rows, test::plain_scheme(config, 4));
         (void)one.ours(0, 49);
-        const double error =
-            difference(one.ours(49, 50), test::numbers(theirs.end() - config.hidden_size, theirs.end()));
+        const double error = difference(one.ours(49, 50), one.exact(49, 50, test::plain_scheme(config, 4)));
         INFO(rw::to_string(type) << ": " << error);
         CHECK(error < bound);
         CHECK(error > 1e-6);

@@ -7,7 +7,7 @@ namespace {
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
-using test::difference, test::encoded, test::stack_rounding;
+using test::difference, test::encoded, test::joined, test::stack_rounding, test::tail;
 using trial = test::stack_trial<stack_kind>;
 
 llama::model_config shape(std::int64_t layers) {
@@ -92,9 +92,7 @@ TEST_CASE("a change of the scheme re-rotates cached keys", "[llama][stack]") {
 
         changed.stack.set_rope(encoded(config, "linear:8"));
         changed.cache.truncate(changed.sequence, 0);
-        const std::vector<float> afresh = changed.ours(0, after);
-        const std::vector<float> last(afresh.end() - static_cast<std::ptrdiff_t>(ours.size()), afresh.end());
-        CHECK(difference(ours, last) < bound);
+        CHECK(difference(ours, tail(changed.ours(0, after), std::ssize(ours))) < bound);
     }
     // Keys of deeper layers come from hidden states of the old scheme, and are re-rotated too.
     const llama::model_config config = shape(3);
@@ -123,11 +121,8 @@ TEST_CASE("a scheme that depends on the length changes with every token", "[llam
         scheme.angle = [=](std::int64_t index, std::int64_t pair) {
             return static_cast<double>(index) * std::pow(base, -2.0 * static_cast<double>(pair) / width);
         };
-        trial& t = growing;
-        test::reference_stack afresh(config, t.weights);
-        const test::numbers whole = afresh.forward(t.given(0, token + 1), scheme);
-        const test::numbers last(whole.end() - config.hidden_size, whole.end());
-        CHECK(difference(t.ours(token, token + 1), last) < stack_rounding);
+        const auto exact = growing.exact(token, token + 1, scheme);
+        CHECK(difference(growing.ours(token, token + 1), exact) < stack_rounding);
     }
 }
 
@@ -135,23 +130,16 @@ TEST_CASE("sequences of a batch are independent", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
     trial one(random, config, encoded(config, "yarn:4,original_length=16"), 40);
-    const int second = one.cache.add_sequence(), third = one.cache.add_sequence();
-    std::vector<float> alone = one.part(0, 20);
-    const llama::segment whole{third, 20};
-    one.stack.forward({&whole, 1}, alone, one.cache);
-    one.cache.release(third);
+    const int second = one.cache.add_sequence();
+    const std::vector<float> alone = one.afresh(0, 20);
 
     const llama::segment steps[][2] = {{{one.sequence, 13}, {second, 4}}, {{second, 9}, {one.sequence, 7}}};
-    std::vector<float> first = one.part(0, 13);
-    const std::vector<float> other = one.part(20, 24), more = one.part(24, 33), rest = one.part(13, 20);
-    first.insert(first.end(), other.begin(), other.end());
+    std::vector<float> first = joined(one.part(0, 13), one.part(20, 24)),
+                       next = joined(one.part(24, 33), one.part(13, 20));
     one.stack.forward(steps[0], first, one.cache);
-    std::vector<float> next = more;
-    next.insert(next.end(), rest.begin(), rest.end());
     one.stack.forward(steps[1], next, one.cache);
-    std::vector<float> joined(first.begin(), first.begin() + 13 * config.hidden_size);
-    joined.insert(joined.end(), next.begin() + 9 * config.hidden_size, next.end());
-    CHECK(difference(joined, alone) < stack_rounding);
+    first.resize(static_cast<std::size_t>(13 * config.hidden_size));
+    CHECK(difference(joined(first, tail(next, 7 * config.hidden_size)), alone) < stack_rounding);
     CHECK(one.cache.tokens(second) == 13);
 }
 
@@ -175,7 +163,8 @@ TEST_CASE("a refused call changes nothing", "[llama][stack][errors]") {
     CHECK_REFUSED(run({{second, largest}}), "960 numbers, 9223372036854775807 tokens of 48 need 4.427218577690292");
     CHECK_REFUSED(run({{one.sequence, largest}}), "sequence 0 has 10 tokens; 9223372036854775807 more", "64 bits");
     CHECK_REFUSED(run({{one.sequence, 8}, {second, largest}}), "9223372036854775807 more, after 8 others");
-    CHECK_REFUSED(run({{one.sequence, 20, -largest - 1}}), "sequence 0 has 10 tokens and cannot add 20", "-9223372036854775808");
+    CHECK_REFUSED(run({{one.sequence, 20, -largest - 1}}), "sequence 0 has 10 tokens and cannot add 20",
+                  "-9223372036854775808");
     CHECK_REFUSED(run({{one.sequence, -1}}), "sequence 0 has 10 tokens and cannot add -1");
     CHECK_REFUSED(one.stack.set_rope(rw::make_encoding(rw::Geometry{.head_dim = 32}, "default")), "head_dim 32", "16");
     // xPos overflows f32 at 126 / 0.5 tokens. Cached keys keep their encoding.
@@ -185,10 +174,7 @@ TEST_CASE("a refused call changes nothing", "[llama][stack][errors]") {
     CHECK_REFUSED(far.ours(550, 551), "xpos");
     CHECK(far.cache.tokens(far.sequence) == 550);
     far.stack.set_rope(encoded(config, "default"));
-    test::reference_stack afresh(config, far.weights);
-    const test::numbers whole = afresh.forward(far.given(0, 551), test::plain_scheme(config, 1));
-    CHECK(difference(far.ours(550, 551), test::numbers(whole.end() - config.hidden_size, whole.end())) <
-          stack_rounding);
+    CHECK(difference(far.ours(550, 551), far.exact(550, 551, test::plain_scheme(config, 1))) < stack_rounding);
 
     CHECK(rows == untouched);
     CHECK(one.cache.bytes_held() == held);
@@ -202,12 +188,10 @@ TEST_CASE("keys that were re-rotated before a failure keep the new encoding", "[
     trial one(random, config, encoded(config, "linear:4"), 310);
     (void)one.ours(0, 10);
     const int far = one.cache.add_sequence();
-    std::vector<float> rows = one.part(10, 310);
-    const llama::segment prompt{far, 300};
-    one.stack.forward({&prompt, 1}, rows, one.cache);
+    (void)one.run(one.cache, far, one.part(10, 310));
     // At 0.45 bits per token, xPos re-rotates the first sequence and refuses the second.
     one.stack.set_rope(encoded(config, "xpos:4"));
-    rows = one.part(10, 11);
+    std::vector<float> rows = one.part(10, 11);
     const llama::segment both[] = {{one.sequence, 1}, {far, 0}};
     CHECK_REFUSED(one.stack.forward(both, rows, one.cache), "xpos");
     CHECK((rows == one.part(10, 11)));
@@ -217,11 +201,6 @@ TEST_CASE("keys that were re-rotated before a failure keep the new encoding", "[
     CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
     // The keys of the second are unchanged.
     auto alone = stack_kind::make_cache(config, one.cache.options());
-    const llama::segment whole{alone.add_sequence(), 301}, last{far, 1};
-    std::vector<float> all = one.part(10, 310);
-    rows = one.part(0, 1);
-    all.insert(all.end(), rows.begin(), rows.end());
-    one.stack.forward({&last, 1}, rows, one.cache);
-    one.stack.forward({&whole, 1}, all, alone);
-    CHECK(difference(rows, std::vector<float>(all.end() - config.hidden_size, all.end())) < stack_rounding);
+    const auto all = one.run(alone, alone.add_sequence(), joined(one.part(10, 310), one.part(0, 1)));
+    CHECK(difference(one.run(one.cache, far, one.part(0, 1)), tail(all, config.hidden_size)) < stack_rounding);
 }

@@ -21,8 +21,8 @@ struct attend_scratch : query_state {
     std::int64_t lay_out(float* start, const attend_params& params) {
         constexpr std::int64_t line = 16;
         const std::int64_t head_dim = params.layout.head_dim, group = params.heads / params.layout.kv_heads;
-        const std::int64_t most = group < item_rows ? item_rows / group * group : group;
-        const std::int64_t rows = (most / full + 1) * full;  // whole prefill tiles
+        const std::int64_t queries = group < item_rows ? item_rows / group * group : group;
+        const std::int64_t rows = (queries / full + 1) * full;  // whole prefill tiles
         std::int64_t used = 0;
         const auto take = [&](float*& array, std::int64_t count) {
             if (start != nullptr) array = start + used;

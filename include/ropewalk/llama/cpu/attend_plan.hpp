@@ -7,12 +7,12 @@
 namespace ropewalk::llama::cpu::detail {
 
 // None of these depends on the number of threads, so results do not either.
-/// Queries of an item, at least: enough that widening the tiles of a head is cheap.
+/// Queries per item, about: enough that widening the tiles of a head is cheap.
 inline constexpr std::int64_t item_rows = 128;
 /// Keys per item if the keys are split, a multiple of tile_tokens.
 inline constexpr std::int64_t split_keys = 1024;
 /// Largest number of queries over all heads whose keys are split. More queries occupy the threads without it.
-inline constexpr std::int64_t most_split_rows = 256;
+inline constexpr std::int64_t max_split_rows = 256;
 
 /// Queries below which the decode tile is faster than a partly empty prefill tile.
 template <class A>
@@ -33,7 +33,7 @@ struct sequence_plan {
         plan.group = params.heads / params.layout.kv_heads;
         plan.block_tokens = plan.group < item_rows ? item_rows / plan.group : 1;
         plan.blocks = (sequence.tokens + plan.block_tokens - 1) / plan.block_tokens;
-        if (sequence.tokens * params.heads <= most_split_rows)
+        if (sequence.tokens * params.heads <= max_split_rows)
             plan.splits = (sequence.past + sequence.tokens + split_keys - 1) / split_keys;
         plan.items = plan.blocks * plan.splits * params.layout.kv_heads;
         const std::int64_t tokens = sequence.tokens < plan.block_tokens ? sequence.tokens : plan.block_tokens;
