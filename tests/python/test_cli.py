@@ -207,7 +207,7 @@ def test_svg_pictures_are_reproducible(tmp_path, capsys):
     content = (tmp_path / "one.svg").read_text()
     assert content == (tmp_path / "two.svg").read_text()
     assert ElementTree.fromstring(content).tag.endswith("svg")
-    for words in ("How long each pair takes", "How scores fall", "policies side by side", "never turn", "linear:4"):
+    for words in ("Tokens per full turn", "Score by distance", "for each policy", "never rotate", "linear:4"):
         assert f"<!-- {words}" in content or words in content
 
 
