@@ -27,7 +27,8 @@ RW_HIDDEN void run(const Params& params, const options& options) {
     using namespace ropewalk::gpu::detail;
     if (params.threads == 0) return;
     const auto shape = shape_of_launch(params.threads, 0, shape_of_device(current_device()));
-    with_body(params, [&](auto body) { launch(&kernel<decltype(body), Params>, params, shape, options); });
+    with_body(params,
+              [&]<class Body>(std::type_identity<Body>) { launch(&kernel<Body, Params>, params, shape, options); });
 }
 
 inline void check_pointers(const options& options,
