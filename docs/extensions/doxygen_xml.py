@@ -35,6 +35,8 @@ def generate(app, config):
     if program is None:
         raise ExtensionError("doxygen is missing: run tools/setup docs")
     shutil.rmtree(OUTPUT, ignore_errors=True)
+    # Breathe remembers the XML files that pages read, and fails if one of them is gone.
+    Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
     OUTPUT.mkdir(parents=True)
     result = subprocess.run([program, str(configuration)], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode or result.stderr:

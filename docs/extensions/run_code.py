@@ -4,8 +4,8 @@
     ```{run} console           commands after "$ " run in the repository's root
     ```{run} cpp               the option `file` names a program next to the page, which is compiled and run
 
-The option `image` names a picture that a Python cell writes into its working directory, `alt` describes it. A cell that
-fails stops the build. Nothing is downloaded: Hugging Face libraries are offline.
+The option `image` names a picture that the code writes, in the working directory of the page or, for commands, in the
+repository's root; `alt` describes it. A cell that fails stops the build. Hugging Face libraries are offline.
 """
 
 import base64
@@ -136,9 +136,7 @@ class Run(SphinxDirective):
         shown = [self.block(code, "python")]
         if output:
             shown.append(self.output(output))
-        if "image" in self.options:
-            shown.append(self.picture(Path(sessions[page].folder.name) / self.options["image"]))
-        return shown
+        return shown + self.pictures(Path(sessions[page].folder.name))
 
     def run_console(self, text):
         """Commands and their output in one block, as a terminal shows them."""
@@ -147,7 +145,7 @@ class Run(SphinxDirective):
             lines.append(f"$ {command.rstrip()}")
             output = run_command(["bash", "-c", command], command, self.where, cwd=ROOT)
             lines += self.shortened(output).splitlines()
-        return [self.block("\n".join(lines), "console")]
+        return [self.block("\n".join(lines), "console"), *self.pictures(ROOT)]
 
     def run_cpp(self, _text):
         source = Path(self.env.srcdir) / Path(self.env.docname).parent / self.options["file"]
@@ -175,11 +173,15 @@ class Run(SphinxDirective):
         node = self.block(textwrap.dedent(self.shortened(text)), "text")
         return nodes.container("", node, classes=["cell-output"])
 
-    def picture(self, path):
+    def pictures(self, folder):
+        """The picture that the option `image` names, as part of the page; none without the option."""
+        if "image" not in self.options:
+            return []
+        path = folder / self.options["image"]
         kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
         data = base64.b64encode(path.read_bytes()).decode()
         alt = self.options.get("alt", path.stem)
-        return nodes.raw("", f'<img src="data:image/{kind};base64,{data}" alt="{alt}">', format="html")
+        return [nodes.raw("", f'<img src="data:image/{kind};base64,{data}" alt="{alt}">', format="html")]
 
 
 def end_session(app, doctree):
