@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -152,8 +153,10 @@ class Run(SphinxDirective):
         self.env.note_dependency(str(source))
         with tempfile.TemporaryDirectory(prefix="ropewalk-docs-") as folder:
             program = Path(folder) / source.stem
-            compiler = os.environ.get("CXX", "c++")
-            run_command([compiler, *COMPILER_FLAGS, str(source), "-o", str(program)], compiler, self.where, cwd=ROOT)
+            compiler = [*filter(None, [shutil.which("ccache")]), os.environ.get("CXX", "c++"), *COMPILER_FLAGS]
+            objects = f"{program}.o"
+            run_command([*compiler, "-c", str(source), "-o", objects], source.name, self.where, cwd=ROOT)
+            run_command([*compiler, objects, "-o", str(program)], source.name, self.where, cwd=ROOT)
             output = run_command([str(program)], source.stem, self.where)
         command = f"$ g++ {' '.join(COMPILER_FLAGS)} {source.name} -o {source.stem} && ./{source.stem}"
         return [self.block(f"{command}\n{output.rstrip()}", "console")]
