@@ -117,16 +117,12 @@ def test_a_policy_with_another_softmax_factor_is_refused():
 
     own = latent(SOFTMAX)
     expected = logits(own)
-    with pytest.raises(
-        rw.Error, match=r"'default' has a softmax factor of 1, but .*MiniCPM3\w+ has 1.87385, which patch"
-    ):
+    with pytest.raises(rw.Error, match=r"'default' has a softmax factor of 1, but .*MiniCPM3\w+ has 1.87385, which"):
         rw.patch(own, "default")
     assert torch.equal(logits(own), expected)
     torch.testing.assert_close(logits(rw.patch(own, SOFTMAX_POLICY)), expected, rtol=0, atol=2e-4)
     for model in (latent(ROPES["default"]), build()):
-        with pytest.raises(
-            rw.Error, match=r"has a softmax factor of 1.87385, but .*RotaryEmbedding has 1, which patch"
-        ):
+        with pytest.raises(rw.Error, match=r"has a softmax factor of 1.87385, but .*RotaryEmbedding has 1, which"):
             rw.patch(model, SOFTMAX_POLICY)
         rw.patch(model, "yarn:40,original_length=16")
 
@@ -301,9 +297,7 @@ def test_three_positions_a_token_are_refused():
         whole = getattr(transformers, f"{family}ForConditionalGeneration")(config)
         for model in (whole, whole.model.language_model):
             for policy in (None, "linear:8"):
-                with pytest.raises(
-                    rw.Error, match=rf"{family}\w*RotaryEmbedding has M-RoPE; .*does not support models"
-                ):
+                with pytest.raises(rw.Error, match=rf"{family}\w*RotaryEmbedding has M-RoPE; .*not support models"):
                     rw.patch(model, policy)
 
 

@@ -198,7 +198,7 @@ def test_messages_say_what_was_given():
         (rw.Error, r"positions <U4 \[\]: expected int32", lambda: turned_at(grown, "abcd")),
         (rw.Error, r"positions >i8 \[4\]: expected int32", lambda: turned_at(grown, np.arange(4).astype(">i8"))),
         (rw.Error, "q has no strided memory, like sparse, nested", lambda: turned_at(nested(torch.strided), None)),
-        (rw.Error, r"q is a nested tensor: pass its values\(\)", lambda: turned_at(nested(torch.jagged), None)),
+        (rw.Error, r"q is a nested tensor; pass its values\(\)", lambda: turned_at(nested(torch.jagged), None)),
     ):
         with pytest.raises(problem, match=message):
             call()
