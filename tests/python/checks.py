@@ -11,8 +11,10 @@ from rope_reference import exact
 
 
 def run(*command, timeout=300, **environment):
-    """The finished process, with its output as text; `environment` adds to that of the tests."""
+    """The finished process, with its output as text. `environment` extends that of the tests."""
     command = [str(word) for word in command]
+    if "PYTHONPATH" in environment:
+        environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
 

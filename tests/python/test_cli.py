@@ -264,17 +264,17 @@ def test_an_error_marks_the_character():
 
 
 def test_commands_of_the_documentation(monkeypatch, tmp_path, capsys):
-    """The site shows their output; here they run without the site."""
+    """The site shows their output. This test runs the commands without the site."""
     monkeypatch.chdir(ROOT)
     text = "".join(page.read_text(encoding="utf-8") for page in Path("docs").rglob("*.md"))
     commands = re.findall(r"^\$ python -m ropewalk ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     commands = [words.replace("\\\n", " ") for words in commands if "--help" not in words]
     assert len(commands) >= 4
     for words in commands:
-        words, _, picture = words.partition(" --plot ")
-        assert main([*words.split(), *(["--plot", str(tmp_path / "plot.png")] if picture else [])]) == 0
+        words, _, plot = words.partition(" --plot ")
+        assert main([*words.split(), *(["--plot", str(tmp_path / "plot.png")] if plot else [])]) == 0
         assert len(capsys.readouterr().out.splitlines()) > 5
-        assert not picture or (tmp_path / "plot.png").stat().st_size < 150_000
+        assert not plot or (tmp_path / "plot.png").stat().st_size < 150_000
 
 
 @pytest.mark.parametrize(

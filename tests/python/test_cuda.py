@@ -1,7 +1,6 @@
 """CUDA from Python without a device: the contents of ropewalk._cuda, and errors where it cannot run."""
 
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ needs_module = pytest.mark.skipif(MODULE is None, reason="built without nvcc: th
 
 def run(program):
     """Standard output of a program that imports from this folder."""
-    return run_python(program, PYTHONPATH=os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    return run_python(program, PYTHONPATH=str(HERE))
 
 
 def error_of_a_call_on_a_device(setup):
