@@ -15,7 +15,7 @@ import pytest
 import ropewalk as rw
 from policy_examples import EXAMPLES
 from ropewalk import _card, _target
-from ropewalk.__main__ import main, parser
+from ropewalk.__main__ import main, make_parser
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "configs"
@@ -84,7 +84,7 @@ def test_a_card_on_a_terminal():
             expression += ",original_length=4096"
         one = rw.inspect(rw.encoding(expression, head_dim=128))
         screen = io.StringIO()
-        _card.rich_printed(_card.inspection_card(one), Console(file=screen, width=100, force_terminal=True))
+        _card.print_box(_card.inspection_card(one), Console(file=screen, width=100, force_terminal=True))
         text = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
         assert max(map(len, text.splitlines())) <= 100
         for name, value in _card.inspection_card(one).facts:
@@ -137,7 +137,7 @@ def test_lengths_of_a_configuration(entries, lengths, tmp_path, capsys):
 
 
 def test_lengths_of_a_configuration_that_states_both(tmp_path):
-    options = parser().parse_args(["inspect", "x"])
+    options = make_parser().parse_args(["inspect", "x"])
     path = config(tmp_path, max_position_embeddings=131072)
     for stated, lengths in ((32768, (32768, 131072)), (131072, (131072, None))):
         encoding = rw.encoding(f"yarn:4,original_length={stated}", head_dim=128)
@@ -207,7 +207,7 @@ def test_svg_pictures_are_reproducible(tmp_path, capsys):
     content = (tmp_path / "one.svg").read_text()
     assert content == (tmp_path / "two.svg").read_text()
     assert ElementTree.fromstring(content).tag.endswith("svg")
-    for words in ("How long each pair takes", "How scores fall", "policies side by side", "never turn", "linear:4"):
+    for words in ("Tokens per full turn", "Score by distance", "for each policy", "never rotate", "linear:4"):
         assert f"<!-- {words}" in content or words in content
 
 
@@ -226,25 +226,25 @@ def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
         (("inspect", "linear:8|"), "expected the name of a policy, got the end"),
         (("inspect", "linear:0"), "factor must be a positive number, got 0"),
         (("inspect", "linear:8", "--head-dim", "7"), "rotary_dim must be even"),
-        (("inspect", "linear:8", "--length", "0"), "length must lie in"),
+        (("inspect", "linear:8", "--length", "0"), "length must be in"),
         (("inspect", "missing/config.json"), "missing/config.json: No such file or directory"),
         (("inspect", "linear:8", "--plot", "missing/picture.png"), "missing/picture.png: No such file or directory"),
         (("inspect", "linear:8", "--plot", "picture.jpg"), "'picture.jpg' must end in .png or .svg"),
-        (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim is for expressions"),
-        (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base is for expressions"),
+        (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim needs an expression"),
+        (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base needs an expression"),
         (("compare", "linear:8", "linear:x"), "expected a number"),
         (
             ("inspect", "linear:8", "--layer-type", "zz"),
-            "--layer-type is for configurations, linear:8 is an expression",
+            "--layer-type needs a configuration, got the expression linear:8",
         ),
         (("inspect", str(CONFIGS / "gemma-4.json")), "--layer-type must be one of full_attention, sliding_attention"),
         (("inspect", "linear:99999999"), "got 4.096e+11, the original length of 4096 times"),
         (("inspect", "linear:1e300|linear:1e300"), "got inf"),
-        (("inspect", "linear:\udcff"), "'linear:\\udcff' is no UTF-8 text"),
-        (("inspect", "missing/\udcff.json"), "is no UTF-8 text"),
-        (("inspect", str(CONFIGS), "--layer-type", "\udcff"), "'\\udcff' is no UTF-8 text"),
+        (("inspect", "linear:\udcff"), "'linear:\\udcff' is not UTF-8 text"),
+        (("inspect", "missing/\udcff.json"), "is not UTF-8 text"),
+        (("inspect", str(CONFIGS), "--layer-type", "\udcff"), "'\\udcff' is not UTF-8 text"),
         *(
-            (("inspect", "linear:8", name, "9" * 20), f"{name} must lie in [1, 2^63), got {'9' * 20}")
+            (("inspect", "linear:8", name, "9" * 20), f"{name} must be in [1, 2^63), got {'9' * 20}")
             for name in ("--head-dim", "--rotary-dim", "--sequence-length")
         ),
         (("compare",), "required: target"),

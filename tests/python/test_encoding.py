@@ -119,7 +119,7 @@ def test_parameters_are_readable_and_fixed():
         (("default", 64, 10000.0, 0), "even and positive, got 0"),
         (("default", 64, 1.0), "base must be .* got 1"),
         (("default", 64, 10000.0, None, 0, "gptj"), "'half_split' or 'interleaved', got 'gptj'"),
-        (("xpos:512,length=100000", 128), "length of 100000 tokens does not fit"),
+        (("xpos:512,length=100000", 128), "length must not exceed 71388 tokens .*, got 100000"),
     ],
 )
 def test_errors(arguments, message):

@@ -38,9 +38,9 @@ def test_turns_and_wavelengths(expression):
     np.testing.assert_allclose(one.wavelength[theta > 0], waves, rtol=1e-12)
     np.testing.assert_allclose(one.ratio, theta / THETA, rtol=1e-12)
     assert np.isinf(one.wavelength[theta == 0]).all()
-    assert one.never_turning == (theta == 0).sum()
-    assert one.turning_within_original == (4096 * theta >= 2 * np.pi).sum()
-    assert one.turning_within_length == (20000 * theta >= 2 * np.pi).sum()
+    assert one.never_rotating == (theta == 0).sum()
+    assert one.full_turns_within_original == (4096 * theta >= 2 * np.pi).sum()
+    assert one.full_turns_within_length == (20000 * theta >= 2 * np.pi).sum()
     assert one.shortest_wavelength == pytest.approx(waves.min(), rel=1e-12)
     assert one.longest_wavelength == pytest.approx(waves.max(), rel=1e-12)
     assert one.attention_factor == pytest.approx(factor, rel=1e-12)
@@ -125,7 +125,7 @@ def test_lengths(expression, given, expected):
 @pytest.mark.parametrize("name", ["original_length", "length"])
 @pytest.mark.parametrize("value", [0, -1, 2**31])
 def test_lengths_that_make_no_sense(name, value):
-    with pytest.raises(rw.Error, match=f"{name} must lie in .*, got {value}"):
+    with pytest.raises(rw.Error, match=f"{name} must be in .*, got {value}"):
         rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
 
 
@@ -138,7 +138,7 @@ def test_lengths_that_are_no_whole_numbers(name, value):
 
 def test_a_length_that_nobody_stated():
     encoding = rw.encoding("linear:99999999", head_dim=16)
-    with pytest.raises(rw.Error, match=r"must lie in .* 4096 times the policies' factor of 1e\+08: state length"):
+    with pytest.raises(rw.Error, match=r"must be in .* 4096 times the policies' factor of 1e\+08; pass length"):
         rw.inspect(encoding)
     longest = rw.inspect(rw.encoding("default", head_dim=16), original_length=2**31 - 1)
     assert longest.length == 2**31 - 1
@@ -146,7 +146,7 @@ def test_a_length_that_nobody_stated():
 
 
 def test_what_is_no_encoding():
-    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str: ropewalk\.encoding\(\)"):
+    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str; call ropewalk\.encoding\(\)"):
         rw.inspect("linear:8")
 
 
@@ -155,11 +155,11 @@ def test_every_policy(name):
     one = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))
     assert one.expression == str(EXAMPLES[name]) and one.about == (EXAMPLES[name].about,)
     assert one.about[0].endswith(".") and one.about[0] in type(EXAMPLES[name]).__doc__
-    assert 0 <= one.turning_within_original <= one.turning_within_length <= 32 - one.never_turning
+    assert 0 <= one.full_turns_within_original <= one.full_turns_within_length <= 32 - one.never_rotating
     assert one.error_original < 1.2e-7 and one.error_length < 1.2e-7
     again = json.loads(json.dumps(one.to_dict(), allow_nan=False))
     assert again["expression"] == one.expression and len(again["wavelength"]) == 32
-    assert again["wavelength"].count(None) == one.never_turning
+    assert again["wavelength"].count(None) == one.never_rotating
 
 
 def test_drawn_positions_leave_the_turns_alone():

@@ -84,7 +84,7 @@ def test_read_only_arrays():
         rw.rotate_(q, encoding=ENCODING, offset=4)
     np.testing.assert_array_equal(q, before)
     rw.rotate(q, encoding=ENCODING)  # reading is fine
-    with pytest.raises(rw.Error, match=r"out of q .*read-only and rotate would write it: give out= memory"):
+    with pytest.raises(rw.Error, match=r"out of q .*read-only and rotate would write it; pass writable memory"):
         rw.rotate(before, encoding=ENCODING, out=q)
     np.testing.assert_array_equal(q, before)
 

@@ -128,7 +128,7 @@ def test_errors_write_nothing(change, message):
     ("out", "message"),
     [
         (np.zeros((4, 2, 64), np.float32), "out must be a pair for q and k, got numpy.ndarray"),
-        ((np.zeros((4, 2, 64), np.float32),), "out holds 1 arrays, expected 2"),
+        ((np.zeros((4, 2, 64), np.float32),), "out must hold 2 arrays, got 1"),
         ((np.zeros((4, 2, 64), np.float16), np.zeros((4, 2, 64), np.float16)), "q is f32 but its output is f16"),
         ((np.zeros((5, 2, 64), np.float32), np.zeros((4, 2, 64), np.float32)), "one shape"),
     ],
