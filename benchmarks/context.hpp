@@ -1,4 +1,4 @@
-// Where a measurement was made: what the context of every result says.
+// Context of a measurement: machine, compiler, commit and date, stored with every result.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 namespace bench {
 
-/// What a command prints, without the end of the line; "unknown" when it prints nothing.
+/// The output of a command without the final newline, or "unknown" if it prints nothing.
 inline std::string output_of(const std::string& command) {
     std::string text;
     if (FILE* const pipe = popen(command.c_str(), "r")) {
@@ -22,7 +22,7 @@ inline std::string output_of(const std::string& command) {
     return text.empty() ? "unknown" : text;
 }
 
-/// The processor.
+/// The model name of the processor.
 inline std::string machine() {
     std::ifstream info("/proc/cpuinfo");
     for (std::string line; std::getline(info, line);) {
@@ -39,12 +39,12 @@ inline std::string compiler() {
 #endif
 }
 
-/// Of the sources in ROPEWALK_SOURCE_DIR.
+/// The git description of the sources in ROPEWALK_SOURCE_DIR.
 inline std::string commit() {
     return output_of("git -C '" ROPEWALK_SOURCE_DIR "' describe --always --dirty 2>/dev/null");
 }
 
-/// Now, as in 2026-01-31T12:00:00+00:00.
+/// The current time in the format 2026-01-31T12:00:00+00:00.
 inline std::string date() {
     const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
     std::array<char, 32> text{};

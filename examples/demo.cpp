@@ -1,14 +1,16 @@
-// Llama-2-13B's queries and keys, encoded for 32,768 tokens by every policy of the Giraffe paper: the time, how much of
-// this machine's memory speed that is, and how exact the angles are. `make demo` runs it.
+// Demonstration: rotates the queries and keys of Llama-2-13B for 32,768 tokens with every policy of the Giraffe paper.
+// Prints the time, its ratio to a plain scale of the same memory, and the error of the angles. `make demo` runs it.
 //
-//     build/examples/demo [demo.json]     writes build/demo.json, and demo_checksums.json beside it for demo_torch.py
+//     build/examples/demo [demo.json]     writes build/demo.json, and demo_checksums.json next to it for demo_torch.py
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,10 +24,7 @@
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/ropewalk.hpp>
 
-#include "ceilings.hpp"
-#include "clock.hpp"
 #include "output.hpp"
-#include "worst.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -39,13 +38,14 @@ constexpr std::int64_t tokens = 32768, heads = 40;
 constexpr int rounds = 4;  // of two samples each
 
 constexpr const char* usage =
-    R"(demo [FILE]: Llama-2-13B's queries and keys, encoded for 32,768 tokens by every policy of the Giraffe paper
+    R"(demo [FILE]: rotates the queries and keys of Llama-2-13B for 32,768 tokens with every policy of the Giraffe paper
 
-Measures on this machine's CPU, writes the numbers to FILE [build/demo.json], and demo_checksums.json beside it for
+Measures on the CPU and writes the results to FILE [build/demo.json], and demo_checksums.json next to it for
 demo_torch.py.
 )";
 
-struct scheme {
+/// A policy expression and its encoding.
+struct case_to_run {
     std::string policy;
     rw::Encoding encoding;
     rw::layout_kind layout;
@@ -57,7 +57,7 @@ struct measurement {
 };
 
 struct angle_errors {
-    double ours = 0, float32_product = 0;
+    double ropewalk = 0, float32_product = 0;
 };
 
 int threads() {
@@ -68,21 +68,45 @@ int threads() {
 #endif
 }
 
-/// q and k behind each other, one allocation for all types.
-class heads_in_memory {
+/// Seconds of a call.
+template <class F>
+double seconds(const F& run) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> samples) {
+    std::sort(samples.begin(), samples.end());
+    return samples[samples.size() / 2];
+}
+
+/// The larger error, where NaN counts as infinity.
+double max_error(double a, double b) {
+    return std::isnan(a) || std::isnan(b) ? std::numeric_limits<double>::infinity() : std::max(a, b);
+}
+
+/// The in-place scale: the fastest loop over the same bytes. A plain loop reaches the bandwidth of memory.
+void scale(float* data, std::int64_t count, float factor) {
+#if defined(_OPENMP)
+#pragma omp parallel for
+#endif
+    for (std::int64_t i = 0; i < count; ++i) data[i] *= factor;
+}
+
+/// q followed by k, in one allocation for all element types.
+class queries_and_keys {
 public:
-    explicit heads_in_memory(std::int64_t head_dim) : head_dim_(head_dim), data_(new float[elements()]) {}
+    explicit queries_and_keys(std::int64_t head_dim) : head_dim_(head_dim), data_(new float[elements()]) {}
 
     [[nodiscard]] std::size_t elements() const { return static_cast<std::size_t>(2 * tokens * heads * head_dim_); }
     [[nodiscard]] std::size_t bytes(rw::element_type type) const { return elements() * rw::size_of(type); }
     [[nodiscard]] float* floats() const { return data_.get(); }
 
-    [[nodiscard]] rw::tensor half(rw::element_type type, int which) const {
-        char* const start = reinterpret_cast<char*>(data_.get()) + static_cast<std::size_t>(which) * bytes(type) / 2;
-        return {start, type, 1, tokens, heads, head_dim_, tokens * heads * head_dim_, heads * head_dim_, head_dim_, 1};
-    }
+    [[nodiscard]] rw::tensor q(rw::element_type type) const { return tensor_at(0, type); }
+    [[nodiscard]] rw::tensor k(rw::element_type type) const { return tensor_at(bytes(type) / 2, type); }
 
-    /// Element i is (40503 i' mod 65536) / 65536 − 1/2 for i' = i mod 8191; demo_torch.py does the same.
+    /// Sets element i to (40503 i' mod 65536) / 65536 − 1/2 for i' = i mod 8191, like demo_torch.py.
     template <class T>
     void fill() const {
         std::vector<T> pattern;
@@ -106,13 +130,25 @@ public:
     }
 
 private:
+    [[nodiscard]] rw::tensor tensor_at(std::size_t byte, rw::element_type type) const {
+        return {.data = reinterpret_cast<char*>(data_.get()) + byte,
+                .type = type,
+                .batch = 1,
+                .tokens = tokens,
+                .heads = heads,
+                .head_dim = head_dim_,
+                .stride_batch = tokens * heads * head_dim_,
+                .stride_token = heads * head_dim_,
+                .stride_head = head_dim_};
+    }
+
     std::int64_t head_dim_;
     std::unique_ptr<float[]> data_;
 };
 
-/// The largest error of cos and sin at the last position, of ours and of the product float(position) · float(inv_freq).
-/// 64-bit products of doubles are exact to 4e-12 there.
-angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind layout) {
+/// The largest error of cos and sin at the last position: of ropewalk, and of the float32 product of position and
+/// inv_freq. The reference is a long double product, exact to 4e-12 at this position.
+angle_errors errors_at_last_position(const rw::Encoding& encoding, rw::layout_kind layout) {
     const auto pairs = static_cast<std::size_t>(encoding.pairs());
     std::vector<float> cos(static_cast<std::size_t>(tokens) * pairs), sin(cos.size());
     rw::dispatch::cos_sin(layout, encoding, rw::offset{0}, tokens, encoding.pairs(), cos, sin);
@@ -122,76 +158,68 @@ angle_errors errors_at_the_end(const rw::Encoding& encoding, rw::layout_kind lay
         encoding.draw_positions(0, numbers);
         position = static_cast<long double>(numbers.back().value) * 0x1p-32L;
     }
-    angle_errors worst;
+    angle_errors errors;
     for (std::size_t pair = 0; pair < pairs; ++pair) {
         const long double exact = position * static_cast<long double>(encoding.inv_freq[pair]);
         const auto c = static_cast<double>(std::cos(exact)), s = static_cast<double>(std::sin(exact));
-        const auto error = [&](float its_cos, float its_sin) {
-            return ceilings::larger(std::abs(static_cast<double>(its_cos) - c),
-                                    std::abs(static_cast<double>(its_sin) - s));
+        const auto error = [&](float found_cos, float found_sin) {
+            return max_error(std::abs(static_cast<double>(found_cos) - c),
+                             std::abs(static_cast<double>(found_sin) - s));
         };
         const std::size_t last = cos.size() - pairs + pair;
         const float product = static_cast<float>(position) * static_cast<float>(encoding.inv_freq[pair]);
-        worst.ours = ceilings::larger(worst.ours, error(cos[last], sin[last]));
-        worst.float32_product = ceilings::larger(worst.float32_product, error(std::cos(product), std::sin(product)));
+        errors.ropewalk = max_error(errors.ropewalk, error(cos[last], sin[last]));
+        errors.float32_product = max_error(errors.float32_product, error(std::cos(product), std::sin(product)));
     }
-    return worst;
+    return errors;
 }
 
-/// Turns forwards and backwards, so that the values stay what they are, in turn with a scale over the same bytes.
-measurement measure(const scheme& chosen, rw::element_type type, const heads_in_memory& memory) {
-    const rw::tensor q = memory.half(type, 0), k = memory.half(type, 1);
-    const auto turn = [&](rw::cpu::direction direction) {
+/// Times rotations and scales of the same bytes alternately. Each rotation is followed by its inverse, so that the
+/// values stay the same.
+measurement measure(const case_to_run& demo, rw::element_type type, const queries_and_keys& memory) {
+    const rw::tensor q = memory.q(type), k = memory.k(type);
+    const auto rotate = [&](rw::cpu::direction direction) {
         rw::cpu::options options;
         options.direction = direction;
-        rw::dispatch::rotate(chosen.layout, q, k, q, k, chosen.encoding, rw::offset{0}, options);
+        rw::dispatch::rotate(demo.layout, q, k, q, k, demo.encoding, rw::offset{0}, options);
     };
-    const auto& loops = ceilings::loops_for(rw::dispatch::instruction_set());
     const auto count = static_cast<std::int64_t>(memory.bytes(type) / 4);
-    const int team = threads();
-    const auto scale = [&](float factor) {
-#if defined(_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(static, 1)
-#endif
-        for (int part = 0; part < team; ++part) {
-            const std::int64_t begin = count * part / team, end = count * (part + 1) / team;
-            loops.scale(memory.floats() + begin, end - begin, factor);
-        }
-    };
 
     type == rw::element_type::f32 ? memory.fill<float>() : memory.fill<rw::bf16>();
     measurement result;
-    turn(rw::cpu::direction::forward);
+    rotate(rw::cpu::direction::forward);
     result.checksum = memory.checksum(type);
-    std::vector<double> ours, theirs;
+    std::vector<double> rotations, scales;
     for (int round = 0; round < rounds; ++round) {
         for (const auto direction : {rw::cpu::direction::inverse, rw::cpu::direction::forward}) {
-            ours.push_back(ceilings::seconds([&] { turn(direction); }));
-            theirs.push_back(ceilings::seconds([&] { scale(direction == rw::cpu::direction::inverse ? 2.0F : 0.5F); }));
+            rotations.push_back(seconds([&] { rotate(direction); }));
+            const float factor = direction == rw::cpu::direction::inverse ? 2.0F : 0.5F;
+            scales.push_back(seconds([&] { scale(memory.floats(), count, factor); }));
         }
     }
-    result.seconds = ceilings::median(ours);
-    result.scale_seconds = ceilings::median(theirs);
+    result.seconds = median(rotations);
+    result.scale_seconds = median(scales);
     return result;
 }
 
-std::vector<scheme> schemes() {
+std::vector<case_to_run> cases() {
     const std::filesystem::path configs = ROPEWALK_CONFIGS;
     const rw::Encoding llama = rw::encoding_from_config_file(configs / "llama-2-13b.json");
     const rw::Encoding together = rw::encoding_from_config_file(configs / "llama-2-7b-32k.json");
-    std::vector<scheme> all{{"default", llama, rw::layout_kind::half_split},
-                            {"linear:8", together, rw::layout_kind::half_split}};
-    RW_EXPECTS(llama.expression == all[0].policy && together.expression == all[1].policy,
-               "the configurations say '{}' and '{}'", llama.expression, together.expression);
+    std::vector<case_to_run> list{{"default", llama, rw::layout_kind::half_split},
+                                  {"linear:8", together, rw::layout_kind::half_split}};
+    RW_EXPECTS(llama.expression == list[0].policy && together.expression == list[1].policy,
+               "expected configurations of 'default' and 'linear:8', got '{}' and '{}'", llama.expression,
+               together.expression);
     rw::Geometry geometry = llama.geometry;
     for (const char* policy : {"power:0.5", "truncated:4096", "xpos:512", "randomized"}) {
-        // The paper on xPos pairs neighbours.
+        // The xPos paper rotates interleaved pairs.
         const auto layout =
             std::string_view(policy).starts_with("xpos") ? rw::layout_kind::interleaved : rw::layout_kind::half_split;
         geometry.layout = layout;
-        all.push_back({policy, rw::make_encoding(geometry, policy), layout});
+        list.push_back({policy, rw::make_encoding(geometry, policy), layout});
     }
-    return all;
+    return list;
 }
 
 void print_table(const nlohmann::json& rows) {
@@ -212,24 +240,24 @@ void save(const std::filesystem::path& path, const nlohmann::json& content) {
     RW_EXPECTS(file.flush(), "cannot write {}", path.string());
 }
 
-/// Where the numbers go. Nothing: --help was asked for.
+/// Returns the path of the results, or nothing for --help.
 std::optional<std::filesystem::path> read_options(int argc, char** argv) {
-    std::optional<std::filesystem::path> chosen;
+    std::optional<std::filesystem::path> path;
     for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];
         if (word == "--help" || word == "-h") return {};
-        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help tells what there is", word);
-        RW_EXPECTS(!chosen, "one file at most, got '{}' and '{}'", chosen->string(), word);
-        chosen = word;
+        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; see --help", word);
+        RW_EXPECTS(!path, "expected at most one file, got '{}' and '{}'", path->string(), word);
+        path = word;
     }
-    return chosen.value_or("build/demo.json");
+    return path.value_or("build/demo.json");
 }
 
-/// Says what is measured: in one line where somebody is looking, in lines of a log elsewhere.
-void show_progress(std::size_t row, std::size_t rows, const scheme& one, rw::element_type type) {
-    const bool watched = isatty(STDERR_FILENO) != 0;
-    std::fprintf(stderr, "%s[%zu/%zu] %-16s %-5s%s", watched ? "\r\033[K" : "", row, rows, one.policy.c_str(),
-                 std::string(rw::to_string(type)).c_str(), watched ? "" : "\n");
+/// Prints the current row: on one line of a terminal, on separate lines of a log.
+void show_progress(std::size_t row, std::size_t rows, const case_to_run& demo, rw::element_type type) {
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    std::fprintf(stderr, "%s[%zu/%zu] %-16s %-5s%s", terminal ? "\r\033[K" : "", row, rows, demo.policy.c_str(),
+                 std::string(rw::to_string(type)).c_str(), terminal ? "" : "\n");
 }
 
 void end_progress() {
@@ -238,33 +266,33 @@ void end_progress() {
 
 void run(const std::filesystem::path& path) {
     const std::filesystem::path checksums_path = path.parent_path() / "demo_checksums.json";
-    RW_EXPECTS(path != checksums_path, "{} is for the checksums: choose another name", path.string());
+    RW_EXPECTS(path != checksums_path, "{} is the name of the checksums; choose another name", path.string());
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
-    for (const auto& one : {path, checksums_path}) output::check_file(one);
-    const std::vector<scheme> all = schemes();
-    const std::int64_t head_dim = all.front().encoding.geometry.head_dim;
-    const heads_in_memory memory(head_dim);
+    for (const auto& file : {path, checksums_path}) output::check_file(file);
+    const std::vector<case_to_run> demos = cases();
+    const std::int64_t head_dim = demos.front().encoding.geometry.head_dim;
+    const queries_and_keys memory(head_dim);
     std::printf("Llama-2-13B: %lld query and %lld key heads of %lld, %lld tokens, in place, %d thread(s), %s\n",
                 static_cast<long long>(heads), static_cast<long long>(heads), static_cast<long long>(head_dim),
                 static_cast<long long>(tokens), threads(), std::string(rw::dispatch::instruction_set()).c_str());
 
     nlohmann::json rows = nlohmann::json::array(), checksums = nlohmann::json::array();
     bool exact = true;
-    for (const scheme& one : all) {
-        const angle_errors errors = errors_at_the_end(one.encoding, one.layout);
-        exact = exact && errors.ours <= 1.2e-7;
+    for (const case_to_run& demo : demos) {
+        const angle_errors errors = errors_at_last_position(demo.encoding, demo.layout);
+        exact = exact && errors.ropewalk <= 1.2e-7;
         for (const auto type : {rw::element_type::f32, rw::element_type::bf16}) {
-            show_progress(rows.size() + 1, 2 * all.size(), one, type);
-            const measurement found = measure(one, type, memory);
-            const nlohmann::json name = {{"policy", one.policy},
+            show_progress(rows.size() + 1, 2 * demos.size(), demo, type);
+            const measurement found = measure(demo, type, memory);
+            const nlohmann::json name = {{"policy", demo.policy},
                                          {"type", rw::to_string(type)},
-                                         {"layout", rw::to_string(one.layout)},
+                                         {"layout", rw::to_string(demo.layout)},
                                          {"tokens", tokens}};
             nlohmann::json row = name, checksum = name;
             row["milliseconds"] = found.seconds * 1e3;
             row["gigabytes_per_second"] = 2 * static_cast<double>(memory.bytes(type)) / found.seconds / 1e9;
             row["ratio_to_scale"] = found.scale_seconds / found.seconds;
-            row["angle_error"] = errors.ours;
+            row["angle_error"] = errors.ropewalk;
             row["float32_product_angle_error"] = errors.float32_product;
             checksum["checksum"] = found.checksum;
             rows.push_back(row);
@@ -276,15 +304,15 @@ void run(const std::filesystem::path& path) {
     save(path, rows);
     save(checksums_path, checksums);
     std::printf("written to %s\n", path.string().c_str());
-    RW_EXPECTS(exact, "an angle is wrong by more than 1.2e-7");
+    RW_EXPECTS(exact, "the error of an angle exceeds 1.2e-7");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-    const auto chosen = read_options(argc, argv);
-    if (chosen)
-        run(*chosen);
+    const auto path = read_options(argc, argv);
+    if (path)
+        run(*path);
     else
         std::fputs(usage, stdout);
     output::check_printed();

@@ -1,4 +1,4 @@
-// What the programs write is found to be writable before they measure, and to be written before they end.
+// Checks of output files: writable before a measurement starts, and completely written at its end.
 #pragma once
 
 #include <cstdio>
@@ -10,22 +10,22 @@
 
 namespace output {
 
-/// Throws where no such file could be written. What is there stays as it is.
+/// Throws if the file cannot be written. An existing file stays unchanged.
 inline void check_file(const std::filesystem::path& path) {
     namespace fs = std::filesystem;
-    std::error_code unknown;
-    const fs::file_type kind = fs::status(path, unknown).type();
-    // A pipe that is opened and closed has ended for who reads it.
+    std::error_code ignored;
+    const fs::file_type kind = fs::status(path, ignored).type();
+    // Opening and closing a pipe would end it for its reader.
     if (kind == fs::file_type::fifo || kind == fs::file_type::character || kind == fs::file_type::socket) return;
     RW_EXPECTS(std::ofstream(path, std::ios::app).is_open(), "cannot write {}", path.string());
-    // Not by the name that was given, which may be a link's.
-    if (kind == fs::file_type::not_found) fs::remove(fs::canonical(path, unknown), unknown);
+    // The canonical name, because the given one may be a link.
+    if (kind == fs::file_type::not_found) fs::remove(fs::canonical(path, ignored), ignored);
 }
 
-/// Throws where lines were lost.
+/// Throws if standard output lost lines.
 inline void check_printed() {
     RW_EXPECTS(std::fflush(stdout) == 0 && std::ferror(stdout) == 0,
-               "cannot write to standard output: where it goes is full or closed");
+               "cannot write to standard output: the disk is full or the pipe is closed");
 }
 
 }  // namespace output

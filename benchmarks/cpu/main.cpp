@@ -1,5 +1,5 @@
-// Google Benchmark with our clock: each row's time is the median over interleaved samples, and the context says which
-// machine, compiler, instruction set and commit it was.
+// Main program of the CPU benchmarks. The time of a row is the median of interleaved samples, and the context names the
+// machine, compiler, instruction set and commit.
 
 #include <algorithm>
 #include <cstdio>
@@ -17,11 +17,11 @@
 #include <xsimd/xsimd.hpp>
 
 #include "context.hpp"
-#include "rows.hpp"
+#include "register.hpp"
 
 namespace {
 
-/// Puts the median in the place of the time which Google Benchmark took of all candidates together.
+/// Replaces the time that Google Benchmark measured, which is that of all candidates, with the median of ropewalk.
 template <class Base>
 class with_medians : public Base {
 public:
@@ -49,31 +49,31 @@ void describe_context() {
     benchmark::AddCustomContext("commit", bench::commit());
 }
 
-/// What follows `prefix` in the last argument that starts with it.
+/// The rest of the last argument that starts with `prefix`.
 std::optional<std::string> value_of(const std::vector<std::string>& arguments, std::string_view prefix) {
-    const auto found =
-        std::find_if(arguments.rbegin(), arguments.rend(), [&](const auto& one) { return one.starts_with(prefix); });
+    const auto found = std::find_if(arguments.rbegin(), arguments.rend(),
+                                    [&](const auto& argument) { return argument.starts_with(prefix); });
     if (found == arguments.rend()) return {};
     return found->substr(prefix.size());
 }
 
 void remove_empty(const std::filesystem::path& path) {
-    std::error_code unknown;
-    if (std::filesystem::is_regular_file(path, unknown) && std::filesystem::file_size(path, unknown) == 0)
-        std::filesystem::remove(path, unknown);
+    std::error_code ignored;
+    if (std::filesystem::is_regular_file(path, ignored) && std::filesystem::file_size(path, ignored) == 0)
+        std::filesystem::remove(path, ignored);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
     std::vector<std::string> arguments(argv, argv + argc);
-    // One round of samples is one iteration, and every row has as many rounds as it needs.
+    // One iteration is one round of samples, and each row chooses its number of rounds.
     arguments.insert(arguments.begin() + 1, "--benchmark_min_time=0.000001");
     const std::string out = value_of(arguments, "--benchmark_out=").value_or("");
     const bool json = value_of(arguments, "--benchmark_format=") == "json";
 
     std::vector<char*> pointers;
-    for (auto& one : arguments) pointers.push_back(one.data());
+    for (auto& argument : arguments) pointers.push_back(argument.data());
     auto count = static_cast<int>(pointers.size());
     benchmark::Initialize(&count, pointers.data());
     if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 1;
@@ -92,7 +92,7 @@ int main(int argc, char** argv) try {
     benchmark::Shutdown();
     if (matched == 0) {
         remove_empty(out);
-        ropewalk::detail::fail("nothing matches --benchmark_filter={}; --benchmark_list_tests names what there is",
+        ropewalk::detail::fail("no benchmark matches --benchmark_filter={}; --benchmark_list_tests lists all names",
                                benchmark::GetBenchmarkFilter());
     }
 } catch (const std::exception& problem) {

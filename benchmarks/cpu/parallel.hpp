@@ -1,12 +1,13 @@
-// Equal parts of a range on a team of threads, as the kernels divide their tokens.
+// Parallel loop over equal parts of a range, divided like the tokens of the kernels.
 #pragma once
 
 #include <cstdint>
 
 namespace bench {
 
+/// Calls run(begin, count) once per thread.
 template <class F>
-void in_parts(int threads, std::int64_t count, const F& run) {
+void for_each_part(int threads, std::int64_t count, const F& run) {
     if (threads <= 1) return run(0, count);
 #if defined(_OPENMP)
 #pragma omp parallel for num_threads(threads) schedule(static, 1)

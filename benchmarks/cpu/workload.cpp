@@ -18,14 +18,14 @@ struct release {
     void operator()(void* data) const { ::operator delete(data, std::align_val_t{alignment}); }
 };
 
-/// A prime number of known values, so that no two heads have the same.
+/// Known values. Their number is prime, so that heads differ.
 const std::vector<float>& known_values() {
     static const std::vector<float> values = [] {
         std::mt19937 random(20230821);
         std::uniform_real_distribution<float> uniform(0.25F, 1.0F);
-        std::vector<float> made(8191);
-        for (float& value : made) value = (random() & 1U) != 0 ? uniform(random) : -uniform(random);
-        return made;
+        std::vector<float> drawn(8191);
+        for (float& value : drawn) value = (random() & 1U) != 0 ? uniform(random) : -uniform(random);
+        return drawn;
     }();
     return values;
 }
@@ -56,7 +56,7 @@ double element(const rw::tensor& t, std::int64_t at) {
     return static_cast<double>(static_cast<float*>(t.data)[at]);
 }
 
-/// Half a unit in the last place, relative.
+/// Relative error of rounding to a type: half a unit in the last place.
 double rounding(rw::element_type type) {
     if (type == rw::element_type::f16) return 0x1p-11;
     return type == rw::element_type::bf16 ? 0x1p-8 : 0.0;
@@ -64,26 +64,27 @@ double rounding(rw::element_type type) {
 
 class oracle {
 public:
-    oracle(const rw::tensor& t, rw::layout_kind layout, std::int64_t skipped)
-        : t_(t), layout_(layout), skipped_(skipped) {}
+    /// The tensor held the known values from number `first_value` on.
+    oracle(const rw::tensor& tensor, rw::layout_kind layout, std::int64_t first_value)
+        : tensor_(tensor), layout_(layout), first_value_(first_value) {}
 
-    double worst(std::int64_t token, std::int64_t position) const {
-        double worst = 0;
+    double max_error(std::int64_t token, std::int64_t position) const {
+        double largest = 0;
         for (std::int64_t pair = 0; pair < head_dim / 2; ++pair) {
             const long double theta =
                 std::pow(static_cast<long double>(base), -2.0L * static_cast<long double>(pair) / head_dim);
             const long double angle = static_cast<long double>(position) * theta;
             const auto c = static_cast<double>(std::cos(angle)), s = static_cast<double>(std::sin(angle));
-            for (std::int64_t head = 0; head < t_.heads; ++head)
-                worst = std::max(worst, pair_error(token, head, pair, c, s));
+            for (std::int64_t head = 0; head < tensor_.heads; ++head)
+                largest = std::max(largest, pair_error(token, head, pair, c, s));
         }
-        return worst;
+        return largest;
     }
 
 private:
     double pair_error(std::int64_t token, std::int64_t head, std::int64_t pair, double c, double s) const {
         const bool split = layout_ == rw::layout_kind::half_split;
-        const std::int64_t start = token * t_.stride_token + head * t_.stride_head;
+        const std::int64_t start = token * tensor_.stride_token + head * tensor_.stride_head;
         const std::int64_t first = start + (split ? pair : 2 * pair),
                            second = start + (split ? pair + head_dim / 2 : 2 * pair + 1);
         const double x = before(first), y = before(second);
@@ -91,76 +92,84 @@ private:
     }
     double before(std::int64_t at) const {
         const auto& values = known_values();
-        return rounded(static_cast<double>(values[static_cast<std::size_t>(skipped_ + at) % values.size()]), t_.type);
+        return rounded(static_cast<double>(values[static_cast<std::size_t>(first_value_ + at) % values.size()]),
+                       tensor_.type);
     }
     double error(std::int64_t at, double exact, double norm) const {
-        const double found = element(t_, at);
+        const double found = element(tensor_, at);
         if (!std::isfinite(found)) return std::numeric_limits<double>::infinity();
-        return std::abs(found - exact) / (rounding(t_.type) * std::abs(exact) + 3e-7 * norm);
+        return std::abs(found - exact) / (rounding(tensor_.type) * std::abs(exact) + 3e-7 * norm);
     }
 
-    const rw::tensor& t_;
+    const rw::tensor& tensor_;
     rw::layout_kind layout_;
-    std::int64_t skipped_;
+    std::int64_t first_value_;
 };
 
 }  // namespace
 
-void* memory(int which, std::int64_t bytes) {
-    struct piece {
+void* memory(int buffer, std::int64_t bytes) {
+    struct allocation {
         std::unique_ptr<void, release> data;
         std::int64_t bytes = 0;
     };
-    static std::map<int, piece> pieces;
-    piece& mine = pieces[which];
-    if (mine.bytes < bytes) {
-        mine.data.reset();
-        mine.data.reset(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{alignment}));
-        mine.bytes = bytes;
+    static std::map<int, allocation> allocations;
+    allocation& found = allocations[buffer];
+    if (found.bytes < bytes) {
+        found.data.reset();
+        found.data.reset(::operator new(static_cast<std::size_t>(bytes), std::align_val_t{alignment}));
+        found.bytes = bytes;
     }
-    return mine.data.get();
+    return found.data.get();
 }
 
-workload::workload(const shape& shape_, order axes, void* memory) : what(shape_) {
+workload::workload(const shape& shape_, order axes, void* memory) : size(shape_) {
     const auto make = [&](void* data, std::int64_t heads) {
-        const std::int64_t row = axes == order::thd ? heads * head_dim : head_dim;
-        const std::int64_t head = axes == order::thd ? head_dim : what.tokens * head_dim;
-        return rw::tensor{data, what.type, 1, what.tokens, heads, head_dim, heads * what.tokens * head_dim,
-                          row,  head,      1};
+        return rw::tensor{.data = data,
+                          .type = size.type,
+                          .batch = 1,
+                          .tokens = size.tokens,
+                          .heads = heads,
+                          .head_dim = head_dim,
+                          .stride_batch = heads * size.tokens * head_dim,
+                          .stride_token = axes == order::thd ? heads * head_dim : head_dim,
+                          .stride_head = axes == order::thd ? head_dim : size.tokens * head_dim,
+                          .stride_element = 1};
     };
-    q = make(memory, what.q_heads);
-    const auto q_bytes = static_cast<std::size_t>(q.elements()) * rw::size_of(what.type);
-    k = make(static_cast<char*>(memory) + q_bytes, what.k_heads);
+    q = make(memory, size.q_heads);
+    const auto q_bytes = static_cast<std::size_t>(q.elements()) * rw::size_of(size.type);
+    k = make(static_cast<char*>(memory) + q_bytes, size.k_heads);
 }
 
 void workload::fill() const {
-    switch (what.type) {
+    switch (size.type) {
         case rw::element_type::f32:
-            return fill_with(static_cast<float*>(q.data), what.elements());
+            return fill_with(static_cast<float*>(q.data), size.elements());
         case rw::element_type::f16:
-            return fill_with(static_cast<rw::f16*>(q.data), what.elements());
+            return fill_with(static_cast<rw::f16*>(q.data), size.elements());
         default:
-            return fill_with(static_cast<rw::bf16*>(q.data), what.elements());
+            return fill_with(static_cast<rw::bf16*>(q.data), size.elements());
     }
 }
 
-double error_in_limits(const workload& turned, std::int64_t first) {
-    const std::int64_t tokens = turned.what.tokens;
-    double worst = 0;
+double error_to_tolerance(const workload& rotated, std::int64_t first) {
+    const std::int64_t tokens = rotated.size.tokens;
+    const oracle q(rotated.q, rotated.size.layout, 0), k(rotated.k, rotated.size.layout, rotated.q.elements());
+    double largest = 0;
     for (const std::int64_t token : {std::int64_t{0}, tokens / 3, tokens / 2, tokens - tokens / 5 - 1, tokens - 1}) {
-        const oracle q(turned.q, turned.what.layout, 0), k(turned.k, turned.what.layout, turned.q.elements());
-        worst = std::max({worst, q.worst(token, first + token), k.worst(token, first + token)});
+        largest = std::max({largest, q.max_error(token, first + token), k.max_error(token, first + token)});
     }
-    return worst;
+    return largest;
 }
 
-bool still_sane(const workload& used) {
-    const std::int64_t count = used.what.elements();
-    double square = 0;
-    std::int64_t looked = 0;
-    for (std::int64_t at = 0; at < count; at += 1 + count / 4096, ++looked) square += std::pow(element(used.q, at), 2);
-    const double size = std::sqrt(square / static_cast<double>(looked));
-    return size > 0.1 && size < 10;
+bool has_initial_magnitude(const workload& tensors) {
+    const std::int64_t count = tensors.size.elements();
+    double squares = 0;
+    std::int64_t samples = 0;
+    for (std::int64_t at = 0; at < count; at += 1 + count / 4096, ++samples)
+        squares += std::pow(element(tensors.q, at), 2);
+    const double magnitude = std::sqrt(squares / static_cast<double>(samples));
+    return magnitude > 0.1 && magnitude < 10;
 }
 
 }  // namespace bench

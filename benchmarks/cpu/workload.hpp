@@ -1,4 +1,4 @@
-// Queries and keys with known values, and the float64 oracle which says what a rotation must make of them.
+// Queries and keys with known values, and their exact rotation in float64.
 #pragma once
 
 #include <cstdint>
@@ -26,26 +26,26 @@ struct shape {
     [[nodiscard]] std::int64_t bytes() const { return elements() * static_cast<std::int64_t>(rw::size_of(type)); }
 };
 
-/// Memory that is touched once and used by one benchmark after the other, as mapping it anew would dominate.
-/// `which` tells several at a time apart.
-void* memory(int which, std::int64_t bytes);
+/// Memory shared by all benchmarks, because mapping new memory would dominate the time. `buffer` numbers the buffers
+/// that are in use at the same time.
+void* memory(int buffer, std::int64_t bytes);
 
-/// q and k behind each other in one piece of memory.
+/// q followed by k in one buffer.
 struct workload {
-    workload(const shape& what, order axes, void* memory);
-    /// Element i gets known value number i.
+    workload(const shape& size, order axes, void* memory);
+    /// Sets element i to known value i.
     void fill() const;
 
-    shape what;
+    shape size;
     rw::tensor q, k;
 };
 
-/// The error of `turned` against float64 in units of what is allowed (3e-7 of the pair's norm, and one rounding to the
-/// element type), so 1 is the limit. `filled` held the known values, and token t is at position first + t. Looks at
-/// every head of the first and the last tokens and of some between. Infinity when anything is not finite.
-double error_in_limits(const workload& turned, std::int64_t first);
+/// The error of rotated known values, divided by the tolerance: 3e-7 of the norm of a pair plus one rounding to the
+/// element type. Token t is at position first + t. Checks every head of five tokens, including the first and the last.
+/// Returns infinity for values that are not finite.
+double error_to_tolerance(const workload& rotated, std::int64_t first);
 
-/// Whether the values are still of the size that they began with: a pass over denormals or infinities times nothing.
-bool still_sane(const workload& used);
+/// True if the values still have their initial magnitude. Denormals and infinities would change the time of a pass.
+bool has_initial_magnitude(const workload& tensors);
 
 }  // namespace bench

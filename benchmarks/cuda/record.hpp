@@ -1,4 +1,4 @@
-/// @file  What a benchmark of the device has measured: a table on the terminal and rows of JSON.
+// Results of a device benchmark: a table on the terminal and rows of JSON.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,15 @@
 
 namespace bench {
 
-/// One candidate at one size. Bytes are those that must move: every element read once and written once.
+/// One candidate at one size. `bytes` counts every element read once and written once.
 struct row {
     std::string candidate;
     std::string type, layout;
     std::int64_t q_heads = 0, kv_heads = 0, tokens = 0;
     double microseconds = 0;
     double bytes = 0;
-    double copy_microseconds = 0;  ///< of a device-to-device copy over the same bytes in the same run
-    double error = 0;              ///< against float64, of the norm of a pair
+    double copy_microseconds = 0;  ///< of a device-to-device copy of the same bytes in the same run
+    double error = 0;              ///< relative to the norm of a pair, compared with float64
     bool in_place = true;
 
     [[nodiscard]] double terabytes_per_second() const { return bytes / microseconds * 1e-6; }
@@ -23,10 +23,8 @@ struct row {
 };
 
 void print_head();
-void print(const row& one);
-/// {"context": {...}, "rows": [...]}; a path that cannot be written throws.
+void print(const row& result);
+/// Writes {"context": {...}, "rows": [...]}. Throws if the file cannot be written.
 void write(const std::string& path, const std::vector<row>& rows);
-
-double median(std::vector<double> values);
 
 }  // namespace bench

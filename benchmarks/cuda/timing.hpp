@@ -1,4 +1,4 @@
-/// @file  How long a call takes on the device: graphs of several calls, each on buffers of its own, replayed.
+// Time of calls on the device, measured by replaying graphs of several calls on different buffers.
 #pragma once
 
 #include <algorithm>
@@ -8,74 +8,74 @@
 #include <string>
 #include <vector>
 
+#include "../clock.hpp"
 #include "device.hpp"
-#include "record.hpp"
 
 namespace bench {
 
-/// How much a measurement does.
+/// Limits of a measurement.
 struct effort {
     int repeats = 25;
-    double seconds = 0.25;        ///< at most, of one candidate at one size
-    double least_seconds = 2e-4;  ///< of one replay, so that clocks and launches of graphs do not count
+    double max_seconds = 0.25;         ///< of one candidate at one size
+    double min_replay_seconds = 2e-4;  ///< hides the cost of events and graph launches
 };
 
-/// Work on buffer set number `set` on a stream.
-using work = std::function<void(device::stream_handle, int set)>;
+/// A call on buffer set number `set` on a stream.
+using device_call = std::function<void(device::stream_handle, int set)>;
 
-/// What became of a candidate: microseconds, or why it could not be measured.
+/// The result of a candidate: microseconds, or the error that prevented the measurement.
 struct outcome {
     double microseconds = 0;
-    std::string problem;
+    std::string error;
 };
 
-/// The times of several candidates that take turns, medians of many replays each. A replay is `sets` calls or a
-/// multiple of them, each on the next buffer set: what one call leaves in the L2 cache is gone when its set comes
-/// again, but for calls of so few tokens that all sets lie there.
-inline std::vector<outcome> contest(const std::vector<work>& candidates, int sets, const effort& how) {
+/// Returns the median times of interleaved candidates. A replay is a multiple of `sets` calls, each on the next buffer
+/// set. Unless all sets fit into the L2 cache, the data of a call have left the cache before its set is used again.
+inline std::vector<outcome> time_interleaved(const std::vector<device_call>& candidates, int sets,
+                                             const effort& limits) {
     struct entry {
         std::unique_ptr<device::graph> graph;
         int calls = 0;
         std::vector<double> samples;
-        std::string problem;
+        std::string error;
     };
     const device::stream stream;
     std::vector<entry> entries;
-    for (const work& candidate : candidates) {
-        entry one;
+    for (const device_call& candidate : candidates) {
+        entry added;
         const auto record = [&](int rounds) {
-            one.calls = rounds * sets;
-            one.graph = std::make_unique<device::graph>(
-                stream, [&candidate, calls = one.calls, sets](device::stream_handle on) {
+            added.calls = rounds * sets;
+            added.graph = std::make_unique<device::graph>(
+                stream, [&candidate, calls = added.calls, sets](device::stream_handle on) {
                     for (int call = 0; call < calls; ++call) candidate(on, call % sets);
                 });
         };
-        const auto replay = [&] { return device::microseconds(stream, [&] { one.graph->replay(stream); }); };
+        const auto replay = [&] { return device::microseconds(stream, [&] { added.graph->replay(stream); }); };
         try {
             record(1);
             replay();
             const double once = std::max(replay(), 0.1);
-            const double rounds = std::min(500.0 / sets, how.least_seconds * 1e6 / once);
+            const double rounds = std::min(500.0 / sets, limits.min_replay_seconds * 1e6 / once);
             if (rounds > 1) record(static_cast<int>(rounds) + 1);
             replay();
-        } catch (const std::exception& problem) {
-            one.problem = problem.what();
+        } catch (const std::exception& error) {
+            added.error = error.what();
         }
-        entries.push_back(std::move(one));
+        entries.push_back(std::move(added));
     }
     double spent = 0;
-    const double limit = how.seconds * 1e6 * static_cast<double>(entries.size());
-    for (int repeat = 0; repeat < how.repeats && (repeat < 5 || spent < limit); ++repeat) {
-        for (entry& one : entries) {
-            if (!one.problem.empty()) continue;
-            const double time = device::microseconds(stream, [&] { one.graph->replay(stream); });
-            one.samples.push_back(time / one.calls);
+    const double limit = limits.max_seconds * 1e6 * static_cast<double>(entries.size());
+    for (int repeat = 0; repeat < limits.repeats && (repeat < 5 || spent < limit); ++repeat) {
+        for (entry& timed : entries) {
+            if (!timed.error.empty()) continue;
+            const double time = device::microseconds(stream, [&] { timed.graph->replay(stream); });
+            timed.samples.push_back(time / timed.calls);
             spent += time;
         }
     }
     std::vector<outcome> outcomes;
-    for (entry& one : entries)
-        outcomes.push_back({one.problem.empty() ? median(std::move(one.samples)) : 0, std::move(one.problem)});
+    for (entry& timed : entries)
+        outcomes.push_back({timed.error.empty() ? median(std::move(timed.samples)) : 0, std::move(timed.error)});
     return outcomes;
 }
 

@@ -16,7 +16,7 @@
 #include <ropewalk/llama/stack.hpp>
 #include <ropewalk/llama/synthetic.hpp>
 
-#include "ceilings/clock.hpp"
+#include "clock.hpp"
 #include "context.hpp"
 #include "output.hpp"
 #include "products.hpp"
@@ -61,16 +61,16 @@ public:
         ours(), theirs();
         std::vector<double> mine, other, ratios;
         for (int round = 0; round < rounds; ++round) {
-            mine.push_back(ceilings::seconds(ours));
-            other.push_back(ceilings::seconds(theirs));
+            mine.push_back(bench::seconds(ours));
+            other.push_back(bench::seconds(theirs));
             ratios.push_back(amount / mine.back() / (ceiling_amount / other.back()));
         }
-        const double rate = amount / ceilings::median(mine), bound = ceiling_amount / ceilings::median(other),
-                     ratio = ceilings::median(ratios);
-        std::printf("%-34s %9.3f ms %8.1f %s, %s %8.1f, ratio %.2f\n", name.c_str(), 1e3 * ceilings::median(mine), rate,
+        const double rate = amount / bench::median(mine), bound = ceiling_amount / bench::median(other),
+                     ratio = bench::median(ratios);
+        std::printf("%-34s %9.3f ms %8.1f %s, %s %8.1f, ratio %.2f\n", name.c_str(), 1e3 * bench::median(mine), rate,
                     unit, ceiling, bound, ratio);
         rows_.push_back({{"name", name},
-                         {"milliseconds", 1e3 * ceilings::median(mine)},
+                         {"milliseconds", 1e3 * bench::median(mine)},
                          {"unit", unit},
                          {"rate", rate},
                          {"ceiling", ceiling},
@@ -128,16 +128,16 @@ class square_product {
 public:
     static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
 
-    explicit square_product(const ceilings::products& bound)
+    explicit square_product(const bench::products& bound)
         : bound_(bound), a_(make_rows(side, side)), b_(make_rows(side, side)), c_(a_.size()) {}
     void multiply() { bound_.gemm(a_.data(), side, b_.data(), side, side, c_.data(), threads()); }
 
 private:
-    const ceilings::products& bound_;
+    const bench::products& bound_;
     std::vector<float> a_, b_, c_;
 };
 
-void add_products(report& out, const ceilings::products& bound) {
+void add_products(report& out, const bench::products& bound) {
     const auto& kernels = rw::dispatch::llama_kernels();
     constexpr std::int64_t columns = 5120;
     for (const std::int64_t rows : {5120, 13824}) {
@@ -172,7 +172,7 @@ void add_products(report& out, const ceilings::products& bound) {
     }
 }
 
-void add_attention(report& out, const ceilings::products& bound, rw::cache_type type, std::int64_t past,
+void add_attention(report& out, const bench::products& bound, rw::cache_type type, std::int64_t past,
                    std::int64_t tokens) {
     const auto& kernels = rw::dispatch::llama_kernels();
     const llama::model_config config{.hidden_size = 5120, .layers = 1, .heads = 40, .kv_heads = 40, .head_dim = 128};
@@ -206,7 +206,7 @@ void add_attention(report& out, const ceilings::products& bound, rw::cache_type 
 }
 
 /// The attention of one layer of Llama-2-13B: a prompt in chunks, then tokens one by one behind it.
-void add_layer(report& out, const ceilings::products& bound, std::int64_t context) {
+void add_layer(report& out, const bench::products& bound, std::int64_t context) {
     const std::string prefill = "layer/bf16/13b/prefill/" + std::to_string(context),
                       decode = "layer/bf16/13b/decode/" + std::to_string(context);
     if (!out.wants(prefill) && !out.wants(decode)) return;
@@ -246,7 +246,7 @@ void add_layer(report& out, const ceilings::products& bound, std::int64_t contex
 
 void run(const std::string& path, const std::string& only) {
     if (!path.empty()) output::check_file(path);
-    const ceilings::products& bound = ceilings::products_for(rw::dispatch::instruction_set());
+    const bench::products& bound = bench::products_for(rw::dispatch::instruction_set());
     std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);
     std::printf("%s, %d threads\n", std::string(rw::dispatch::instruction_set()).c_str(), threads());
     report out(only);

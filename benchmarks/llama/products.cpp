@@ -1,6 +1,6 @@
 #include "products.hpp"
 
-namespace ceilings {
+namespace bench {
 
 #if defined(__x86_64__)
 extern const products baseline_products, avx2_products, avx512_products;
@@ -16,4 +16,4 @@ extern const products neon_products;
 const products& products_for(std::string_view /*instruction_set*/) { return neon_products; }
 #endif
 
-}  // namespace ceilings
+}  // namespace bench

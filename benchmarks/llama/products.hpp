@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace ceilings {
+namespace bench {
 
 /// Functions of one instruction set, on `threads` threads.
 struct products {
@@ -19,4 +19,4 @@ struct products {
 /// The functions for one of the names that dispatch::instruction_set() returns.
 const products& products_for(std::string_view instruction_set);
 
-}  // namespace ceilings
+}  // namespace bench

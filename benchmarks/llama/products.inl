@@ -8,7 +8,7 @@
 
 #include "products.hpp"
 
-namespace ceilings {
+namespace bench {
 
 template <class A>
 void gemm(const float* x, std::int64_t tokens, const float* w, std::int64_t rows, std::int64_t columns, float* y,
@@ -54,4 +54,4 @@ constexpr products products_of(std::string_view name) {
     return {name, gemm<A>, stream<A>};
 }
 
-}  // namespace ceilings
+}  // namespace bench

@@ -1,6 +1,6 @@
 #include "products.inl"
 
-namespace ceilings {
+namespace bench {
 extern const products avx2_products;
 const products avx2_products = products_of<xsimd::fma3<xsimd::avx2>>("avx2");
-}  // namespace ceilings
+}  // namespace bench

@@ -1,6 +1,6 @@
 #include "products.inl"
 
-namespace ceilings {
+namespace bench {
 extern const products avx512_products;
 const products avx512_products = products_of<xsimd::avx512bw>("avx512");
-}  // namespace ceilings
+}  // namespace bench

@@ -1,6 +1,6 @@
 #include "products.inl"
 
-namespace ceilings {
+namespace bench {
 extern const products baseline_products;
 const products baseline_products = products_of<xsimd::sse2>("baseline");
-}  // namespace ceilings
+}  // namespace bench

@@ -1,6 +1,6 @@
 #include "products.inl"
 
-namespace ceilings {
+namespace bench {
 extern const products neon_products;
 const products neon_products = products_of<xsimd::neon64>("neon");
-}  // namespace ceilings
+}  // namespace bench

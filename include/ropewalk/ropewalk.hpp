@@ -1,4 +1,4 @@
-// ropewalk: rotary position encodings for long contexts. What a CPU user includes.
+// The CPU library of ropewalk: rotary position encodings for long contexts.
 #pragma once
 
 #include "ropewalk/cpu/cos_sin.hpp"

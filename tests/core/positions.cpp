@@ -67,9 +67,9 @@ TEST_CASE("positions remember where the indices are", "[positions]") {
 TEST_CASE("rows of ids have one length", "[positions]") {
     const std::vector<std::int32_t> seven(7);
     CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 2),
-                      "ropewalk: 7 positions make no 2 rows of one length");
+                      "ropewalk: 7 positions cannot be split into 2 equal rows");
     CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 0),
-                      "ropewalk: 7 positions make no 0 rows of one length");
+                      "ropewalk: 7 positions cannot be split into 0 equal rows");
     CHECK(rw::ids(std::span<const std::int32_t>(seven), 7).count == 1);
 }
 
@@ -84,8 +84,8 @@ TEST_CASE("several indices a token lie axis by axis, row by row", "[positions]")
     const std::vector<std::int32_t> narrow(6);
     CHECK(rw::axis_ids(std::span<const std::int32_t>(narrow), 2).source == kind::ids32);
     CHECK(rw::ids(all).axes == 1);
-    CHECK_THROWS_WITH(rw::axis_ids(all.first(7)), "ropewalk: 7 positions make no 3 axes of 1 rows of one length");
-    CHECK_THROWS_WITH(rw::axis_ids(all, 5), "ropewalk: 24 positions make no 3 axes of 5 rows of one length");
-    CHECK_THROWS_WITH(rw::axis_ids(all, 0), "ropewalk: 24 positions make no 3 axes of 0 rows of one length");
+    CHECK_THROWS_WITH(rw::axis_ids(all.first(7)), "ropewalk: 7 positions cannot be split into 3 axes of 1 equal rows");
+    CHECK_THROWS_WITH(rw::axis_ids(all, 5), "ropewalk: 24 positions cannot be split into 3 axes of 5 equal rows");
+    CHECK_THROWS_WITH(rw::axis_ids(all, 0), "ropewalk: 24 positions cannot be split into 3 axes of 0 equal rows");
     CHECK(rw::axis_ids(all.first(0)).count == 0);
 }

@@ -82,10 +82,9 @@ TEST_CASE("make_encoding refuses a geometry or a parameter that makes no sense",
 TEST_CASE("two policies that place tokens, or two that stretch, are refused", "[encoding]") {
     const rw::Randomized where{.length = 16};
     CHECK_REFUSED(rw::make_encoding(llama, where | rw::RandomizedSorted{.range = 100}),
-                  "randomized_sorted comes second", "randomized:16");
-    CHECK_REFUSED(rw::make_encoding(llama, where | where), "randomized comes second");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos comes second",
-                  "xpos|linear");
+                  "randomized_sorted conflicts with 'randomized:16': both set the positions");
+    CHECK_REFUSED(rw::make_encoding(llama, where | where), "randomized conflicts");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos conflicts with 'xpos|linear': both set the magnitude");
 }
 
 TEST_CASE("attention factors multiply", "[encoding]") {

@@ -24,8 +24,8 @@ GAP = r"(?:[ \t]+|[ \t]*\n[ \t]*(?://[/!]?<?|#|\*)?[ \t]*)"
 COUNTED = (
     r"(?:bytes?|[KMG]iB|megabytes?|gigabytes?|tokens?|heads?|rows?|lines?|pairs?|steps?|elements?|threads?|warps?|floats?"
     r"|numbers?|positions?|times?|seconds?|milliseconds|microseconds|ms|ns|cycles?|radians|turns|kernels?|units?|files?"
-    r"|columns?|samples?|(?-i:calls)|launches|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|values?|scales?"
-    r"|registers?|instructions?|architectures?|once|twice|one|two|three|four|five|six|seven|eight|\d+)"
+    r"|columns?|samples?|(?-i:calls|launches)|axes|axis|ids|lanes?|blocks?|chunks?|slots?|words?|bits?|(?-i:values?|scales?)"
+    r"|(?-i:registers?)|instructions?|architectures?|once|twice|one|two|three|four|five|six|seven|eight|\d+)"
 )
 PER = (
     r"(?:token|head|pair|row|thread|warp|block|position|call|line|axis|sequence|layer|batch|page|element|lane|key|query"

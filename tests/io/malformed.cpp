@@ -26,17 +26,17 @@ std::string parameters(const std::string& section) {
 std::string shape(const std::string& keys) { return "{" + keys + "}"; }
 
 const std::vector<malformed> no_json{
-    {"", "is no JSON"},
-    {"{", "is no JSON"},
-    {"{\"head_dim\": 8,}", "is no JSON"},
-    {"{\"head_dim\": 0x8}", "is no JSON"},
-    {"{'head_dim': 8}", "is no JSON"},
-    {"{\"head_dim\"\n\n: 8\n} tail", "is no JSON"},
+    {"", "is not valid JSON"},
+    {"{", "is not valid JSON"},
+    {"{\"head_dim\": 8,}", "is not valid JSON"},
+    {"{\"head_dim\": 0x8}", "is not valid JSON"},
+    {"{'head_dim': 8}", "is not valid JSON"},
+    {"{\"head_dim\"\n\n: 8\n} tail", "is not valid JSON"},
     {"{\"rope_theta\": 1e999, \"head_dim\": 8}", "number overflow"},
-    {std::string("{\"head_dim\": \"\xff\xfe\"}"), "is no JSON"},
+    {std::string("{\"head_dim\": \"\xff\xfe\"}"), "is not valid JSON"},
     {std::string(100000, '['), "nested deeper than 64 levels"},
     {R"({"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "nested deeper than 64 levels"},
-    {"\"" + std::string(10000, 'x'), "is no JSON"},
+    {"\"" + std::string(10000, 'x'), "is not valid JSON"},
     {R"({"head_dim": 8, "rope_theta": 1e4, "rope_theta": 1e5})", "has the key 'rope_theta' twice"},
     {"[1, 2]", "must be an object, got array"},
     {"null", "must be an object, got null"},
@@ -44,7 +44,7 @@ const std::vector<malformed> no_json{
 
 const std::vector<malformed> wrong_schemes{
     {scheme(R"("factor": 2.0, "rope_type": "linaer")"),
-     "rope_type 'linaer' is not supported, known are default, linear"},
+     "rope_type 'linaer' is not supported: did you mean 'linear'? Known are default, linear"},
     {scheme("\"factor\": 2.0, \"rope_type\": \"lin\\near\""), R"(rope_type '"lin\near"' is not supported)"},
     {scheme(R"("type": "linear")"), "rope_scaling lacks 'factor'"},
     {scheme(R"("type": "linear", "factor": null)"), "rope_scaling lacks 'factor'"},
@@ -53,7 +53,7 @@ const std::vector<malformed> wrong_schemes{
     {scheme(R"("type": "linear", "factor": true)"), "rope_scaling.factor must be a number, got true"},
     {scheme(R"("type": "linear", "factor": -8)"), "factor must be a positive number, got -8"},
     {scheme(R"("type": "linear", "factor": Infinity)"), "rope_scaling.factor must be a number, got \"Infinity\""},
-    {scheme(R"("type": "linear", "factor": 8, "fcator": 4)"), "rope_scaling: key 'fcator' is not known for linear"},
+    {scheme(R"("type": "linear", "factor": 8, "fcator": 4)"), "rope_scaling: key 'fcator' is not known for linear: did you mean 'factor'?"},
     {scheme(R"("type": "default", "factor": 8)"), "rope_scaling: key 'factor' is not known for default"},
     {scheme(R"("type": "linear", "factor": 8, "beta_fast": 32)"), "key 'beta_fast' is not known for linear"},
     {scheme(R"("type": 3, "factor": 8)"), "rope_scaling.type must be text, got 3"},
@@ -86,7 +86,7 @@ const std::vector<malformed> wrong_schemes{
     {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1, "1", 1], "long_factor": [1, 1, 1, 1])"),
      "rope_scaling.short_factor must be a number, got \"1\""},
     {scheme(R"("type": "longrope", "factor": 8, "short_factor": [1, 1, 0, 1], "long_factor": [1, 1, 1, 1])"),
-     "short_factor must hold positive numbers"},
+     "short_factor must be positive numbers"},
     {scheme(R"("type": "longrope", "factor": 8, "short_factor": 1, "long_factor": [1, 1, 1, 1])"),
      "rope_scaling.short_factor must be an array"},
     {scheme(R"("type": "mrope")"), "rope_scaling lacks 'mrope_section'"},
@@ -108,9 +108,9 @@ const std::vector<malformed> wrong_schemes{
 
 const std::vector<malformed> contradictions{
     {R"({"head_dim": 8, "abacus_scale": 4, "rope_scaling": {"type": "linear", "factor": 8}})",
-     "rope_scaling says 'linear:8' but abacus_scale says 'linear:4'"},
+     "rope_scaling is 'linear:8' but abacus_scale is 'linear:4'"},
     {R"({"head_dim": 8, "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 8}})",
-     "rope_parameters says 'default' but rope_scaling says 'linear:8'"},
+     "rope_parameters is 'default' but rope_scaling is 'linear:8'"},
     {R"({"head_dim": 8, "rope_theta": 1e6, "rope_parameters": {"rope_theta": 1e4}})",
      "rope_theta is 10000 in rope_parameters but 1000000 in the configuration"},
     {R"({"head_dim": 8, "rope_theta": 1e6, "rotary_emb_base": 1e4})",
@@ -124,15 +124,15 @@ const std::vector<malformed> wrong_shapes{
     {R"({"head_dim": 8, "rope_theta": "10000"})", "rope_theta must be a number, got \"10000\""},
     {R"({"head_dim": 8, "rope_theta": 0})", "rope_theta must be above 1, got 0"},
     {R"({"hidden_size": 100})", "lacks 'head_dim', and 'hidden_size' or 'num_attention_heads'"},
-    {R"({"hidden_size": 100, "num_attention_heads": 7})", "100 is no multiple of num_attention_heads 7"},
-    {R"({"hidden_size": 100, "num_attention_heads": 0})", "is no multiple of num_attention_heads 0"},
+    {R"({"hidden_size": 100, "num_attention_heads": 7})", "100 must be a multiple of num_attention_heads 7"},
+    {R"({"hidden_size": 100, "num_attention_heads": 0})", "must be a multiple of num_attention_heads 0"},
     {R"({"head_dim": 64.5})", "head_dim must be a whole number, got 64.5"},
     {R"({"head_dim": -2})", "head_dim must lie in [1, 16384], got -2"},
     {R"({"head_dim": 1000000000000})", "head_dim must lie in [1, 16384], got 1000000000000"},
     {R"({"head_dim": 7})", "rotary_dim must be even and positive, got 7"},
     {R"({"head_dim": 64, "rotary_pct": 1.5})", "partial_rotary_factor must lie in (0, 1], got 1.5"},
-    {R"({"head_dim": 64, "rotary_pct": 0.01})", "the rotary part of a head of 64 has 0 elements"},
-    {R"({"head_dim": 64, "rotary_dim": 128})", "rotary_dim 128 at rotary_offset 0 reaches beyond head_dim 64"},
+    {R"({"head_dim": 64, "rotary_pct": 0.01})", "the rotary part of a head of 64 must not be empty, got 0 elements"},
+    {R"({"head_dim": 64, "rotary_dim": 128})", "rotary_dim 128 at rotary_offset 0 exceeds head_dim 64"},
     {R"({"text_config": {"head_dim": "x"}})", "head_dim must be a whole number, got \"x\""},
     {R"({"text_config": []})", "text_config must be an object, got an array"},
     {R"({"head_dim": 64, "model_type": "gpt_oss"})", "lacks 'rope_parameters', for which the code of gpt_oss"},
@@ -173,7 +173,7 @@ void check(const std::vector<malformed>& files) {
 
 }  // namespace
 
-TEST_CASE("what is no JSON names the file", "[io]") { check(no_json); }
+TEST_CASE("what is not valid JSON names the file", "[io]") { check(no_json); }
 TEST_CASE("a scheme that cannot be read names the key", "[io]") { check(wrong_schemes); }
 TEST_CASE("a contradiction names both keys", "[io]") { check(contradictions); }
 TEST_CASE("a shape that makes no sense names the key", "[io]") { check(wrong_shapes); }

@@ -122,11 +122,11 @@ TEST_CASE("models that do not turn, or not as others do, are refused", "[io]") {
     }
     CHECK_REFUSED(read(of_type("zamba2") + R"(, "use_mem_rope": false)"), "unless use_mem_rope is true");
     CHECK(read(of_type("zamba2") + R"(, "use_mem_rope": true)").expression == "default");
-    CHECK_REFUSED(read(of_type("nanochat")), "turns backwards");
-    CHECK_REFUSED(read(of_type("chatglm") + R"(, "position_encoding_2d": true)"), "two positions a token");
+    CHECK_REFUSED(read(of_type("nanochat")), "rotates backwards");
+    CHECK_REFUSED(read(of_type("chatglm") + R"(, "position_encoding_2d": true)"), "two positions per token");
     CHECK_REFUSED(
         read(of_type("hunyuan_vl_text") + R"(, "rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]})"),
-        "hunyuan_vl_text orders its pairs in a way of its own");
+        "the order of pairs in hunyuan_vl_text is not supported");
 }
 
 TEST_CASE("mscale_all_dim reaches the softmax where the model's code takes it there", "[io]") {

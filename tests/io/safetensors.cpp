@@ -59,7 +59,7 @@ std::vector<malformed> malformed_files() {
         {std::string("\x03\0\0\0\0\0\0\0{}", 10), "claims a header of 3 bytes and has 2"},
         {file_of("", 0), "does not begin with a brace"},
         {file_of(" {}", 0), "does not begin with a brace"},
-        {file_of("{", 0), "is no JSON"},
+        {file_of("{", 0), "is not valid JSON"},
         {file_of("{}", 1), "the tensors end at byte 0 of 1 bytes"},
         {file_of("{\"a\": 1}", 0), "a must be an object, got 1"},
         {file_of(header({entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 0, 4)}), 4), "twice"},

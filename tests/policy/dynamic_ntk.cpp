@@ -55,6 +55,6 @@ TEST_CASE("dynamic refuses parameters that make no sense", "[dynamic_ntk]") {
     CHECK_REFUSED(validate(-4, 4096), "dynamic", "factor", "got -4");
     CHECK_REFUSED(validate(std::numeric_limits<double>::quiet_NaN(), 4096), "dynamic", "factor", "nan");
     CHECK_REFUSED(validate(std::numeric_limits<double>::infinity(), 4096), "dynamic", "factor", "inf");
-    CHECK_REFUSED(validate(4, 0), "dynamic", "original_length", "got 0");
+    CHECK_REFUSED(validate(4, 0), "dynamic", "needs original_length, the trained context length");
     CHECK_REFUSED(validate(4, -1), "dynamic", "original_length", "got -1");
 }

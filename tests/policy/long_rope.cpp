@@ -89,13 +89,13 @@ TEST_CASE("longrope refuses parameters that make no sense", "[long_rope]") {
     CHECK_NOTHROW(validate([](auto&) {}));
     CHECK_REFUSED(validate([](auto& p) { p.short_factor.pop_back(); }), "longrope", "short_factor", "3", "4 pairs");
     CHECK_REFUSED(validate([](auto& p) { p.long_factor.push_back(1); }), "longrope", "long_factor", "5", "4 pairs");
-    CHECK_REFUSED(validate([](auto& p) { p.short_factor[2] = 0; }), "longrope", "short_factor", "got 0 at 2");
-    CHECK_REFUSED(validate([](auto& p) { p.long_factor[3] = -1.5; }), "longrope", "long_factor", "got -1.5 at 3");
+    CHECK_REFUSED(validate([](auto& p) { p.short_factor[2] = 0; }), "longrope", "short_factor", "got 0 at index 2");
+    CHECK_REFUSED(validate([](auto& p) { p.long_factor[3] = -1.5; }), "longrope", "long_factor", "got -1.5 at index 3");
     CHECK_REFUSED(validate([](auto& p) { p.long_factor[0] = not_a_number; }), "longrope", "long_factor", "nan");
     CHECK_REFUSED(validate([](auto& p) { p.long_factor[0] = infinity; }), "longrope", "long_factor", "inf");
     CHECK_REFUSED(validate([](auto& p) { p.factor = 0; }), "longrope", "factor", "got 0");
     CHECK_REFUSED(validate([](auto& p) { p.factor = not_a_number; }), "longrope", "factor", "nan");
-    CHECK_REFUSED(validate([](auto& p) { p.original_length = 0; }), "longrope", "original_length", "got 0");
+    CHECK_REFUSED(validate([](auto& p) { p.original_length = 0; }), "longrope", "needs original_length, the trained context length");
     CHECK_REFUSED(validate([](auto& p) { p.original_length = 1; }), "longrope", "original_length", "got 1");
     CHECK_REFUSED(validate([](auto& p) { p = {.original_length = -3}; }), "longrope", "original_length", "got -3");
     CHECK_REFUSED(validate([](auto& p) { p.attention_factor_given = 0; }), "longrope", "attention_factor", "got 0");

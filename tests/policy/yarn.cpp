@@ -144,7 +144,7 @@ TEST_CASE("yarn refuses parameters that make no sense", "[yarn]") {
     CHECK_REFUSED(validate([](auto& p) { p.factor = 0; }), "yarn", "factor", "got 0");
     CHECK_REFUSED(validate([](auto& p) { p.factor = not_a_number; }), "yarn", "factor", "nan");
     CHECK_REFUSED(validate([](auto& p) { p.factor = infinity; }), "yarn", "factor", "inf");
-    CHECK_REFUSED(validate([](auto& p) { p.original_length = 0; }), "yarn", "original_length", "got 0");
+    CHECK_REFUSED(validate([](auto& p) { p.original_length = 0; }), "yarn", "needs original_length, the trained context length");
     CHECK_REFUSED(validate([](auto& p) { p.original_length = -1; }), "yarn", "original_length", "got -1");
     CHECK_REFUSED(validate([](auto& p) { p.beta_fast = 0.5; }), "yarn", "beta_fast", "beta_slow", "0.5", "1");
     CHECK_REFUSED(validate([](auto& p) { p.beta_fast = infinity; }), "yarn", "beta_fast", "inf");

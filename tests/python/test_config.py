@@ -111,5 +111,5 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError):
         rw.from_config(tmp_path / "nothing.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(rw.Error, match=r"broken\.json is no JSON"):
+    with pytest.raises(rw.Error, match=r"broken\.json is not valid JSON"):
         rw.from_config(tmp_path / "broken.json")

@@ -20,7 +20,7 @@ REFUSED = {
     "glm4v_moe_text": "the same",
     "qwen3_omni_moe_text": "the same",
     "moonshine": "different heads in encoder and decoder",
-    "nanochat": "turns backwards",
+    "nanochat": "rotates backwards",
     "zamba2": "has no rotary positions in its default configuration",
 }
 DIFFERENT = {

@@ -37,7 +37,7 @@ FLAGS = {
     "no value": (["--scaling"], "--scaling needs a value"),
     "no number": (["--layers", "two"], "--layers needs a whole number from 1 to 68719476736, got 'two'"),
     "too many layers": TOO_MANY_LAYERS,
-    "no such policy": (["--scaling", "abacus:8"], " at character 1\n  abacus:8\n  ^\n"),
+    "no such policy": (["--scaling", "abacus:8"], "unknown policy 'abacus' at character 1: known are default"),
     "no such type": (["--dtype", "f64"], "--dtype must be f32, bf16 or f16, got 'f64'"),
     "no such cache": (["--cache", "f8"], "--cache must be f32, f16, bf16 or i8, got 'f8'"),
     "ids with a hole": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number from 0 to 2147483647, got ''"),
@@ -95,7 +95,7 @@ def test_a_full_disk_is_told(folder, flags):
 DEMO = lc.GIRAFFE.with_name("demo").resolve()
 DEMO_FLAGS = {
     "unknown": (["--out"], "unknown option '--out'"),
-    "two files": (["a.json", "b.json"], "one file at most, got 'a.json' and 'b.json'"),
+    "two files": (["a.json", "b.json"], "expected at most one file, got 'a.json' and 'b.json'"),
     "an empty name": ([""], "unknown option ''"),
     "a folder": (["."], "cannot write ."),
     "no such folder": (["/proc/demo.json"], "cannot write /proc/demo.json"),

@@ -105,11 +105,11 @@ def test_schemes_that_follow_the_length_leave_the_cache_as_it_is(policy, scheme)
 
 
 def test_a_model_that_turns_otherwise_is_refused():
-    """NanoChat turns backwards, which its configuration does not say: patched, it would be wrong in silence."""
+    """NanoChat rotates backwards, which its configuration does not say: patched, it would be wrong in silence."""
     torch.manual_seed(5)
     model = transformers.NanoChatForCausalLM(transformers.NanoChatConfig(**SHAPE)).eval()
     with torch.no_grad():
         before = model(IDS).logits
-        with pytest.raises(rw.Error, match="model_type 'nanochat' turns backwards"):
+        with pytest.raises(rw.Error, match="model_type 'nanochat' rotates backwards"):
             rw.patch(model)
         assert torch.equal(model(IDS).logits, before)

@@ -170,7 +170,7 @@ inline void check_fusion(const fusion& with, const ropewalk::rotate_params& work
     for (const cache_tensor* const cache : {&k_cache, &v_cache}) {
         if (!cache->exists()) continue;
         for (const tensor* const t : {&work.q_in, &work.k_in, &v, &work.q_out, &work.k_out, &v_out})
-            RW_EXPECTS(!t->exists() || !range_of(*t).meets(range_of(*cache)), "{} at {} overlaps {} at {}",
+            RW_EXPECTS(!t->exists() || !range_of(*t).overlaps(range_of(*cache)), "{} at {} overlaps {} at {}",
                        shape_of("the cache", *cache), cache->data, ropewalk::detail::shape_of("heads", *t), t->data);
     }
 }

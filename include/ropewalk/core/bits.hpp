@@ -1,4 +1,4 @@
-// Builtins of every compiler that we know, where the standard library's functions may not be called on a GPU.
+// Compiler builtins usable in device code, in place of standard functions that run on the host only.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ RW_HD RW_INLINE constexpr To bit_cast(const From& value) {
     return __builtin_bit_cast(To, value);
 }
 
-/// std::isfinite and std::isnan that ask for the bits, since -ffast-math takes it for granted that nothing is infinite
-/// or NaN. By reference: it makes a NaN that is passed by value undefined.
+/// std::isfinite and std::isnan by bit pattern, because -ffast-math assumes that no value is infinite or NaN.
+/// The arguments are references: under -ffast-math, passing a NaN by value is undefined.
 RW_HD RW_INLINE constexpr bool is_finite(const double& value) {
     return (bit_cast<std::uint64_t>(value) & 0x7ff0000000000000U) != 0x7ff0000000000000U;
 }

@@ -1,4 +1,4 @@
-// How a key-value cache stores numbers, on the CPU and on a GPU.
+// Storage types of a key-value cache, for CPU and GPU.
 #pragma once
 
 #include <concepts>
@@ -11,13 +11,13 @@
 
 namespace ropewalk {
 
-/// How a cache stores a number x.
+/// The stored form of a number x.
 enum class cache_type : std::uint8_t {
     f32,
     f16,
     bf16,
-    f8e4m3,  ///< x / scale, one scale a tensor
-    i8,      ///< round(x · 127 / m) where m is the largest |x| of the head; m / 127 is stored beside it
+    f8e4m3,  ///< x / scale, one scale per tensor
+    i8,      ///< round(x · 127 / m), m the largest |x| of the head; m / 127 is stored next to the head
 };
 
 template <class E>
@@ -40,13 +40,13 @@ constexpr std::string_view to_string(cache_type type) {
     return names[static_cast<int>(type)];
 }
 
-/// What an int8 head is multiplied by and what is stored beside it, from its largest magnitude as an integer. Where
-/// that is below 2^-120 the head becomes zeros of scale 0; where it is infinite or a NaN the scale is a NaN, and so is
-/// the head when it is read.
+/// Scale of one int8 head. A head whose largest magnitude is below 2^-120 becomes zeros with scale 0. A head with an
+/// infinity or a NaN gets a NaN as its scale, so that it reads back as NaN.
 struct int8_scale {
-    float factor = 0;
-    float stored = 0;
+    float factor = 0;  ///< multiplies the elements before rounding
+    float stored = 0;  ///< multiplies the stored integers on reading
 
+    /// From the bit pattern of the largest |x| of the head.
     static RW_HD RW_INLINE int8_scale of(std::uint32_t largest) {
         const float magnitude = ropewalk::detail::bit_cast<float>(largest);
         if (largest >= 0x7f800000U) return {0, __builtin_nanf("")};

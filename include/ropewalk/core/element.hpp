@@ -1,4 +1,4 @@
-// The element types that kernels read and write.
+// Element types of the tensors that kernels read and write.
 #pragma once
 
 #include <concepts>
@@ -10,9 +10,10 @@
 
 namespace ropewalk {
 
-/// An element type as a value, for what is decided at run time.
+/// An element type as a run-time value.
 enum class element_type : std::uint8_t { f32, f16, bf16 };
 
+/// float, f16 or bf16.
 template <class T>
 concept Element = std::same_as<T, float> || std::same_as<T, f16> || std::same_as<T, bf16>;
 
@@ -34,7 +35,7 @@ constexpr std::string_view to_string(element_type type) {
     }
 }
 
-/// The largest finite number of the type.
+/// Returns the largest finite number of the type.
 constexpr double largest(element_type type) {
     switch (type) {
         case element_type::f32:

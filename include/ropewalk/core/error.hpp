@@ -1,4 +1,4 @@
-// Errors which carry the values that caused them.
+// Errors, and the formatting of their messages.
 #pragma once
 
 #include <charconv>
@@ -11,7 +11,7 @@
 
 namespace ropewalk {
 
-/// What every public function of ropewalk throws when its arguments are wrong. Nothing has been written by then.
+/// The exception of every public function for invalid arguments. It is thrown before any output is written.
 class error : public std::invalid_argument {
 public:
     using std::invalid_argument::invalid_argument;
@@ -19,8 +19,8 @@ public:
 
 namespace detail {
 
-/// A value as messages show it: numbers to 17 digits, addresses in hexadecimal. Few functions for many messages,
-/// because whoever includes a header compiles all of them.
+/// Formats a value: numbers to 17 digits, addresses in hexadecimal. The overloads are few because every translation
+/// unit compiles them.
 inline std::string text_of(std::string_view text) { return std::string(text); }
 inline std::string text_of(const char* text) { return text; }
 inline std::string text_of(double value) {
@@ -41,7 +41,7 @@ std::string text_of(I value) {
     }
 }
 
-/// Replaces each "{}" by the next text.
+/// Replaces each "{}" by the next value.
 inline std::string fill_in(std::string_view text, std::initializer_list<std::string> values) {
     std::string result;
     for (const std::string& value : values) {
@@ -53,7 +53,7 @@ inline std::string fill_in(std::string_view text, std::initializer_list<std::str
     return result.append(text);
 }
 
-/// Replaces each "{}" by the next argument: a number, text or an address. (std::format is missing in GCC 12.)
+/// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.)
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
     return fill_in(text, {text_of(args)...});

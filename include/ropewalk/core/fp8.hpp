@@ -1,4 +1,4 @@
-// The 8-bit floating-point storage type of key-value caches. Arithmetic is float's; this only stores.
+// 8-bit floating-point storage type of key-value caches. Arithmetic is in float.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@ namespace ropewalk {
 
 namespace detail {
 
-/// OCP E4M3 rounded to nearest even. There is no infinity: whatever lies beyond ±448 becomes ±448. Every NaN becomes
-/// 0x7f, whatever its sign. These are the bits that NVIDIA's cvt.rn.satfinite.e4m3x2.f32 is documented to give.
+/// Rounds to OCP E4M3, to nearest even. Values beyond ±448 saturate; every NaN becomes 0x7f. The result equals that of
+/// NVIDIA's cvt.rn.satfinite.e4m3x2.f32.
 RW_HD RW_INLINE constexpr std::uint8_t float_to_e4m3(float value) {
     const auto bits = bit_cast<std::uint32_t>(value);
     const auto sign = static_cast<std::uint32_t>((bits >> 24) & 0x80U);
@@ -19,7 +19,7 @@ RW_HD RW_INLINE constexpr std::uint8_t float_to_e4m3(float value) {
     if (magnitude > 0x7f800000U) return 0x7fU;
     if (magnitude >= 0x43e00000U) return static_cast<std::uint8_t>(sign | 0x7eU);
     if (magnitude < 0x3c800000U) {
-        // Subnormal: adding 2^14 leaves the rounded mantissa, in units of 2^-9, in the low bits of the sum.
+        // Subnormal result: adding 2^14 leaves the rounded mantissa, in units of 2^-9, in the low bits of the sum.
         const float sum = bit_cast<float>(magnitude) + 0x1p14F;
         return static_cast<std::uint8_t>(sign | (bit_cast<std::uint32_t>(sum) - 0x46800000U));
     }
@@ -27,6 +27,7 @@ RW_HD RW_INLINE constexpr std::uint8_t float_to_e4m3(float value) {
     return static_cast<std::uint8_t>(sign | (rounded >> 20));
 }
 
+/// Exact.
 RW_HD RW_INLINE constexpr float e4m3_to_float(std::uint8_t code) {
     const std::uint32_t sign = static_cast<std::uint32_t>(code & 0x80U) << 24;
     const std::uint32_t magnitude = code & 0x7fU;
@@ -40,7 +41,7 @@ RW_HD RW_INLINE constexpr float e4m3_to_float(std::uint8_t code) {
 
 }  // namespace detail
 
-/// OCP E4M3 (e4m3fn): 4 bits of exponent, 3 of mantissa, no infinity, one NaN of either sign, largest number 448.
+/// OCP E4M3 (e4m3fn): 4 exponent bits, 3 mantissa bits, no infinity, one NaN per sign, largest number 448.
 struct f8e4m3 {
     std::uint8_t bits = 0;
 

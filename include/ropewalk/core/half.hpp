@@ -1,4 +1,4 @@
-// The 16-bit storage types. Arithmetic is float's; these only store.
+// 16-bit storage types f16 and bf16. Arithmetic is in float.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace ropewalk {
 
 namespace detail {
 
-/// The upper half of a float, rounded to nearest even; a NaN stays a (quiet) NaN.
+/// Rounds to the upper half of a float, to nearest even. A NaN stays a quiet NaN.
 RW_HD RW_INLINE constexpr std::uint16_t float_to_bf16(float value) {
     const auto bits = bit_cast<std::uint32_t>(value);
     if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
@@ -21,7 +21,7 @@ RW_HD RW_INLINE constexpr float bf16_to_float(std::uint16_t bits) {
     return bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
-/// IEEE binary16, rounded to nearest even; overflow is infinity, a NaN stays a (quiet) NaN.
+/// Rounds to IEEE binary16, to nearest even. Overflow gives infinity; a NaN stays a quiet NaN.
 RW_HD RW_INLINE constexpr std::uint16_t float_to_f16(float value) {
     const auto bits = bit_cast<std::uint32_t>(value);
     const auto sign = static_cast<std::uint32_t>((bits >> 16) & 0x8000U);
@@ -29,7 +29,7 @@ RW_HD RW_INLINE constexpr std::uint16_t float_to_f16(float value) {
     if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U | ((magnitude >> 13) & 0x3ffU));
     if (magnitude >= 0x477ff000U) return static_cast<std::uint16_t>(sign | 0x7c00U);
     if (magnitude < 0x38800000U) {
-        // Subnormal: adding 0.5 leaves the rounded mantissa in the low bits of the sum.
+        // Subnormal result: adding 0.5 leaves the rounded mantissa in the low bits of the sum.
         const float sum = bit_cast<float>(magnitude) + 0.5F;
         return static_cast<std::uint16_t>(sign | (bit_cast<std::uint32_t>(sum) - 0x3f000000U));
     }

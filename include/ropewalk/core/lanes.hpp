@@ -1,4 +1,4 @@
-// The few operations in which one float differs from a vector of them, so that each formula is written once.
+// Operations that differ between one float and a SIMD register, so that each formula is written once.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace ropewalk::detail {
 
-/// lanes<F> tells how a formula handles F: `bits` is the unsigned integer type of the same lanes. cpu/simd/simd.hpp
-/// specialises it for SIMD registers.
+/// Operations on F, a float or a SIMD register. `bits` is the unsigned integer type with the same lanes. cpu/simd/simd.hpp
+/// has the specialisations for SIMD registers.
 template <class F>
 struct lanes;
 
@@ -19,15 +19,15 @@ struct lanes<float> {
 
     static RW_HD RW_INLINE constexpr float broadcast(float value) { return value; }
     static RW_HD RW_INLINE constexpr bits broadcast_bits(std::uint32_t value) { return value; }
-    /// a · b + c, fused where the machine has it.
+    /// a · b + c, fused where the machine supports it.
     static RW_HD RW_INLINE constexpr float multiply_add(float a, float b, float c) {
         return is_constant_evaluated() ? a * b + c : RW_FMA(a, b, c);
     }
-    /// a · b − c, likewise.
+    /// a · b − c, fused where the machine supports it.
     static RW_HD RW_INLINE constexpr float multiply_subtract(float a, float b, float c) {
         return multiply_add(a, b, -c);
     }
-    /// The float with the value of a two's complement integer.
+    /// Converts a two's complement integer to float.
     static RW_HD RW_INLINE constexpr float from_signed(bits value) {
         return static_cast<float>(static_cast<std::int32_t>(value));
     }
@@ -35,10 +35,10 @@ struct lanes<float> {
     static RW_HD RW_INLINE constexpr float from_bits(bits value) { return bit_cast<float>(value); }
     static RW_HD RW_INLINE constexpr bits shift_left(bits value, int count) { return value << count; }
     static RW_HD RW_INLINE constexpr bits shift_right(bits value, int count) { return value >> count; }
-    /// a where a bit of `which` is set, else b.
+    /// Returns a where bit `Bit` of `selector` is set, else b.
     template <int Bit>
-    static RW_HD RW_INLINE constexpr float choose(bits which, float a, float b) {
-        return (which >> Bit & 1U) != 0 ? a : b;
+    static RW_HD RW_INLINE constexpr float choose(bits selector, float a, float b) {
+        return (selector >> Bit & 1U) != 0 ? a : b;
     }
 };
 

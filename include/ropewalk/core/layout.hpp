@@ -1,4 +1,4 @@
-// Which two elements of a head are a pair.
+// Layouts: the two elements of a head that form pair j.
 #pragma once
 
 #include <concepts>
@@ -26,6 +26,7 @@ struct interleaved {
     }
 };
 
+/// A layout maps a pair to its two elements, relative to the start of the rotary part.
 template <class L>
 concept Layout = requires(std::int64_t pair, std::int64_t pairs) {
     { L::first(pair, pairs) } -> std::same_as<std::int64_t>;
@@ -33,7 +34,7 @@ concept Layout = requires(std::int64_t pair, std::int64_t pairs) {
     { L::name } -> std::convertible_to<std::string_view>;
 };
 
-/// A layout as a value, for what is decided at run time.
+/// A layout as a run-time value.
 enum class layout_kind : std::uint8_t { half_split, interleaved };
 
 template <Layout L>

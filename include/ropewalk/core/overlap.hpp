@@ -1,4 +1,4 @@
-// Do two strided tensors share memory?
+// Overlap of strided tensors in memory.
 #pragma once
 
 #include <array>
@@ -15,14 +15,14 @@ struct axis {
     std::int64_t stride;  ///< elements, positive
 };
 
-/// From the first byte of strided elements to the one behind the last. What has no elements meets nothing.
+/// The half-open range of bytes that strided elements span. Empty ranges never overlap.
 struct byte_range {
     std::uintptr_t begin = 0;
     std::uintptr_t end = 0;
-    [[nodiscard]] bool meets(const byte_range& other) const { return begin < other.end && other.begin < end; }
+    [[nodiscard]] bool overlaps(const byte_range& other) const { return begin < other.end && other.begin < end; }
 };
 
-/// Of elements of `size` bytes at `data`, along the axes of a tensor.
+/// Returns the range of elements of `size` bytes at `data`, with the shape and strides of a tensor.
 inline byte_range range_of(const tensor& axes, const void* data, std::uintptr_t size) {
     if (axes.elements() == 0) return {};
     std::int64_t below = 0, above = axes.head_dim;
@@ -38,17 +38,18 @@ inline byte_range range_of(const tensor& axes, const void* data, std::uintptr_t 
 
 inline byte_range range_of(const tensor& t) { return range_of(t, t.data, size_of(t.type)); }
 
-/// The three outer axes with positive strides.
+/// Returns the three outer axes with the absolute values of their strides.
 inline std::array<axis, 3> outer_axes(const tensor& t) {
     std::array<axis, 3> axes{axis{"head", t.heads, t.stride_head}, axis{"token", t.tokens, t.stride_token},
                              axis{"batch", t.batch, t.stride_batch}};
-    for (axis& one : axes) one.stride = one.stride < 0 ? -one.stride : one.stride;
+    for (axis& outer : axes) outer.stride = outer.stride < 0 ? -outer.stride : outer.stride;
     return axes;
 }
 
-/// The name of an axis along which elements of t share memory with each other (a stride of 0, say), or null.
+/// Returns the name of an axis along which elements of t share memory with each other (with a stride of 0, for
+/// example), or null.
 inline const char* overlapping_axis(const tensor& t) {
-    // The usual order of the axes, without sorting them.
+    // Fast path for axes in the usual order, which needs no sorting.
     if (t.stride_head >= t.head_dim && t.stride_token >= t.heads * t.stride_head &&
         (t.batch == 1 || t.stride_batch >= t.tokens * t.stride_token)) {
         return nullptr;
@@ -66,30 +67,30 @@ inline const char* overlapping_axis(const tensor& t) {
     return nullptr;
 }
 
-/// Elements from the first to behind the last along the axes whose strides `modulus` does not divide.
+/// Returns the number of elements spanned by the axes whose stride is no multiple of `modulus`.
 inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_dim, std::int64_t modulus) {
     std::int64_t span = head_dim;
-    for (const axis& one : axes) {
-        if (one.extent > 1 && one.stride % modulus != 0) span += (one.extent - 1) * one.stride;
+    for (const axis& outer : axes) {
+        if (outer.extent > 1 && outer.stride % modulus != 0) span += (outer.extent - 1) * outer.stride;
     }
     return span;
 }
 
-/// Whether a and b may share memory. Exact for disjoint extents and for slices of one packed tensor (q and k of a qkv
-/// projection); true in doubt.
+/// Returns whether a and b may share memory. Exact for disjoint ranges and for slices of one packed tensor (q and k of
+/// a qkv projection); otherwise conservative, that is, true.
 inline bool may_overlap(const tensor& a, const tensor& b) {
     if (!a.exists() || !b.exists()) return false;
     const byte_range a_bytes = range_of(a), b_bytes = range_of(b);
-    if (!a_bytes.meets(b_bytes)) return false;
+    if (!a_bytes.overlaps(b_bytes)) return false;
     const std::uintptr_t size = size_of(a.type);
     if (a.type != b.type || a_bytes.begin % size != b_bytes.begin % size) return true;
 
-    // Modulo a stride that both share, slices of one packed tensor are intervals that do not meet.
+    // Modulo the stride of the packed tensor, its slices are disjoint intervals.
     const auto a_axes = outer_axes(a), b_axes = outer_axes(b);
     const auto apart = static_cast<std::int64_t>(b_bytes.begin - a_bytes.begin) / static_cast<std::int64_t>(size);
-    for (const axis& one : a_axes) {
-        const std::int64_t modulus = one.stride;
-        if (modulus == 0 || one.extent <= 1) continue;
+    for (const axis& outer : a_axes) {
+        const std::int64_t modulus = outer.stride;
+        if (modulus == 0 || outer.extent <= 1) continue;
         const std::int64_t a_span = span_of(a_axes, a.head_dim, modulus), b_span = span_of(b_axes, b.head_dim, modulus);
         const std::int64_t shift = ((apart % modulus) + modulus) % modulus;
         if (shift >= a_span && shift + b_span <= modulus) return false;

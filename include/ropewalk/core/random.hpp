@@ -1,4 +1,4 @@
-// A counter-based random generator: draw i depends on the seed and on i alone.
+// Counter-based random generator: number i depends only on the seed and on i.
 #pragma once
 
 #include <cstdint>
@@ -7,14 +7,15 @@
 
 namespace ropewalk {
 
-/// Four words: a counter or what becomes of it.
+/// Four 32-bit words: the counter of Philox, or its output.
 struct random_words {
     std::uint32_t word[4];
     friend constexpr bool operator==(const random_words&, const random_words&) = default;
 };
 
-/// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words of a
-/// 128-bit counter and a 64-bit key, the same on a CPU and a GPU and for any number of threads.
+/// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): maps a
+/// 128-bit counter and a 64-bit key to four random words. The result is the same on CPU and GPU and for any number of
+/// threads.
 RW_HD constexpr random_words philox(random_words counter, std::uint64_t key) {
     auto low = static_cast<std::uint32_t>(key), high = static_cast<std::uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {
@@ -28,7 +29,7 @@ RW_HD constexpr random_words philox(random_words counter, std::uint64_t key) {
     return counter;
 }
 
-/// 64 random bits: number `index` of the stream (seed, draw, row).
+/// Returns 64 random bits: number `index` of the stream (seed, draw, row).
 RW_HD constexpr std::uint64_t random_bits(std::uint64_t seed, std::uint32_t draw, std::uint32_t row,
                                           std::uint64_t index) {
     const random_words random =

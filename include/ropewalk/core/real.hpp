@@ -1,8 +1,8 @@
-// A real number with a 64-bit mantissa, in integer arithmetic.
+// Real numbers with a 64-bit mantissa, in integer arithmetic.
 //
-// The step of a pair needs more than a double: a relative error of 2^-53 in the frequency is 2.4e-7 rad at position
-// 2^31. Integers give the same bits on every compiler, platform and GPU, at compile time too, and nothing that a user
-// compiles with (-ffast-math, contraction, x87) can change them.
+// The step of a pair needs more precision than a double: a relative error of 2^-53 in the frequency is 2.4e-7 rad at
+// position 2^31. Integer arithmetic gives the same bits on every compiler and platform and at compile time, independent
+// of -ffast-math, contraction and x87.
 #pragma once
 
 #include <bit>
@@ -15,8 +15,8 @@
 
 namespace ropewalk {
 
-/// A finite number ± mantissa · 2^exponent with the top bit of the mantissa set, or zero. Relative error of + − · /:
-/// at most 2^-63. There is no infinity and no NaN: policies check their parameters before they get here.
+/// A finite number ± mantissa · 2^exponent with the top bit of the mantissa set, or zero. The relative error of + − · /
+/// is at most 2^-63. Infinity and NaN do not exist: policies validate their parameters first.
 class real {
 public:
     constexpr real() = default;
@@ -42,7 +42,7 @@ public:
     [[nodiscard]] constexpr int exponent() const { return exponent_; }
     [[nodiscard]] constexpr bool is_zero() const { return mantissa_ == 0; }
 
-    /// The nearest double (ties away from zero); zero below the normal range.
+    /// Rounds to the nearest double, ties away from zero; zero below the normal range, ±max above it.
     constexpr explicit operator double() const {
         if (is_zero() || exponent_ + 63 < -1022) return 0;
         std::uint64_t kept = mantissa_ >> 11;
@@ -70,7 +70,7 @@ public:
                        a.exponent_ + b.exponent_);
     }
 
-    /// b must not be zero.
+    /// Requires b != 0.
     friend constexpr real operator/(const real& a, const real& b) {
         if (a.is_zero()) return {};
         // a/2 < b always, so the quotient of (a/2)·2^64 by b has 63 or 64 bits.
@@ -87,7 +87,7 @@ public:
         if (a.exponent_ < b.exponent_ || (a.exponent_ == b.exponent_ && a.mantissa_ < b.mantissa_)) return b + a;
         const int shift = a.exponent_ - b.exponent_;
         if (shift > 126) return a;
-        // One bit of head room, then both mantissas in 128 bits.
+        // Both mantissas in 128 bits, with one bit of headroom.
         const detail::wide large{a.mantissa_ >> 1, a.mantissa_ << 63};
         detail::wide small{b.mantissa_ >> 1, b.mantissa_ << 63};
         if (shift >= 64) {
@@ -121,7 +121,7 @@ public:
         return result;
     }
 
-    /// The nearest integer modulo 2^64 (two's complement for negative values): what a wrapping phase needs.
+    /// Rounds to the nearest integer modulo 2^64, in two's complement, as a wrapping phase needs.
     [[nodiscard]] constexpr std::uint64_t rounded_modulo_2_64() const {
         if (is_zero() || exponent_ >= 64 || exponent_ < -64) return 0;
         std::uint64_t value = 0;

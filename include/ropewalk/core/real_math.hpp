@@ -1,4 +1,4 @@
-// log2, exp2, pow and friends of a real: what the formulas of the policies need.
+// Functions of a real: log2, exp2, pow, log, floor, min, max, clamp.
 #pragma once
 
 #include <array>
@@ -9,14 +9,14 @@ namespace ropewalk {
 
 namespace detail {
 
-/// 1/33, 1/31, ..., 1: the series of atanh, the last term first.
+/// 1/33, 1/31, ..., 1: the series of atanh, last term first.
 inline constexpr auto odd_reciprocals = [] {
     std::array<real, 17> result{};
     for (int i = 0; i < 17; ++i) result[static_cast<std::size_t>(16 - i)] = real(1) / real(2 * i + 1);
     return result;
 }();
 
-/// 1/22!, 1/21!, ..., 1: the series of exp, the last term first.
+/// 1/22!, 1/21!, ..., 1: the series of exp, last term first.
 inline constexpr auto factorial_reciprocals = [] {
     std::array<real, 23> result{};
     real factorial(1);
@@ -29,9 +29,9 @@ inline constexpr auto factorial_reciprocals = [] {
 
 }  // namespace detail
 
-/// The logarithm to base 2 of x > 0. Absolute error below 2^-62 · max(1, |log2 x|).
+/// Returns the logarithm to base 2 of x > 0. Absolute error below 2^-62 · max(1, |log2 x|).
 constexpr real log2(const real& x) {
-    // x = m · 2^e with m in [√½, √2), so that the series of 2·atanh((m − 1)/(m + 1)) ends after 16 terms.
+    // x = m · 2^e with m in [√½, √2): the series of 2·atanh((m − 1)/(m + 1)) then needs 17 terms.
     real m{false, x.mantissa(), -63};
     int e = x.exponent() + 63;
     if (m > real(1.41421356237309504880)) {
@@ -44,7 +44,7 @@ constexpr real log2(const real& x) {
     return real(e) + (z * sum).scaled(1) / ln_2;
 }
 
-/// 2^x. Relative error below 2^-61 · max(1, |x|).
+/// Returns 2^x. Relative error below 2^-61 · max(1, |x|).
 constexpr real exp2(const real& x) {
     const double nearest = static_cast<double>(x);
     const int whole = static_cast<int>(nearest < 0 ? nearest - 0.5 : nearest + 0.5);
@@ -54,17 +54,17 @@ constexpr real exp2(const real& x) {
     return sum.scaled(whole);
 }
 
-/// base^exponent for base > 0, and 0^exponent = 0 (1 when the exponent is zero).
+/// Returns base^exponent for base >= 0; 0^exponent is 0 and x^0 is 1.
 constexpr real pow(const real& base, const real& exponent) {
     if (exponent.is_zero()) return real(1);
     if (base.is_zero()) return {};
     return exp2(exponent * log2(base));
 }
 
-/// The natural logarithm of x > 0.
+/// Returns the natural logarithm of x > 0.
 constexpr real log(const real& x) { return log2(x) * ln_2; }
 
-/// The largest integer that is not above x.
+/// Returns the largest integer not above x.
 constexpr real floor(const real& x) {
     if (x.is_zero() || x.exponent() >= 0) return x;
     const std::uint64_t whole = x.exponent() > -64 ? x.mantissa() >> -x.exponent() : 0;

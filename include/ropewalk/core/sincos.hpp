@@ -1,5 +1,4 @@
-// Cosine and sine of a phase, and powers of two of a fixed-point exponent, each written once for a float, a SIMD
-// register and a GPU thread.
+// Cosine and sine of a phase, and 2^x of a fixed-point exponent, for a float, a SIMD register and a GPU thread.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +14,18 @@ struct cos_sin_pair {
     F sin;
 };
 
-/// Cosine and sine of `phase` · 2^-32 turns (the top half of a 64-bit phase). Max error 9.6e-8 for every
-/// phase, 7.8e-8 where the machine fuses (both found by trying all of them).
+/// Returns cosine and sine of `phase` · 2^-32 turns, the top half of a 64-bit phase. Max error 9.6e-8, with fused
+/// multiply-add 7.8e-8; both were found by testing every phase.
 ///
-/// The phase is reduced to the nearest quarter turn, t in [−1/8, 1/8), where near-minimax polynomials (fitted by us at
-/// Chebyshev nodes; truncation below 1e-8) stand for sin 2πt and cos 2πt. 2π enters as a sum of two floats, so that the
-/// leading term of the sine is not already half a unit wrong.
+/// The phase is reduced to the nearest quarter turn, t in [−1/8, 1/8). Near-minimax polynomials approximate sin 2πt and
+/// cos 2πt there (fitted at Chebyshev nodes, truncation error below 1e-8). 2π is split into two floats to keep the
+/// error of the leading term of the sine below half a unit.
 template <class F>
 RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bits phase) {
     using l = detail::lanes<F>;
     using bits = typename l::bits;
-    // The quarter's two bits are the highest of `phase` + 1/8; shifted out of the phase they leave 4 · 2^32 t, signed.
+    // The quarter is in the two highest bits of `phase` + 1/8. Shifting them out of the phase leaves 4 · 2^32 t,
+    // signed.
     const bits quarter = phase + l::broadcast_bits(0x20000000U);
     const F t = l::from_signed(l::shift_left(phase, 2)) * l::broadcast(0x1p-34F);
     const F square = t * t;
@@ -40,19 +40,21 @@ RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bit
     cosine = l::multiply_add(square, cosine, l::broadcast(-0x1.3bd3ccp+4F));
     cosine = l::multiply_add(square, cosine, l::broadcast(1.0F));
 
-    // An odd quarter swaps the two; the upper bit of the quarter negates the sine, that of the next one the cosine.
+    // An odd quarter swaps cosine and sine. The upper bit of the quarter negates the sine, that of quarter + 1 the
+    // cosine.
     const bits sign = l::broadcast_bits(0x80000000U);
     const F c = l::template choose<30>(quarter, sine, cosine), s = l::template choose<30>(quarter, cosine, sine);
     return {l::from_bits(l::to_bits(c) ^ ((quarter + l::broadcast_bits(0x40000000U)) & sign)),
             l::from_bits(l::to_bits(s) ^ (quarter & sign))};
 }
 
-/// 2^(exponent · 2^-24) for a two's complement exponent with |exponent · 2^-24| < 126. Relative error below 1.3e-7.
+/// Returns 2^(exponent · 2^-24) for a two's complement exponent with |exponent · 2^-24| < 126. Relative error below
+/// 1.3e-7.
 template <class F>
 RW_HD RW_INLINE constexpr F exp2_fixed(typename detail::lanes<F>::bits exponent) {
     using l = detail::lanes<F>;
     using bits = typename l::bits;
-    // Biased by 128 so that a logical shift floors it.
+    // The bias of 128 makes the logical shift a floor.
     const bits whole = l::shift_right(exponent + l::broadcast_bits(0x80800000U), 24);
     const F f =
         l::from_signed(exponent + l::broadcast_bits(0x80000000U) - l::shift_left(whole, 24)) * l::broadcast(0x1p-24F);

@@ -1,4 +1,4 @@
-// Cosines and sines that somebody else has made.
+// Caller-supplied table of cosines and sines.
 #pragma once
 
 #include <cstdint>
@@ -8,22 +8,24 @@
 
 namespace ropewalk {
 
-/// A table of cosines and sines, read instead of a phase. Row r is that of the token with index r (`by_index`, vLLM's
-/// cache) or of token r of the call (`by_token`, what Transformers hands to its layers). A row has either rotary_dim
-/// columns, one an element, so that a pair's value stands twice (Hugging Face's order), or rotary_dim/2, one a pair.
-/// For half_split that is cat(freqs, freqs); for interleaved it is repeat_interleave(freqs, 2).
+/// Caller-supplied cosines and sines, which kernels read instead of computing them from a phase.
+///
+/// Row r belongs to the token with index r (`by_index`, as in vLLM's cache) or to token r of the call (`by_token`, as
+/// Transformers passes to its layers). A row has rotary_dim/2 columns, one per pair, or rotary_dim columns, one per
+/// element, where each value is stored twice: cat(freqs, freqs) for half_split, repeat_interleave(freqs, 2) for
+/// interleaved.
 struct cos_sin_table {
     enum class rows_are : std::uint8_t { by_index, by_token };
-    /// A stride that was left out. Not 0, with which one row deliberately serves several.
+    /// A stride that was left out. Different from 0, which repeats one row.
     static constexpr std::int64_t not_given = std::numeric_limits<std::int64_t>::min();
 
     const void* cos = nullptr;
     const void* sin = nullptr;
     element_type type = element_type::f32;  ///< f32 or bf16
     std::int64_t rows = 0, columns = 0;
-    std::int64_t stride_row = not_given;  ///< elements from one row to the next, where there are several
+    std::int64_t stride_row = not_given;  ///< elements from one row to the next; needed for more than one row
     rows_are order = rows_are::by_index;
-    std::int64_t batch = 1;  ///< by_token: batches of `rows` rows each; 1 serves every batch row
+    std::int64_t batch = 1;  ///< by_token: batches of `rows` rows each; 1 is shared by all batch rows
     std::int64_t stride_batch = not_given;
 
     [[nodiscard]] RW_HD constexpr bool exists() const { return cos != nullptr || sin != nullptr; }

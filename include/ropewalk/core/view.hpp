@@ -1,4 +1,4 @@
-// Strided views of queries and keys in memory that belongs to somebody else.
+// Non-owning strided views of queries and keys.
 #pragma once
 
 #include <cstdint>
@@ -11,31 +11,31 @@
 
 namespace ropewalk {
 
-/// Heads of [batch, tokens, heads, head_dim] elements, each axis with its stride in elements. Rows of a head must be
-/// contiguous (stride_element 1): kernels refuse others. The order of the axes in memory is in the strides alone.
+/// A non-owning [batch, tokens, heads, head_dim] tensor with one stride per axis, in elements. The strides give the
+/// order of the axes in memory. Kernels require contiguous heads (stride_element 1).
 struct tensor {
-    void* data = nullptr;  ///< null: there is no such tensor
+    void* data = nullptr;  ///< null: no tensor
     element_type type = element_type::f32;
     std::int64_t batch = 1, tokens = 0, heads = 0, head_dim = 0;
     std::int64_t stride_batch = 0, stride_token = 0, stride_head = 0, stride_element = 1;
 
     [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
-    /// 2^63 − 1 where there are more, or where an extent is negative and none is 0.
+    /// Returns the number of elements; 2^63 − 1 on overflow, or if an extent is negative and none is 0.
     [[nodiscard]] constexpr std::int64_t elements() const {
-        // 15 bits each cannot overflow, and spare a small call the slow products.
+        // Four extents of 15 bits cannot overflow: a fast path for small calls.
         if (((batch | tokens | heads | head_dim) >> 15) == 0) return batch * tokens * heads * head_dim;
-        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+        constexpr auto limit = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
         std::uint64_t count = 1;
         for (const std::int64_t extent : {batch, tokens, heads, head_dim}) {
             const detail::wide product = detail::multiply(count, static_cast<std::uint64_t>(extent));
-            count = product.high == 0 && product.low <= most ? product.low : most;
+            count = product.high == 0 && product.low <= limit ? product.low : limit;
         }
         return static_cast<std::int64_t>(count);
     }
-    constexpr bool operator==(const tensor&) const = default;  ///< the same memory in the same order
+    constexpr bool operator==(const tensor&) const = default;  ///< same memory, same shape, same strides
 };
 
-/// A tensor whose element type is known. `const` elements may be read only.
+/// A tensor with a static element type. `view<const T>` is read-only.
 template <class T>
     requires Element<std::remove_const_t<T>>
 struct view : tensor {
@@ -55,7 +55,7 @@ struct view : tensor {
     /// Contiguous [tokens, heads, head_dim].
     constexpr view(T* elements, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_)
         : view(elements, 1, tokens_, heads_, head_dim_, tokens_ * heads_ * head_dim_, heads_ * head_dim_, head_dim_) {}
-    /// Whatever may be written may be read. (A template, so that a view of const elements has no conversion to itself.)
+    /// Converts to a read-only view. (A template, so that view<const T> has no conversion to itself.)
     template <class Read>
         requires(!std::is_const_v<T> && std::is_same_v<Read, const T>)
     constexpr operator view<Read>() const {  // NOLINT(google-explicit-constructor)

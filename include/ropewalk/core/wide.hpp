@@ -1,4 +1,4 @@
-// 64 × 64 → 128 bit unsigned arithmetic, portable and constexpr.
+// 128-bit unsigned multiplication and division, portable and constexpr.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct wide {
     std::uint64_t low = 0;
 };
 
-/// The exact product of two 64-bit numbers.
+/// Returns the exact product of two 64-bit numbers.
 RW_HD constexpr wide multiply(std::uint64_t a, std::uint64_t b) {
     const std::uint64_t mask = 0xffffffffU;
     const std::uint64_t a0 = a & mask, a1 = a >> 32, b0 = b & mask, b1 = b >> 32;
@@ -23,9 +23,9 @@ RW_HD constexpr wide multiply(std::uint64_t a, std::uint64_t b) {
     return {a1 * b1 + (middle >> 32) + (other >> 32), (other << 32) | (low & mask)};
 }
 
-/// The next 32 bits of a quotient: floor((rest · 2^32 + next) / d) for rest < d, and rest becomes what is left.
-/// The upper half of d, whose top bit is set, makes a guess that is too large by 2 at most (Knuth, The Art of Computer
-/// Programming, volume 2, section 4.3.1, algorithm D).
+/// Returns the next 32 bits of a quotient, floor((rest · 2^32 + next) / d) for rest < d, and sets rest to the
+/// remainder. The top bit of d must be set: the estimate from its upper half is then too large by at most 2 (Knuth, The
+/// Art of Computer Programming, volume 2, section 4.3.1, algorithm D).
 RW_HD constexpr std::uint64_t divide_digit(std::uint64_t& rest, std::uint64_t next, std::uint64_t d) {
     const std::uint64_t upper = d >> 32, lower = d & 0xffffffffU;
     std::uint64_t digit = rest / upper, left = rest % upper;
@@ -38,7 +38,7 @@ RW_HD constexpr std::uint64_t divide_digit(std::uint64_t& rest, std::uint64_t ne
     return digit;
 }
 
-/// floor(n / d) for n.high < d; the remainder is left in *remainder when it is asked for.
+/// Returns floor(n / d) for n.high < d, and the remainder in *remainder unless that is null.
 RW_HD constexpr std::uint64_t divide(wide n, std::uint64_t d, std::uint64_t* remainder = nullptr) {
     int shift = 0;
     for (; (d >> 63) == 0; d <<= 1) ++shift;

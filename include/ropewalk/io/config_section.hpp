@@ -1,11 +1,13 @@
-// An object of a JSON configuration whose errors name the key.
+// Typed access to an object of a JSON configuration, with errors that name the key.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,11 +16,12 @@
 #include <nlohmann/json.hpp>
 
 #include "ropewalk/core/error.hpp"
+#include "ropewalk/core/suggestion.hpp"
 
 namespace ropewalk {
 
 namespace detail {
-/// A value on one short line, whatever the file holds: text is quoted and escaped, what has members is only named.
+/// Formats a value of untrusted input on one short line: text is quoted and escaped, arrays and objects are only named.
 inline std::string shown(const nlohmann::json& value) {
     if (value.is_structured()) return value.is_array() ? "an array" : "an object";
     constexpr std::size_t longest = 80;
@@ -26,7 +29,7 @@ inline std::string shown(const nlohmann::json& value) {
     if (text.size() > longest) text.replace(longest, std::string::npos, "…");
     return text;
 }
-/// The same for a key or a name, without the quotes where it is a plain one.
+/// The same for a key or a name; plain names have no quotes.
 inline std::string shown_name(std::string_view name) {
     constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
     if (name.size() <= 60 && name.find_first_not_of(plain) == std::string_view::npos) return std::string(name);
@@ -34,17 +37,11 @@ inline std::string shown_name(std::string_view name) {
 }
 }  // namespace detail
 
-/// Reads typed values. A key that is missing or null reads as nothing; one of another type throws. The JSON must
-/// outlive the section.
+/// A non-owning view of a JSON object. A missing key and a null read as nothing; a value of the wrong type throws
+/// ropewalk::error. The JSON must outlive the section.
 class config_section {
 public:
     config_section(const nlohmann::json& object, std::string path) : object_(&object), path_(std::move(path)) {}
-
-    /// A section without keys.
-    static config_section nothing(std::string path) {
-        static const nlohmann::json none = nlohmann::json::object();
-        return {none, std::move(path)};
-    }
 
     [[nodiscard]] const std::string& path() const { return path_; }
     [[nodiscard]] bool empty() const { return object_->empty(); }
@@ -60,7 +57,7 @@ public:
         RW_EXPECTS(value.has_value(), "{} lacks '{}'", path_, key);
         return *value;
     }
-    /// 4096.0 is a whole number too: some tools write them so.
+    /// Accepts 4096.0 as well, which some tools write.
     [[nodiscard]] std::optional<std::int64_t> integer(const char* key) const {
         const nlohmann::json* const value = find(key);
         if (value == nullptr) return {};
@@ -86,17 +83,17 @@ public:
     }
     [[nodiscard]] std::vector<double> required_numbers(const char* key, std::int64_t entries) const {
         std::vector<double> numbers;
-        for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(number_of(key, one));
+        for (const nlohmann::json& entry : required_list(key, entries)) numbers.push_back(number_of(key, entry));
         return numbers;
     }
     [[nodiscard]] std::vector<std::int64_t> required_integers(const char* key,
                                                               std::optional<std::int64_t> entries = {}) const {
         std::vector<std::int64_t> numbers;
-        for (const nlohmann::json& one : required_list(key, entries)) numbers.push_back(integer_of(key, one));
+        for (const nlohmann::json& entry : required_list(key, entries)) numbers.push_back(integer_of(key, entry));
         return numbers;
     }
 
-    /// One thing that has several names: they must agree.
+    /// A value with several accepted keys, which must agree.
     [[nodiscard]] std::optional<double> number_of_any(std::initializer_list<const char*> keys) const {
         return any_of<double>(keys, [this](const char* key) { return number(key); });
     }
@@ -107,7 +104,7 @@ public:
         return any_of<bool>(keys, [this](const char* key) { return flag(key); });
     }
 
-    /// Keys and values of an object that maps text to text.
+    /// Returns keys and values of an object that maps text to text.
     [[nodiscard]] std::vector<std::pair<std::string, std::string>> texts() const {
         std::vector<std::pair<std::string, std::string>> all;
         for (const auto& [key, value] : object_->items()) {
@@ -117,7 +114,7 @@ public:
         return all;
     }
 
-    /// The members that are objects themselves, and their keys.
+    /// Returns the members that are objects, with their keys.
     [[nodiscard]] std::vector<std::pair<std::string, config_section>> subsections() const {
         std::vector<std::pair<std::string, config_section>> parts;
         for (const auto& [key, value] : object_->items()) {
@@ -127,35 +124,33 @@ public:
         return parts;
     }
 
-    /// Throws for the first key that has a value and is not among the known ones.
-    template <class Known>
-    void expect_only(const Known& known, std::string_view purpose) const {
+    /// Throws for the first key with a value that is not among the known ones, and suggests the nearest.
+    void expect_only(std::span<const std::string_view> known, std::string_view purpose) const {
         for (const auto& [key, value] : object_->items()) {
-            RW_EXPECTS(value.is_null() || known(key), "{}: key '{}' is not known for {}", path_,
-                       detail::shown_name(key), purpose);
+            if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
+            const std::string nearest(detail::nearest_name(key, known));
+            detail::fail("{}: key '{}' is not known for {}{}", path_, detail::shown_name(key), purpose,
+                         nearest.empty() ? "" : ": did you mean '" + nearest + "'?");
         }
     }
 
-    /// Whether an array of texts has this one.
+    /// Returns whether an array of texts contains a text.
     [[nodiscard]] bool lists(const char* key, const std::string& text) const {
         const nlohmann::json* const value = find(key);
         if (value == nullptr) return false;
         if (!value->is_array()) wrong_type(key, "an array", *value);
-        for (const nlohmann::json& one : *value) {
-            if (one.is_string() && one.get<std::string>() == text) return true;
-        }
-        return false;
+        return std::find(value->begin(), value->end(), text) != value->end();
     }
 
-    /// The numbers of a list with an entry a layer, of the layers of this type where layer_types names theirs. Nothing
-    /// where there is no list.
+    /// Returns the numbers of a list with one entry per layer. If `layer_types` lists the layer type, only those of its
+    /// layers. Empty without a list.
     [[nodiscard]] std::vector<double> numbers_of_layers(const char* key, const std::string& layer_type) const {
         std::vector<double> numbers;
         if (!is_list(key)) return numbers;
         const bool named = !layer_type.empty() && lists("layer_types", layer_type);
         std::int64_t index = 0;
-        for (const nlohmann::json& one : *find(key)) {
-            if (!named || is_listed_at("layer_types", index, layer_type)) numbers.push_back(number_of(key, one));
+        for (const nlohmann::json& entry : *find(key)) {
+            if (!named || is_listed_at("layer_types", index, layer_type)) numbers.push_back(number_of(key, entry));
             ++index;
         }
         return numbers;
@@ -166,13 +161,12 @@ public:
         return value != nullptr && value->is_array();
     }
 
-    /// Whether this text is the entry of an array at an index.
+    /// Returns whether a text is the entry of an array at an index.
     [[nodiscard]] bool is_listed_at(const char* key, std::int64_t index, const std::string& text) const {
         const nlohmann::json* const value = find(key);
         if (value == nullptr || !value->is_array()) return false;
         if (index < 0 || index >= static_cast<std::int64_t>(value->size())) return false;
-        const nlohmann::json& one = (*value)[static_cast<std::size_t>(index)];
-        return one.is_string() && one.get<std::string>() == text;
+        return (*value)[static_cast<std::size_t>(index)] == text;
     }
 
 private:

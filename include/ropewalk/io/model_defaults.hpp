@@ -1,6 +1,7 @@
-// What the configuration of a kind of model leaves unsaid, because the model's code knows it (Transformers 5.24).
+// Defaults of model code by model_type, for keys that a configuration omits (Transformers 5.24).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 
@@ -13,9 +14,9 @@ struct model_default {
     double value;
 };
 
-// One model a line, so that a comparison with another version of Transformers reads well.
+// One model per line, which keeps comparisons with other versions of Transformers readable.
 // clang-format off
-/// `rope_theta` where it is not 10000. Models with sliding layers of their own base have that one below.
+/// `rope_theta` if it is not 10000. The base of sliding layers is in default_local_bases.
 inline constexpr std::array default_bases{
     model_default{"bailing_hybrid", 6000000},
     model_default{"bitnet", 500000},
@@ -69,7 +70,7 @@ inline constexpr std::array default_bases{
     model_default{"t5gemma2_text", 1000000},
 };
 
-/// The base of the sliding layers.
+/// Base of the sliding layers.
 inline constexpr std::array default_local_bases{
     model_default{"dory", 10000},
     model_default{"gemma3_text", 10000},
@@ -80,7 +81,7 @@ inline constexpr std::array default_local_bases{
     model_default{"t5gemma2_text", 10000},
 };
 
-/// `partial_rotary_factor` where it is not 1.
+/// `partial_rotary_factor` if it is not 1.
 inline constexpr std::array default_partial_factors{
     model_default{"bamba", 0.5},
     model_default{"chatglm", 0.5},
@@ -102,7 +103,7 @@ inline constexpr std::array default_partial_factors{
     model_default{"stablelm", 0.25},
 };
 
-/// `head_dim` where it need not be hidden_size / num_attention_heads.
+/// `head_dim` if it can differ from hidden_size / num_attention_heads.
 inline constexpr std::array default_head_dims{
     model_default{"afmoe", 128},
     model_default{"cohere2_moe", 128},
@@ -156,46 +157,43 @@ inline constexpr std::array default_head_dims{
 };
 // clang-format on
 
-/// Models whose code fills in a whole scheme where the configuration has none.
-inline constexpr std::array<std::string_view, 20> models_with_own_scheme{"dots3_note_text",
-                                                                         "apertus",
-                                                                         "apertus1p5_text",
-                                                                         "cwm",
-                                                                         "deepseek_v4",
-                                                                         "diffusion_gemma_text",
-                                                                         "embedding_gemma2_text",
-                                                                         "gemma4_text",
-                                                                         "gemma4_unified_text",
-                                                                         "gpt_oss",
-                                                                         "laguna",
-                                                                         "lfm3",
-                                                                         "mellum",
-                                                                         "mimo_v2_flash",
-                                                                         "ministral3",
-                                                                         "mistral4",
-                                                                         "mistral_large4_text",
-                                                                         "openai_privacy_filter",
-                                                                         "step3p5",
-                                                                         "zaya"};
+/// Models whose code has its own rope section if the configuration has none.
+inline constexpr std::array<std::string_view, 20> models_with_own_section{"dots3_note_text",
+                                                                          "apertus",
+                                                                          "apertus1p5_text",
+                                                                          "cwm",
+                                                                          "deepseek_v4",
+                                                                          "diffusion_gemma_text",
+                                                                          "embedding_gemma2_text",
+                                                                          "gemma4_text",
+                                                                          "gemma4_unified_text",
+                                                                          "gpt_oss",
+                                                                          "laguna",
+                                                                          "lfm3",
+                                                                          "mellum",
+                                                                          "mimo_v2_flash",
+                                                                          "ministral3",
+                                                                          "mistral4",
+                                                                          "mistral_large4_text",
+                                                                          "openai_privacy_filter",
+                                                                          "step3p5",
+                                                                          "zaya"};
 
-/// 0 where the kind of model is not in the list.
+/// Returns the default of a model_type, or 0 if the list does not contain it.
 template <class List>
 constexpr double default_of(const List& list, std::string_view model_type) {
-    for (const model_default& one : list) {
-        if (one.model_type == model_type) return one.value;
+    for (const model_default& entry : list) {
+        if (entry.model_type == model_type) return entry.value;
     }
     return 0;
 }
 
 template <class List>
 constexpr bool contains(const List& list, std::string_view name) {
-    for (const std::string_view one : list) {
-        if (one == name) return true;
-    }
-    return false;
+    return std::find(list.begin(), list.end(), name) != list.end();
 }
 
-/// Models whose weights pair neighbours; all others are half_split.
+/// Models whose weights have the interleaved layout; all others are half_split.
 inline constexpr std::array<std::string_view, 45> interleaved_models{"axk1",
                                                                      "axk2",
                                                                      "bailing_hybrid",
@@ -246,19 +244,19 @@ constexpr layout_kind default_layout(std::string_view model_type) {
     return contains(interleaved_models, model_type) ? layout_kind::interleaved : layout_kind::half_split;
 }
 
-/// Models whose attention multiplies its scores by the square of YaRN's magnitude for mscale_all_dim.
+/// Models whose attention multiplies the softmax scale by the square of YaRN's m(mscale_all_dim).
 inline constexpr std::array<std::string_view, 16> softmax_scaling_models{
     "axk1",        "axk2",           "bailing_hybrid",      "deepseek_v2",
     "deepseek_v3", "deepseek_v32",   "glm4_moe_lite",       "glm_moe_dsa",
     "hy_v4",       "kimi_k2",        "longcat_flash",       "minicpm3",
     "mistral4",    "mistral_large4", "mistral_large4_text", "youtu"};
 
-/// A configuration that does not name its model is read as DeepSeek's.
+/// Returns whether YaRN's mscale_all_dim affects the softmax. A configuration without model_type is read as DeepSeek's.
 constexpr bool scales_softmax(std::string_view model_type) {
     return model_type.empty() || contains(softmax_scaling_models, model_type);
 }
 
-/// Models that interleave the sections of M-RoPE whether their configuration says so or not.
+/// Returns whether a model always interleaves the sections of M-RoPE, whatever its configuration says.
 constexpr bool interleaves_sections(std::string_view model_type) {
     for (const std::string_view family :
          {"qwen3_vl", "qwen3_omni", "qwen3_5", "qwen4", "cosmos3_edge", "cohere_compass"}) {

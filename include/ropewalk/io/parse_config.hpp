@@ -1,4 +1,4 @@
-// JSON text to JSON, with limits and errors of one line.
+// Strict parsing of JSON files, with limits on size and nesting and one-line errors.
 #pragma once
 
 #include <filesystem>
@@ -15,11 +15,11 @@ namespace ropewalk {
 
 namespace detail {
 
-// Real files have a few kilobytes and five levels.
-inline constexpr std::size_t longest_config = std::size_t{16} << 20;
-inline constexpr int deepest_config = 64;
+// Published files have a few kilobytes and five levels.
+inline constexpr std::size_t max_config_bytes = std::size_t{16} << 20;
+inline constexpr int max_config_depth = 64;
 
-/// Refuses what nlohmann/json would take: a key that comes twice, of which it keeps the last, and endless nesting.
+/// Parser callback that rejects duplicate keys, of which nlohmann/json keeps the last, and deep nesting.
 class strict_json {
 public:
     explicit strict_json(std::string source) : source_(std::move(source)) {}
@@ -27,7 +27,7 @@ public:
     bool operator()(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
         using event_t = nlohmann::json::parse_event_t;
         if (event == event_t::object_start || event == event_t::array_start) {
-            RW_EXPECTS(depth < deepest_config, "{} is nested deeper than {} levels", source_, deepest_config);
+            RW_EXPECTS(depth < max_config_depth, "{} is nested deeper than {} levels", source_, max_config_depth);
         }
         if (event == event_t::object_start) keys_.emplace_back();
         if (event == event_t::object_end) keys_.pop_back();
@@ -40,71 +40,71 @@ public:
 
 private:
     std::string source_;
-    std::vector<std::set<std::string>> keys_;  ///< of every object that is open
+    std::vector<std::set<std::string>> keys_;  ///< of all open objects
 };
 
-/// Python writes Infinity and NaN, which JSON does not know; some models have them in parts that are none of ours. As
-/// texts they are no numbers to whoever asks for one.
+/// Quotes Infinity and NaN, which Python writes and JSON does not allow. Some models have them in keys that are not
+/// read here; as texts they fail where a number is expected.
 inline std::string with_constants_quoted(const std::string& text) {
     std::string quoted;
     bool inside = false;
-    for (std::size_t at = 0; at < text.size(); ++at) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
         if (!inside) {
             for (const std::string_view constant : {"-Infinity", "Infinity", "NaN"}) {
-                if (text.compare(at, constant.size(), constant) != 0) continue;
+                if (text.compare(i, constant.size(), constant) != 0) continue;
                 quoted.append("\"").append(constant).append("\"");
-                at += constant.size();
+                i += constant.size();
                 break;
             }
-            if (at >= text.size()) break;
+            if (i >= text.size()) break;
         }
-        quoted += text[at];
-        if (text[at] == '"') inside = !inside;
-        if (inside && text[at] == '\\' && at + 1 < text.size()) quoted += text[++at];
+        quoted += text[i];
+        if (text[i] == '"') inside = !inside;
+        if (inside && text[i] == '\\' && i + 1 < text.size()) quoted += text[++i];
     }
     return quoted;
 }
 
-/// JSON text of any length, strictly.
+/// Parses JSON text of any length.
 inline nlohmann::json parse_json(std::string_view text, const std::string& source) {
     try {
         return nlohmann::json::parse(text, strict_json(source));
     } catch (const nlohmann::json::exception& problem) {
-        constexpr std::size_t longest = 200;  // it quotes what it read last, however long
+        constexpr std::size_t longest = 200;  // the message quotes the last token, which can be long
         std::string what = problem.what();
         if (what.size() > longest) what.replace(longest, std::string::npos, "…");
-        fail("{} is no JSON: {}", source, what);
+        fail("{} is not valid JSON: {}", source, what);
     }
 }
 
 }  // namespace detail
 
-/// JSON text; `source` is what messages call it. Throws ropewalk::error, one line, for what is no JSON, has a key
-/// twice, is nested deeper than 64 levels or longer than 16 MiB.
+/// Parses JSON text; `source` names it in messages. Throws ropewalk::error, one line, for invalid JSON, duplicate keys,
+/// more than 64 levels or more than 16 MiB.
 inline nlohmann::json parse_config(const std::string& text, const std::string& source) {
-    RW_EXPECTS(text.size() <= detail::longest_config, "{} has {} bytes, a configuration at most {}", source,
-               text.size(), detail::longest_config);
+    RW_EXPECTS(text.size() <= detail::max_config_bytes, "{} has {} bytes, the limit is {}", source, text.size(),
+               detail::max_config_bytes);
     return detail::parse_json(detail::with_constants_quoted(text), source);
 }
 
-/// Whether a path leads to a folder; false as well where nobody can tell.
+/// Returns whether a path is a folder; false on errors.
 inline bool is_folder(const std::filesystem::path& path) {
     std::error_code problem;
     return std::filesystem::is_directory(path, problem);
 }
 
-/// Whether a path leads anywhere, likewise.
+/// Returns whether a path exists; false on errors.
 inline bool is_there(const std::filesystem::path& path) {
     std::error_code problem;
     return std::filesystem::exists(path, problem);
 }
 
-/// The same for a file.
+/// Parses a JSON file, as parse_config() does.
 inline nlohmann::json parse_config_file(const std::filesystem::path& path) {
     RW_EXPECTS(!is_folder(path), "{} is a folder, expected a file", path.string());
     std::ifstream file(path, std::ios::binary);
     RW_EXPECTS(file, "cannot read {}", path.string());
-    std::string text(detail::longest_config + 1, '\0');
+    std::string text(detail::max_config_bytes + 1, '\0');
     file.read(text.data(), static_cast<std::streamsize>(text.size()));
     text.resize(static_cast<std::size_t>(file.gcount()));
     return parse_config(text, path.string());

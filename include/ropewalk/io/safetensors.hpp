@@ -99,8 +99,7 @@ private:
         RW_EXPECTS(entry.is_object(), "{} must be an object, got {}", path, shown(entry));
         const config_section section(entry, path);
         constexpr std::array<std::string_view, 3> keys{"dtype", "shape", "data_offsets"};
-        section.expect_only(
-            [&](const std::string& key) { return std::find(keys.begin(), keys.end(), key) != keys.end(); }, "a tensor");
+        section.expect_only(keys, "a tensor");
         stored_tensor result;
         result.dtype = section.text("dtype").value_or("");
         std::uint64_t bytes = size_of_type(path, result.dtype);

@@ -1,4 +1,4 @@
-// Policies in a row: Linear{.factor = 4} | Truncated{.length = 4096}.
+// Composition of policies: Linear{.factor = 4} | Truncated{.length = 4096}.
 #pragma once
 
 #include <tuple>
@@ -7,7 +7,7 @@
 
 namespace ropewalk {
 
-/// Policies in the order of their application.
+/// A sequence of policies, applied from left to right.
 template <AnyAxis... Policies>
 struct Composed {
     std::tuple<Policies...> policies;
@@ -33,7 +33,7 @@ constexpr Composed<P...> compose(std::tuple<P...> policies) {
 }
 }  // namespace detail
 
-/// First `left`, then `right`.
+/// Returns the composition that applies `left`, then `right`.
 template <class Left, class Right>
     requires(detail::composable<Left> && detail::composable<Right>)
 constexpr auto operator|(const Left& left, const Right& right) {

@@ -8,7 +8,7 @@ namespace ropewalk {
 /// θ'_j = θ_j (RoFormer, arXiv 2104.09864).
 struct Default {
     static constexpr std::string_view name = "default";
-    static constexpr std::string_view about = "Plain RoPE: pair j turns by base^(-2j/d) radians a token.";
+    static constexpr std::string_view about = "Plain RoPE: pair j rotates by base^(-2j/d) radians per token.";
     static constexpr std::tuple<> parameters{};
 
     constexpr void validate(const Geometry& /*geometry*/) const {}

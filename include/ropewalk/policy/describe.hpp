@@ -1,4 +1,4 @@
-// A policy as text, in the grammar of expressions.
+// Conversion of a policy to text, in the grammar of expressions.
 #pragma once
 
 #include <charconv>
@@ -34,25 +34,36 @@ std::string describe_value(const std::vector<T>& values) {
 
 }  // namespace detail
 
-/// "name" or "name:value,key=value": every parameter that differs from its default, the first one bare. Numbers are
-/// the shortest that read back as the same value.
+/// Returns "name" or "name:value,key=value", with every parameter that differs from its default; the first one has no
+/// key. Numbers are the shortest that read back as the same value.
 template <Policy P>
 std::string describe(const P& policy) {
     std::string text(P::name);
     const P defaults{};
-    bool bare_possible = true;
+    bool first = true;
     char separator = ':';
-    const auto append = [&](const auto& one) {
-        if (policy.*one.member != defaults.*one.member) {
+    const auto append = [&](const auto& parameter) {
+        if (policy.*parameter.member != defaults.*parameter.member) {
             text += separator;
-            if (!bare_possible) text.append(one.name).append("=");
-            text += detail::describe_value(policy.*one.member);
+            if (!first) text.append(parameter.name).append("=");
+            text += detail::describe_value(policy.*parameter.member);
             separator = ',';
         }
-        bare_possible = false;
+        first = false;
     };
     std::apply([&](const auto&... each) { (append(each), ...); }, P::parameters);
     return text;
 }
+
+namespace detail {
+
+/// Throws that a policy lacks the trained context length, with an expression that states one.
+template <Policy P>
+[[noreturn]] void fail_without_original_length(P policy) {
+    policy.original_length = 4096;
+    fail("{} needs original_length, the trained context length: write {}", P::name, describe(policy));
+}
+
+}  // namespace detail
 
 }  // namespace ropewalk

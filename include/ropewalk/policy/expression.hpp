@@ -1,4 +1,4 @@
-// Policy expressions: linear:8, linear:4|truncated:4096, randomized:16384,seed=1, mrope:[16,24,24],interleaved=true.
+// Parser of policy expressions: linear:8, linear:4|truncated:4096, mrope:[16,24,24],interleaved=true.
 #pragma once
 
 #include <array>
@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "ropewalk/core/suggestion.hpp"
 #include "ropewalk/policy/describe.hpp"
 #include "ropewalk/policy/registry.hpp"
 
@@ -17,15 +18,15 @@ namespace ropewalk {
 
 namespace detail {
 
-/// Reads an expression from left to right; every error shows the expression with a mark under the character. Chosen is
-/// the variant of all policies.
-template <class Chosen>
+/// Parses an expression from left to right. Every error shows the expression with a mark under the wrong character.
+/// `Variant` is the variant of all policies.
+template <class Variant>
 class expression_reader {
 public:
     explicit expression_reader(std::string_view text) : text_(text) {}
 
-    std::vector<Chosen> read() {
-        std::vector<Chosen> policies;
+    std::vector<Variant> read() {
+        std::vector<Variant> policies;
         do {
             policies.push_back(read_policy());
         } while (accept('|'));
@@ -34,26 +35,29 @@ public:
     }
 
 private:
-    Chosen read_policy() {
+    /// The names of all policies.
+    static constexpr auto names = []<class... P>(std::variant<P...>*) {
+        return std::array<std::string_view, sizeof...(P)>{P::name...};
+    }(static_cast<Variant*>(nullptr));
+
+    Variant read_policy() {
         const std::size_t start = at_;
         const std::string_view name = read_name();
-        Chosen policy;
+        Variant policy;
         if (!select<0>(name, policy)) {
             at_ = start;
             if (name.empty())
-                fail_here(format("expected the name of a policy, got {}, known are {}", rest(), known_policies<0>()));
-            fail_here(format("unknown policy '{}', known are {}", name, known_policies<0>()));
+                fail_here("expected the name of a policy, got " + quoted_rest(), name_hint(rest(), names));
+            fail_here(format("unknown policy '{}'", name), name_hint(name, names));
         }
-        if (accept(':')) {
-            std::visit([this](auto& chosen) { this->read_parameters(chosen); }, policy);
-        }
+        if (accept(':')) std::visit([this](auto& selected) { this->read_parameters(selected); }, policy);
         return policy;
     }
 
     template <std::size_t I>
-    static bool select(std::string_view name, Chosen& policy) {
-        if constexpr (I < std::variant_size_v<Chosen>) {
-            using P = std::variant_alternative_t<I, Chosen>;
+    static bool select(std::string_view name, Variant& policy) {
+        if constexpr (I < std::variant_size_v<Variant>) {
+            using P = std::variant_alternative_t<I, Variant>;
             if (name != P::name) return select<I + 1>(name, policy);
             policy = P{};
             return true;
@@ -62,20 +66,13 @@ private:
         }
     }
 
-    template <std::size_t I>
-    static std::string known_policies() {
-        if constexpr (I < std::variant_size_v<Chosen>) {
-            return format(I == 0 ? "{}{}" : ", {}{}", std::variant_alternative_t<I, Chosen>::name,
-                          known_policies<I + 1>());
-        } else {
-            return {};
-        }
-    }
-
-    /// [value][,key=value…]; a bare value is the first parameter.
+    /// [value][,key=value…]; a value without a key is that of the first parameter.
     template <class P>
     void read_parameters(P& policy) {
         std::array<bool, std::tuple_size_v<std::remove_cvref_t<decltype(P::parameters)>>> given{};
+        constexpr auto known =
+            std::apply([](const auto&... each) { return std::array<std::string_view, sizeof...(each)>{each.name...}; },
+                       P::parameters);
         bool first = true;
         do {
             const std::size_t start = at_;
@@ -85,29 +82,29 @@ private:
             if (!named) at_ = start;
             if (!assign(policy, name, !named, start, given)) {
                 at_ = start;
-                if (!named) fail_here(format("policy '{}' has no parameters", P::name));
-                fail_here(format("policy '{}' has no parameter '{}'", P::name, name));
+                if (known.empty()) fail_here(format("policy '{}' has no parameters", P::name));
+                fail_here(format("policy '{}' has no parameter '{}'", P::name, name), name_hint(name, known));
             }
             first = false;
         } while (accept(','));
     }
 
-    /// Reads the value of the parameter `name`, or of the first one where the value is bare.
+    /// Reads the value of the parameter `name`, or of the first parameter if the value has no key.
     template <class P, std::size_t N>
     bool assign(P& policy, std::string_view name, bool bare, std::size_t start, std::array<bool, N>& given) {
         bool done = false;
         std::size_t index = 0;
-        const auto try_one = [&](const auto& one) {
+        const auto try_parameter = [&](const auto& parameter) {
             const std::size_t i = index++;
-            if (done || !(bare || one.name == name)) return;
+            if (done || !(bare || parameter.name == name)) return;
             if (given[i]) {
                 at_ = start;
-                fail_here(format("parameter '{}' is given twice", one.name));
+                fail_here(format("parameter '{}' is given twice", parameter.name));
             }
-            read_value(policy.*one.member);
+            read_value(policy.*parameter.member);
             given[i] = done = true;
         };
-        std::apply([&](const auto&... each) { (try_one(each), ...); }, P::parameters);
+        std::apply([&](const auto&... each) { (try_parameter(each), ...); }, P::parameters);
         return done;
     }
 
@@ -127,7 +124,7 @@ private:
         at_ = start;
         fail_here("expected true or false");
     }
-    /// [value,value,…], or nothing between the brackets.
+    /// [value,value,…], possibly empty.
     template <class T>
     void read_value(std::vector<T>& values) {
         values.clear();
@@ -151,12 +148,12 @@ private:
             ++at_;
         return text_.substr(start, at_ - start);
     }
-    /// What stands where a name should, as a message shows it.
-    [[nodiscard]] std::string rest() const {
-        if (at_ == text_.size()) return "the end";
+    /// Returns the text up to the next separator, for messages.
+    [[nodiscard]] std::string_view rest() const {
         const std::size_t end = text_.find_first_of(":|,=", at_);
-        return format("'{}'", text_.substr(at_, end == at_ ? 1 : end - at_));
+        return text_.substr(at_, end == at_ ? 1 : end - at_);
     }
+    [[nodiscard]] std::string quoted_rest() const { return rest().empty() ? "the end" : format("'{}'", rest()); }
     static constexpr bool is_letter(char c) { return (c >= 'a' && c <= 'z') || c == '_'; }
 
     bool accept(char c) {
@@ -165,8 +162,9 @@ private:
         return true;
     }
 
-    [[noreturn]] void fail_here(const std::string& problem) const {
-        fail("{} at character {}\n  {}\n  {}^", problem, at_ + 1, text_, std::string(at_, ' '));
+    [[noreturn]] void fail_here(const std::string& problem, const std::string& hint = {}) const {
+        fail("{} at character {}{}{}\n  {}\n  {}^", problem, at_ + 1, hint.empty() ? "" : ": ", hint, text_,
+             std::string(at_, ' '));
     }
 
     std::string_view text_;
@@ -175,11 +173,11 @@ private:
 
 }  // namespace detail
 
-/// The policies of an expression, in order. Throws with a mark under the character that is wrong. A template, so that
-/// only who calls it compiles the reading of every parameter.
-template <class Chosen = any_policy>
-std::vector<Chosen> parse_policies(std::string_view expression) {
-    return detail::expression_reader<Chosen>(expression).read();
+/// Returns the policies of an expression, in order. Throws ropewalk::error that marks the wrong character and, for a
+/// misspelt name, suggests the nearest one. (A template, so that only its callers compile the parser.)
+template <class Variant = any_policy>
+std::vector<Variant> parse_policies(std::string_view expression) {
+    return detail::expression_reader<Variant>(expression).read();
 }
 
 }  // namespace ropewalk

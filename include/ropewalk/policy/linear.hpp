@@ -1,4 +1,4 @@
-// Linear scaling, also known as position interpolation.
+// Linear scaling, known as position interpolation.
 #pragma once
 
 #include "ropewalk/policy/concepts.hpp"
@@ -7,15 +7,13 @@ namespace ropewalk {
 
 /// θ'_j = θ_j / factor (position interpolation, arXiv 2306.15595, eq. 4; Giraffe, arXiv 2308.10882, §4.1).
 struct Linear {
-    double factor = 1;  ///< how many times longer the context becomes; positive
+    double factor = 1;  ///< extended over trained context length; positive
 
     static constexpr std::string_view name = "linear";
-    static constexpr std::string_view about = "Position interpolation: every pair turns factor times slower.";
+    static constexpr std::string_view about = "Position interpolation: every pair rotates factor times slower.";
     static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "linear: factor must be a positive number, got {}", factor);
-    }
+    constexpr void validate(const Geometry& /*geometry*/) const { detail::expect_positive(name, "factor", factor); }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
         return theta / real(factor);
     }

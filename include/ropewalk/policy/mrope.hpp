@@ -1,4 +1,4 @@
-// M-RoPE: three positions a token, for images and video.
+// M-RoPE: three positions per token, for images and video.
 #pragma once
 
 #include <vector>
@@ -8,17 +8,20 @@
 
 namespace ropewalk {
 
-/// Every token has a temporal, a vertical and a horizontal position (t, h, w), and `sections` says how many pairs
-/// follow each. Chunked (Qwen2-VL, arXiv 2409.12191, §2.1): the first pairs follow t, the next h, the last w.
-/// Interleaved (Qwen3-VL): pair j follows h where j mod 3 = 1 and j < 3 · sections[1], w where j mod 3 = 2 and j < 3 ·
-/// sections[2], else t. Positions are ids [3, tokens] or [3, batch, tokens]; one id a token (text) serves all three.
+/// Every token has a temporal, a vertical and a horizontal position (t, h, w). `sections` holds the number of pairs
+/// that use each.
+/// - Chunked (Qwen2-VL, arXiv 2409.12191, §2.1): the first pairs use t, the next h, the last w.
+/// - Interleaved (Qwen3-VL): pair j uses h if j mod 3 = 1 and j < 3 · sections[1], w if j mod 3 = 2 and
+///   j < 3 · sections[2], else t.
+///
+/// Positions are ids [3, tokens] or [3, batch, tokens]. One id per token (text) is used for all three axes.
 struct MRope {
-    std::vector<std::int64_t> sections{};  ///< pairs of t, h and w, or empty: all pairs follow t
+    std::vector<std::int64_t> sections{};  ///< pairs of t, h and w; empty: all pairs use t
     bool interleaved = false;
 
     static constexpr std::string_view name = "mrope";
     static constexpr std::string_view about =
-        "Three positions a token (time, height and width), each followed by pairs of its own.";
+        "Three positions per token (time, height, width), each used by its own section of pairs.";
     static constexpr auto parameters =
         std::tuple{parameter<MRope, std::vector<std::int64_t>>{"sections", &MRope::sections},
                    parameter<MRope, bool>{"interleaved", &MRope::interleaved}};
@@ -28,23 +31,23 @@ struct MRope {
                    "mrope: sections has {} entries, expected 3 (t, h and w)", sections.size());
         std::int64_t left = geometry.pairs();
         for (const std::int64_t section : sections) {
-            RW_EXPECTS(section >= 0 && section <= left, "mrope: sections must not be negative and sum to {} pairs",
+            RW_EXPECTS(section >= 0 && section <= left, "mrope: sections must not be negative and must sum to {} pairs",
                        geometry.pairs());
             left -= section;
         }
         RW_EXPECTS(sections.empty() || left == 0, "mrope: sections leave {} of {} pairs without a position", left,
                    geometry.pairs());
     }
-    /// Which of the three positions pair j follows.
+    /// Returns the axis of pair j: 0 (t), 1 (h) or 2 (w).
     [[nodiscard]] std::int64_t axis(std::int64_t pair, const Geometry& /*geometry*/) const {
         if (sections.empty()) return 0;
         if (interleaved) {
-            const std::int64_t follows = pair % 3;
-            return follows != 0 && pair < 3 * sections[static_cast<std::size_t>(follows)] ? follows : 0;
+            const std::int64_t axis = pair % 3;
+            return axis != 0 && pair < 3 * sections[static_cast<std::size_t>(axis)] ? axis : 0;
         }
         return pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2;
     }
-    /// Whether tokens have three positions, even where every pair follows t.
+    /// Returns whether tokens have three positions, even if every pair uses t.
     [[nodiscard]] bool has_sections() const { return !sections.empty(); }
     static MRope neutral() { return {}; }
     static MRope example() { return {}; }

@@ -1,17 +1,18 @@
-// Giraffe's power scaling.
+// Power scaling from Giraffe.
 #pragma once
 
 #include "ropewalk/policy/concepts.hpp"
 
 namespace ropewalk {
 
-/// θ'_j = θ_j · (1 − 2j/d)^k (Giraffe, arXiv 2308.10882, §4.4): fast pairs hardly change, slow pairs slow down.
+/// θ'_j = θ_j · (1 − 2j/d)^k (Giraffe, arXiv 2308.10882, §4.4): high frequencies
+/// hardly change, low frequencies shrink.
 struct Power {
-    double k = 0;  ///< the exponent; the paper used 0.1 and 0.5, 0 changes nothing
+    double k = 0;  ///< exponent in [0, 64]; 0.1 and 0.5 in the paper; 0 changes nothing
 
     static constexpr std::string_view name = "power";
     static constexpr std::string_view about =
-        "Slows pair j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop.";
+        "Scales frequency j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop.";
     static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {

@@ -1,4 +1,4 @@
-// Giraffe's randomized positions, for training.
+// Randomized positions from Giraffe, for training.
 #pragma once
 
 #include "ropewalk/core/random.hpp"
@@ -6,19 +6,21 @@
 
 namespace ropewalk {
 
-/// The token at index i gets t_{i+1} · n / max(t_n, n), where t is the running sum of steps drawn from U(epsilon, 2):
-/// ascending, and never beyond n (Giraffe, arXiv 2308.10882, §4.5 and its code, where epsilon is 0).
+/// The token at index i gets position t_{i+1} · n / max(t_n, n), where t is the running sum of steps drawn from
+/// U(epsilon, 2). Positions ascend and never exceed n (Giraffe, arXiv 2308.10882, §4.5 and its code, where epsilon is
+/// 0).
 ///
-/// n is `length`, or else the sequence length of the geometry, or else the tokens of the call. Every batch row draws
-/// its own numbers. Counter `draw` up by one each forward pass. The same for any number of threads, on CPU and GPU.
+/// n is `length`, else the sequence length of the geometry, else the number of tokens of the call. Every batch row has
+/// its own numbers. Increase `draw` by one per forward pass. The numbers are the same for any number of threads, on CPU
+/// and GPU.
 struct Randomized {
     std::int64_t length = 0;  ///< n, tokens; below 2^30
-    double epsilon = 0;       ///< the smallest step, tokens
+    double epsilon = 0;       ///< smallest step, tokens, in [0, 2]
     std::int64_t seed = 0;
-    std::int64_t draw = 0;  ///< which forward pass
+    std::int64_t draw = 0;  ///< index of the forward pass
 
-    /// The sum of n steps of up to 2 tokens fits into a fixed_position.
-    static constexpr std::int64_t most = std::int64_t{1} << 30;
+    /// Bound of n: the sum of n steps of up to 2 tokens must fit into a fixed_position.
+    static constexpr std::int64_t max_length = std::int64_t{1} << 30;
 
     static constexpr std::string_view name = "randomized";
     static constexpr std::string_view about = "Ascending random positions that never pass the length, for training.";
@@ -28,9 +30,9 @@ struct Randomized {
         integer{"seed", &Randomized::seed}, integer{"draw", &Randomized::draw}};
 
     constexpr void validate(const Geometry& geometry) const {
-        RW_EXPECTS(length >= 0 && length < most, "randomized: length must lie in [0, 2^30), got {}", length);
-        RW_EXPECTS(length > 0 || geometry.sequence_length < most,
-                   "randomized: the sequence_length stands for a length and must lie below 2^30, got {}",
+        RW_EXPECTS(length >= 0 && length < max_length, "randomized: length must lie in [0, 2^30), got {}", length);
+        RW_EXPECTS(length > 0 || geometry.sequence_length < max_length,
+                   "randomized: sequence_length is used as the length and must be below 2^30, got {}",
                    geometry.sequence_length);
         RW_EXPECTS(detail::is_finite(epsilon) && epsilon >= 0 && epsilon <= 2,
                    "randomized: epsilon must lie in [0, 2], got {}", epsilon);
@@ -39,10 +41,10 @@ struct Randomized {
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return length; }
     static constexpr Randomized example() { return {.length = 16384, .seed = 1}; }
 
-    /// numbers.size() = n < 2^30; all in integers of 2^-32 tokens, so that the sums are exact.
+    /// Draws numbers.size() = n < 2^30 positions. The arithmetic is in integers of 2^-32 tokens, so the sums are exact.
     constexpr void draw_positions(std::uint64_t row, std::span<fixed_position> numbers) const {
-        RW_EXPECTS(numbers.size() < static_cast<std::size_t>(most), "randomized: draws below 2^30 positions, got {}",
-                   numbers.size());
+        RW_EXPECTS(numbers.size() < static_cast<std::size_t>(max_length),
+                   "randomized: the number of positions must be below 2^30, got {}", numbers.size());
         const auto smallest = static_cast<std::uint64_t>(make_fixed_position(real(epsilon)).value);
         const std::uint64_t range = (std::uint64_t{2} << 32) - smallest;
         std::uint64_t sum = 0;

@@ -1,4 +1,4 @@
-// Sorted random positions, for training.
+// Sorted random integer positions, for training.
 #pragma once
 
 #include <bit>
@@ -9,17 +9,18 @@
 
 namespace ropewalk {
 
-/// n whole positions drawn without replacement from 0 … range−1 and sorted; queries and keys share them (Ruoss et al.,
-/// "Randomized positional encodings boost length generalization", arXiv 2305.16843, §3.1).
+/// n integer positions, drawn without replacement from 0 … range−1 and sorted (Ruoss et al., "Randomized positional
+/// encodings boost length generalization", arXiv 2305.16843, §3.1).
 ///
-/// n is the sequence length of the geometry, or else the tokens of the call. Seeds, rows and draws as in Randomized.
+/// n is the sequence length of the geometry, else the number of tokens of the call. Seeds, rows and draws are as in
+/// Randomized.
 struct RandomizedSorted {
     std::int64_t range = 0;  ///< N, tokens; at least n, below 2^31
     std::int64_t seed = 0;
-    std::int64_t draw = 0;  ///< which forward pass
+    std::int64_t draw = 0;  ///< index of the forward pass
 
     static constexpr std::string_view name = "randomized_sorted";
-    static constexpr std::string_view about = "Sorted random whole positions out of a longer range, for training.";
+    static constexpr std::string_view about = "Sorted random integer positions from a longer range, for training.";
     using integer = parameter<RandomizedSorted, std::int64_t>;
     static constexpr auto parameters =
         std::tuple{integer{"range", &RandomizedSorted::range}, integer{"seed", &RandomizedSorted::seed},
@@ -28,18 +29,17 @@ struct RandomizedSorted {
     constexpr void validate(const Geometry& geometry) const {
         RW_EXPECTS(range > 0 && range < (std::int64_t{1} << 31),
                    "randomized_sorted: range must lie in [1, 2^31), got {}", range);
-        RW_EXPECTS(range >= geometry.sequence_length, "randomized_sorted: a range of {} has no {} different positions",
-                   range, geometry.sequence_length);
+        expect_range(geometry.sequence_length);
         RW_EXPECTS(draw >= 0 && draw < (std::int64_t{1} << 32), "randomized_sorted: draw must lie in [0, 2^32), got {}",
                    draw);
     }
     [[nodiscard]] constexpr std::int64_t stated_tokens() const { return 0; }
     static constexpr RandomizedSorted example() { return {.range = 65536, .seed = 1}; }
 
-    /// Floyd's sampling ("Programming pearls", CACM 30(9), 1987) into a bitmap, which is then read in order.
+    /// Floyd's sampling ("Programming pearls", CACM 30(9), 1987) into a bitmap, which is then scanned in order.
     void draw_positions(std::uint64_t row, std::span<fixed_position> numbers) const {
         const auto n = static_cast<std::int64_t>(numbers.size());
-        RW_EXPECTS(n <= range, "randomized_sorted: a range of {} has no {} different positions", range, n);
+        expect_range(n);
         std::vector<std::uint64_t> taken((static_cast<std::size_t>(range) + 63) / 64);
         const auto take = [&taken](std::uint64_t candidate) {
             std::uint64_t& word = taken[candidate / 64];
@@ -61,6 +61,11 @@ struct RandomizedSorted {
                 numbers[filled++].value = static_cast<std::int64_t>(position << 32);
             }
         }
+    }
+
+private:
+    constexpr void expect_range(std::int64_t positions) const {
+        RW_EXPECTS(positions <= range, "randomized_sorted: range {} is smaller than {} positions", range, positions);
     }
 };
 

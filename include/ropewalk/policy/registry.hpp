@@ -1,4 +1,4 @@
-// The one list of policies. Expressions, Python, the configuration reader, tests and benchmarks find a policy here.
+// Registry of policies. Expressions, Python, the configuration reader, tests and benchmarks find a policy here.
 #pragma once
 
 #include <variant>
@@ -20,7 +20,7 @@
 
 namespace ropewalk {
 
-/// Any policy that has a name, chosen at run time.
+/// Any registered policy, selected at run time.
 using any_policy = std::variant<Default, Linear, Power, Truncated, Ntk, DynamicNtk, Yarn, Llama3, LongRope,
                                 Proportional, XPos, Randomized, RandomizedSorted, MRope>;
 

@@ -1,4 +1,4 @@
-// Giraffe's truncated basis.
+// Truncated basis from Giraffe.
 #pragma once
 
 #include <optional>
@@ -7,16 +7,15 @@
 
 namespace ropewalk {
 
-/// θ'_j = θ_j where θ_j ≥ b, rho where a ≤ θ_j < b, 0 where θ_j < a (Giraffe, arXiv 2308.10882, §4.3). Give either
-/// `length` T, which sets b = 2π/T, a = b/8 and rho = 2π/(16 T) as Giraffe's code does, or a, b and rho themselves,
-/// radians a token.
+/// θ'_j = θ_j if θ_j ≥ b, rho if a ≤ θ_j < b, else 0 (Giraffe, arXiv 2308.10882, §4.3). Set either `length` T, which
+/// means b = 2π/T, a = b/8 and rho = 2π/(16 T) as in Giraffe's code, or all of a, b and rho, in radians per token.
 struct Truncated {
-    std::optional<double> length{};  ///< tokens
+    std::optional<double> length{};  ///< T, tokens; positive
     std::optional<double> a{}, b{}, rho{};
 
     static constexpr std::string_view name = "truncated";
     static constexpr std::string_view about =
-        "Keeps fast pairs, gives middling ones a single slow frequency and stops the slowest.";
+        "Keeps high frequencies, sets medium ones to a single low frequency and low ones to zero.";
     using optional_member = parameter<Truncated, std::optional<double>>;
     static constexpr auto parameters =
         std::tuple{optional_member{"length", &Truncated::length}, optional_member{"a", &Truncated::a},
@@ -25,15 +24,14 @@ struct Truncated {
     constexpr void validate(const Geometry& /*geometry*/) const {
         const int edges = int{a.has_value()} + int{b.has_value()} + int{rho.has_value()};
         RW_EXPECTS(length ? edges == 0 : edges == 3,
-                   "truncated: give either length or all of a, b and rho, got {} and {} of the three",
+                   "truncated: set either length or all of a, b and rho, got {} and {} of the three",
                    length ? "length" : "no length", edges);
         if (length) {
-            RW_EXPECTS(detail::is_finite(*length) && *length > 0, "truncated: length must be a positive number, got {}",
-                       *length);
+            detail::expect_positive(name, "length", *length);
             return;
         }
         RW_EXPECTS(detail::is_finite(*a) && detail::is_finite(*b) && 0 <= *a && *a <= *b,
-                   "truncated: needs 0 <= a <= b, got a = {} and b = {}", *a, *b);
+                   "truncated: 0 <= a <= b must hold, got a = {} and b = {}", *a, *b);
         RW_EXPECTS(detail::is_finite(*rho) && *rho >= 0, "truncated: rho must not be negative, got {}", *rho);
     }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {

@@ -1,29 +1,32 @@
-// YaRN: interpolation by parts, and sharper attention.
+// YaRN: interpolation by parts and an attention factor.
 #pragma once
 
 #include <optional>
 
 #include "ropewalk/policy/concepts.hpp"
+#include "ropewalk/policy/describe.hpp"
 
 namespace ropewalk {
 
-/// θ'_j = θ_j/factor · r_j + θ_j · (1 − r_j), r_j = clamp((j − low)/(high − low), 0, 1): pairs that turn more than
-/// beta_fast times within the original length stay, those that turn less than beta_slow times are interpolated (Peng et
-/// al., arXiv 2309.00071, §3.2; Transformers' `yarn`). cos and sin are multiplied by `attention_factor`, which is
-/// 0.1·ln(factor) + 1 unless given (eq. 22), or m(mscale)/m(mscale_all_dim) with m(a) = 0.1·a·ln(factor) + 1
-/// (DeepSeek); their softmax is multiplied by m(mscale_all_dim)² besides.
+/// θ'_j = θ_j/factor · r_j + θ_j · (1 − r_j) with the ramp r_j = clamp((j − low)/(high − low), 0, 1). Pairs with more
+/// than beta_fast rotations within the original length stay, pairs with fewer than beta_slow are interpolated (Peng et
+/// al., arXiv 2309.00071, §3.2; Transformers' `yarn`).
+///
+/// cos and sin are multiplied by `attention_factor`. Its default is 0.1·ln(factor) + 1 (eq. 22), or, with both mscales,
+/// m(mscale)/m(mscale_all_dim) with m(a) = 0.1·a·ln(factor) + 1 (DeepSeek). mscale_all_dim also multiplies the softmax
+/// scale by m(mscale_all_dim)².
 struct Yarn {
-    double factor = 1;                 ///< how many times longer the context becomes
-    std::int64_t original_length = 0;  ///< tokens of the training before
-    double beta_fast = 32;             ///< turns within the original length
+    double factor = 1;                 ///< extended over trained context length; positive
+    std::int64_t original_length = 0;  ///< trained context length, tokens; 0: that of the geometry
+    double beta_fast = 32;             ///< rotations within the original length
     double beta_slow = 1;
-    bool truncate = true;  ///< round the bounds of the ramp outwards to whole pairs; gpt-oss does not
+    bool truncate = true;  ///< round the bounds of the ramp outwards to integers (false in gpt-oss)
     std::optional<double> attention_factor_given{};
     std::optional<double> mscale{}, mscale_all_dim{};
 
     static constexpr std::string_view name = "yarn";
     static constexpr std::string_view about =
-        "Keeps pairs that turn often within the original length, slows the others by factor and sharpens attention.";
+        "Keeps high frequencies, slows low ones by factor and sharpens attention.";
     using number = parameter<Yarn, double>;
     using maybe = parameter<Yarn, std::optional<double>>;
     static constexpr auto parameters =
@@ -37,20 +40,19 @@ struct Yarn {
                    maybe{"mscale_all_dim", &Yarn::mscale_all_dim}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        RW_EXPECTS(detail::is_finite(factor) && factor > 0, "yarn: factor must be a positive number, got {}", factor);
-        RW_EXPECTS(original_length > 0 || (factor == 1 && original_length == 0),
-                   "yarn: original_length must be positive, got {}", original_length);
+        detail::expect_positive(name, "factor", factor);
+        if (lacks_original_length()) detail::fail_without_original_length(*this);
+        RW_EXPECTS(original_length >= 0, "yarn: original_length must be positive, got {}", original_length);
         RW_EXPECTS(
             detail::is_finite(beta_fast) && detail::is_finite(beta_slow) && beta_slow > 0 && beta_fast >= beta_slow,
-            "yarn: needs beta_fast >= beta_slow > 0, got {} and {}", beta_fast, beta_slow);
-        RW_EXPECTS(
-            !attention_factor_given || (detail::is_finite(*attention_factor_given) && *attention_factor_given > 0),
-            "yarn: attention_factor must be a positive number, got {}", attention_factor_given.value_or(0));
+            "yarn: beta_fast >= beta_slow > 0 must hold, got {} and {}", beta_fast, beta_slow);
+        if (attention_factor_given) detail::expect_positive(name, "attention_factor", *attention_factor_given);
         for (const auto& [key, value] : {std::pair{"mscale", mscale}, std::pair{"mscale_all_dim", mscale_all_dim}}) {
             RW_EXPECTS(!value || (detail::is_finite(*value) && *value >= 0), "yarn: {} must not be negative, got {}",
                        key, value.value_or(0));
         }
     }
+    [[nodiscard]] constexpr bool lacks_original_length() const { return original_length == 0 && factor != 1; }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
         if (factor == 1) return theta;
         const real start = low(geometry), end = high(geometry);
@@ -60,27 +62,28 @@ struct Yarn {
     }
     [[nodiscard]] constexpr double attention_factor(const Geometry& /*geometry*/) const {
         if (attention_factor_given) return *attention_factor_given;
-        // Without both, Transformers takes neither; a zero counts as absent there.
+        // As in Transformers, mscales take effect only if both are nonzero.
         if (mscale.value_or(0) != 0 && mscale_all_dim.value_or(0) != 0) return m(*mscale) / m(*mscale_all_dim);
         return m(1);
     }
-    /// DeepSeek's second factor, on the softmax scale.
+    /// Returns DeepSeek's factor on the softmax scale.
     [[nodiscard]] constexpr double softmax_factor(const Geometry& /*geometry*/) const {
         return m(mscale_all_dim.value_or(0)) * m(mscale_all_dim.value_or(0));
     }
     static constexpr Yarn neutral() { return {.factor = 1}; }
     static constexpr Yarn example() { return {.factor = 16, .original_length = 4096}; }
 
-    /// The pair that turns `turns` times within the original length, a fraction of pairs allowed.
-    [[nodiscard]] constexpr real pair_of(double turns, const Geometry& geometry) const {
-        return real(geometry.width()) * log2(real(original_length) / (real(turns) * two_pi)) /
+    /// Returns the fractional index of the pair with `rotations` rotations within the original length.
+    [[nodiscard]] constexpr real pair_of(double rotations, const Geometry& geometry) const {
+        return real(geometry.width()) * log2(real(original_length) / (real(rotations) * two_pi)) /
                (log2(real(geometry.base)).scaled(1));
     }
-    /// The last pair that keeps its frequency, and the first that is interpolated in full.
+    /// Returns the start of the ramp: the last pair that keeps its frequency.
     [[nodiscard]] constexpr real low(const Geometry& geometry) const {
         const real exact = pair_of(beta_fast, geometry);
         return max(truncate ? floor(exact) : exact, real(0));
     }
+    /// Returns the end of the ramp: the first pair that is fully interpolated.
     [[nodiscard]] constexpr real high(const Geometry& geometry) const {
         const real exact = pair_of(beta_slow, geometry);
         return min(truncate ? -floor(-exact) : exact, real(geometry.width() - 1));

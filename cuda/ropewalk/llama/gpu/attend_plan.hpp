@@ -103,7 +103,7 @@ inline void check_attention(const tensor& q, const tensor& out, const kv_cache& 
                "pages and their tokens must be fewer than 2^31, got {}", shape_of("the cache of k", cache.k));
     check_batch(batch, pages, cache.k, q.tokens);
     for (const cache_tensor* const one : {&cache.k, &cache.v})
-        RW_EXPECTS(!ropewalk::gpu::detail::range_of(out).meets(ropewalk::gpu::detail::range_of(*one)),
+        RW_EXPECTS(!ropewalk::gpu::detail::range_of(out).overlaps(ropewalk::gpu::detail::range_of(*one)),
                    "the output overlaps a cache: {}", shape_of("the cache", *one));
 }
 

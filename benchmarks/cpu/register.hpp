@@ -1,7 +1,5 @@
-// The families of rows, each registered by its own file.
+// Registration of the benchmark rows, one function per source file.
 #pragma once
-
-#include <string>
 
 #include "workload.hpp"
 
@@ -10,7 +8,7 @@ namespace bench {
 void register_rotations();  ///< rotate/, rotate_bhsd/, out_of_place/, decode/
 void register_tables();     ///< table/
 
-/// A counter which the reporter shows as the time of the row: the median of the samples, seconds.
+/// A counter that the reporter prints as the time of the row: the median of the samples in seconds.
 inline constexpr const char* median_seconds = "median_seconds";
 
 }  // namespace bench

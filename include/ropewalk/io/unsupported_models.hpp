@@ -1,4 +1,4 @@
-// Configurations that are refused: read on, they would give plain RoPE without a word (Transformers 5.23).
+// Rejection of configurations whose model code rotates differently or not at all (Transformers 5.23).
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace ropewalk::detail {
 
-/// Models whose code has learned, sinusoidal or relative positions, a bias on the scores, or none at all.
+/// Models with learned, sinusoidal or relative positions, with a bias on the scores, or without positions.
 inline constexpr std::array<std::string_view, 46> models_without_rotation{"albert",
                                                                           "bart",
                                                                           "bert",
@@ -59,16 +59,16 @@ inline constexpr std::array<std::string_view, 46> models_without_rotation{"alber
                                                                           "xlnet",
                                                                           "zamba"};
 
-/// Models whose layers with full attention do not turn, while their other layers do.
+/// Models that rotate in all layers except those with full attention.
 inline constexpr std::array<std::string_view, 3> models_without_rotation_in_full_attention{"afmoe", "cohere2",
                                                                                            "llama4_text"};
 
-/// The same where the model has sliding layers at all.
-inline constexpr std::array<std::string_view, 4> models_that_turn_sliding_layers_only{"exaone4", "exaone_moe", "flint",
-                                                                                      "kolibri1"};
+/// The same if the model has sliding layers.
+inline constexpr std::array<std::string_view, 4> models_with_rotation_in_sliding_layers_only{"exaone4", "exaone_moe",
+                                                                                             "flint", "kolibri1"};
 
-/// Whether a model says that it turns, by the spellings of Granite ("rope") and ESM ("rotary"). "absolute" is what
-/// BERT's descendants inherit and do not read, ModernBERT among them, but ESM reads it.
+/// Returns whether position_embedding_type names a rotation, in the spelling of Granite ("rope") or ESM ("rotary").
+/// Descendants of BERT such as ModernBERT inherit "absolute" without using it; ESM uses it.
 inline bool names_rotation(const config_section& model, std::string_view model_type, std::string_view kind) {
     for (const std::string_view known : {"rope", "RoPE", "rotary"}) {
         if (kind.starts_with(known)) return true;
@@ -79,29 +79,31 @@ inline bool names_rotation(const config_section& model, std::string_view model_t
            std::any_of(stated.begin(), stated.end(), [&](const char* key) { return model.has(key); });
 }
 
-/// Refuses kinds of models that do not turn at all, or otherwise than any encoding here.
-inline void refuse_other_models(const config_section& model, std::string_view model_type) {
+/// Rejects models without rotation, and those that no encoding can express.
+inline void reject_models_by_type(const config_section& model, std::string_view model_type) {
     RW_EXPECTS(!contains(models_without_rotation, model_type), "{}: model_type '{}' has no rotary positions",
                model.path(), model_type);
     RW_EXPECTS(model_type != "zamba2" || model.flag("use_mem_rope").value_or(false),
                "{}: model_type 'zamba2' has no rotary positions unless use_mem_rope is true", model.path());
-    RW_EXPECTS(model_type != "nanochat",
-               "{}: model_type 'nanochat' turns backwards: make the encoding by hand from head_dim and rope_theta, and "
-               "rotate with inverse=True",
-               model.path());
+    RW_EXPECTS(
+        model_type != "nanochat",
+        "{}: model_type 'nanochat' rotates backwards: make an encoding from head_dim and rope_theta, and rotate with "
+        "inverse=True",
+        model.path());
     RW_EXPECTS(!model.flag("position_encoding_2d").value_or(false),
-               "{}: position_encoding_2d is true: the first ChatGLM's two positions a token are not supported",
+               "{}: position_encoding_2d is true: the two positions per token of the first ChatGLM are not supported",
                model.path());
 }
 
-/// Refuses keys beside the scheme with which a model's own code turns otherwise, or not at all.
-inline void refuse_other_codes(const config_section& model, std::string_view model_type, bool keeps_scheme) {
-    refuse_other_models(model, model_type);
+/// Rejects models by type, and keys outside the rope section that change the rotation or switch it off. `keeps_scaling`
+/// is false if the caller replaces the scaling of the configuration.
+inline void reject_unsupported_model(const config_section& model, std::string_view model_type, bool keeps_scaling) {
+    reject_models_by_type(model, model_type);
     const double ratio = model.number("rope_ratio").value_or(1);
-    RW_EXPECTS(ratio == 1, "{}: rope_ratio must be 1, got {}: give ChatGLM's base as rope_theta, and no rope_ratio",
+    RW_EXPECTS(ratio == 1, "{}: rope_ratio must be 1, got {}: set rope_theta to ChatGLM's base and drop rope_ratio",
                model.path(), ratio);
-    RW_EXPECTS(!keeps_scheme || !model.flag("use_dynamic_ntk").value_or(false),
-               "{}: use_dynamic_ntk is true, which is Qwen's own scheme: give a policy in place of it", model.path());
+    RW_EXPECTS(!keeps_scaling || !model.flag("use_dynamic_ntk").value_or(false),
+               "{}: use_dynamic_ntk is true, a scaling of Qwen's own code: pass a policy instead", model.path());
     const auto attention = model.section("attn_config");
     for (const config_section& part : {model, attention.value_or(model)}) {
         RW_EXPECTS(!part.flag("alibi").value_or(false), "{}: alibi is true: the model has no rotary positions",
@@ -113,29 +115,31 @@ inline void refuse_other_codes(const config_section& model, std::string_view mod
                model.path(), shown_name(kind));
 }
 
-/// Cohere's mixture has dense layers in front, which have full attention and turn while no pattern lets some slide.
-inline bool has_dense_layers_that_turn(const config_section& model) {
+/// Returns whether the leading dense layers of Cohere's mixture rotate: they have full attention, and rotate unless a
+/// pattern makes some of them sliding.
+inline bool has_rotating_dense_layers(const config_section& model) {
     const bool dense =
         model.lists("mlp_layer_types", "dense") || model.integer("first_k_dense_replace").value_or(0) > 0;
     return dense && model.integer("prefix_dense_sliding_window_pattern").value_or(1) == 1;
 }
 
-/// Refuses a layer type none of whose layers turn.
-inline void refuse_layers_without_rotation(const config_section& model, std::string_view model_type,
+/// Rejects a layer type without any rotating layer.
+inline void reject_layers_without_rotation(const config_section& model, std::string_view model_type,
                                            const std::string& layer_type) {
-    bool turns = true;
+    bool rotates = true;
     if (layer_type == "full_attention") {
         const bool slides = model.has("sliding_window") || model.lists("layer_types", "sliding_attention");
-        turns = !contains(models_without_rotation_in_full_attention, model_type) &&
-                (model_type != "cohere2_moe" || has_dense_layers_that_turn(model)) &&
-                !(slides && contains(models_that_turn_sliding_layers_only, model_type));
+        rotates = !contains(models_without_rotation_in_full_attention, model_type) &&
+                  (model_type != "cohere2_moe" || has_rotating_dense_layers(model)) &&
+                  !(slides && contains(models_with_rotation_in_sliding_layers_only, model_type));
     }
-    // 1 where a layer turns, and the base of a layer or 0: both spellings say which layers do not.
+    // Both keys have one number per layer, which is 0 for layers without rotation.
     for (const char* const key : {"no_rope_layers", "layer_rope_theta"}) {
         const auto values = layer_type.empty() ? std::vector<double>{} : model.numbers_of_layers(key, layer_type);
-        turns = turns && (values.empty() || std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
+        rotates =
+            rotates && (values.empty() || std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
     }
-    RW_EXPECTS(turns, "{}: the layers of type '{}' of {} have no rotary positions", model.path(),
+    RW_EXPECTS(rotates, "{}: the layers of type '{}' of {} have no rotary positions", model.path(),
                shown_name(layer_type), model_type.empty() ? "this model" : model_type);
 }
 

@@ -1,26 +1,26 @@
-// The ceilings for one architecture A. Included by the loops_*.cpp files alone, each compiled for its instruction set.
+// Bandwidth loops of an xsimd architecture A. Each loops_<set>.cpp includes them, compiled for its instruction set.
 #pragma once
 
 #include <ropewalk/cpu/simd/load_store.hpp>
 
-#include "ceilings.hpp"
+#include "loops.hpp"
 
-namespace ceilings {
+namespace bench {
 
 template <class A>
 using floats = xsimd::batch<float, A>;
 
-/// Calls step(i) for i = 0, width, 2 · width …, four at a time, then one(i) for each element that is left.
-template <class Step, class One>
-RW_INLINE void for_each_register(std::int64_t count, std::int64_t width, const Step& step, const One& one) {
+/// Calls vector(i) for i = 0, width, 2 · width …, unrolled by four, then scalar(i) for each remaining element.
+template <class Vector, class Scalar>
+RW_INLINE void for_each_register(std::int64_t count, std::int64_t width, const Vector& vector, const Scalar& scalar) {
     std::int64_t i = 0;
     for (; i + 4 * width <= count; i += 4 * width) {
-        step(i);
-        step(i + width);
-        step(i + 2 * width);
-        step(i + 3 * width);
+        vector(i);
+        vector(i + width);
+        vector(i + 2 * width);
+        vector(i + 3 * width);
     }
-    for (; i < count; ++i) one(i);
+    for (; i < count; ++i) scalar(i);
 }
 
 template <class A>
@@ -69,8 +69,13 @@ void store(float* data, std::int64_t count, float value) {
 }
 
 template <class A>
-constexpr loops loops_of(std::string_view name) {
-    return {name, scale<A>, scale_into<A>, convert_f16<A>, convert_bf16<A>, store<A>};
+constexpr bandwidth_loops loops_of(std::string_view instruction_set) {
+    return {.instruction_set = instruction_set,
+            .scale = scale<A>,
+            .scale_into = scale_into<A>,
+            .convert_f16 = convert_f16<A>,
+            .convert_bf16 = convert_bf16<A>,
+            .store = store<A>};
 }
 
-}  // namespace ceilings
+}  // namespace bench

@@ -1,4 +1,4 @@
-// One scheme for all layers that a model's code reads as one a layer type (Transformers 5.23).
+// Scaling by layer type for models whose configuration has one section for all layers (Transformers 5.23).
 #pragma once
 
 #include <algorithm>
@@ -12,35 +12,33 @@
 
 namespace ropewalk::detail {
 
-/// A text of an object, or nothing: what has another type is left for the reader to refuse.
+/// Returns a text member of an object, or "". The reader rejects members of another type later.
 inline std::string text_or_nothing(const nlohmann::json& object, const char* key) {
     const auto found = object.find(key);
     return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-inline bool has_sections(const nlohmann::json& scheme) {
-    for (const auto& one : scheme) {
-        if (one.is_object()) return true;
-    }
-    return false;
+/// Returns whether a section has one part per layer type.
+inline bool has_parts(const nlohmann::json& section) {
+    return std::any_of(section.begin(), section.end(), [](const nlohmann::json& part) { return part.is_object(); });
 }
 
-/// OLMo-3 and Step-3.5 scale their layers with full attention and leave the sliding ones plain.
-inline nlohmann::json scaled_in_full_attention(const nlohmann::json& scheme) {
+/// OLMo-3 and Step-3.5 scale only the layers with full attention.
+inline nlohmann::json scaled_in_full_attention(const nlohmann::json& section) {
     nlohmann::json plain{{"rope_type", "default"}};
-    if (scheme.contains("rope_theta")) plain["rope_theta"] = scheme["rope_theta"];
-    return {{"full_attention", scheme}, {"sliding_attention", plain}};
+    if (section.contains("rope_theta")) plain["rope_theta"] = section["rope_theta"];
+    return {{"full_attention", section}, {"sliding_attention", plain}};
 }
 
-/// DeepSeek-V4 scales the layers that compress, which have a base of their own, and leaves YaRN's magnitude out.
-inline nlohmann::json scaled_where_compressed(const nlohmann::json& model, nlohmann::json scheme, bool is_yarn) {
+/// DeepSeek-V4 scales only the compressed layers, which have their own base, and omits YaRN's attention factor.
+inline nlohmann::json scaled_where_compressed(const nlohmann::json& model, nlohmann::json section, bool is_yarn) {
     const auto base = model.find("compress_rope_theta");
-    scheme["rope_theta"] = base != model.end() && !base->is_null() ? *base : nlohmann::json(160000.0);
-    if (is_yarn && !scheme.contains("attention_factor")) scheme["attention_factor"] = 1.0;
-    return {{"main", {{"rope_type", "default"}}}, {"compress", scheme}};
+    section["rope_theta"] = base != model.end() && !base->is_null() ? *base : nlohmann::json(160000.0);
+    if (is_yarn && !section.contains("attention_factor")) section["attention_factor"] = 1.0;
+    return {{"main", {{"rope_type", "default"}}}, {"compress", section}};
 }
 
-/// Whether a model has sliding layers, or is asked for them. OLMo-3 has some where it does not say.
+/// Returns whether a model has sliding layers, or one is requested. OLMo-3 has some by default.
 inline bool has_sliding_layers(const nlohmann::json& model, std::string_view model_type,
                                const std::string& layer_type) {
     if (layer_type == "sliding_attention") return true;
@@ -49,13 +47,14 @@ inline bool has_sliding_layers(const nlohmann::json& model, std::string_view mod
     return std::find(types->begin(), types->end(), "sliding_attention") != types->end();
 }
 
-/// The model with such a scheme written out by layer type, so that one is asked for.
-inline nlohmann::json with_schemes_by_layer_type(nlohmann::json model, const std::string& layer_type) {
+/// Returns the model with its sections split by layer type where its code scales some layer types only. The caller must
+/// then name a layer type.
+inline nlohmann::json split_by_layer_type(nlohmann::json model, const std::string& layer_type) {
     constexpr std::array<std::string_view, 3> scaled_in_full{"olmo3", "step3p5", "step3p7"};
     const std::string model_type = text_or_nothing(model, "model_type");
     for (const char* const key : {"rope_parameters", "rope_scaling"}) {
         const auto found = model.find(key);
-        if (found == model.end() || !found->is_object() || found->empty() || has_sections(*found)) continue;
+        if (found == model.end() || !found->is_object() || found->empty() || has_parts(*found)) continue;
         const std::string now = text_or_nothing(*found, "rope_type"), old = text_or_nothing(*found, "type");
         const std::string type = now.empty() ? old : now;
         if (model_type == "deepseek_v4") {

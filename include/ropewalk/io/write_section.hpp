@@ -1,4 +1,4 @@
-// The way back: the section of a configuration that stands for policies.
+// Conversion of policies to the rope section of a configuration.
 #pragma once
 
 #include <optional>
@@ -11,31 +11,32 @@
 
 namespace ropewalk::detail {
 
-/// A length that is not used: both lists of a longrope section are the same, but readers want a length above 1, and
-/// some keep a table of that many rows.
+/// The original length of a longrope section with two equal lists, where it has no effect. Readers need a length above
+/// 1, and some build a table of that length.
 inline constexpr std::int64_t unused_length = 4096;
 
-/// θ_j/θ'_j where θ'_j is 0: finite in float32 after the product with a base of 10^8, and an angle that rounds to 0 at
-/// every position that fits into 64 bits.
-inline constexpr double standstill = 1e30;
+/// The factor θ_j/θ'_j for θ'_j = 0. It stays finite in float32 after multiplication by a base of 10^8, and the angle
+/// rounds to 0 at every 64-bit position.
+inline constexpr double zero_frequency_factor = 1e30;
 
-/// What the policies of an encoding amount to, besides M-RoPE.
+/// The policies of an encoding, without plain RoPE and with M-RoPE apart.
 struct written_policies {
     std::vector<any_policy> frequencies;
     std::optional<MRope> mrope;
 };
 
-inline written_policies take_apart(const Encoding& encoding) {
+inline written_policies split_policies(const Encoding& encoding) {
     RW_EXPECTS(!encoding.has_magnitude(),
-               "'{}' changes magnitudes with the position: a configuration has no form for it", encoding.expression);
-    RW_EXPECTS(!encoding.draw_positions, "'{}' draws positions, for training: a configuration has no form for it",
+               "'{}' has magnitudes that depend on the position, which a configuration cannot express",
+               encoding.expression);
+    RW_EXPECTS(!encoding.draw_positions, "'{}' draws positions for training, which a configuration cannot express",
                encoding.expression);
     written_policies parts;
-    for (const any_policy& one : parse_policies(encoding.expression)) {
-        if (const auto* const mrope = std::get_if<MRope>(&one)) {
+    for (const any_policy& policy : parse_policies(encoding.expression)) {
+        if (const auto* const mrope = std::get_if<MRope>(&policy)) {
             if (!mrope->sections.empty()) parts.mrope = *mrope;
-        } else if (!std::holds_alternative<Default>(one)) {
-            parts.frequencies.push_back(one);
+        } else if (!std::holds_alternative<Default>(policy)) {
+            parts.frequencies.push_back(policy);
         }
     }
     return parts;
@@ -65,7 +66,7 @@ inline nlohmann::json long_rope_section(const LongRope& policy, std::int64_t pai
     return section;
 }
 
-/// The section of a policy that has a rope_type of its own, or nothing.
+/// The section of a policy with its own rope_type, or nothing.
 struct native_section {
     std::int64_t pairs;
 
@@ -102,32 +103,33 @@ struct native_section {
     }
 };
 
-/// Whatever has no rope_type of its own, as longrope: ext_j = θ_j/θ'_j in both lists.
+/// Returns a longrope section for policies without their own rope_type: the factors θ_j/θ'_j in both lists.
 inline nlohmann::json listed_section(const Encoding& encoding, const std::vector<any_policy>& policies) {
-    for (const any_policy& one : policies) {
-        const bool follows_length =
-            std::visit([](const auto& p) { return StagePolicy<std::remove_cvref_t<decltype(p)>>; }, one);
-        RW_EXPECTS(!follows_length || policies.size() == 1,
-                   "'{}' follows the sequence length, which a list of factors cannot: only 'dynamic' and 'longrope' "
-                   "alone can be written",
-                   encoding.expression);
+    for (const any_policy& policy : policies) {
+        const bool follows_length = std::visit([]<class P>(const P&) { return StagePolicy<P>; }, policy);
+        RW_EXPECTS(
+            !follows_length || policies.size() == 1,
+            "'{}' depends on the sequence length, which a list of factors cannot express: 'dynamic' and 'longrope' "
+            "can be written only without other policies",
+            encoding.expression);
     }
-    RW_EXPECTS(encoding.softmax_factor == 1, "'{}' has a softmax factor of {}, which only yarn alone can say",
+    RW_EXPECTS(encoding.softmax_factor == 1,
+               "'{}' has a softmax factor of {}, which can be written only for yarn without other policies",
                encoding.expression, encoding.softmax_factor);
     const std::int64_t length = encoding.geometry.sequence_length;
     LongRope list{.original_length = length > 1 ? length : unused_length,
                   .attention_factor_given = encoding.attention_factor};
     for (std::int64_t pair = 0; pair < encoding.pairs(); ++pair) {
-        const double turned = encoding.inv_freq[static_cast<std::size_t>(pair)];
+        const double scaled = encoding.inv_freq[static_cast<std::size_t>(pair)];
         const real plain = encoding.geometry.theta(pair);
-        const double factor = turned == 0 ? standstill : static_cast<double>(plain / real(turned));
-        list.short_factor.push_back(factor < standstill ? factor : standstill);
+        const double factor = scaled == 0 ? zero_frequency_factor : static_cast<double>(plain / real(scaled));
+        list.short_factor.push_back(factor < zero_frequency_factor ? factor : zero_frequency_factor);
     }
     list.long_factor = list.short_factor;
     return long_rope_section(list, encoding.pairs());
 }
 
-/// The section, in today's spelling, without rope_theta and widths.
+/// Returns the section with `rope_type` (not the older `type`), without rope_theta and widths.
 inline nlohmann::json section_of(const Encoding& encoding, const written_policies& parts) {
     nlohmann::json section{{"rope_type", "default"}};
     if (!parts.frequencies.empty()) {

@@ -1,0 +1,25 @@
+// Plain loops over the bytes of a rotation: scale, convert and store. Their time bounds the time of a rotation.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <ropewalk/core/element.hpp>
+
+namespace bench {
+
+/// Loops of one instruction set over contiguous elements, unrolled by four registers. Software prefetches made none of
+/// them faster, in cache or in memory.
+struct bandwidth_loops {
+    std::string_view instruction_set;
+    void (*scale)(float* data, std::int64_t count, float factor);                       ///< data *= factor
+    void (*scale_into)(const float* in, float* out, std::int64_t count, float factor);  ///< out = in * factor
+    void (*convert_f16)(ropewalk::f16* data, std::int64_t count, float factor);         ///< widen, multiply, narrow
+    void (*convert_bf16)(ropewalk::bf16* data, std::int64_t count, float factor);       ///< widen, multiply, narrow
+    void (*store)(float* data, std::int64_t count, float value);                        ///< data = value
+};
+
+/// Returns the loops for a name that dispatch::instruction_set() returns.
+const bandwidth_loops& loops_for(std::string_view instruction_set);
+
+}  // namespace bench

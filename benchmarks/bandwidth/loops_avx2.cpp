@@ -1,0 +1,6 @@
+#include "loops.inl"
+
+namespace bench {
+extern const bandwidth_loops avx2_loops;
+const bandwidth_loops avx2_loops = loops_of<xsimd::fma3<xsimd::avx2>>("avx2");
+}  // namespace bench
