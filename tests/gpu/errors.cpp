@@ -16,7 +16,7 @@ rw::tensor shaped(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim
     return v;
 }
 
-rw::gpu::rotate_plan plan(const rw::tensor& q, const rw::tensor& k, const rw::Encoding& e, const rw::positions& where,
+rw::gpu::launch_plan plan(const rw::tensor& q, const rw::tensor& k, const rw::Encoding& e, const rw::positions& where,
                           const rw::gpu::options& chosen = {}) {
     return rw::gpu::make_plan(layout_kind::half_split, q, k, q, k, e, where, chosen);
 }
@@ -58,7 +58,7 @@ TEST_CASE("positions: their number, their memory, their kind", "[gpu]") {
     where.data = reinterpret_cast<const void*>(0x1000), where.rows = 2;
     CHECK_REFUSED(plan(q, {}, plain(), where), "2 rows", "batch of 1");
     where.rows = 1, where.axes = 3;
-    CHECK_REFUSED(plan(q, {}, plain(), where), "one position a token", "3");
+    CHECK_REFUSED(plan(q, {}, plain(), where), "one position per token", "3");
 
     where = {};
     where.source = rw::positions::kind::cu_seqlens32, where.data = reinterpret_cast<const void*>(0x1000);

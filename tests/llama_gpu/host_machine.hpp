@@ -50,7 +50,7 @@ public:
         const auto plan = gpu::make_fused_plan<T>(ropewalk::kind_of<L>, {q, k, v}, {q, {}, {}},
                                                   {.cache = cache, .slots = slots}, encoding, where, {});
         gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-            const auto job = gpu::job_of<Rates>(plan);
+            const auto job = gpu::kernel_params<Rates>(plan);
             const gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{job};
             for (std::int64_t i = 0; i < job.threads; i += gpu::warp_lanes) gpu::run_lanes<gpu::host_warp>(body, i);
         });

@@ -20,7 +20,7 @@ struct attend_job : job_threads {
     float* states = nullptr;  ///< [tokens, heads, splits, 2]: the maximum and the total
 
     cache_source k, v;
-    slot_source pages;
+    slot_reader pages;
     sequence_source batch;
 
     float scale = 1;                                   ///< of the scores, log2 e and the scale of keys included

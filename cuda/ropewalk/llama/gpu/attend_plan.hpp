@@ -33,7 +33,7 @@ inline std::int32_t lanes_of_head(std::int64_t head_dim) {
 
 /// Whether lanes reach their elements of a cache at once.
 inline bool takes_wide(const cache_tensor& cache) {
-    return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::takes_runs(cache, lane_elements);
+    return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::allows_vecs(cache, lane_elements);
 }
 
 /// Query rows that a warp compares with every key: as many as there are to share it.
@@ -72,7 +72,7 @@ inline std::int64_t splits_for(const sequences& batch, std::int64_t heads, std::
     const std::int64_t warps =
         std::max<std::int64_t>(1, batch.count * kv_heads * detail::tiles_of(batch, shared, shared > 1 ? 4 : 1));
     // A quarter of the warps that a device has room for; registers leave no more.
-    const std::int64_t room = std::int64_t{device.multiprocessors} * device.threads_each / warp_lanes / 4;
+    const std::int64_t room = std::int64_t{device.multiprocessors} * device.threads_per_multiprocessor / warp_lanes / 4;
     return std::clamp<std::int64_t>(room / warps, 1, std::max<std::int64_t>(1, most_keys / 128));
 }
 
@@ -150,7 +150,7 @@ inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cach
     job.heads = static_cast<std::int32_t>(q.heads), job.kv_heads = static_cast<std::int32_t>(cache.k.heads);
     job.shared = job.heads / job.kv_heads, job.head_dim = static_cast<std::int32_t>(q.head_dim);
     job.lanes = detail::lanes_of_head(q.head_dim);
-    job.wide = ropewalk::gpu::detail::takes_access(q, 16) && ropewalk::gpu::detail::takes_access(out, 16) &&
+    job.wide = ropewalk::gpu::detail::allows_access(q, 16) && ropewalk::gpu::detail::allows_access(out, 16) &&
                detail::takes_wide(cache.k) && detail::takes_wide(cache.v);
     job.rows = detail::rows_of_tile(job.wide, batch, job.shared);
     job.tiles = detail::tiles_of(batch, job.shared, job.rows);

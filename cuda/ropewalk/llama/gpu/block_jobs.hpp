@@ -10,7 +10,7 @@ namespace ropewalk::llama::gpu {
 /// zeros.
 struct gather_job : job_threads {
     cache_source from;
-    slot_source pages;
+    slot_reader pages;
     std::int64_t sequence = 0, first = 0, count = 0;
     void* out = nullptr;
     element_type type = element_type::f32;
@@ -35,7 +35,7 @@ private:
         const auto [head, entry] = ropewalk::gpu::detail::divide(row, job.count);
         if (head >= job.heads) return;
         const std::int64_t element = run * lane_elements, left = job.head_dim - element;
-        const cache_place place = detail::place_in_cache(job.pages, job.sequence, job.first + entry);
+        const cache_slot place = detail::place_in_cache(job.pages, job.sequence, job.first + entry);
         const bool here = place.page >= 0;
         lane_values x;
         load_lane<Wide, Memory>(job.from.type, job.from.data,

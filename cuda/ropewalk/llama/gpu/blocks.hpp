@@ -76,7 +76,7 @@ struct gather_target {
 };
 
 /// Entries [first, first + count) of a sequence, out of a cache that has been checked.
-inline gather_job make_gather(const cache_tensor& from, const slot_source& pages, std::int64_t sequence,
+inline gather_job make_gather(const cache_tensor& from, const slot_reader& pages, std::int64_t sequence,
                               std::int64_t first, std::int64_t count, const gather_target& to) {
     gather_job job;
     job.from = source_of(from), job.pages = pages;
@@ -192,7 +192,7 @@ private:
         job.out_token = out_.stride_token, job.out_head = out_.stride_head;
         job.heads = q_.heads, job.rows = rows, job.stride_rows = sizes_.queries, job.head_dim = q_.head_dim;
         job.runs = ropewalk::gpu::detail::divide_up(q_.head_dim, lane_elements);
-        job.wide = q_.head_dim % lane_elements == 0 && ropewalk::gpu::detail::takes_access(out_, 16);
+        job.wide = q_.head_dim % lane_elements == 0 && ropewalk::gpu::detail::allows_access(out_, 16);
         job.threads = threads_of_items(rows * q_.heads * job.runs);
         device_.run(job);
     }
@@ -200,7 +200,7 @@ private:
     Device& device_;
     tensor q_, out_;
     kv_cache cache_;
-    slot_source pages_;
+    slot_reader pages_;
     bool direct_;
     float scale_;
     block_room room_;

@@ -14,7 +14,7 @@ using ropewalk::gpu::launch_shape, ropewalk::gpu::options;
 namespace detail {
 
 template <class Body, class Job>
-RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::most_threads, Body::blocks_resident)
+RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::max_threads, Body::blocks_resident)
     job_kernel(const __grid_constant__ Job job) {
     ropewalk::gpu::detail::wait_for_previous();
     const std::int64_t index = ropewalk::gpu::detail::launch_index();

@@ -7,8 +7,8 @@
 
 namespace ropewalk::llama::gpu {
 
-using ropewalk::gpu::cache_place, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
-using ropewalk::gpu::plain_access, ropewalk::gpu::slot_source;
+using ropewalk::gpu::cache_slot, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
+using ropewalk::gpu::plain_access, ropewalk::gpu::slot_reader;
 
 /// Elements of a lane, as floats.
 using lane_values = float[lane_elements];

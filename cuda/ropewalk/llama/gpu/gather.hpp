@@ -9,7 +9,7 @@ namespace ropewalk::llama::gpu {
 /// token.
 struct place_job : job_threads {
     sequence_source batch;
-    slot_source pages;
+    slot_reader pages;
     std::int64_t* positions = nullptr;  ///< [tokens]
     std::int64_t* slots = nullptr;      ///< [tokens], page · page_size + place; −1: none
 };
@@ -29,7 +29,7 @@ private:
         const sequence_rows mine =
             sequence < 0 ? sequence_rows{token, 0, 0} : detail::rows_of_sequence(job.batch, sequence);
         const std::int64_t entry = mine.past + token - mine.first;
-        cache_place place;
+        cache_slot place;
         if (sequence >= 0) place = detail::place_in_cache(job.pages, sequence, entry);
         job.positions[token] = entry;
         job.slots[token] = place.page < 0 ? -1 : place.page * job.pages.page_size + place.token;

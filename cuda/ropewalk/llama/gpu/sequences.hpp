@@ -89,38 +89,38 @@ struct cache_source {
 
 namespace detail {
 
-RW_HD RW_INLINE std::int64_t element_of(const cache_source& from, const cache_place& at, std::int64_t head) {
+RW_HD RW_INLINE std::int64_t element_of(const cache_source& from, const cache_slot& at, std::int64_t head) {
     return at.page * from.page + at.token * from.token + head * from.head;
 }
 /// What the elements of a head are multiplied by, beside `scale`.
 template <class Memory>
-RW_HD RW_INLINE float scale_of(const cache_source& from, const cache_place& at, std::int64_t head) {
+RW_HD RW_INLINE float scale_of(const cache_source& from, const cache_slot& at, std::int64_t head) {
     return load_one<float, Memory>(from.scales + at.page * from.scale_page + at.token * from.scale_token +
                                    head * from.scale_head);
 }
 
 /// The place of an entry of a sequence; none where the cache has no such page.
-RW_HD RW_INLINE cache_place place_in_cache(const slot_source& pages, std::int64_t sequence, std::int64_t entry) {
-    const cache_place place = ropewalk::gpu::detail::place_of_entry(pages, sequence, entry);
-    return place.page >= 0 && place.page < pages.pages ? place : cache_place{};
+RW_HD RW_INLINE cache_slot place_in_cache(const slot_reader& pages, std::int64_t sequence, std::int64_t entry) {
+    const cache_slot place = ropewalk::gpu::detail::slot_of_entry(pages, sequence, entry);
+    return place.page >= 0 && place.page < pages.pages ? place : cache_slot{};
 }
 
 /// The places of entries one after the other, without a division each.
 class entry_cursor {
 public:
-    RW_HD RW_INLINE entry_cursor(const slot_source& pages, std::int64_t sequence, std::int64_t entry)
+    RW_HD RW_INLINE entry_cursor(const slot_reader& pages, std::int64_t sequence, std::int64_t entry)
         : pages_(pages), sequence_(sequence), entry_(entry), place_(place_in_cache(pages, sequence, entry)) {}
 
-    [[nodiscard]] RW_HD RW_INLINE const cache_place& place() const { return place_; }
+    [[nodiscard]] RW_HD RW_INLINE const cache_slot& place() const { return place_; }
     RW_HD RW_INLINE void next() {
         ++entry_, ++place_.token;
         if (place_.page < 0 || place_.token >= pages_.page_size) place_ = place_in_cache(pages_, sequence_, entry_);
     }
 
 private:
-    const slot_source& pages_;
+    const slot_reader& pages_;
     std::int64_t sequence_, entry_;
-    cache_place place_;
+    cache_slot place_;
 };
 
 inline cache_source source_of(const cache_tensor& cache) {
@@ -141,9 +141,9 @@ inline std::int64_t capacity_of(const cache_tensor& cache, const page_table& pag
     return pages.table == nullptr ? cache.page_size : pages.most_pages * cache.page_size;
 }
 
-inline slot_source source_of(const cache_tensor& cache, const page_table& pages, std::int64_t sequences) {
-    slot_source made;
-    made.how = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
+inline slot_reader source_of(const cache_tensor& cache, const page_table& pages, std::int64_t sequences) {
+    slot_reader made;
+    made.source = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
     made.table = pages.table, made.sequences = sequences, made.max_pages = pages.most_pages;
     made.stride_sequence = pages.stride, made.pages = cache.pages, made.page_size = cache.page_size;
     return made;
