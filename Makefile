@@ -1,22 +1,29 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | python | format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | python | docs | format | lint | clean
 
 PYTHON := .venv/bin/python
-# The package is installed again when one of these files is newer. It uses the compiler name and flags of the release build
-# (scikit-build-core would take Python's compiler), so that ccache finds the kernels.
+# The package is installed again when one of these files is newer. It uses the compiler name and flags of the release
+# build (scikit-build-core would take Python's compiler), so that ccache finds the kernels.
 PACKAGE_SOURCES := $(shell find include cuda bindings cmake CMakeLists.txt pyproject.toml -type f -not -path '*/__pycache__/*')
 PACKAGE_STAMP := .venv/.ropewalk-installed
 
-.PHONY: demo test bench python build configure setup format lint clean
+.PHONY: demo test bench python docs build configure setup format lint clean
 
 demo: configure python
 	cmake --build build --target demo giraffe_13b
 	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 	build/examples/demo
 	$(PYTHON) examples/demo_torch.py
-	$(PYTHON) examples/demo_plot.py
+	$(PYTHON) examples/demo_summary.py
 
-test: setup
+test:
+	tools/setup docs
 	tools/test
+
+# A warning fails the build, and so does a tutorial that fails.
+docs: python
+	tools/setup docs
+	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "docs: build/docs/index.html"
 
 bench: configure
 	cmake --build build --target bench_rotate

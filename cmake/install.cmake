@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk")
 
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/ropewalk" "${PROJECT_SOURCE_DIR}/cuda/ropewalk"
-    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" PATTERN "*.md" EXCLUDE)
 
 install(TARGETS ropewalk_core ropewalk EXPORT ropewalkTargets)
 install(EXPORT ropewalkTargets NAMESPACE ropewalk:: DESTINATION "${package_dir}")

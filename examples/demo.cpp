@@ -266,7 +266,7 @@ void end_progress() {
 
 void run(const std::filesystem::path& path) {
     const std::filesystem::path checksums_path = path.parent_path() / "demo_checksums.json";
-    RW_EXPECTS(path != checksums_path, "{} is the name of the checksums; choose another name", path.string());
+    RW_EXPECTS(path != checksums_path, "{} is reserved for the checksums; choose another name", path.string());
     if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
     for (const auto& file : {path, checksums_path}) output::check_file(file);
     const std::vector<case_to_run> demos = cases();

@@ -1,10 +1,9 @@
-"""The same as examples/demo.cpp on PyTorch tensors: does Python get what C++ got, and what float64 says?
+"""Comparison of Python with examples/demo.cpp: the same rotations on PyTorch tensors give the same bits.
 
 python examples/demo_torch.py [build/demo_checksums.json]
 
-Encodes the same queries and keys in place and compares the sum of all 32-bit words of the result with the one which the
-C++ demonstration wrote, so every element must agree bit for bit. Some tokens are compared with float64 besides. Fails
-when anything differs.
+Rotates the same queries and keys in place and compares the sum of all 32-bit words with the checksum that the C++
+demonstration wrote. Also compares some tokens with float64. Fails if a result differs.
 """
 
 import argparse
@@ -24,7 +23,7 @@ ROUNDING = {"f32": 0.0, "bf16": 2.0**-8}
 
 
 def known_heads(tokens, dtype):
-    """q and k [tokens, heads, head_dim] behind each other, filled as demo.cpp fills them."""
+    """q and k [tokens, heads, head_dim], one after the other in one tensor, with the values of demo.cpp."""
     pattern = (torch.arange(8191) * 40503 % 65536).to(torch.float32) / 65536 - 0.5
     count = 2 * tokens * HEADS * HEAD_DIM
     both = torch.empty(count, dtype=dtype)
@@ -35,7 +34,7 @@ def known_heads(tokens, dtype):
 
 
 def make_encoding(policy, layout):
-    """default and linear:8 are what two configurations say, the others are named."""
+    """The encodings of two configuration files, or of the policy expression."""
     if policy == "default":
         return rw.from_config(CONFIGS / "llama-2-13b.json")
     if policy == "linear:8":
@@ -44,13 +43,13 @@ def make_encoding(policy, layout):
 
 
 def pairs_of(x, layout):
-    """The first and the second elements of the pairs, float64."""
+    """The first and second elements of the pairs in float64."""
     x = x.to(torch.float64)
     return x.chunk(2, dim=-1) if layout == "half_split" else (x[..., 0::2], x[..., 1::2])
 
 
-def worst_error(before, after, positions, enc, layout, rounding):
-    """The largest error against float64, in units of what is allowed. For policies that only turn."""
+def error_to_tolerance(before, after, positions, enc, layout, rounding):
+    """The largest error against float64, divided by the tolerance. For policies without a magnitude."""
     errors = []
     for i, position in enumerate(positions):
         angle = position * torch.as_tensor(enc.inv_freq)
@@ -66,37 +65,37 @@ def worst_error(before, after, positions, enc, layout, rounding):
 
 
 def run(expected):
-    """One row: encode, compare; whether all is well."""
+    """Rotates and compares one row. Returns whether the results agree."""
     name, layout, tokens = expected["type"], expected["layout"], expected["tokens"]
     enc = make_encoding(expected["policy"], layout)
     both, q, k = known_heads(tokens, DTYPES[name])
-    looked_at = [0, 1, tokens // 3, tokens - 1]
-    before = q[looked_at]
+    checked = [0, 1, tokens // 3, tokens - 1]
+    before = q[checked]
     start = time.perf_counter()
     rw.rotate_(q, k, encoding=enc)
     seconds = time.perf_counter() - start
     same = int(both.view(torch.int32).numpy().view(np.uint32).sum(dtype=np.uint64)) == expected["checksum"]
-    verdict = "every bit as in C++" if same else "DIFFERS from C++"
-    well = same
+    verdict = "same bits as C++" if same else "DIFFERS from C++"
+    correct = same
     if expected["policy"] not in ("xpos:512", "randomized"):
-        error = worst_error(before, q[looked_at], looked_at, enc, layout, ROUNDING[name])
-        well = well and error <= 1
-        verdict += f", {error:.2f} of the error allowed against float64"
+        error = error_to_tolerance(before, q[checked], checked, enc, layout, ROUNDING[name])
+        correct = correct and error <= 1
+        verdict += f", error against float64: {error:.2f} of the tolerance"
     print(f"{expected['policy']:15s} {name:5s} {layout:12s} {1e3 * seconds:7.1f} ms  {verdict}", flush=True)
-    return well
+    return correct
 
 
 def rows_of(path):
-    """What demo.cpp wrote: at least one row."""
+    """The rows that demo.cpp wrote, at least one."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        sys.exit(f"ropewalk: {path}: {problem.strerror}: run build/examples/demo first")
-    except ValueError as problem:
-        sys.exit(f"ropewalk: {path} is no JSON: {problem}")
+    except OSError as error:
+        sys.exit(f"ropewalk: {path}: {error.strerror}: run build/examples/demo first")
+    except ValueError as error:
+        sys.exit(f"ropewalk: {path} is not valid JSON: {error}")
     keys = {"policy", "type", "layout", "tokens", "checksum"}
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row.keys() >= keys for row in rows):
-        sys.exit(f"ropewalk: {path} holds no checksums of build/examples/demo: run it again")
+        sys.exit(f"ropewalk: {path} contains no checksums of build/examples/demo; run it again")
     return rows
 
 
@@ -104,7 +103,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checksums", type=Path, nargs="?", default=Path("build/demo_checksums.json"))
     rows = rows_of(parser.parse_args().checksums)
-    print(f"the same from Python, on PyTorch {torch.__version__} tensors, {rw.instruction_set()}:")
+    print(f"the same rotations from Python, on PyTorch {torch.__version__} tensors, {rw.instruction_set()}:")
     if not all([run(expected) for expected in rows]):
         sys.exit("Python and C++ do NOT agree")
     print("Python and C++ agree")

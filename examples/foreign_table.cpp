@@ -1,4 +1,5 @@
-// A table of cosines and sines in Hugging Face's order, used as it is: for whoever needs a peer's own rounding.
+// Caller-supplied cos and sin table in the order of Hugging Face, for results with exactly the rounding of another
+// library.
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
@@ -9,7 +10,7 @@ namespace rw = ropewalk;
 
 int main() {
     const std::int64_t tokens = 100, heads = 4, head_dim = 64, pairs = head_dim / 2;
-    // As Transformers makes it: the angle is a float32 product, and each value stands twice, cat(freqs, freqs).
+    // Computed like in Transformers: the angle is a float32 product, and each value is stored twice, cat(freqs, freqs).
     std::vector<float> cos(tokens * head_dim), sin(cos.size());
     for (std::int64_t token = 0; token < tokens; ++token) {
         for (std::int64_t column = 0; column < head_dim; ++column) {
@@ -29,19 +30,19 @@ int main() {
                      .columns = head_dim,
                      .stride_row = head_dim};
     std::vector<float> q(tokens * heads * head_dim, 1.0F);
-    const auto encoding = rw::make_encoding(rw::Geometry{.head_dim = head_dim}, "default");  // says which elements turn
+    const auto encoding = rw::make_encoding(rw::Geometry{.head_dim = head_dim}, "default");  // defines the rotary part
     rw::cpu::rotate<rw::half_split>(rw::thd(q.data(), tokens, heads, head_dim), encoding, rw::offset{0}, options);
 
-    // (1, 1) becomes (cos − sin, sin + cos) with exactly the table's values.
+    // The pair (1, 1) becomes (cos − sin, sin + cos), with exactly the values of the table.
     bool same = true;
     for (std::int64_t token = 0; token < tokens; ++token) {
         for (std::int64_t pair = 0; pair < pairs; ++pair) {
-            const auto row = static_cast<std::size_t>(token * head_dim + pair);
-            const auto at = static_cast<std::size_t>(token * heads * head_dim + pair);
-            same =
-                same && q[at] == cos[row] - sin[row] && q[at + static_cast<std::size_t>(pairs)] == cos[row] + sin[row];
+            const auto entry = static_cast<std::size_t>(token * head_dim + pair);
+            const auto first = static_cast<std::size_t>(token * heads * head_dim + pair);
+            const std::size_t second = first + static_cast<std::size_t>(pairs);
+            same = same && q[first] == cos[entry] - sin[entry] && q[second] == cos[entry] + sin[entry];
         }
     }
-    std::cout << "the rotation " << (same ? "holds" : "does NOT hold") << " the table's own values\n";
+    std::cout << "the rotation " << (same ? "uses" : "does NOT use") << " exactly the values of the table\n";
     return same ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,5 +1,5 @@
-// ropewalk in your own transformer: three lines of it in an attention layer that is otherwise yours. Prefill at once
-// and token by token must agree, and a longer context is one word in the encoding.
+// ropewalk in a custom transformer: an attention layer that calls it in three lines. The results of one prefill and of
+// decoding token by token must agree. The policy of the encoding selects a longer context.
 
 #include <algorithm>
 #include <cmath>
@@ -34,7 +34,7 @@ rows multiply(const rows& x, const rows& w, std::int64_t width) {
 
 struct attention_layer {
     rows q, k, v, o;
-    rw::Encoding encoding;        // (1) made once: policies and the shape of a head
+    rw::Encoding encoding;        // (1) created once from policies and the shape of a head
     rows past_keys, past_values;  // [tokens, kv_heads, head_dim]
 
     rows forward(const rows& x) {
@@ -43,8 +43,9 @@ struct attention_layer {
         rows queries = multiply(x, q, hidden), keys = multiply(x, k, kv_heads * head_dim);
         const rows values = multiply(x, v, kv_heads * head_dim);
 
-        // (2) views of your own memory, queries with more heads than keys; (3) the rotation, in place. The layout is
-        // that of your weights: half_split for those on Hugging Face, interleaved for the original release.
+        // (2) Views of the caller's memory; queries may have more heads than keys. (3) The rotation, in place. The
+        // layout depends on the weights: half_split for weights from Hugging Face, interleaved for the original
+        // release.
         rw::cpu::rotate<rw::half_split>(rw::thd(queries.data(), tokens, heads, head_dim),
                                         rw::thd(keys.data(), tokens, kv_heads, head_dim), encoding, rw::offset{past});
 
@@ -70,9 +71,9 @@ private:
             for (std::int64_t i = 0; i < head_dim; ++i) score += query[i] * key[i];
             weights[static_cast<std::size_t>(s)] = score / std::sqrt(static_cast<float>(head_dim));
         }
-        const float most = *std::max_element(weights.begin(), weights.end());
+        const float maximum = *std::max_element(weights.begin(), weights.end());
         float sum = 0;
-        for (float& one : weights) sum += one = std::exp(one - most);
+        for (float& weight : weights) sum += weight = std::exp(weight - maximum);
         for (std::int64_t s = 0; s < seen; ++s) {
             const float* const value = &past_values[index(s, kv_heads, head / (heads / kv_heads))];
             for (std::int64_t i = 0; i < head_dim; ++i) out[i] += weights[static_cast<std::size_t>(s)] / sum * value[i];
@@ -83,37 +84,37 @@ private:
 rows random_rows(std::int64_t count, unsigned seed) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(hidden)));
-    rows made(static_cast<std::size_t>(count));
-    for (float& one : made) one = normal(random);
-    return made;
+    rows values(static_cast<std::size_t>(count));
+    for (float& value : values) value = normal(random);
+    return values;
 }
 
 }  // namespace
 
 int main() {
     const rw::Geometry head{.head_dim = head_dim, .base = 10000.0, .layout = rw::layout_kind::half_split};
-    const attention_layer fresh{random_rows(hidden * hidden, 1),
-                                random_rows(kv_heads * head_dim * hidden, 2),
-                                random_rows(kv_heads * head_dim * hidden, 3),
-                                random_rows(hidden * hidden, 4),
-                                rw::make_encoding(head, rw::Linear{.factor = 8}),
-                                {},
-                                {}};
+    const attention_layer layer{.q = random_rows(hidden * hidden, 1),
+                                .k = random_rows(kv_heads * head_dim * hidden, 2),
+                                .v = random_rows(kv_heads * head_dim * hidden, 3),
+                                .o = random_rows(hidden * hidden, 4),
+                                .encoding = rw::make_encoding(head, rw::Linear{.factor = 8}),
+                                .past_keys = {},
+                                .past_values = {}};
     constexpr std::int64_t tokens = 24;
     const rows x = random_rows(tokens * hidden, 5);
 
-    attention_layer at_once = fresh, token_by_token = fresh;
-    const rows expected = at_once.forward(x);
+    attention_layer prefill = layer, decode = layer;
+    const rows expected = prefill.forward(x);
     float largest = 0, difference = 0;
     for (std::int64_t t = 0; t < tokens; ++t) {
-        const rows one = token_by_token.forward({x.begin() + t * hidden, x.begin() + (t + 1) * hidden});
-        for (std::size_t i = 0; i < one.size(); ++i) {
-            const float wanted = expected[static_cast<std::size_t>(t * hidden) + i];
-            largest = std::max(largest, std::abs(wanted));
-            difference = std::max(difference, std::abs(one[i] - wanted));
+        const rows out = decode.forward({x.begin() + t * hidden, x.begin() + (t + 1) * hidden});
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            const float reference = expected[static_cast<std::size_t>(t * hidden) + i];
+            largest = std::max(largest, std::abs(reference));
+            difference = std::max(difference, std::abs(out[i] - reference));
         }
     }
-    std::printf("%lld tokens, prefill against token by token: largest difference %.1e of %.1e\n",
+    std::printf("%lld tokens, prefill and decode differ by at most %.1e, the largest value is %.1e\n",
                 static_cast<long long>(tokens), static_cast<double>(difference), static_cast<double>(largest));
     return difference <= 1e-5F * largest ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-// Three sequences of different length, packed without padding; each begins at position 0.
+// Ragged batch: three sequences of different lengths, packed without padding. Each starts at position 0.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -17,19 +17,19 @@ int main() {
 
     std::vector<float> packed(static_cast<std::size_t>(tokens * token_size));
     for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = std::cos(static_cast<float>(i));
-    std::vector<float> apart = packed;
+    std::vector<float> separate = packed;
 
     rw::cpu::rotate<rw::half_split>(rw::thd(packed.data(), tokens, heads, head_dim), encoding,
                                     rw::cu_seqlens(std::span<const std::int32_t>(starts)));
 
-    // The same, one sequence after the other.
+    // The same rotation, one call per sequence.
     for (std::size_t i = 0; i + 1 < starts.size(); ++i) {
-        float* const begin = apart.data() + starts[i] * token_size;
+        float* const begin = separate.data() + starts[i] * token_size;
         rw::cpu::rotate<rw::half_split>(rw::thd(begin, starts[i + 1] - starts[i], heads, head_dim), encoding,
                                         rw::offset{0});
     }
-    const bool same = packed == apart;
-    std::cout << starts.size() - 1 << " sequences in one call: " << (same ? "bit for bit" : "NOT")
-              << " as one by one\n";
+    const bool same = packed == separate;
+    std::cout << starts.size() - 1 << " sequences in one call: " << (same ? "the same bits as" : "DIFFERENT from")
+              << " one call per sequence\n";
     return same ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -1,11 +1,11 @@
-"""A sequence shared by several processes: each encodes its own tokens at their global positions.
+"""Sequence parallelism: each process rotates its own tokens at their global positions.
 
     torchrun --nproc-per-node 2 examples/sequence_parallel.py [--tokens 64] [--policy yarn:8,original_length=4096]
 
-Every rank holds two slices of the sequence, one from either end ("zigzag", which balances causal attention), rotates
-its queries and keys with its own ids, gathers the keys and values of all, and attends. Positions are global, so nothing
-about the encoding is shared or sent. Rank 0 compares with one process that does everything, gradients included; then
-a small Llama, patched and sharded by FSDP, must have the loss of the same model in one piece.
+Every rank holds two slices of the sequence, one from either end ("zigzag", which balances causal attention). It rotates
+its queries and keys with its own ids, gathers the keys and values of all ranks, and attends. Positions are global, so
+the ranks exchange nothing about the encoding. Rank 0 compares outputs and gradients with a single process. Then a small
+Llama, patched and sharded by FSDP, must have the same loss as the unsharded model.
 """
 
 import argparse
@@ -22,13 +22,13 @@ HEADS, HEAD_DIM = 4, 64
 
 
 def zigzag(tokens: int, ranks: int) -> list[torch.Tensor]:
-    """The ids of each rank: slices r and 2 · ranks - 1 - r of 2 · ranks."""
+    """The token ids of each rank r: slices r and 2 · ranks - 1 - r of 2 · ranks slices."""
     slices = torch.arange(tokens).chunk(2 * ranks)
     return [torch.cat((slices[r], slices[2 * ranks - 1 - r])) for r in range(ranks)]
 
 
 class Gather(torch.autograd.Function):
-    """The shards of all ranks in a row; the gradient of a shard is the sum of what all ranks have for it."""
+    """Concatenates the shards of all ranks. The gradient of a shard is the sum of the gradients of all ranks."""
 
     @staticmethod
     def forward(ctx, x):
@@ -44,14 +44,14 @@ class Gather(torch.autograd.Function):
 
 
 def attend(q, k, v, q_ids, k_ids):
-    """Causal by position, whatever the order of the tokens."""
+    """Attention with a causal mask by position, for tokens in any order."""
     scores = torch.einsum("qhd,khd->hqk", q, k) / HEAD_DIM**0.5
     scores = scores.masked_fill(k_ids[None, None, :] > q_ids[None, :, None], float("-inf"))
     return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
 
 
 def whole(x, encoding):
-    """One process: the output at every token, and the gradients of its mean square."""
+    """A single process: the output of every token, and the gradients of the sum of its squares."""
     x = x.clone().requires_grad_()
     ids = torch.arange(x.shape[1])
     q, k = rw.rotate(x[0], x[1], encoding=encoding, positions=ids)
@@ -61,14 +61,14 @@ def whole(x, encoding):
 
 
 def sharded(x, encoding, shards, rank):
-    """This rank's part of the same."""
+    """The part of one rank: the output of its tokens and their gradients."""
     ids = shards[rank]
-    mine = x[:, ids].clone().requires_grad_()
-    q, k = rw.rotate(mine[0], mine[1], encoding=encoding, positions=ids)
-    keys, values = Gather.apply(k), Gather.apply(mine[2])
+    own = x[:, ids].clone().requires_grad_()
+    q, k = rw.rotate(own[0], own[1], encoding=encoding, positions=ids)
+    keys, values = Gather.apply(k), Gather.apply(own[2])
     out = attend(q, keys, values, ids, torch.cat(shards))
     out.square().sum().backward()
-    return out.detach(), mine.grad
+    return out.detach(), own.grad
 
 
 def compare_attention(policy: str, tokens: int, rank: int, ranks: int) -> float:
@@ -78,9 +78,10 @@ def compare_attention(policy: str, tokens: int, rank: int, ranks: int) -> float:
     shards = zigzag(tokens, ranks)
     out, gradient = sharded(x, encoding, shards, rank)
     expected, expected_gradient = whole(x, encoding)
-    worst = max((out - expected[shards[rank]]).abs().max(), (gradient - expected_gradient[:, shards[rank]]).abs().max())
-    dist.all_reduce(worst, dist.ReduceOp.MAX)
-    return float(worst)
+    expected_shard, expected_part = expected[shards[rank]], expected_gradient[:, shards[rank]]
+    difference = max((out - expected_shard).abs().max(), (gradient - expected_part).abs().max())
+    dist.all_reduce(difference, dist.ReduceOp.MAX)
+    return float(difference)
 
 
 def compare_fsdp(policy: str) -> float:
@@ -116,18 +117,16 @@ def main() -> None:
     attention = compare_attention(arguments.policy, arguments.tokens, rank, ranks)
     fsdp = compare_fsdp(arguments.policy)
     if rank == 0:
-        print(
-            f"{ranks} ranks, {arguments.tokens} tokens: attention and its gradients differ from one process by at most"
-        )
-        print(f"{attention:.1e}, the loss under FSDP by {fsdp:.1e}")
+        print(f"{ranks} ranks, {arguments.tokens} tokens, largest difference from a single process:")
+        print(f"attention and its gradients {attention:.1e}, loss under FSDP {fsdp:.1e}")
     dist.barrier()
     dist.destroy_process_group()
     agree = attention <= 1e-4 and fsdp <= 1e-5
     if not agree:
-        print("the shards do not agree with the whole", file=sys.stderr)
+        print("the shards differ from a single process", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads that torch 2.13 leaves behind now and then abort the interpreter's own way out.
+    # os._exit, because threads that torch 2.13 leaves running sometimes abort a normal exit.
     os._exit(0 if agree else 1)
 
 

@@ -5,11 +5,11 @@
 #   tools/gpu_check.sh --compile [--arch 90]     compiles the CUDA sources of one type and layout, without running them
 #   tools/gpu_check.sh --host                    runs the tests and benchmarks on the host instead of a device
 #
-# Requires nvcc. Python with torch, compute-sanitizer and matplotlib are optional. Nothing is downloaded. A failed step does
-# not stop the next ones; a step is skipped when the time is up. Writes <results>/<device>.json, its plot, and logs in
-# build/gpu. Without a device the check prints a message and succeeds. The tests of the Llama stack need cuBLAS with its
-# headers, from the toolkit, from the Python package, or from include/ and lib/ of CUBLAS_ROOT. If xsimd or nlohmann_json
-# is missing, the Python package is built without it; add its folder to CMAKE_PREFIX_PATH to use it.
+# Requires nvcc. Python with torch, compute-sanitizer and matplotlib are optional. Nothing is downloaded. A failed step
+# does not stop the next ones; a step is skipped when the time is up. Writes <results>/<device>.json, its plot, and logs
+# in build/gpu. Without a device the check prints a message and succeeds. The tests of the Llama stack need cuBLAS with
+# its headers, from the toolkit, from the Python package, or from include/ and lib/ of CUBLAS_ROOT. If xsimd or
+# nlohmann_json is missing, the Python package is built without it; add its folder to CMAKE_PREFIX_PATH to use it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ while (($#)); do
         --arch) arch=$2 && shift 2 ;;
         --quick) quick=(--quick) && shift ;;
         --compile | --host) mode=${1#--} && shift ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' tools/gpu_check.sh && exit ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' tools/gpu_check.sh && exit ;;
         *) refuse "unknown option '$1'" ;;
     esac
 done
@@ -168,8 +168,8 @@ find_cublas() {
     root=${root:-$(packaged_cublas)}
     [[ -n $root ]] || return 1
     includes+=(-isystem "$root/include")
-    # Passed to the linker directly, because nvcc refuses library names that end in a version, like those of pip. The old
-    # kind of rpath also applies to the libraries that libcublas loads.
+    # Passed to the linker directly, because nvcc refuses library names that end in a version, like those of pip. The
+    # old kind of rpath also applies to the libraries that libcublas loads.
     cublas=("$root"/lib*/libcublas{,Lt}.so*)
     cublas=("${cublas[@]/#/-Xlinker=}" -Xlinker --disable-new-dtags -Xlinker -rpath "-Xlinker=$root/lib")
     includes_cublas "${includes[@]}"

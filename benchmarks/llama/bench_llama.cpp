@@ -103,25 +103,15 @@ private:
     nlohmann::json rows_ = nlohmann::json::array();
 };
 
+/// A generated matrix and its memory.
 struct weights {
-    llama::matrix shape;
-    std::shared_ptr<std::byte[]> bytes;
+    llama::matrix w;
+    llama::model_weights memory;
+
+    weights(rw::element_type type, std::int64_t rows, std::int64_t columns) : w{nullptr, type, rows, columns} {
+        llama::detail::generate(w, memory, 1, 1);
+    }
 };
-
-template <class T>
-weights make_weights(std::int64_t rows, std::int64_t columns) {
-    weights made{{nullptr, rw::type_of<T>, rows, columns}, {}};
-    made.bytes = llama::detail::make_bytes(made.shape.bytes());
-    llama::detail::fill_uniform(reinterpret_cast<T*>(made.bytes.get()), made.shape, 1, 1);
-    made.shape.data = made.bytes.get();
-    return made;
-}
-
-std::vector<float> make_rows(std::int64_t tokens, std::int64_t width) {
-    std::vector<float> rows(static_cast<std::size_t>(tokens * width));
-    llama::detail::fill_uniform(rows.data(), {nullptr, rw::element_type::f32, tokens, width}, 2, 1);
-    return rows;
-}
 
 /// Eigen's product of two large matrices.
 class square_product {
@@ -129,7 +119,10 @@ public:
     static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
 
     explicit square_product(const bench::products& bound)
-        : bound_(bound), a_(make_rows(side, side)), b_(make_rows(side, side)), c_(a_.size()) {}
+        : bound_(bound),
+          a_(llama::synthetic_states(side, side)),
+          b_(llama::synthetic_states(side, side)),
+          c_(a_.size()) {}
     void multiply() { bound_.gemm(a_.data(), side, b_.data(), side, side, c_.data(), threads()); }
 
 private:
@@ -141,28 +134,27 @@ void add_products(report& out, const bench::products& bound) {
     const auto& kernels = rw::dispatch::llama_kernels();
     constexpr std::int64_t columns = 5120;
     for (const std::int64_t rows : {5120, 13824}) {
-        const weights f32 = make_weights<float>(rows, columns), bf16 = make_weights<rw::bf16>(rows, columns),
-                      f16 = make_weights<rw::f16>(rows, columns);
+        using enum rw::element_type;
+        const weights all[] = {{f32, rows, columns}, {bf16, rows, columns}, {f16, rows, columns}};
         for (const std::int64_t tokens : {1, 4, 8, 64, 512, 2048}) {
             if (tokens * rows > std::int64_t{2048} * 5120) continue;  // says what the smaller one says
-            const std::vector<float> x = make_rows(tokens, columns);
+            const std::vector<float> x = llama::synthetic_states(tokens, columns);
             std::vector<float> y(static_cast<std::size_t>(tokens * rows));
-            for (const weights* const w : {&f32, &bf16, &f16}) {
-                const std::string name = "linear/" + std::string(rw::to_string(w->shape.type)) + "/" +
-                                         std::to_string(rows) + "x" + std::to_string(columns) + "/" +
-                                         std::to_string(tokens);
-                const auto ours = [&] { kernels.linear(x.data(), tokens, w->shape, y.data(), false, 0); };
-                const double gigabytes = static_cast<double>(w->shape.bytes()) * 1e-9;
+            for (const weights& each : all) {
+                const llama::matrix& w = each.w;
+                const std::string name = "linear/" + std::string(rw::to_string(w.type)) + "/" + std::to_string(rows) +
+                                         "x" + std::to_string(columns) + "/" + std::to_string(tokens);
+                const auto ours = [&] { kernels.linear(x.data(), tokens, w, y.data(), false, 0); };
+                const double gigabytes = static_cast<double>(w.bytes()) * 1e-9;
                 const double gigaflops = 2e-9 * static_cast<double>(tokens * rows * columns);
                 if (tokens <= 8) {
                     const auto stream = [&] {
-                        sink = bound.stream(static_cast<const std::uint32_t*>(w->shape.data), w->shape.bytes() / 4,
-                                            threads());
+                        sink = bound.stream(static_cast<const std::uint32_t*>(w.data), w.bytes() / 4, threads());
                     };
                     out.compare(name, "GB/s", gigabytes, "reading", ours, gigabytes, stream);
                 } else {
                     const auto gemm = [&] {
-                        bound.gemm(x.data(), tokens, static_cast<const float*>(f32.shape.data), rows, columns, y.data(),
+                        bound.gemm(x.data(), tokens, static_cast<const float*>(all[0].w.data), rows, columns, y.data(),
                                    threads());
                     };
                     out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, gigaflops, gemm);
@@ -179,14 +171,14 @@ void add_attention(report& out, const bench::products& bound, rw::cache_type typ
     llama::kv_cache cache(config, {.type = type});
     const int sequence = cache.add_sequence();
     cache.reserve(sequence, past + tokens);
-    std::vector<float> keys = make_rows(past + tokens, config.kv_width());
+    std::vector<float> keys = llama::synthetic_states(past + tokens, config.kv_width());
     const llama::page_layout layout = cache.layout(0);
-    const llama::cpu::sequence_part all{0, past + tokens, 0, cache.pages(sequence)};
+    const llama::cpu::paged_rows all{0, past + tokens, 0, cache.pages(sequence)};
     for (const bool which : {true, false}) kernels.store_rows({keys.data(), all, layout, which}, 0);
 
-    const std::vector<float> q = make_rows(tokens, config.q_width());
+    const std::vector<float> q = llama::synthetic_states(tokens, config.q_width());
     std::vector<float> y(q.size());
-    const llama::cpu::sequence_part part{0, tokens, past, cache.pages(sequence)};
+    const llama::cpu::paged_rows part{0, tokens, past, cache.pages(sequence)};
     const auto ours = [&] { kernels.attend({q.data(), y.data(), config.heads, 0.09F, {&part, 1}, layout}, 0); };
     const std::string name = "attend/" + std::string(rw::to_string(type)) + "/40x128/" + std::to_string(tokens) +
                              " of " + std::to_string(past + tokens);
@@ -217,7 +209,7 @@ void add_layer(report& out, const bench::products& bound, std::int64_t context) 
     llama::kv_cache cache(config, {.type = rw::cache_type::f16});
     const int sequence = cache.add_sequence();
     constexpr std::int64_t chunk = 512;
-    const std::vector<float> states = make_rows(chunk, config.hidden_size);
+    const std::vector<float> states = llama::synthetic_states(chunk, config.hidden_size);
     std::vector<float> hidden;
     const auto add = [&](std::int64_t tokens, std::int64_t past) {
         hidden.assign(states.begin(), states.begin() + tokens * config.hidden_size);

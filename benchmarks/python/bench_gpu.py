@@ -1,14 +1,14 @@
-"""What a PyTorch user would pick, beside ropewalk, on a GPU.
+"""GPU benchmark of ropewalk and of other rotary implementations for PyTorch.
 
 python benchmarks/python/bench_gpu.py [--quick] [--seconds 240] [--cuda-rows build/gpu/cuda.json] [--out result.json]
 
-Queries and keys of Llama-2-13B (40 + 40 heads of 128) and of models with 32 + 8 heads. Every candidate is checked
-against float64 first. Then all of them and a device copy of as many bytes take turns: graphs of calls on several buffer
-sets are replayed between two events, and medians compared. The L2 cache holds none of the sets, unless a call has so
-few tokens that 64 of them fit. Peers get their cosines and sines for nothing (made before, in float64, then rounded to
-the type that each of them reads); ropewalk makes its own in every call. A candidate that no graph can hold is timed
-call by call, which its row says. Rows of the C++ benchmark join those from here. `--dry-run` goes through all of it on
-the CPU, and times nothing worth reading.
+Rotates queries and keys of Llama-2-13B (40 + 40 heads of 128) and of models with 32 + 8 heads. Every candidate is first
+checked against float64. Then graphs of calls on several buffer sets are replayed between two events, alternating
+between all candidates and a device copy of as many bytes. The rows hold the medians. The L2 cache holds none of the
+sets, unless calls are so short that 64 of them fit. The tables of the peers are precomputed in float64, rounded to the
+type that each peer reads, and not timed; ropewalk computes its angles in every call. A candidate that cannot be
+captured in a graph is timed call by call, and its row says so. Rows of the C++ benchmark are added. `--dry-run` runs
+all steps on the CPU; its times are meaningless.
 """
 
 import argparse
@@ -26,17 +26,17 @@ from bench_common import HALF, INTERLEAVED, check_writable, commit, installed, r
 try:
     import torch
     from gpu_candidates import Buffers, Candidate, candidates_of
-except ImportError:  # the rows of the C++ benchmark are still worth a file
+except ImportError:  # the rows of the C++ benchmark are still written
     torch = None
 
-# Of the pair's norm: what a table in the type of the elements costs, as most peers have it, is twice a rounding.
-ALLOWED = {"f32": 1e-2, "f16": 1e-2, "bf16": 4e-2}
+# Relative to the norm of a pair. Most peers read a table in the element type, whose error is twice that of a rounding.
+TOLERANCE = {"f32": 1e-2, "f16": 1e-2, "bf16": 4e-2}
 PACKAGES = ("torch", "triton", "transformers", "liger-kernel", "flash-attn", "flashinfer-python", "vllm")
 REPEATS, SAMPLE_MICROSECONDS = 25, 200.0
 
 
 def check(candidate, data):
-    """The error of a candidate, from the first set."""
+    """The error of a candidate on the first set."""
     data.fill()
     result = candidate.run(0)
     error = data.error(*(data.inputs(0) if result is None else result), candidate.layout)
@@ -45,7 +45,7 @@ def check(candidate, data):
 
 
 class Replay:
-    """Calls on one buffer set after the other: recorded in a graph where that can be, else made anew."""
+    """Calls on successive buffer sets: replayed from a graph if a graph can capture them, otherwise repeated."""
 
     def __init__(self, run, data):
         self.run, self.sets, self.calls, self.graph = run, data.sets, data.sets, None
@@ -66,7 +66,7 @@ class Replay:
             with torch.cuda.graph(graph):
                 self.call_all()
             self.graph = graph
-        except Exception as problem:  # what a peer's code raises is its own affair
+        except Exception as problem:  # peers raise any type
             self.graph = None
             torch.cuda.synchronize()
             print(f"no graph: {type(problem).__name__}: {problem}".splitlines()[0])
@@ -76,28 +76,28 @@ class Replay:
             self.run(call % self.sets)
 
     def microseconds(self):
-        """Of one replay."""
-        work = self.call_all if self.graph is None else self.graph.replay
+        """The time of one replay."""
+        replay = self.call_all if self.graph is None else self.graph.replay
         if self.device == "cpu":
             start = time.perf_counter()
-            work()
+            replay()
             return (time.perf_counter() - start) * 1e6
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        work()
+        replay()
         end.record()
         end.synchronize()
         return begin.elapsed_time(end) * 1e3
 
 
-def contest(data, candidates, repeats):
-    """{name: (median microseconds a call, whether from a graph)}, the candidates taking turns with the copy."""
+def time_candidates(data, candidates, repeats):
+    """{name: (median microseconds per call, True if from a graph)} of interleaved candidates and the copy."""
 
     def copy(number):
         data.flat_out[number].copy_(data.flat_in[number])
 
     replays = {}
-    for name, run in [("device copy", copy)] + [(one.name, one.run) for one in candidates]:
+    for name, run in [("device copy", copy)] + [(candidate.name, candidate.run) for candidate in candidates]:
         try:
             replays[name] = Replay(run, data)
         except RuntimeError as problem:
@@ -110,39 +110,41 @@ def contest(data, candidates, repeats):
 
 
 def measure(kind, heads, tokens, options, missing):
-    """Rows of one problem, in every layout."""
+    """The rows of one workload in every layout."""
     rows = []
     data = Buffers(kind, heads, tokens, options.device)
     for layout in (HALF, INTERLEAVED):
-        entrants, errors = [], {}
-        for one in candidates_of(data, layout, options.compile, missing):
+        correct, errors = [], {}
+        for candidate in candidates_of(data, layout, options.compile, missing):
             try:
-                errors[one.name] = check(one, data)
-            except Exception as problem:  # a peer that does not run here must not end the others' measurement
-                missing.setdefault(one.name, f"{type(problem).__name__}: {problem}".splitlines()[0])
-                print(f"not measured: {one.name}: {missing[one.name]}")
+                errors[candidate.name] = check(candidate, data)
+            except Exception as problem:  # a failing peer must not stop the other measurements
+                missing.setdefault(candidate.name, f"{type(problem).__name__}: {problem}".splitlines()[0])
+                print(f"not measured: {candidate.name}: {missing[candidate.name]}")
                 continue
-            if errors[one.name] <= ALLOWED[kind]:
-                entrants.append(one)
+            error = errors[candidate.name]
+            if error <= TOLERANCE[kind]:
+                correct.append(candidate)
             else:
-                print(f"not timed: {one.name}, {kind} {layout}, {tokens} tokens: off by {errors[one.name]:.1e}")
-        times = contest(data, entrants, options.repeats)
+                print(f"not timed: {candidate.name}, {kind} {layout}, {tokens} tokens: error {error:.1e}")
+        times = time_candidates(data, correct, options.repeats)
         copied = times["device copy"][0]
-        for one in [Candidate("device copy, PyTorch", layout, None, False), *entrants]:
-            microseconds, graph = times.get(one.name, times["device copy"] if one.run is None else (None, None))
+        for candidate in [Candidate("device copy, PyTorch", layout, None, False), *correct]:
+            untimed = times["device copy"] if candidate.run is None else (None, None)
+            microseconds, graph = times.get(candidate.name, untimed)
             if microseconds is None:
                 continue
             row = {
-                "candidate": one.name,
+                "candidate": candidate.name,
                 "type": kind,
                 "layout": layout,
                 "heads": f"{heads[0]}/{heads[1]}",
                 "tokens": tokens,
-                "in_place": one.in_place,
+                "in_place": candidate.in_place,
                 "microseconds": microseconds,
                 "terabytes_per_second": 2 * data.bytes / microseconds * 1e-6,
                 "ratio_to_copy": copied / microseconds,
-                "error": errors.get(one.name, 0.0),
+                "error": errors.get(candidate.name, 0.0),
             }
             if not graph:
                 row["timed"] = "call by call"
@@ -160,7 +162,7 @@ def print_row(row):
 
 
 def print_table(rows):
-    """Microseconds of one type, layout and heads, a column a length, the quickest first."""
+    """Prints the microseconds per type, layout and heads: one column per length, the fastest candidate first."""
     groups = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         groups[row["type"], row["layout"], row["heads"]][row["candidate"]][row["tokens"]] = row
@@ -179,7 +181,7 @@ def print_table(rows):
 
 
 def problems(quick):
-    """(type, heads, tokens) by importance, because time may end."""
+    """(type, heads, tokens), the most important first, because the time is limited."""
     long = (4096, 32768) if quick else (4096, 8192, 16384, 32768)
     models = ((40, 40), (32, 8))
     yield from (("bf16", heads, n) for heads in models for n in long)
@@ -210,7 +212,7 @@ def context():
 
 
 def save(path, rows, missing, cuda):
-    """The rows of C++ and Python in one file."""
+    """Writes the rows of C++ and Python to one file."""
     head = {**context(), **cuda["context"], "not_measured": missing}
     rows = [*cuda["rows"], *rows]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,19 +226,19 @@ def short(value):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the shortest and the longest sizes alone")
-    parser.add_argument("--seconds", type=float, default=240, help="begin no further problem after so many")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
-    parser.add_argument("--cuda-rows", type=Path, help="what benchmarks/cuda/bench_rotate has written")
+    parser.add_argument("--quick", action="store_true", help="measure only the shortest and the longest sizes")
+    parser.add_argument("--seconds", type=float, default=240, help="start no workload after this time")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")
+    parser.add_argument("--cuda-rows", type=Path, help="result file of benchmarks/cuda/bench_rotate")
     parser.add_argument("--out", type=Path, default=Path("build/gpu/peers.json"))
-    parser.add_argument("--dry-run", action="store_true", help="a few tokens on the CPU")
+    parser.add_argument("--dry-run", action="store_true", help="run all steps on the CPU with a few tokens")
     options = parser.parse_args()
     check_writable(parser, options.out)
     options.cuda = {"context": {}, "rows": []}
     if options.cuda_rows and options.cuda_rows.is_file():
         options.cuda = read_result(parser, options.cuda_rows)
-    elif options.cuda_rows:  # the benchmark may have ended without any, and the peers are still worth a file
-        print(f"{options.cuda_rows} is not there: no rows of the C++ benchmark")
+    elif options.cuda_rows:  # the C++ benchmark may have failed; the peers are still measured
+        print(f"{options.cuda_rows} does not exist: no rows of the C++ benchmark")
     options.device = "cpu" if options.dry_run else "cuda"
     options.repeats = 2 if options.dry_run else 9 if options.quick else REPEATS
     options.compile = options.compile and not options.dry_run
@@ -246,22 +248,22 @@ def arguments():
 def main():
     options = arguments()
     start = time.monotonic()
-    cuda, rows, missing, left_out = options.cuda, [], {}, 0
+    cuda, rows, missing, skipped = options.cuda, [], {}, 0
     can_measure = torch is not None and (options.dry_run or torch.cuda.is_available())
     if not can_measure:
-        print("no PyTorch that sees a device: only the rows of the C++ benchmark are kept")
-    work = [("bf16", (4, 2), 3), ("f32", (4, 4), 3)] if options.dry_run else list(problems(options.quick))
-    for kind, heads, tokens in work if can_measure else []:
+        print("PyTorch finds no device: keeping only the rows of the C++ benchmark")
+    workloads = [("bf16", (4, 2), 3), ("f32", (4, 4), 3)] if options.dry_run else list(problems(options.quick))
+    for kind, heads, tokens in workloads if can_measure else []:
         if time.monotonic() - start > options.seconds:
-            left_out += 1
+            skipped += 1
             continue
         rows += measure(kind, heads, tokens, options, missing)
-        # After each, so that an end from outside loses nothing.
+        # Saved after each workload, so that a timeout loses no rows.
         save(options.out, rows, missing, cuda)
-    if left_out:
-        print(f"{left_out} of {len(work)} problems were left out: the time was up")
+    if skipped:
+        print(f"{skipped} of {len(workloads)} workloads were skipped: the time is up")
     if not rows and not cuda["rows"]:
-        raise SystemExit("bench_gpu: no rows at all, so nothing is written")
+        raise SystemExit("bench_gpu: no rows, no file written")
     save(options.out, rows, missing, cuda)
     print_table([*cuda["rows"], *rows])
     print(f"\n{len(cuda['rows'])} + {len(rows)} rows in {options.out}")

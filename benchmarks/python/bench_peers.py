@@ -1,13 +1,13 @@
-"""What a PyTorch user would pick, beside ropewalk, on the CPU.
+"""CPU benchmark of ropewalk and of other rotary implementations for PyTorch.
 
 python benchmarks/python/bench_peers.py [--tokens 1,128,4096,32768] [--threads 1,2] [--types f32,bf16]
 
-Llama-2-13B's queries and keys (40 + 40 heads of 128). Every candidate is checked against float64 first; then all of
-them and PyTorch's own in-place float32 scale over as many bytes take turns, 9 times in a random order, and medians are
-compared: the ratio is the time of the scale divided by that of the candidate, in the same run. Peers get their cosines
-and sines for nothing (made before the clock starts, in the type of the tensor, as Transformers does); ropewalk makes
-its own in every call. After `cmake --build build --target bench_kernel` the C++ kernel is timed over the same memory
-without Python. Results out of place come from PyTorch's allocator, except `out=`, whose pages are mapped already.
+Rotates the queries and keys of Llama-2-13B (40 + 40 heads of 128). Every candidate is first checked against float64.
+Then all candidates and PyTorch's in-place float32 scale of as many bytes run alternately, 9 times in a random order.
+The ratio is the median time of the scale divided by that of the candidate. The tables of the peers are precomputed in
+the type of the tensor, like in Transformers, and not timed; ropewalk computes its angles in every call. After
+`cmake --build build --target bench_kernel` the C++ kernel is also timed on the same memory without Python. PyTorch's
+allocator provides the results out of place, except for `out=`, whose pages are mapped before.
 """
 
 import argparse
@@ -41,16 +41,16 @@ from bench_common import (
 HEADS = 40
 ROUNDS = 9
 SAMPLE_SECONDS = 2e-3
-LONG_SECONDS = 0.2  # of a pass: such a one gets no turn to warm up
+LONG_SECONDS = 0.2  # longer passes are not warmed up
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-# Of the pair's norm. A bfloat16 table alone costs peers 4e-3.
-ALLOWED = {"f32": 2e-6, "bf16": 2e-2}
+# Relative to the norm of a pair. The bfloat16 table of the peers alone has an error of 4e-3.
+TOLERANCE = {"f32": 2e-6, "bf16": 2e-2}
 
 KERNEL = Path(__file__).resolve().parents[2] / "build/benchmarks/libbench_kernel.so"
 
 
 class Case:
-    """Tensors of one element type and length, and what exact arithmetic makes of some of them."""
+    """Tensors of one element type and length, and their exact rotation for the checks."""
 
     def __init__(self, name, tokens):
         self.name, self.tokens, self.dtype = name, tokens, DTYPES[name]
@@ -74,20 +74,20 @@ class Case:
 
     def error(self, run, layout):
         """The largest error of run()'s q and k at some tokens, relative to the norm of the pair."""
-        at = [0, self.tokens // 2, self.tokens - 1]
+        checked = [0, self.tokens // 2, self.tokens - 1]
         self.fill()
-        x, y = pairs_of(self.both[:, at], layout)
+        x, y = pairs_of(self.both[:, checked], layout)
         result = run()
-        turned = torch.stack([one[at] for one in (self.both if result is None else result)])
-        cos, sin = self.angles[at].cos()[:, None], self.angles[at].sin()[:, None]
-        first, second = pairs_of(turned, layout)
-        off = torch.maximum((first - (x * cos - y * sin)).abs(), (second - (x * sin + y * cos)).abs())
+        rotated = torch.stack([x[checked] for x in (self.both if result is None else result)])
+        cos, sin = self.angles[checked].cos()[:, None], self.angles[checked].sin()[:, None]
+        first, second = pairs_of(rotated, layout)
+        error = torch.maximum((first - (x * cos - y * sin)).abs(), (second - (x * sin + y * cos)).abs())
         self.fill()
-        return (off / torch.hypot(x, y).clamp_min(1e-9)).max().item()
+        return (error / torch.hypot(x, y).clamp_min(1e-9)).max().item()
 
 
 def huggingface(case, compiled):
-    """[(name, layout, run)] of Transformers' own function, on [1, tokens, heads, head_dim]."""
+    """[(name, layout, run)] of the function in Transformers, on [1, tokens, heads, head_dim]."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     def written_back(q, k, cos, sin):
@@ -100,7 +100,7 @@ def huggingface(case, compiled):
 
         def run():
             result = function(q, k, case.cos, case.sin, **options)
-            return None if in_place else [one[0] for one in result]
+            return None if in_place else [x[0] for x in result]
 
         return run
 
@@ -118,8 +118,8 @@ def huggingface(case, compiled):
 
 
 def complex_product(case):
-    """Meta's way, in place: pairs of neighbours as complex numbers. float32 only, PyTorch has no complex bfloat16."""
-    q, k = (torch.view_as_complex(one.view(case.tokens, HEADS, HEAD_DIM // 2, 2)) for one in (case.q, case.k))
+    """Product of complex numbers, in place, like Meta's Llama: interleaved pairs, float32 only."""
+    q, k = (torch.view_as_complex(x.view(case.tokens, HEADS, HEAD_DIM // 2, 2)) for x in (case.q, case.k))
     unit = case.unit[:, None]
 
     def run():
@@ -129,7 +129,7 @@ def complex_product(case):
     return ("complex product, in place", INTERLEAVED, run)
 
 
-def ours(case, threads):
+def ropewalk(case, threads):
     out = (torch.zeros_like(case.q), torch.zeros_like(case.k))
 
     def candidates(layout):
@@ -147,12 +147,12 @@ def ours(case, threads):
 
 
 def kernel_alone(case, threads):
-    """Our kernel called from C++, on the memory of the same tensors."""
+    """The C++ kernel without Python, on the same tensors."""
     if not KERNEL.is_file():
         return []
     function = ctypes.CDLL(str(KERNEL)).ropewalk_rotate
     tail = [ctypes.c_int64(n) for n in (case.tokens, HEADS, HEAD_DIM, OFFSET)]
-    pointers = [ctypes.c_void_p(one.data_ptr()) for one in (case.q, case.k)]
+    pointers = [ctypes.c_void_p(x.data_ptr()) for x in (case.q, case.k)]
 
     def candidate(layout):
         def run(passes=1):
@@ -167,12 +167,14 @@ def kernel_alone(case, threads):
 
 
 def settle_allocator():
-    """As in a process that has worked for a while: once 32 MiB were freed, glibc keeps up to 64 MiB of what is freed
-    later. Before that whoever allocates pays for new pages, or does not, as the sizes of the tensors will have it."""
+    """Brings glibc into the state of a long-running process: after a free of 32 MiB it keeps up to 64 MiB.
+
+    Before that, the cost of an allocation depends on the sizes of earlier tensors.
+    """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
-def seconds_a_pass(run, passes):
+def seconds_per_pass(run, passes):
     if getattr(run, "repeats_itself", False):
         start = time.perf_counter()
         run(passes)
@@ -183,8 +185,8 @@ def seconds_a_pass(run, passes):
     return (time.perf_counter() - start) / passes
 
 
-def contest(case, candidates):
-    """{name: median seconds}, the candidates taking turns with the scale."""
+def time_candidates(case, candidates):
+    """{name: median seconds} of interleaved candidates and the scale."""
     factors = [2.0, 0.5]
 
     def scale():
@@ -195,21 +197,21 @@ def contest(case, candidates):
     runs = [("scale", scale)] + [(name, run) for name, _, run in candidates]
     passes, short = {}, set()
     for name, run in runs:
-        seconds_a_pass(run, 2)
-        seconds = seconds_a_pass(run, 2)
+        seconds_per_pass(run, 2)
+        seconds = seconds_per_pass(run, 2)
         passes[name] = max(1, min(10000, int(SAMPLE_SECONDS / seconds)))
         if seconds < LONG_SECONDS:
             short.add(name)
     samples = defaultdict(list)
     order = random.Random(case.tokens)
     for _ in range(ROUNDS):
-        # Whoever frees much memory leaves work to the system which the next one would always pay for.
+        # A random order, because freeing much memory slows down the next candidate.
         for name, run in order.sample(runs, len(runs)):
             if name in short:
-                # A bfloat16 table turns by not quite a unit, so thousands of passes would reach denormals or infinity.
+                # cos² + sin² of a bfloat16 table is not exactly 1, so thousands of passes reach denormals or infinity.
                 case.fill()
                 run()
-            samples[name].append(seconds_a_pass(run, passes[name]))
+            samples[name].append(seconds_per_pass(run, passes[name]))
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
@@ -219,13 +221,13 @@ def measure(name, tokens, threads, compiled, peers):
     candidates = huggingface(case, compiled) if peers else []
     if name == "f32":
         candidates.append(complex_product(case))
-    candidates += ours(case, threads) + kernel_alone(case, threads)
+    candidates += ropewalk(case, threads) + kernel_alone(case, threads)
     errors = {}
     for label, layout, run in candidates:
         errors[label] = case.error(run, layout)
-        if not errors[label] <= ALLOWED[name]:
-            raise SystemExit(f"{label}, {name}, {tokens} tokens: wrong by {errors[label]:.2e} of the norm")
-    times = contest(case, candidates)
+        if not errors[label] <= TOLERANCE[name]:
+            raise SystemExit(f"{label}, {name}, {tokens} tokens: the error is {errors[label]:.2e} of the norm")
+    times = time_candidates(case, candidates)
     return [
         {
             "candidate": label,
@@ -242,7 +244,7 @@ def measure(name, tokens, threads, compiled, peers):
 
 
 def print_table(rows, tokens):
-    """The ratios of one element type and number of threads, a column a length."""
+    """Prints the ratios for one element type and number of threads, with one column per length."""
     print(f"\n{rows[0]['type']}, {rows[0]['threads']} thread(s): time of the in-place scale / time of the candidate")
     print(f"{'':36s}" + "".join(f"{n:>10d}" for n in tokens))
     by_name = defaultdict(dict)
@@ -267,11 +269,11 @@ def context():
 
 
 def save(rows, path):
-    def shortened(row):
+    def rounded(row):
         return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(shortened(row)) for row in rows)
+    lines = ",\n".join(json.dumps(rounded(row)) for row in rows)
     path.write_text(f'{{"context": {json.dumps(context())},\n"rows": [\n{lines}\n]}}\n')
     print(f"\nwritten to {path}")
 
@@ -281,7 +283,7 @@ def main():
     parser.add_argument("--tokens", type=counts, default="1,128,4096,32768")
     parser.add_argument("--threads", type=counts, default="1,2")
     parser.add_argument("--types", type=types_among(DTYPES.keys()), default="f32,bf16")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it needs a C++ compiler")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which needs a C++ compiler")
     parser.add_argument("--out", type=Path, default=Path("build/peers.json"))
     options = parser.parse_args()
     check_writable(parser, options.out)
@@ -290,7 +292,7 @@ def main():
     peers = find_spec("transformers") is not None
     if not peers:
         print("transformers is not installed: no rows of Hugging Face's function")
-    print("not measured here, as they need a GPU: liger-kernel, flash-attn, FlashInfer, vLLM, Transformer Engine")
+    print("not measured, because they need a GPU: liger-kernel, flash-attn, FlashInfer, vLLM, Transformer Engine")
 
     rows = []
     for name in options.types:

@@ -1,12 +1,12 @@
-"""PyTorch and ropewalk in turn, on the same threads: what going from one to the other costs.
+"""Benchmark of alternating calls of PyTorch and ropewalk on the same threads.
 
 python benchmarks/python/bench_threads.py [--tokens 16,128,4096] [--threads 1,2]
 
-An operation of PyTorch and the rotation of Llama-2-13B's queries and keys (40 + 40 heads of 128, float32, in place) run
-alone and one after the other on the same memory; they take turns, at least 7 times, and medians are compared. The ratio
-is the time of both alone divided by the time of the two in turn: 1 where nothing is lost, less where threads of one
-hinder those of the other or have to be woken. The scale is element by element, on PyTorch's OpenMP threads; the product
-is that of the tokens with a 1024 x 1024 matrix, from the linear algebra library below PyTorch.
+Times an operation of PyTorch, the rotation of the queries and keys of Llama-2-13B (40 + 40 heads of 128, float32, in
+place), and one after the other on the same memory. The ratio is the sum of the two separate times divided by the time
+of both in turn. It is 1 without a loss, and less if the threads of one hinder those of the other or must wake up. The
+operations are an in-place scale, on PyTorch's OpenMP threads, and a product of the tokens with a 1024 x 1024 matrix,
+from PyTorch's linear algebra library.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from pathlib import Path
 import ropewalk as rw
 import torch
 from bench_common import check_writable, counts
-from bench_peers import BASE, HALF, HEAD_DIM, OFFSET, Case, contest, save
+from bench_peers import BASE, HALF, HEAD_DIM, OFFSET, Case, save, time_candidates
 
 
 def operations(case):
-    """[(name, run)]: what PyTorch does before each rotation."""
-    turns = [2.0, 0.5]
+    """[(name, run)] of the PyTorch operations."""
+    factors = [2.0, 0.5]
     tokens = torch.randn(case.tokens, 1024)
     weight, product = torch.randn(1024, 1024), torch.empty_like(tokens)
 
     def scale():
-        case.both.mul_(turns[0])
-        turns.reverse()
+        case.both.mul_(factors[0])
+        factors.reverse()
 
     def matmul():
         torch.mm(tokens, weight, out=product)
@@ -51,10 +51,10 @@ def measure(tokens, threads):
 
     error = case.error(rotate, HALF)
     if not error <= 2e-6:
-        raise SystemExit(f"{tokens} tokens: the rotation is wrong by {error:.2e} of the norm")
+        raise SystemExit(f"{tokens} tokens: the error of the rotation is {error:.2e} of the norm")
     named = operations(case)
     alone = [("rotate", HALF, rotate), *((name, None, run) for name, run in named)]
-    times = contest(case, alone + [(f"{name}, rotate", None, in_turn(run)) for name, run in named])
+    times = time_candidates(case, alone + [(f"{name}, rotate", None, in_turn(run)) for name, run in named])
     return [
         {
             "operation": name,

@@ -1,11 +1,11 @@
-"""Forward and backward through PyTorch on the CPU: ropewalk beside what a user would pick.
+"""CPU benchmark of forward and backward passes through PyTorch: ropewalk and other rotary implementations.
 
 python benchmarks/python/bench_training.py [--tokens 128,4096] [--threads 1,2] [--types f32,bf16]
 
-Llama-2-13B's queries and keys (40 + 40 heads of 128), out of place as autograd wants it. A pass is the rotation of both
-and the way back of a gradient; candidates take turns in a random order, medians are compared. The yardstick is the
-time of PyTorch's own in-place scale over as many bytes. Peers get their cosines and sines for nothing. Gradients are
-compared with float64 first.
+Rotates the queries and keys of Llama-2-13B (40 + 40 heads of 128), out of place as autograd requires. A pass is the
+rotation of both and the backward pass of a gradient. Candidates run alternately in a random order, and medians are
+compared with PyTorch's in-place scale of as many bytes. The tables of the peers are precomputed and not timed.
+Gradients are first checked against float64.
 """
 
 import argparse
@@ -14,15 +14,15 @@ from pathlib import Path
 import ropewalk as rw
 import torch
 from bench_common import check_writable, counts, types_among
-from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, contest, print_table, save
+from bench_peers import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, Case, print_table, save, time_candidates
 
-# Of the gradient's largest element; a bfloat16 table alone costs 4e-3, and the peers round in between.
-ALLOWED = {"f32": 1e-5, "bf16": 4e-2}
+# Relative to the largest element of the gradient. A bfloat16 table alone has an error of 4e-3, and peers round twice.
+TOLERANCE = {"f32": 1e-5, "bf16": 4e-2}
 
 
 def through(case, rotate):
-    """A pass: forward, and backward from the gradients that lie ready."""
-    q, k = (one.detach().clone().requires_grad_() for one in (case.q, case.k))
+    """A forward pass, and a backward pass from precomputed gradients."""
+    q, k = (x.detach().clone().requires_grad_() for x in (case.q, case.k))
     gradients = (case.q.clone(), case.k.clone())
 
     def run():
@@ -32,7 +32,7 @@ def through(case, rotate):
 
 
 def exact_gradient(case, layout):
-    """What gradients equal to q and k become on their way back, at the last token."""
+    """The exact backward pass of gradients equal to q and k, at the last token."""
     x = case.both[:, -1].double()
     cos, sin = case.angles[-1].cos(), case.angles[-1].sin()
     if layout == HALF:
@@ -51,10 +51,10 @@ def candidates_of(case, threads):
 
     def complex_product(q, k):
         unit = case.unit[:, None]
-        pairs = (torch.view_as_complex(one.view(*one.shape[:-1], -1, 2)) * unit for one in (q, k))
-        return tuple(torch.view_as_real(one).flatten(-2) for one in pairs)
+        pairs = (torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)) * unit for x in (q, k))
+        return tuple(torch.view_as_real(x).flatten(-2) for x in pairs)
 
-    def ours(layout):
+    def ropewalk(layout):
         enc = rw.encoding("default", head_dim=HEAD_DIM, base=BASE, layout=layout)
         return lambda q, k: rw.rotate(q, k, encoding=enc, offset=OFFSET, threads=threads)
 
@@ -62,8 +62,8 @@ def candidates_of(case, threads):
     named = [
         ("Hugging Face, eager", HALF, eager),
         ("Hugging Face, torch.compile", HALF, torch.compile(eager)),
-        ("ropewalk, half_split", HALF, ours(HALF)),
-        ("ropewalk, interleaved", INTERLEAVED, ours(INTERLEAVED)),
+        ("ropewalk, half_split", HALF, ropewalk(HALF)),
+        ("ropewalk, interleaved", INTERLEAVED, ropewalk(INTERLEAVED)),
     ]
     if case.name == "f32":
         named.insert(2, ("complex product", INTERLEAVED, complex_product))
@@ -77,12 +77,12 @@ def measure(name, tokens, threads):
     rows = []
     for label, layout, run in candidates:
         exact = exact_gradient(case, layout)
-        found = torch.stack([one[-1] for one in run()]).double()
-        off = float((found - exact).abs().max() / exact.abs().max())
-        if not off <= ALLOWED[name]:
-            raise SystemExit(f"{label}, {name}, {tokens} tokens: the gradient is wrong by {off:.2e}")
+        found = torch.stack([x[-1] for x in run()]).double()
+        error = float((found - exact).abs().max() / exact.abs().max())
+        if not error <= TOLERANCE[name]:
+            raise SystemExit(f"{label}, {name}, {tokens} tokens: the error of the gradient is {error:.2e}")
         rows.append({"candidate": label, "layout": layout, "type": name, "tokens": tokens, "threads": threads})
-    times = contest(case, candidates)
+    times = time_candidates(case, candidates)
     for row in rows:
         row["milliseconds"] = times[row["candidate"]] * 1e3
         row["ratio_to_scale"] = times["scale"] / times[row["candidate"]]
@@ -93,7 +93,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=counts, default="128,4096")
     parser.add_argument("--threads", type=counts, default="1,2")
-    parser.add_argument("--types", type=types_among(ALLOWED.keys()), default="f32,bf16")
+    parser.add_argument("--types", type=types_among(TOLERANCE.keys()), default="f32,bf16")
     parser.add_argument("--out", type=Path, default=Path("build/training.json"))
     options = parser.parse_args()
     check_writable(parser, options.out)

@@ -1,6 +1,6 @@
-"""The candidates of bench_gpu.py: ropewalk and what else rotates queries and keys on a GPU, as far as it is installed.
+"""Candidates of bench_gpu.py: ropewalk and the installed packages that rotate queries and keys on a GPU.
 
-Each is written from its package's public documentation, on the layout of memory that it likes best.
+Each follows the public documentation of its package and uses the memory layout that suits the package best.
 """
 
 import torch
@@ -8,7 +8,7 @@ from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, pairs_of
 
 
 class Buffers:
-    """Queries and keys, several times, in memory that a copy can go through; every token has the same elements."""
+    """Several sets of queries and keys in contiguous memory. Every token has the same elements."""
 
     def __init__(self, kind, heads, tokens, device):
         self.kind, self.heads, self.tokens, self.device = kind, heads, tokens, device
@@ -44,11 +44,11 @@ class Buffers:
         return self.pair(self.flat_out[number])
 
     def table(self, dtype):
-        """cos and sin [tokens, head_dim] in Hugging Face's order."""
-        return tuple(torch.cat((one, one), dim=-1).to(dtype) for one in (self.cos, self.sin))
+        """cos and sin [tokens, head_dim] in the order of Hugging Face."""
+        return tuple(torch.cat((values, values), dim=-1).to(dtype) for values in (self.cos, self.sin))
 
     def error(self, q, k, layout):
-        """The largest error at some tokens and heads, relative to the norm of the pair. Of what is no number, NaN."""
+        """The largest error at some tokens and heads, relative to the norm of the pair. NaN if a result is NaN."""
         x, y = pairs_of(self.head, layout)
         errors = []
         for token in (0, self.tokens // 2, self.tokens - 1):
@@ -56,13 +56,13 @@ class Buffers:
             for tensor in (q, k):
                 for head in (0, tensor.shape[1] - 1):
                     first, second = pairs_of(tensor[token, head].cpu(), layout)
-                    off = torch.hypot(first - (x * cos - y * sin), second - (x * sin + y * cos))
-                    errors.append(off / torch.hypot(x, y))
+                    error = torch.hypot(first - (x * cos - y * sin), second - (x * sin + y * cos))
+                    errors.append(error / torch.hypot(x, y))
         return torch.stack(errors).max().item()
 
 
 class Candidate:
-    """run(set) rotates the queries and keys of a set, and returns them where it does not do so in place."""
+    """A candidate. run(set) rotates the queries and keys of a set, and returns them if it does not work in place."""
 
     def __init__(self, name, layout, run, in_place):
         self.name, self.layout, self.run, self.in_place = name, layout, run, in_place
@@ -90,11 +90,11 @@ def ropewalk(data, layout):
 def huggingface(data, compiled):
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    cos, sin = (one[None] for one in data.table(data.dtype))
+    cos, sin = (values[None] for values in data.table(data.dtype))
 
     def out_of_place(function):
         def run(number):
-            q, k = function(*(one[None] for one in data.inputs(number)), cos, sin)
+            q, k = function(*(x[None] for x in data.inputs(number)), cos, sin)
             return q[0], k[0]
 
         return run
@@ -114,7 +114,7 @@ def huggingface(data, compiled):
     compiled_back = torch.compile(written_back, dynamic=False)
 
     def in_place(number):
-        compiled_back(*(one[None] for one in data.inputs(number)), cos, sin)
+        compiled_back(*(x[None] for x in data.inputs(number)), cos, sin)
 
     return [
         eager,
@@ -126,10 +126,10 @@ def huggingface(data, compiled):
 def liger(data):
     from liger_kernel.transformers.rope import liger_rotary_pos_emb
 
-    cos, sin = (one[None] for one in data.table(data.dtype))
+    cos, sin = (values[None] for values in data.table(data.dtype))
 
-    def run(number):  # [batch, heads, tokens, head_dim] as views: it turns them back and writes in place
-        q, k = (one[None].transpose(1, 2) for one in data.inputs(number))
+    def run(number):  # takes views [batch, heads, tokens, head_dim], transposes them and writes in place
+        q, k = (x[None].transpose(1, 2) for x in data.inputs(number))
         q, k = liger_rotary_pos_emb(q, k, cos, sin)
         return q.transpose(1, 2)[0], k.transpose(1, 2)[0]
 
@@ -139,11 +139,11 @@ def liger(data):
 def flash_attn(data, layout):
     from flash_attn.ops.triton.rotary import apply_rotary
 
-    cos, sin = (one.to(data.dtype) for one in (data.cos, data.sin))
+    cos, sin = (values.to(data.dtype) for values in (data.cos, data.sin))
 
     def run(number):
-        for one in data.inputs(number):
-            apply_rotary(one[None], cos, sin, interleaved=layout == INTERLEAVED, inplace=True)
+        for x in data.inputs(number):
+            apply_rotary(x[None], cos, sin, interleaved=layout == INTERLEAVED, inplace=True)
 
     return [Candidate("flash-attn's Triton rotary, in place", layout, run, True)]
 
@@ -186,18 +186,18 @@ def vllm(data, layout):
 
 
 def complex_product(data):
-    """Meta's way, in place: pairs of neighbours as complex numbers. float32 only."""
+    """Product of complex numbers, in place, like Meta's Llama: interleaved pairs, float32 only."""
     unit = torch.complex(data.cos, data.sin).to(torch.complex64)[:, None]
 
     def run(number):
-        for one in data.inputs(number):
-            torch.view_as_complex(one.view(*one.shape[:2], HEAD_DIM // 2, 2)).mul_(unit)
+        for x in data.inputs(number):
+            torch.view_as_complex(x.view(*x.shape[:2], HEAD_DIM // 2, 2)).mul_(unit)
 
     return [Candidate("complex product, in place", INTERLEAVED, run, True)]
 
 
 def candidates_of(data, layout, compiled, missing):
-    """Those that are installed; what is not, or fails to load, is told once."""
+    """The candidates that are installed. Prints the others once, and adds them to `missing`."""
     sources = {"ropewalk": lambda: ropewalk(data, layout)}
     if layout == HALF:
         sources["transformers"] = lambda: huggingface(data, compiled)

@@ -1,12 +1,12 @@
-"""How exact are the angles? Largest error of cos and sin against exact arithmetic, position by position.
+"""Plot of the largest error of cos and sin over the position, compared with exact arithmetic.
 
 python benchmarks/python/plot_exactness.py [--out benchmarks/results/exactness]    writes .png and .json
 
-Ours comes from the Python module; the ways of others are emulated in NumPy, from how their sources form an angle:
+The values of ropewalk come from the Python module. Other libraries are emulated in NumPy, following their sources:
 
 - float32 product: float32(position) * float32(inv_freq) (Transformers, FlashInfer, vLLM)
 - iterated float32: the angle of pair j + 1 is that of pair j times a constant (ggml)
-- float64 product rounded to float32 before its cosine and sine are taken
+- float64 product rounded to float32 before the cosine and sine
 
 The exact phase is an integer, position * round(2^128 * inv_freq / 2 pi) modulo 2^128, with inv_freq from mpmath.
 """
@@ -33,14 +33,14 @@ BITS = 128
 
 
 def exact_frequencies():
-    """inv_freq in radians a token (mpmath), and in units of 2^-128 turns a token (integers)."""
+    """inv_freq in radians per token (mpmath), and in units of 2^-128 turns per token (integers)."""
     mpmath.mp.prec = 256
     radians = [mpmath.mpf(BASE) ** (-mpmath.mpf(2 * j) / HEAD_DIM) for j in range(PAIRS)]
     return radians, [int(mpmath.nint(theta / (2 * mpmath.pi) * 2**BITS)) for theta in radians]
 
 
 def exact_angles(positions, steps):
-    """float64 [positions, pairs] in [-pi, pi), right to 2^-52."""
+    """float64 [positions, pairs] in [-pi, pi), with an error of at most 2^-52."""
     turns = np.empty((len(positions), PAIRS))
     for i, position in enumerate(positions.tolist()):
         for j, step in enumerate(steps):
@@ -75,12 +75,12 @@ OURS = "64-bit phase (ropewalk)"
 
 
 def largest(cos, sin):
-    """Of the differences; NaN where one is."""
+    """The largest difference of cos or sin, or NaN."""
     return np.maximum(np.abs(cos), np.abs(sin)).max()
 
 
 def measure():
-    """{name: errors}, one a power of two: the largest for positions in its upper half."""
+    """{name: errors}, with one error per power of two: the largest for positions in its upper half."""
     radians, steps = exact_frequencies()
     inv_freq = np.array([float(theta) for theta in radians])
     encoding = rw.encoding("default", head_dim=HEAD_DIM, base=float(BASE))
@@ -92,11 +92,11 @@ def measure():
         angles = exact_angles(positions, steps)
         cos, sin = np.cos(angles), np.sin(angles)
         for name, form in PEERS.items():
-            theirs = form(positions, inv_freq).astype(np.float64)
-            errors[name].append(largest(np.cos(theirs) - cos, np.sin(theirs) - sin))
-        our_cos, our_sin = (np.asarray(one, np.float64) for one in encoding.cos_sin(positions))
+            peer = form(positions, inv_freq).astype(np.float64)
+            errors[name].append(largest(np.cos(peer) - cos, np.sin(peer) - sin))
+        our_cos, our_sin = (np.asarray(values, np.float64) for values in encoding.cos_sin(positions))
         errors[OURS].append(largest(our_cos - cos, our_sin - sin))
-    return below, {name: [float(one) for one in values] for name, values in errors.items()}
+    return below, {name: [float(error) for error in values] for name, values in errors.items()}
 
 
 def plot(below, errors, path):
@@ -126,7 +126,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/exactness"))
     out = parser.parse_args().out
     if not out.name:
-        parser.error(f"--out takes the name of files, got {str(out)!r}")
+        parser.error(f"--out must be a file name, got {str(out)!r}")
     for suffix in (".png", ".json"):
         check_writable(parser, out.with_suffix(suffix))
     below, errors = measure()

@@ -1,10 +1,10 @@
-"""Rates of a result of tools/gpu_check.sh beside its device copy.
+"""Plot of the rates in a result of tools/gpu_check.sh, compared with a device copy.
 
-python benchmarks/python/plot_gpu.py benchmarks/results/<device>.json    writes .png beside it
+python benchmarks/python/plot_gpu.py benchmarks/results/<device>.json    writes a .png with the same name
 
-A panel for each number of heads: TB/s over the tokens of a call, of the quickest candidates in bfloat16, half_split.
-Solid lines work in place, dashed ones write elsewhere. The grey line is the device copy of as many bytes, in the same
-run.
+There is one panel per number of heads. It shows TB/s over the tokens per call of the fastest candidates, in bfloat16
+and half_split. Solid lines are in place, dashed lines out of place. The grey line is a device copy of as many bytes in
+the same run.
 """
 
 import argparse
@@ -19,27 +19,27 @@ import matplotlib.pyplot as plt
 
 OURS, COPY = "ropewalk", "device copy"
 COLOURS = ("#c44900", "#d98e04", "#7a7a7a", "#5b6c9d", "#8a4f7d", "#2f7d95", "#a05a2c")
-SHORTEST = 512  # tokens; what is below is told in microseconds
-MOST = 9  # lines of a panel
-METADATA = {".png": {"Software": None}, ".svg": {"Date": None}}  # the same picture is the same file
+MIN_TOKENS = 512  # tables show shorter calls in microseconds
+MAX_LINES = 9  # of a panel
+METADATA = {".png": {"Software": None}, ".svg": {"Date": None}}  # equal plots give equal files
 
 
 def lines_of(rows, heads, kind, layout):
     """{candidate: {tokens: row}} of a panel."""
     lines = defaultdict(dict)
     for row in rows:
-        if (row["heads"], row["type"], row["layout"]) == (heads, kind, layout) and row["tokens"] >= SHORTEST:
+        if (row["heads"], row["type"], row["layout"]) == (heads, kind, layout) and row["tokens"] >= MIN_TOKENS:
             lines[row["candidate"]][row["tokens"]] = row
     return lines
 
 
-def chosen(lines):
-    """Ours, the copy and the quickest of the others; calls that do more than rotate are no competitors."""
-    mine = [name for name in (COPY, f"{OURS}, in place", f"{OURS}, out of place") if name in lines]
-    more_or_again = ("append", "norm", "rotate, then", COPY, OURS)
-    others = [name for name in lines if not name.startswith(more_or_again)]
+def select(lines):
+    """Selects ropewalk, the copy and the fastest peers. Omits calls that do more than a rotation."""
+    shown = [name for name in (COPY, f"{OURS}, in place", f"{OURS}, out of place") if name in lines]
+    omitted = ("append", "norm", "rotate, then", COPY, OURS)
+    others = [name for name in lines if not name.startswith(omitted)]
     best = sorted(others, key=lambda name: -max(row["terabytes_per_second"] for row in lines[name].values()))
-    return mine + best[: MOST - len(mine)]
+    return shown + best[: MAX_LINES - len(shown)]
 
 
 def style_of(name, row, colours):
@@ -54,7 +54,7 @@ def style_of(name, row, colours):
 
 
 def draw(axes, lines, heads, colours):
-    for name in chosen(lines):
+    for name in select(lines):
         points = sorted(lines[name].items())
         rates = [row["terabytes_per_second"] for _, row in points]
         style = style_of(name, points[0][1], colours)
@@ -75,7 +75,7 @@ def plot(result, path, kind="bf16", layout="half_split"):
     panels = {heads: lines_of(rows, heads, kind, layout) for heads in dict.fromkeys(row["heads"] for row in rows)}
     panels = {heads: lines for heads, lines in panels.items() if lines}
     if not panels:
-        raise SystemExit(f"plot_gpu: no rows of {kind} {layout} with {SHORTEST} tokens or more")
+        raise SystemExit(f"plot_gpu: no rows of {kind} {layout} with {MIN_TOKENS} tokens or more")
     plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans", "svg.hashsalt": "ropewalk"})
     figure, all_axes = plt.subplots(
         1,
@@ -99,16 +99,16 @@ def plot(result, path, kind="bf16", layout="half_split"):
 
 
 def picture(text):
-    """For argparse: a file that Matplotlib writes without other programs."""
+    """argparse type of an image file that Matplotlib writes without other programs."""
     if Path(text).suffix not in METADATA:
-        raise argparse.ArgumentTypeError(f"takes a file that ends in {' or '.join(METADATA)}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a file name ending in {' or '.join(METADATA)}, got {text!r}")
     return Path(text)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--out", type=picture, help="a .png or .svg")
+    parser.add_argument("--out", type=picture, help="a .png or .svg file")
     options = parser.parse_args()
     result, out = read_result(parser, options.result), options.out or options.result.with_suffix(".png")
     check_writable(parser, out)

@@ -19,7 +19,7 @@ std::size_t page_bytes() {
     return bytes;
 }
 
-/// The whole pages in which some memory lies.
+/// The whole pages that contain a range of memory.
 struct page_range {
     char* start;
     std::size_t bytes;
@@ -38,8 +38,8 @@ struct page_range {
 void prefer_huge_pages(void* data, std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (data == nullptr || bytes < huge_page_bytes) return;
-    // Outwards: an allocator's own words in front would cut the first huge page off. Without such pages the advice is
-    // refused, and the memory is as it was.
+    // Rounds outwards, because the allocator's header would cut off the first huge page. A system without huge pages
+    // rejects the advice, which changes nothing.
     const page_range pages(data, bytes);
     (void)madvise(pages.start, pages.bytes, MADV_HUGEPAGE);
 #else
@@ -50,12 +50,12 @@ void prefer_huge_pages(void* data, std::size_t bytes) noexcept {
 bool has_pages(const void* data, std::size_t bytes) noexcept {
 #if defined(__linux__)
     const page_range pages(data, bytes);
-    unsigned char present[1024];  // one a page
-    const std::size_t most = sizeof present * page_bytes();
-    for (std::size_t at = 0; at < pages.bytes; at += most) {
-        const std::size_t length = std::min(most, pages.bytes - at);
+    unsigned char present[1024];  // one per page
+    const std::size_t limit = sizeof present * page_bytes();
+    for (std::size_t at = 0; at < pages.bytes; at += limit) {
+        const std::size_t length = std::min(limit, pages.bytes - at);
         if (mincore(pages.start + at, length, present) != 0) return false;
-        const auto missing = [](unsigned char one) { return (one & 1U) == 0; };
+        const auto missing = [](unsigned char page) { return (page & 1U) == 0; };
         if (std::any_of(present, present + length / page_bytes(), missing)) return false;
     }
     return true;

@@ -2,7 +2,7 @@
 
 namespace ropewalk::dispatch {
 
-/// Machines of before 2013 run them: one width is enough there, and saves half of the build.
+/// Only machines from before 2013 run these kernels: one constant width saves half of the build.
 template <>
 inline constexpr bool one_width<xsimd::sse2> = true;
 

@@ -2,7 +2,7 @@
 
 namespace ropewalk::dispatch {
 
-/// What stands in where there is no xsimd shall compile soon.
+/// The fallback without xsimd should compile quickly.
 template <>
 inline constexpr bool one_width<cpu::scalar_arch> = true;
 

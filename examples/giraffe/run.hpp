@@ -14,7 +14,7 @@
 
 #include <ropewalk/encoding.hpp>
 #include <ropewalk/llama/batch.hpp>
-#include <ropewalk/llama/pages.hpp>
+#include <ropewalk/llama/kv_cache.hpp>
 #include <ropewalk/llama/synthetic.hpp>
 
 #include "options.hpp"
@@ -73,15 +73,6 @@ private:
     bool shown_ = false;
 };
 
-/// Hidden states of variance 1, for layers without an embedding.
-inline std::vector<float> made_up_states(std::int64_t tokens, std::int64_t width, std::uint64_t seed) {
-    std::vector<float> states(static_cast<std::size_t>(tokens * width));
-    llama::detail::fill_uniform(states.data(), {nullptr, rw::element_type::f32, tokens, width}, seed, 0);
-    const float scale = std::sqrt(static_cast<float>(width));
-    for (float& one : states) one *= scale;
-    return states;
-}
-
 inline std::vector<std::int32_t> made_up_prompt(std::int64_t tokens, std::int64_t vocabulary, std::uint64_t seed) {
     std::vector<std::int32_t> prompt(static_cast<std::size_t>(tokens));
     for (std::size_t i = 0; i < prompt.size(); ++i)
@@ -105,7 +96,7 @@ outcome run_layers(Stack& layers, const job& what, Cache& cache) {
     const std::int64_t width = what.config.hidden_size, context = what.context;
     outcome found;
     const auto add = [&](std::int64_t tokens, std::uint64_t seed) {
-        std::vector<float> hidden = made_up_states(tokens, width, seed);
+        std::vector<float> hidden = llama::synthetic_states(tokens, width, seed);
         const llama::segment one{sequence, tokens, std::max(context, cache.tokens(sequence) + tokens)};
         layers.forward({&one, 1}, hidden, cache);
     };

@@ -1,6 +1,6 @@
-"""Compile a source twice: without RW_FAIL it must compile, with RW_FAIL it must fail with the message it promises.
+"""Compile a source twice: it must compile without RW_FAIL, and fail with RW_FAIL and the expected message.
 
-The first line of the source says what to expect:  // expect: <regular expression of the compiler's message>
+The first line of the source states the message:  // expect: <regular expression>
 """
 
 import argparse
@@ -13,13 +13,13 @@ from pathlib import Path
 EXPECT = re.compile(r"// expect: (\S.*)")
 
 
-def promised_message(source):
+def expected_message(source):
     lines = source.read_text(encoding="utf-8").splitlines()
     match = EXPECT.fullmatch(lines[0].strip()) if lines else None
     if match is None:
         sys.exit(f"{source}: the first line must be '// expect: <regular expression>', got {lines[:1]}")
     if not any(re.match(r"#\s*if(def|ndef)\s+RW_FAIL", line) for line in lines):
-        sys.exit(f"{source}: needs a bad twin under '#ifdef RW_FAIL'")
+        sys.exit(f"{source}: has no '#ifdef RW_FAIL'")
     return match.group(1)
 
 
@@ -30,16 +30,16 @@ def compile_source(compiler, source, includes, *definitions):
 
 
 def check(compiler, source, includes):
-    """Returns what is wrong with the case, or None."""
-    message = promised_message(source)
+    """Returns the problem of a case, or None."""
+    message = expected_message(source)
     good = compile_source(compiler, source, includes)
     if good.returncode != 0:
-        return f"{source}: the good twin must compile, but:\n{good.stderr}"
+        return f"{source}: must compile without RW_FAIL, but:\n{good.stderr}"
     bad = compile_source(compiler, source, includes, "-DRW_FAIL")
     if bad.returncode == 0:
-        return f"{source}: the bad twin compiles; expected an error which matches '{message}'"
+        return f"{source}: compiles with RW_FAIL; expected an error that matches '{message}'"
     if not re.search(message, " ".join(bad.stderr.split())):
-        return f"{source}: the bad twin fails without a message which matches '{message}':\n{bad.stderr}"
+        return f"{source}: fails with RW_FAIL, but without a message that matches '{message}':\n{bad.stderr}"
     return None
 
 
@@ -49,11 +49,11 @@ def main():
     parser.add_argument("--source", type=Path, required=True)
     options, includes = parser.parse_known_args()
     try:
-        wrong = check(options.compiler, options.source, includes)
+        problem = check(options.compiler, options.source, includes)
     except FileNotFoundError as missing:
-        wrong = f"{options.source}: cannot run the compiler '{options.compiler}': {missing}"
-    if wrong:
-        sys.exit(wrong)
+        problem = f"{options.source}: cannot run the compiler '{options.compiler}': {missing}"
+    if problem:
+        sys.exit(problem)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-# Each *.cpp here holds a good and a bad twin; see check.py. Every case is one test.
+# Compile-fail tests: each *.cpp must compile without RW_FAIL and fail with it; see check.py.
 
-# What most cases include takes longer than they do: precompiled once, and anew in every run, for a compiler does not see
-# that such a file is older than the headers in it. Where it is missing or refused, the text takes its place.
+# The headers of most cases are precompiled in every run, because compilers do not notice that a precompiled header is out
+# of date. A compiler that rejects the precompiled header reads the text instead.
 set(prepared "${CMAKE_CURRENT_BINARY_DIR}/compile_fail_headers.hpp")
 file(WRITE "${prepared}" "#include <ropewalk/cpu/cos_sin.hpp>\n#include <ropewalk/cpu/rotate.hpp>\n#include <ropewalk/encoding.hpp>\n")
 add_test(NAME compile_fail.headers

@@ -1,8 +1,8 @@
 // expect: a policy needs one of: operator\(\)\(theta, pair, geometry\) for the frequency, magnitude_rate
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
-struct Made {
-    static constexpr std::string_view name = "made";
+struct Custom {
+    static constexpr std::string_view name = "custom";
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
@@ -14,4 +14,4 @@ struct Made {
     std::int64_t stated_length() const { return 0; }
 #endif
 };
-rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Custom{}); }

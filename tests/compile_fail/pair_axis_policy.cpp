@@ -1,8 +1,8 @@
 // expect: or axis\(pair, geometry\), for the position
 #include <ropewalk/encoding.hpp>
 namespace rw = ropewalk;
-struct Made {
-    static constexpr std::string_view name = "made";
+struct Custom {
+    static constexpr std::string_view name = "custom";
     static constexpr std::tuple<> parameters{};
     void validate(const rw::Geometry&) const {}
 #ifdef RW_FAIL
@@ -11,4 +11,4 @@ struct Made {
     std::int64_t axis(std::int64_t pair, const rw::Geometry&) const { return pair % 3; }
 #endif
 };
-rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Made{}); }
+rw::Encoding use() { return rw::make_encoding({.head_dim = 64}, Custom{}); }

@@ -10,7 +10,7 @@
 
 namespace detail = ropewalk::detail;
 
-TEST_CASE("is_finite and is_nan are those of the standard library", "[bits]") {
+TEST_CASE("is_finite and is_nan agree with the standard library", "[bits]") {
     SEEDED(numbers);
     using limits = std::numeric_limits<double>;
     std::vector<double> values{0.0,

@@ -34,14 +34,14 @@ TEST_CASE("format shows numbers, text and addresses", "[error]") {
     CHECK(format("{}", address) == "0xbeef0");
 }
 
-TEST_CASE("RW_EXPECTS throws an error that names the library and carries the values", "[error]") {
+TEST_CASE("RW_EXPECTS throws an error with the name of the library and the values", "[error]") {
     static_assert(std::is_base_of_v<std::invalid_argument, rw::error>);
     const auto expects = [](int dim) { RW_EXPECTS(dim % 2 == 0, "rotary_dim must be even, got {}", dim); };
     CHECK_NOTHROW(expects(4));
     CHECK(test::message_of([&] { expects(7); }) == "ropewalk: rotary_dim must be even, got 7");
 }
 
-TEST_CASE("RW_EXPECTS is one statement and evaluates the condition once", "[error]") {
+TEST_CASE("RW_EXPECTS is a single statement and evaluates its condition once", "[error]") {
     int evaluated = 0;
     if (evaluated == 0)
         RW_EXPECTS(++evaluated == 1, "not reached");

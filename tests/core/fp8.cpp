@@ -23,7 +23,7 @@ bool rounds_to_nearest(float value) { return rw::f8e4m3(value).bits == oracle::e
 
 }  // namespace
 
-TEST_CASE("all 256 codes of e4m3 read as the format says and come back", "[fp8]") {
+TEST_CASE("all 256 codes of e4m3 convert to float and back as the format defines", "[fp8]") {
     for (std::uint32_t code = 0; code < 256; ++code) {
         const auto value = static_cast<float>(of_code(code));
         INFO("code " << code);
@@ -38,15 +38,15 @@ TEST_CASE("all 256 codes of e4m3 read as the format says and come back", "[fp8]"
     }
 }
 
-TEST_CASE("floats around every number of e4m3 and every middle of two round to the nearest, ties to even", "[fp8]") {
-    std::vector<double> places{448.0, 456.0, 464.0, 472.0, 480.0, 512.0, 1e30};
+TEST_CASE("floats near every number and every midpoint of e4m3 round to nearest, ties to even", "[fp8]") {
+    std::vector<double> values{448.0, 456.0, 464.0, 472.0, 480.0, 512.0, 1e30};
     for (int code = 0; code < 126; ++code) {
-        places.push_back(oracle::e4m3_number(code));
-        places.push_back((oracle::e4m3_number(code) + oracle::e4m3_number(code + 1)) / 2);
+        values.push_back(oracle::e4m3_number(code));
+        values.push_back((oracle::e4m3_number(code) + oracle::e4m3_number(code + 1)) / 2);
     }
     int wrong = 0;
-    for (const double place : places) {
-        const auto value = static_cast<float>(place);
+    for (const double exact : values) {
+        const auto value = static_cast<float>(exact);
         for (const float near : {value, std::nextafter(value, -HUGE_VALF), std::nextafter(value, HUGE_VALF)}) {
             wrong += !rounds_to_nearest(near) + !rounds_to_nearest(-near);
         }
@@ -54,7 +54,7 @@ TEST_CASE("floats around every number of e4m3 and every middle of two round to t
     CHECK(wrong == 0);
 }
 
-TEST_CASE("random bit patterns of floats round to the nearest of e4m3", "[fp8]") {
+TEST_CASE("random floats round to the nearest number of e4m3", "[fp8]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
@@ -65,7 +65,7 @@ TEST_CASE("random bit patterns of floats round to the nearest of e4m3", "[fp8]")
     CHECK(wrong == 0);
 }
 
-TEST_CASE("what e4m3 cannot hold saturates, and a NaN is one code", "[fp8]") {
+TEST_CASE("numbers beyond e4m3 saturate, and every NaN has one code", "[fp8]") {
     static_assert(rw::f8e4m3(1.0F).bits == 0x38 && rw::f8e4m3(448.0F).bits == 0x7e && rw::f8e4m3(-0.0F).bits == 0x80);
     static_assert(static_cast<float>(rw::f8e4m3(-0x1p-9F)) == -0x1p-9F && rw::f8e4m3(0x1p-10F).bits == 0);
     CHECK(rw::f8e4m3(HUGE_VALF).bits == 0x7e);

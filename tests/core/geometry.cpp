@@ -20,7 +20,7 @@ TEST_CASE("the width is the rotary part of the head", "[geometry]") {
     SUCCEED();
 }
 
-TEST_CASE("theta is base^(−2j/width), whatever the rest of the head is", "[geometry]") {
+TEST_CASE("theta is base^(−2j/width), independent of the rest of the head", "[geometry]") {
     for (const double base : {1e4, 5e5, 1e7}) {
         for (const std::int64_t width : {2, 6, 64, 80, 128, 512}) {
             const auto exact = oracle::plain(base, width);
@@ -34,7 +34,7 @@ TEST_CASE("theta is base^(−2j/width), whatever the rest of the head is", "[geo
     }
 }
 
-TEST_CASE("a geometry that makes no sense is refused with its numbers", "[geometry]") {
+TEST_CASE("an invalid geometry is rejected with its values", "[geometry]") {
     const auto validate = [](const Geometry& g) { g.validate(); };
     CHECK_REFUSED(validate({.head_dim = 127}), "even", "127");
     CHECK_REFUSED(validate({.head_dim = 128, .rotary_dim = 33}), "even", "33");
@@ -53,9 +53,10 @@ TEST_CASE("a geometry that makes no sense is refused with its numbers", "[geomet
     CHECK_REFUSED(validate({.base = std::numeric_limits<double>::quiet_NaN()}), "base", "nan");
     CHECK_REFUSED(validate({.base = std::numeric_limits<double>::infinity()}), "base", "inf");
     CHECK_REFUSED(validate({.sequence_length = -1}), "sequence_length", "-1");
+    CHECK_REFUSED(validate({.original_length = -1}), "original_length", "-1");
 }
 
-TEST_CASE("a rotary_dim near the end of the integers does not wrap into the head", "[geometry]") {
+TEST_CASE("a rotary_dim near the largest integer does not wrap into the head", "[geometry]") {
     constexpr std::int64_t huge = std::numeric_limits<std::int64_t>::max() - 1;
     CHECK_REFUSED((Geometry{.head_dim = 128, .rotary_dim = huge, .rotary_offset = 64}.validate()),
                   "9223372036854775806");

@@ -23,7 +23,7 @@ const oracle::format& format_for<rw::bf16>() {
     return oracle::bf16;
 }
 
-/// Bits that are not the oracle's, or −1.
+/// Returns whether the conversion has the bits of the oracle.
 template <class T>
 bool rounds_as_oracle(float value) {
     const oracle::format& f = format_for<T>();
@@ -39,7 +39,8 @@ T of_bits(std::uint32_t bits) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("all 65536 bit patterns read as the format says and come back", "[half]", rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("all 65536 bit patterns convert to float and back as the format defines", "[half]", rw::f16,
+                   rw::bf16) {
     const oracle::format& f = format_for<TestType>();
     int wrong = 0;
     for (std::uint32_t bits = 0; bits < 65536; ++bits) {
@@ -57,12 +58,12 @@ TEMPLATE_TEST_CASE("all 65536 bit patterns read as the format says and come back
     CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("floats between two neighbours round to the nearest, ties to even", "[half]", rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("floats near every midpoint round to nearest, ties to even", "[half]", rw::f16, rw::bf16) {
     const oracle::format& f = format_for<TestType>();
     const std::uint32_t infinity = oracle::encode(HUGE_VAL, f);
     int wrong = 0;
     for (std::uint32_t bits = 0; bits < infinity; ++bits) {
-        // The largest number's upper neighbour is where the next binade would begin.
+        // The upper neighbour of the largest number is the start of the next binade.
         const double low = oracle::decode(bits, f);
         const double high = bits + 1 == infinity ? 2 * low - oracle::decode(bits - 1, f) : oracle::decode(bits + 1, f);
         const auto middle = static_cast<float>(low / 2 + high / 2);
@@ -73,7 +74,7 @@ TEMPLATE_TEST_CASE("floats between two neighbours round to the nearest, ties to 
     CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("random bit patterns of floats round as the oracle does", "[half]", rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("random floats round as in the oracle", "[half]", rw::f16, rw::bf16) {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(1000000); ++i) {
@@ -88,7 +89,7 @@ TEMPLATE_TEST_CASE("random bit patterns of floats round as the oracle does", "[h
 }
 
 TEMPLATE_TEST_CASE("every NaN stays a NaN of its sign", "[half]", rw::f16, rw::bf16) {
-    // The lowest bits alone are set in some: cutting them off would leave infinity.
+    // Some have only low bits set, without which they would be infinity.
     for (const std::uint32_t bits :
          {0x7f800001U, 0x7fc00000U, 0x7fffffffU, 0x7f801000U, 0xff800001U, 0xffc00000U, 0xffffffffU}) {
         const TestType half(std::bit_cast<float>(bits));

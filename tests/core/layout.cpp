@@ -6,7 +6,7 @@
 
 namespace rw = ropewalk;
 
-TEMPLATE_TEST_CASE("the pairs of a layout are every element once", "[layout]", rw::half_split, rw::interleaved) {
+TEMPLATE_TEST_CASE("the pairs of a layout contain every element once", "[layout]", rw::half_split, rw::interleaved) {
     for (const std::int64_t pairs : {1, 2, 3, 31, 64}) {
         std::set<std::int64_t> seen;
         for (std::int64_t j = 0; j < pairs; ++j) {

@@ -1,5 +1,6 @@
 #include <ropewalk/core/overlap.hpp>
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace {
 constexpr std::int64_t arena = 1 << 16;
 std::vector<float> memory(arena);
 
-/// Every element's address; the number of visits is t.elements().
+/// Returns the distinct addresses of the elements.
 std::set<std::int64_t> elements_of(const rw::tensor& t) {
     std::set<std::int64_t> result;
     const std::int64_t start = static_cast<float*>(t.data) - memory.data();
@@ -31,11 +32,8 @@ std::set<std::int64_t> elements_of(const rw::tensor& t) {
     return result;
 }
 
-bool meet(const std::set<std::int64_t>& a, const std::set<std::int64_t>& b) {
-    for (const std::int64_t one : a) {
-        if (b.count(one) != 0) return true;
-    }
-    return false;
+bool intersect(const std::set<std::int64_t>& a, const std::set<std::int64_t>& b) {
+    return std::any_of(a.begin(), a.end(), [&](std::int64_t address) { return b.contains(address); });
 }
 
 rw::tensor random_tensor(test::random& numbers) {
@@ -60,17 +58,17 @@ rw::tensor slice(std::int64_t start, std::int64_t heads, std::int64_t tokens, st
 
 TEST_CASE("overlapping_axis finds every tensor that shares memory with itself", "[overlap]") {
     SEEDED(numbers);
-    std::int64_t missed = 0, distinct = 0, refused = 0;
+    std::int64_t missed = 0, distinct = 0, false_alarms = 0;
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
         const rw::tensor t = random_tensor(numbers);
         const bool folded = elements_of(t).size() != static_cast<std::size_t>(t.elements());
         missed += folded && detail::overlapping_axis(t) == nullptr;
         distinct += !folded;
-        refused += !folded && detail::overlapping_axis(t) != nullptr;
+        false_alarms += !folded && detail::overlapping_axis(t) != nullptr;
     }
     CHECK(missed == 0);
-    // It may doubt a tensor whose axes interlock; that is rare even among random strides.
-    CHECK(refused * 4 < distinct);
+    // Interlocked axes can cause a false alarm, which is rare even among random strides.
+    CHECK(false_alarms * 4 < distinct);
 }
 
 TEST_CASE("overlapping_axis accepts every order of the axes, padded or not", "[overlap]") {
@@ -80,8 +78,8 @@ TEST_CASE("overlapping_axis accepts every order of the axes, padded or not", "[o
         std::array<std::pair<std::int64_t, std::int64_t*>, 3> axes{std::pair{t.batch, &t.stride_batch},
                                                                    std::pair{t.tokens, &t.stride_token},
                                                                    std::pair{t.heads, &t.stride_head}};
-        const auto turn = static_cast<std::size_t>(numbers.integer(0, 2));
-        std::swap(axes[0], axes[turn]);
+        const auto first = static_cast<std::size_t>(numbers.integer(0, 2));
+        std::swap(axes[0], axes[first]);
         if (numbers.coin()) std::swap(axes[1], axes[2]);
         std::int64_t stride = t.head_dim;
         for (const auto& [extent, target] : axes) {
@@ -110,13 +108,13 @@ TEST_CASE("may_overlap never misses shared memory", "[overlap]") {
             b = a;
             b.data = static_cast<float*>(a.data) + numbers.integer(-20, 20);
         }
-        const bool shared = meet(elements_of(a), elements_of(b));
+        const bool shared = intersect(elements_of(a), elements_of(b));
         missed += shared && !(detail::may_overlap(a, b) && detail::may_overlap(b, a));
     }
     CHECK(missed == 0);
 }
 
-TEST_CASE("may_overlap lets slices of one packed tensor pass", "[overlap]") {
+TEST_CASE("may_overlap accepts slices of one packed tensor", "[overlap]") {
     // [tokens, q and k and v heads, head_dim]
     const rw::tensor q = slice(0, 4, 5, 4, 32), k = slice(16, 2, 5, 4, 32), v = slice(24, 2, 5, 4, 32);
     CHECK_FALSE(detail::may_overlap(q, k));
@@ -125,14 +123,14 @@ TEST_CASE("may_overlap lets slices of one packed tensor pass", "[overlap]") {
     CHECK(detail::may_overlap(q, slice(12, 2, 5, 4, 32)));
     // [heads, q or k, tokens, head_dim]
     CHECK_FALSE(detail::may_overlap(slice(0, 3, 5, 40, 4), slice(20, 3, 5, 40, 4)));
-    // One behind the other, and one that does not exist.
+    // Adjacent tensors, one element less than adjacent, no tensor, and no elements.
     CHECK_FALSE(detail::may_overlap(slice(0, 2, 2, 4, 8), slice(16, 2, 2, 4, 8)));
     CHECK(detail::may_overlap(slice(0, 2, 2, 4, 8), slice(15, 2, 2, 4, 8)));
     CHECK_FALSE(detail::may_overlap(slice(0, 2, 2, 4, 8), rw::tensor{}));
     CHECK_FALSE(detail::may_overlap(slice(0, 0, 2, 4, 8), slice(0, 2, 2, 4, 8)));
 }
 
-TEST_CASE("may_overlap is careful with mixed and misaligned element types", "[overlap]") {
+TEST_CASE("may_overlap is conservative for mixed and misaligned element types", "[overlap]") {
     rw::tensor a = slice(0, 2, 4, 4, 16), b = slice(8, 2, 4, 4, 16);
     CHECK_FALSE(detail::may_overlap(a, b));
     b.type = rw::element_type::f16;

@@ -8,7 +8,7 @@
 
 namespace rw = ropewalk;
 
-TEST_CASE("phase(m) − phase(n) == phase(m − n) bit for bit, wherever m and n are", "[phase]") {
+TEST_CASE("phase(m) − phase(n) == phase(m − n) bit for bit, for all m and n", "[phase]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(1000000); ++i) {
@@ -20,7 +20,7 @@ TEST_CASE("phase(m) − phase(n) == phase(m − n) bit for bit, wherever m and n
     CHECK(wrong == 0);
 }
 
-TEST_CASE("the phase at the ends of the 64-bit positions is exact", "[phase]") {
+TEST_CASE("the phase at the smallest and largest position is exact", "[phase]") {
     constexpr auto lowest = std::numeric_limits<std::int64_t>::min(),
                    highest = std::numeric_limits<std::int64_t>::max();
     constexpr std::uint64_t step = 0x28be60db9391054bU;
@@ -30,7 +30,7 @@ TEST_CASE("the phase at the ends of the 64-bit positions is exact", "[phase]") {
     CHECK(rw::phase(highest, step) - rw::phase(lowest, step) == rw::phase(-1, step));
 }
 
-TEST_CASE("a whole fixed_position has the phase of its integer", "[phase]") {
+TEST_CASE("an integer fixed_position has the phase of the integer", "[phase]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(200000); ++i) {
@@ -49,7 +49,7 @@ TEST_CASE("the phase of a fractional position is the exact product rounded down"
     for (std::int64_t i = 0; i < test::cases(500000); ++i) {
         const auto step = numbers.bits();
         const auto value = static_cast<std::int64_t>(numbers.bits());
-        // value · step / 2^32 modulo 2^64 in 128-bit arithmetic, value split so that nothing overflows.
+        // value · step / 2^32 modulo 2^64 in 128-bit arithmetic; value is split to avoid an overflow.
         __extension__ using u128 = unsigned __int128;
         const auto low = static_cast<u128>(static_cast<std::uint64_t>(value) & 0xffffffffU) * step >> 32;
         const std::uint64_t exact = static_cast<std::uint64_t>(value >> 32) * step + static_cast<std::uint64_t>(low);

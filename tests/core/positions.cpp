@@ -10,9 +10,9 @@ using kind = rw::positions::kind;
 
 namespace {
 
-/// Whether every function takes the indices as they are.
-template <class Indices>
-bool are_taken(Indices& six, kind expected) {
+/// Returns whether every function refers to six ids without a copy.
+template <class Ids>
+bool refers_to(Ids& six, kind expected) {
     const auto same = [&](const rw::positions& p, std::int64_t axes, std::int64_t rows) {
         return p.source == expected && p.data == std::data(six) && p.axes == axes && p.rows == rows &&
                p.count == 6 / axes / rows;
@@ -24,28 +24,28 @@ bool are_taken(Indices& six, kind expected) {
 }
 
 template <class I>
-bool are_taken_of(kind expected) {
+bool refers_to_all(kind expected) {
     std::vector<I> list(6);
     std::array<I, 6> array{};
     I plain[6] = {};
     const std::vector<I> fixed_list(6);
     const std::array<I, 6> fixed_array{};
     std::span<I> span(list);
-    return are_taken(list, expected) && are_taken(array, expected) && are_taken(plain, expected) &&
-           are_taken(fixed_list, expected) && are_taken(fixed_array, expected) && are_taken(span, expected);
+    return refers_to(list, expected) && refers_to(array, expected) && refers_to(plain, expected) &&
+           refers_to(fixed_list, expected) && refers_to(fixed_array, expected) && refers_to(span, expected);
 }
 
 }  // namespace
 
-TEST_CASE("indices come from vectors, arrays and spans, mutable or not", "[positions]") {
-    CHECK(are_taken_of<std::int32_t>(kind::ids32));
-    CHECK(are_taken_of<std::int64_t>(kind::ids64));
+TEST_CASE("ids come from vectors, arrays and spans, mutable or not", "[positions]") {
+    CHECK(refers_to_all<std::int32_t>(kind::ids32));
+    CHECK(refers_to_all<std::int64_t>(kind::ids64));
     std::vector<rw::fixed_position> fixed(6);
     CHECK(rw::ids(fixed, 3).count == 2);
     CHECK(rw::ids(std::span(fixed)).source == kind::fixed);
 }
 
-TEST_CASE("positions remember where the indices are", "[positions]") {
+TEST_CASE("positions refer to the ids", "[positions]") {
     const std::vector<std::int32_t> narrow{1, 2, 3, 4, 5, 6};
     const std::vector<std::int64_t> wide{7, 8};
     const std::vector<rw::fixed_position> fixed{{1}, {2}, {3}};
@@ -64,7 +64,7 @@ TEST_CASE("positions remember where the indices are", "[positions]") {
     CHECK(rw::cu_seqlens(wide).source == kind::cu_seqlens64);
 }
 
-TEST_CASE("rows of ids have one length", "[positions]") {
+TEST_CASE("rows of ids have equal lengths", "[positions]") {
     const std::vector<std::int32_t> seven(7);
     CHECK_THROWS_WITH(rw::ids(std::span<const std::int32_t>(seven), 2),
                       "ropewalk: 7 positions cannot be split into 2 equal rows");
@@ -73,7 +73,7 @@ TEST_CASE("rows of ids have one length", "[positions]") {
     CHECK(rw::ids(std::span<const std::int32_t>(seven), 7).count == 1);
 }
 
-TEST_CASE("several indices a token lie axis by axis, row by row", "[positions]") {
+TEST_CASE("several ids per token are ordered by axis, then by row", "[positions]") {
     std::vector<std::int64_t> wide(24);
     const std::span<const std::int64_t> all(wide);
     const auto shared = rw::axis_ids(all);

@@ -40,7 +40,7 @@ TEST_CASE("differences of neighbours are exact", "[real]") {
     CHECK(wrong == 0);
 }
 
-TEST_CASE("doubles and integers go in exactly and come back", "[real]") {
+TEST_CASE("doubles and integers convert exactly, and back", "[real]") {
     SEEDED(numbers);
     int wrong = 0;
     for (int i = 0; i < 200000; ++i) {

@@ -49,7 +49,7 @@ TEST_CASE("exp2 stays within a relative 2^-61 · max(1, |x|)", "[real_math]") {
     for (int n = -70; n <= 70; ++n) CHECK(rw::exp2(real(n)) == real(1).scaled(n));
 }
 
-TEST_CASE("pow is exact where it must be and close elsewhere", "[real_math]") {
+TEST_CASE("pow is exact in special cases and accurate in general", "[real_math]") {
     CHECK(rw::pow(real(123.25), real(0)) == real(1));
     CHECK(rw::pow(real(0), real(0.5)).is_zero());
     CHECK(rw::pow(real(0), real(0)) == real(1));
@@ -75,7 +75,7 @@ TEST_CASE("log, min, max and clamp", "[real_math]") {
     CHECK(rw::clamp(real(2), real(0), real(3)) == real(2));
 }
 
-TEST_CASE("floor is the largest integer that is not above", "[real_math]") {
+TEST_CASE("floor is the largest integer not above", "[real_math]") {
     const auto of = [](double x) { return static_cast<double>(rw::floor(real(x))); };
     for (const double x : {0.0, 0.5, 1.0, 1.5, 20.9448, -0.5, -1.0, -1.5, -20.9448, 0x1p52, -0x1p52 - 0.0, 0x1p80,
                            -0x1p80, 0x1p-100, -0x1p-100, 1e300})
@@ -85,7 +85,7 @@ TEST_CASE("floor is the largest integer that is not above", "[real_math]") {
         const double x = numbers.uniform(-1, 1) * numbers.logarithmic(1e-3, 1e18);
         CHECK(of(x) == std::floor(x));
     }
-    // What no double holds: 64 bits with a fraction of one half, and of almost one.
+    // Beyond double: 64 bits with a fraction of one half, and of almost one.
     const real large = real(false, 0xFFFFFFFFFFFFFFFFU, -1);
     CHECK(rw::floor(large) == real(std::int64_t{0x7FFFFFFFFFFFFFFF}));
     CHECK(rw::floor(-large) == -real(std::uint64_t{1} << 63));

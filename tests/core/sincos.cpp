@@ -43,7 +43,7 @@ TEST_CASE("cos_sin stays within 9.6e-8 around every eighth of a turn", "[sincos]
     CHECK(worst <= 9.6e-8);
 }
 
-TEST_CASE("quarter turns are exact and opposite phases mirror each other", "[sincos]") {
+TEST_CASE("quarter turns are exact and opposite phases are symmetric", "[sincos]") {
     constexpr auto zero = rw::cos_sin<float>(0);
     static_assert(zero.cos == 1.0F && zero.sin == 0.0F);
     CHECK(rw::cos_sin<float>(1U << 30).sin == 1.0F);
@@ -54,7 +54,7 @@ TEST_CASE("quarter turns are exact and opposite phases mirror each other", "[sin
     int wrong = 0;
     for (int i = 0; i < 100000; ++i) {
         const auto phase = static_cast<std::uint32_t>(numbers.bits());
-        if ((phase + 0x20000000U) << 2 == 0) continue;  // an odd eighth belongs to the quarter behind it
+        if ((phase + 0x20000000U) << 2 == 0) continue;  // the bounds between two quarters are not symmetric
         const auto a = rw::cos_sin<float>(phase), b = rw::cos_sin<float>(0 - phase);
         wrong += a.cos != b.cos || a.sin != -b.sin;
     }

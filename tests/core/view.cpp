@@ -10,14 +10,14 @@ namespace rw = ropewalk;
 
 namespace {
 
-/// Elements from the start to (batch, token, head).
+/// Returns the offset of (batch, token, head) in elements.
 std::int64_t at(const rw::tensor& t, std::int64_t b, std::int64_t s, std::int64_t h) {
     return b * t.stride_batch + s * t.stride_token + h * t.stride_head;
 }
 
 }  // namespace
 
-TEST_CASE("views lay the axes out as they are named", "[view]") {
+TEST_CASE("views have the order of axes in their names", "[view]") {
     constexpr std::int64_t B = 2, S = 3, H = 5, D = 8;
     float data[B * S * H * D];
     for (std::int64_t b = 0; b < B; ++b) {
@@ -37,24 +37,24 @@ TEST_CASE("views lay the axes out as they are named", "[view]") {
     }
 }
 
-TEST_CASE("a number of elements that 64 bits do not hold is the largest that they do", "[view]") {
-    constexpr auto most = std::numeric_limits<std::int64_t>::max();
+TEST_CASE("a number of elements beyond 64 bits saturates", "[view]") {
+    constexpr auto limit = std::numeric_limits<std::int64_t>::max();
     const auto count = [](std::int64_t b, std::int64_t s, std::int64_t h, std::int64_t d) {
         return rw::tensor{.batch = b, .tokens = s, .heads = h, .head_dim = d}.elements();
     };
     constexpr std::int64_t wide = std::int64_t{1} << 31;
     CHECK(count(1, wide - 1, 1, wide) == (wide - 1) * wide);
-    CHECK(count(2, wide, 1, wide) == most);
-    CHECK(count(wide, wide, wide, wide) == most);
-    CHECK(count(most, 1, 1, 1) == most);
+    CHECK(count(2, wide, 1, wide) == limit);
+    CHECK(count(wide, wide, wide, wide) == limit);
+    CHECK(count(limit, 1, 1, 1) == limit);
     CHECK(count(wide, wide, wide, 0) == 0);
     CHECK(count(32767, 32767, 32767, 32767) == 32767LL * 32767 * 32767 * 32767);
     CHECK(count(32768, 32768, 32768, 32767) == (32767LL << 45));
-    CHECK(count(32768, 32768, 32768, 1 << 18) == most);
-    CHECK(count(-1, 2, 3, 4) == most);
+    CHECK(count(32768, 32768, 32768, 1 << 18) == limit);
+    CHECK(count(-1, 2, 3, 4) == limit);
 }
 
-TEST_CASE("a view knows its element type and may become read only", "[view]") {
+TEST_CASE("a view has its element type and converts to read-only", "[view]") {
     rw::bf16 data[4];
     const rw::view<rw::bf16> v = rw::thd(data, 1, 2, 2);
     const rw::view<const rw::bf16> read = v;

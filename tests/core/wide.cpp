@@ -28,7 +28,7 @@ TEST_CASE("64 × 64 → 128 bit products agree with the compiler's", "[wide]") {
 TEST_CASE("128 / 64 bit division gives quotient and remainder", "[wide]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
-    // Digits of 32 bits are guessed from the upper half of d: halves of zeros and of ones make the worst guesses.
+    // The estimate of a digit uses the upper half of d: halves of zeros and of ones give the worst estimates.
     const auto draw = [&numbers] {
         const std::uint64_t any = numbers.bits() >> numbers.integer(0, 63), ones = 0xffffffffU;
         return numbers.one_of(

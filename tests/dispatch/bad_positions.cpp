@@ -62,14 +62,14 @@ TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_
     const rw::Encoding e = rw::make_encoding(head);
     check_refused(e, ragged({1, 6}), {"begin with 0", "got 1"});
     check_refused(e, ragged({}), {"begin with 0", "nothing"});
-    check_refused(e, ragged({0, 4, 3, 6}), {"ascend", "got 3 behind 4", "entry 2"});
+    check_refused(e, ragged({0, 4, 3, 6}), {"ascend", "got 3 after 4", "entry 2"});
     check_refused(e, ragged({0, 4}), {"ends with 4", "6 tokens"});
     check_refused(e, ragged({0, 7}), {"ends with 7", "6 tokens"});
-    check_refused(e, ragged({0, 9, 6}), {"ascend", "got 6 behind 9"});
-    check_refused(e, ragged({0, -1, 6}), {"ascend", "got -1 behind 0"});
+    check_refused(e, ragged({0, 9, 6}), {"ascend", "got 6 after 9"});
+    check_refused(e, ragged({0, -1, 6}), {"ascend", "got -1 after 0"});
     check_refused(e, ragged({0, 6}), {"packed", "batch of 2"}, {}, rw::element_type::f32, {2, 6, 1, 16});
     const std::vector<std::int32_t> narrow{0, 5, 2, 6};
-    check_refused(e, rw::cu_seqlens(narrow), {"ascend", "got 2 behind 5"});
+    check_refused(e, rw::cu_seqlens(narrow), {"ascend", "got 2 after 5"});
 }
 
 TEST_CASE("positions beyond 64 bits are refused", "[bad_positions]") {
@@ -140,7 +140,7 @@ TEST_CASE("a table that does not fit is refused", "[bad_positions][table]") {
     const std::vector<std::int32_t> ids{0, 1, 2, 8, 3, 4};
     check_refused(e, rw::ids(ids), {"position 8", "8 rows"}, as_it_is);
     const std::vector<rw::fixed_position> fixed(6);
-    check_refused(e, rw::ids(fixed), {"between positions"}, as_it_is);
+    check_refused(e, rw::ids(fixed), {"fractional positions"}, as_it_is);
     check_refused(e, rw::offset{0}, {"5 rows", "6 tokens"},
                   with([](table& t) { t.order = rows_are::by_token, t.rows = 5; }));
     check_refused(e, rw::offset{0}, {"2 batches"}, with([](table& t) { t.order = rows_are::by_token, t.batch = 2; }));

@@ -12,7 +12,7 @@ namespace rw = ropewalk;
 namespace {
 const rw::Geometry llama{.head_dim = 128};
 
-/// Turns the wrong way.
+/// A policy with a negative frequency.
 struct Backwards {
     static constexpr std::string_view name = "backwards";
     static constexpr std::tuple<> parameters{};
@@ -38,7 +38,7 @@ TEST_CASE("steps are within 4 units of 2^-64 turn, for all policies, bases and w
     CHECK(worst > 0);
 }
 
-TEST_CASE("a pair that turns more than once a token keeps its precision", "[encoding]") {
+TEST_CASE("a pair of more than one turn per token keeps its precision", "[encoding]") {
     for (const double factor : {0.1, 0.01, 1e-3, 1e-6}) {
         const test::twin t{rw::make_encoding(llama, rw::Linear{.factor = factor}),
                            oracle::encode(oracle::linear(oracle::plain(llama.base, 128), factor))};
@@ -54,7 +54,7 @@ TEST_CASE("inv_freq is the frequency after every policy", "[encoding]") {
     for (std::size_t j = 0; j < 64; ++j) CHECK(e.inv_freq[j] == Approx(oracle::to_double(exact[j])).epsilon(3e-16));
 }
 
-TEST_CASE("an encoding remembers what it was made of", "[encoding]") {
+TEST_CASE("an encoding has the geometry and the expression of its policies", "[encoding]") {
     const rw::Encoding e =
         rw::make_encoding({.head_dim = 96, .rotary_dim = 32, .base = 5e5}, "linear:4|xpos:length=1000");
     CHECK(e.expression == "linear:4|xpos:length=1000");
@@ -65,26 +65,19 @@ TEST_CASE("an encoding remembers what it was made of", "[encoding]") {
     CHECK(rw::make_encoding(e.geometry, e.expression.c_str()).steps == e.steps);
 }
 
-TEST_CASE("an expression may be a literal, a string_view or a string", "[encoding]") {
-    const rw::Encoding e = rw::make_encoding(llama, "linear:8");
-    CHECK(rw::make_encoding(llama, std::string_view("linear:8")).steps == e.steps);
-    CHECK(e.steps == rw::make_encoding(llama, rw::Linear{.factor = 8}).steps);
-}
-
-TEST_CASE("make_encoding refuses a geometry or a parameter that makes no sense", "[encoding]") {
+TEST_CASE("make_encoding rejects an invalid geometry and a negative frequency", "[encoding]") {
     CHECK_REFUSED(rw::make_encoding({.head_dim = 127}), "even", "127");
     CHECK_REFUSED(rw::make_encoding({.head_dim = 64, .rotary_dim = 128}, "linear:8"), "128", "64");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::Linear{.factor = 0}), "linear", "got 0");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::Power{.k = -1}), "power", "-1");
     CHECK_REFUSED(rw::make_encoding(llama, Backwards{}), "backwards", "pair 3", "-0.64938");
 }
 
-TEST_CASE("two policies that place tokens, or two that stretch, are refused", "[encoding]") {
-    const rw::Randomized where{.length = 16};
-    CHECK_REFUSED(rw::make_encoding(llama, where | rw::RandomizedSorted{.range = 100}),
+TEST_CASE("two policies conflict if both set positions, or both magnitudes", "[encoding]") {
+    const rw::Randomized positions{.length = 16};
+    CHECK_REFUSED(rw::make_encoding(llama, positions | rw::RandomizedSorted{.range = 100}),
                   "randomized_sorted conflicts with 'randomized:16': both set the positions");
-    CHECK_REFUSED(rw::make_encoding(llama, where | where), "randomized conflicts");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}), "xpos conflicts with 'xpos|linear': both set the magnitude");
+    CHECK_REFUSED(rw::make_encoding(llama, positions | positions), "randomized conflicts");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}),
+                  "xpos conflicts with 'xpos|linear': both set the magnitude");
 }
 
 TEST_CASE("attention factors multiply", "[encoding]") {
@@ -96,7 +89,7 @@ TEST_CASE("attention factors multiply", "[encoding]") {
     CHECK(e.steps == rw::make_encoding(llama, "linear:2").steps);
 }
 
-TEST_CASE("drawn_tokens is the policy's own length, or the geometry's, or the call's", "[encoding]") {
+TEST_CASE("drawn_tokens is the length of the policy, else that of the geometry, else 0", "[encoding]") {
     rw::Geometry g = llama;
     CHECK(rw::make_encoding(g, rw::Randomized{}).drawn_tokens == 0);
     g.sequence_length = 100;
@@ -115,13 +108,14 @@ TEST_CASE("relative positions are exact in the phases of an encoding", "[encodin
     }
 }
 
-TEST_CASE("expressions and policies come in every kind of container", "[encoding]") {
-    const rw::Geometry g{.head_dim = 64};
+TEST_CASE("policies come as an expression of any text type, a list or arguments", "[encoding]") {
     const std::string text = "linear:4|power:0.5";
     const std::vector<rw::any_policy> list{rw::Linear{.factor = 4}, rw::Power{.k = 0.5}};
-    const rw::Encoding expected = rw::make_encoding(g, rw::Linear{.factor = 4}, rw::Power{.k = 0.5});
-    CHECK(rw::make_encoding(g, text).steps == expected.steps);
-    CHECK(rw::make_encoding(g, text.c_str()).steps == expected.steps);
-    CHECK(rw::make_encoding(g, list).steps == expected.steps);
-    CHECK(rw::make_encoding(g, list).expression == text);
+    const rw::Encoding expected = rw::make_encoding(llama, rw::Linear{.factor = 4}, rw::Power{.k = 0.5});
+    CHECK(rw::make_encoding(llama, "linear:4|power:0.5").steps == expected.steps);
+    CHECK(rw::make_encoding(llama, std::string_view(text)).steps == expected.steps);
+    CHECK(rw::make_encoding(llama, text).steps == expected.steps);
+    CHECK(rw::make_encoding(llama, text.c_str()).steps == expected.steps);
+    CHECK(rw::make_encoding(llama, list).steps == expected.steps);
+    CHECK(rw::make_encoding(llama, list).expression == text);
 }

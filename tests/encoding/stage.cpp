@@ -6,13 +6,13 @@ namespace rw = ropewalk;
 
 namespace {
 
-/// Slows down once the sequence is longer than `original_length`: what dynamic and LongRoPE do.
-struct Stretched {
+/// Halves the frequencies beyond `original_length`, like a minimal LongRoPE.
+struct Halved {
     std::int64_t original_length = 4096;
 
-    static constexpr std::string_view name = "stretched";
+    static constexpr std::string_view name = "halved";
     static constexpr auto parameters =
-        std::tuple{rw::parameter<Stretched, std::int64_t>{"original_length", &Stretched::original_length}};
+        std::tuple{rw::parameter<Halved, std::int64_t>{"original_length", &Halved::original_length}};
     constexpr void validate(const rw::Geometry& /*geometry*/) const {}
     constexpr rw::real operator()(const rw::real& theta, std::int64_t /*pair*/, const rw::Geometry& g) const {
         return stage(g) == 0 ? theta : theta.scaled(-1);
@@ -23,14 +23,14 @@ struct Stretched {
 };
 
 rw::Encoding at(std::int64_t length) {
-    return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{});
+    return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Halved{});
 }
 
 }  // namespace
 
-static_assert(rw::StagePolicy<Stretched> && rw::FrequencyPolicy<Stretched> && !rw::StagePolicy<rw::Linear>);
+static_assert(rw::StagePolicy<Halved> && rw::FrequencyPolicy<Halved> && !rw::StagePolicy<rw::Linear>);
 
-TEST_CASE("the stage changes exactly where the length moves the frequencies", "[stage]") {
+TEST_CASE("the stage changes exactly where the frequencies change", "[stage]") {
     CHECK(at(0).stage == at(4096).stage);
     CHECK(at(0).steps == at(4096).steps);
     CHECK(at(4097).stage != at(4096).stage);
@@ -38,9 +38,9 @@ TEST_CASE("the stage changes exactly where the length moves the frequencies", "[
     CHECK(at(4097).stage == at(100000).stage);
 }
 
-TEST_CASE("stages of several policies do not cancel each other", "[stage]") {
+TEST_CASE("stages of several policies are distinct", "[stage]") {
     const auto both = [](std::int64_t length) {
-        return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Stretched{1000}, Stretched{2000}).stage;
+        return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Halved{1000}, Halved{2000}).stage;
     };
     CHECK(both(1000) != both(1001));
     CHECK(both(1001) != both(2001));

@@ -1,7 +1,7 @@
-# libFuzzer needs Clang, whatever compiles the rest. Each test is a short run from the files given as seeds; a longer one:
-# build/tests/fuzz_hf_config -max_total_time=600 -dict=tests/fuzz/hf_config.dict <folder for what it finds> examples/configs
+# Fuzzers, compiled by Clang. Each test is a short run from the given seeds. A longer run:
+# build/tests/fuzz_hf_config -max_total_time=600 -dict=tests/fuzz/hf_config.dict <output folder> examples/configs
 
-# ropewalk_fuzz(<name> <folder with seeds>)
+# ropewalk_fuzz(<name> <seeds>): a fuzzer and its test; <seeds> is a folder.
 function(ropewalk_fuzz name seeds)
     set(program "${CMAKE_CURRENT_BINARY_DIR}/fuzz_${name}")
     set(found "${program}_found")  # libFuzzer writes into the first folder, which must not be the seeds

@@ -1,5 +1,5 @@
-// The configuration reader, and the writer behind it, on arbitrary bytes: ropewalk::error and nothing else may come
-// out. The first byte chooses the sequence length and the layer type, the rest is the file.
+// Fuzzer of the configuration reader and writer: arbitrary bytes may cause ropewalk::error and no other failure. The
+// last byte selects the sequence length and the layer type, the rest is the file.
 
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/io/hf_write.hpp>
@@ -23,25 +23,27 @@ void must(bool condition, const char* what) {
 
 void check_message(const rw::error& problem) {
     const std::string message = problem.what();
-    must(message.find('\n') == std::string::npos, "an error of several lines");
-    must(message.size() < 2000, "an error that does not end");
+    must(message.find('\n') == std::string::npos, "an error message of several lines");
+    must(message.size() < 2000, "an error message of 2000 characters");
 }
 
 void check_encoding(const rw::Encoding& encoding) {
     must(encoding.pairs() > 0 && 2 * encoding.pairs() <= encoding.geometry.head_dim, "pairs beyond the head");
     must(std::isfinite(encoding.attention_factor) && std::isfinite(encoding.softmax_factor), "an infinite factor");
     for (const double frequency : encoding.inv_freq) {
-        must(std::isfinite(frequency) && frequency >= 0, "a frequency that is no number");
+        must(std::isfinite(frequency) && frequency >= 0, "a frequency that is negative or not finite");
     }
 }
 
-void check_same(const rw::Encoding& one, const rw::Encoding& other) {
-    must(one.pairs() == other.pairs(), "another width after writing and reading");
-    must(std::abs(one.attention_factor - other.attention_factor) <= 1e-12 * one.attention_factor, "another magnitude");
-    for (std::size_t j = 0; j < one.inv_freq.size(); ++j) {
-        // A factor of a list is at most 1e30.
-        const double allowed = 1e-12 * one.inv_freq[j] + 1e-29;
-        must(std::abs(one.inv_freq[j] - other.inv_freq[j]) <= allowed, "another frequency after writing and reading");
+void check_same(const rw::Encoding& written, const rw::Encoding& read) {
+    must(written.pairs() == read.pairs(), "another width after writing and reading");
+    must(std::abs(written.attention_factor - read.attention_factor) <= 1e-12 * written.attention_factor,
+         "another attention factor after writing and reading");
+    for (std::size_t j = 0; j < written.inv_freq.size(); ++j) {
+        // The factors of a list are at most 1e30.
+        const double allowed = 1e-12 * written.inv_freq[j] + 1e-29;
+        must(std::abs(written.inv_freq[j] - read.inv_freq[j]) <= allowed,
+             "another frequency after writing and reading");
     }
 }
 
@@ -68,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         return 0;
     }
     check_encoding(encoding);
-    // Whatever was read can be written and read again.
+    // Every encoding from a configuration can be written and read back.
     check_same(encoding, rw::encoding_from_config(rw::to_hf_config(encoding), choices));
     return 0;
 }

@@ -1,7 +1,8 @@
-// The safetensors reader on arbitrary bytes: ropewalk::error and nothing else may come out, and nothing beside the file
-// is read. The last byte says how many bytes of data follow the rest, which is the header; '~': all of it is the file.
+// Fuzzer of the safetensors reader: arbitrary bytes may cause ropewalk::error and no other failure, and no read outside
+// the file. The last byte is the number of data bytes that follow the header; '~' means that the input is the whole
+// file.
 
-#include <ropewalk/io/safetensors.hpp>
+#include <ropewalk/llama/safetensors.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -20,7 +21,7 @@ void must(bool condition, const char* what) {
     std::abort();
 }
 
-/// The file in memory of exactly its size, so that AddressSanitizer sees a byte too far.
+/// Returns the file in memory of exactly its size, so that AddressSanitizer detects reads past its end.
 std::vector<std::byte> file_of(const std::uint8_t* data, std::size_t size, std::size_t values) {
     std::vector<std::byte> file;
     const bool whole = values == '~';
@@ -38,17 +39,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::vector<std::byte> file = file_of(data, size - 1, data[size - 1]);
     try {
         std::size_t bytes = 0;
-        for (const auto& [name, tensor] : rw::read_safetensors(file, "the input")) {
+        for (const auto& [name, tensor] : rw::llama::read_safetensors(file, "the input")) {
             must(tensor.elements() >= 0, "a negative number of elements");
             volatile std::byte sink{};
-            for (const std::byte one : tensor.bytes) sink = one;
+            for (const std::byte value : tensor.bytes) sink = value;
             bytes += tensor.bytes.size();
         }
         must(bytes <= file.size(), "more bytes than the file");
     } catch (const rw::error& problem) {
         const std::string message = problem.what();
-        must(message.find('\n') == std::string::npos, "an error of several lines");
-        must(message.size() < 4000, "an error that does not end");
+        must(message.find('\n') == std::string::npos, "an error message of several lines");
+        must(message.size() < 4000, "an error message of 4000 characters");
     }
     return 0;
 }

@@ -32,7 +32,7 @@ FORBIDDEN = {
     "cpu": CUDA + EIGEN + JSON,
     "gpu": SIMD + EIGEN + JSON,
     "io": SIMD + CUDA + EIGEN,
-    "llama": JSON,
+    "llama": (),
     "umbrella": CUDA + EIGEN + JSON,
 }
 

@@ -87,15 +87,19 @@ def test_macros(root, name, line, count):
 def test_snippets(tmp_path):
     good = '```cpp\n#include <cstdio>\nstd::puts("x");\n```\n'
     document = write(tmp_path / "a.md", good + "\n<!-- not run -->\n```cpp\nnonsense\n```\n")
-    assert snippets.run_cpp(document, COMPILER, []) == ([], 1)
-    problems, count = snippets.run_cpp(write(tmp_path / "b.md", good + "```cpp\nnonsense\n```\n"), COMPILER, [])
-    assert (len(problems), count) == (1, 2)
-    assert problems[0].startswith("b.md:5: ")
+    assert snippets.run_cpp([document, document], COMPILER, []) == ([], 2)
+    wrong = write(tmp_path / "b.md", good + "```cpp\nnonsense\n```\n")
+    problems, count = snippets.run_cpp([document, wrong], COMPILER, [])
+    assert (len(problems), count) == (1, 3)
+    assert "b.md:6: error" in problems[0] or "b.md:6:1: error" in problems[0]
+    throws = '```cpp\n#include <stdexcept>\nint main() { throw std::runtime_error("out of rope"); }\n```\n'
+    problems, _ = snippets.run_cpp([write(tmp_path / "c.md", throws)], COMPILER, [])
+    assert "c.md:2\nout of rope" in problems[0]
 
 
 def test_python_snippets_share_names_and_report_their_line(tmp_path):
     document = write(tmp_path / "a.md", "```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
-    problems, count = snippets.run_python(document, sys.executable)
+    problems, count = snippets.run_python([document], sys.executable)
     assert count == 2
     assert 'File "a.md", line 6' in problems[0]
 
@@ -110,8 +114,8 @@ def test_symbols(tmp_path):
     ("first_line", "bad_twin", "complaint"),
     [
         ("// expect: must be even", 'static_assert(3 % 2 == 0, "must be even");', None),
-        ("// expect: must be even", "", "the bad twin compiles"),
-        ("// expect: must be even", "int x = y;", "without a message which matches"),
+        ("// expect: must be even", "", "compiles with RW_FAIL"),
+        ("// expect: must be even", "int x = y;", "without a message that matches"),
     ],
 )
 def test_compile_fail(tmp_path, first_line, bad_twin, complaint):
@@ -122,7 +126,7 @@ def test_compile_fail(tmp_path, first_line, bad_twin, complaint):
 
 def test_compile_fail_refuses_a_bad_good_twin_and_a_missing_compiler(tmp_path):
     source = write(tmp_path / "a.cpp", "// expect: x\n#ifdef RW_FAIL\n#else\nint x = y;\n#endif\n")
-    assert "the good twin must compile" in compile_fail.check(COMPILER, source, [])
+    assert "must compile without RW_FAIL" in compile_fail.check(COMPILER, source, [])
     script = Path(compile_fail.__file__)
     command = [sys.executable, str(script), "--compiler", "no-such-compiler", "--source", str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -207,9 +211,9 @@ def test_cuda_snippets(tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc here")
     document = write(tmp_path / "a.md", "```cuda\n__global__ void f() {}\n```\n```cuda\nnonsense\n```\n")
-    problems, count = snippets.compile_cuda(document, "nvcc")
+    problems, count = snippets.compile_cuda([document], "nvcc")
     assert (len(problems), count) == (1, 2)
-    assert problems[0].startswith("a.md:4: ")
+    assert problems[0].startswith("a.md:5: ")
 
 
 def test_cuda_snippets_are_skipped_without_a_compiler():

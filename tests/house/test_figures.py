@@ -1,4 +1,4 @@
-"""The tables of speeds in the documentation are those of the recorded results, and the errors too."""
+"""Comparison of the tables in README.md and docs/performance.md with the recorded results."""
 
 import json
 import re
@@ -8,9 +8,10 @@ import pytest
 from common import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "docs" / "speed.md")}
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in DOCUMENTS}
 KERNELS = re.compile(r"(f32|f16|bf16) (half_split|interleaved)")
-# What the tables call a candidate of PyTorch's users, and what the results do.
+# The name of a candidate in the tables, and in the results.
 CANDIDATES = {
     "Hugging Face, eager": "Hugging Face, eager",
     "Hugging Face under torch.compile, written back": "torch.compile, written back",
@@ -29,83 +30,80 @@ def load(name):
 
 
 def tables(text):
-    """[[cells of a line]] of each table, the heading first."""
-    blocks = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
-    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in one.splitlines()] for one in blocks]
+    """Each table as a list of lines, the heading first; a line is a list of cells."""
+    found = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
+    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()] for table in found]
 
 
-def wrong(told, value):
-    """Whether a number, as it is written, is not the value rounded to as many digits."""
-    if "e" in told:
-        return float(told) != float(f"{value:.1e}")
-    digits = len(told.partition(".")[2])
-    return abs(float(told) - value) > 0.5000001 * 10**-digits
+def differs(written, measured):
+    """True if a written number is not the measured one, rounded to the same digits."""
+    if "e" in written:
+        return float(written) != float(f"{measured:.1e}")
+    digits = len(written.partition(".")[2])
+    return abs(float(written) - measured) > 0.5000001 * 10**-digits
 
 
 def kernel_figures(text):
-    """(where, what the text says, what was measured) of the tables of kernels."""
-    sets = {one: {row["name"]: row for row in load(f"zen4_{one}.json")["benchmarks"]} for one in ("avx512", "avx2")}
+    """(row, written number, measured number) of the tables of kernels."""
+    results = {
+        name: {row["name"]: row for row in load(f"zen4_{name}.json")["benchmarks"]} for name in ("avx512", "avx2")
+    }
     for heading, _, *lines in tables(text):
         for name, *cells in lines:
             if match := KERNELS.fullmatch(name):
-                columns = list(zip(heading[1:], cells))
-                threads = dict(columns).get("threads", "1")
-                for title, cell in (one for one in columns if one[0] != "threads"):
-                    measured = sets["avx2" if "AVX2" in title else "avx512"]
-                    row = measured[
-                        f"rotate/{match[1]}/{match[2]}/40x40/{int(re.match(r'[0-9]+', title)[0])}/threads:{threads}"
-                    ]
-                    told = re.findall(r"[0-9.]+", cell)
-                    for number, key in zip(told, ("ratio_to_scale", "ratio_to_convert")):
-                        yield row["name"], number, row[key]
+                columns = dict(zip(heading[1:], cells))
+                threads = columns.pop("threads", "1")
+                for title, cell in columns.items():
+                    tokens = re.match(r"[0-9]+", title)[0]
+                    key = f"rotate/{match[1]}/{match[2]}/40x40/{tokens}/threads:{threads}"
+                    row = results["avx2" if "AVX2" in title else "avx512"][key]
+                    for written, counter in zip(re.findall(r"[0-9.]+", cell), ("ratio_to_scale", "ratio_to_convert")):
+                        yield key, written, row[counter]
 
 
 def peer_figures(text):
-    """The same of the tables which have one and two threads in a cell: ratios, or milliseconds of training."""
-    ratios = {"key": "ratio_to_scale", "rows": load("zen4_peers.json")["rows"]}
-    training = {"key": "milliseconds", "rows": load("zen4_training.json")["rows"]}
+    """The same for the tables with one and two threads per cell: ratios, or milliseconds of training."""
+    ratios = ("ratio_to_scale", load("zen4_peers.json")["rows"])
+    training = ("milliseconds", load("zen4_training.json")["rows"])
     for heading, _, *lines in tables(text):
-        kind = ratios if "in-place scale" in heading[0] else training
+        counter, rows = ratios if "in-place scale" in heading[0] else training
+        measured = {(r["candidate"], r["type"], r["tokens"], r["threads"]): r[counter] for r in rows}
         for name, *cells in lines:
             type_name, _, candidate = name.partition(": ")
             for title, cell in zip(heading[1:], cells) if candidate in CANDIDATES else []:
-                for threads, number in enumerate(cell.split(" / "), 1):
-                    wanted = (CANDIDATES[candidate], type_name, int(title.split()[0]), threads)
-                    (row,) = (
-                        r for r in kind["rows"] if (r["candidate"], r["type"], r["tokens"], r["threads"]) == wanted
-                    )
-                    yield wanted, number, row[kind["key"]]
+                for threads, written in enumerate(cell.split(" / "), 1):
+                    key = (CANDIDATES[candidate], type_name, int(title.split()[0]), threads)
+                    yield key, written, measured[key]
 
 
 def exactness_figures(text):
-    found = load("exactness.json")
+    results = load("exactness.json")
     for heading, _, *lines in tables(text):
-        for below, *cells in lines if heading[0] == "positions below" else []:
-            at = found["positions_below"].index(2**31 if below == "2^31" else int(below.replace(",", "")))
-            for (name, errors), cell in zip(found["errors"].items(), cells):
-                yield (below, name), cell, errors[at]
+        for limit, *cells in lines if heading[0] == "positions below" else []:
+            i = results["positions_below"].index(2**31 if limit == "2^31" else int(limit.replace(",", "")))
+            for (name, errors), cell in zip(results["errors"].items(), cells):
+                yield (limit, name), cell, errors[i]
 
 
 @pytest.mark.parametrize(
-    ("document", "figures", "least"),
+    ("document", "figures", "minimum"),
     [
-        ("README.md", kernel_figures, 20),
-        ("speed.md", kernel_figures, 96),
+        ("performance.md", kernel_figures, 96),
         ("README.md", peer_figures, 56),
-        ("speed.md", peer_figures, 108),
-        ("README.md", exactness_figures, 20),
+        ("performance.md", peer_figures, 108),
+        ("performance.md", exactness_figures, 20),
     ],
 )
-def test_figures(document, figures, least):
-    all_of_them = list(figures(TEXTS[document]))
-    assert len(all_of_them) >= least
-    assert [one for one in all_of_them if wrong(one[1], one[2])] == []
+def test_figures(document, figures, minimum):
+    found = list(figures(TEXTS[document]))
+    assert len(found) >= minimum
+    assert [figure for figure in found if differs(figure[1], figure[2])] == []
 
 
-def test_what_is_wrong():
-    assert not wrong("0.95", 0.9549) and not wrong(".95", 0.9451) and not wrong("207", 207.4)
-    assert not wrong("6.3e-4", 6.27e-4) and wrong("6.3e-4", 6.37e-4)
-    assert wrong("0.95", 0.956) and wrong(".94", 0.9451) and wrong("207", 208)
+def test_differs():
+    assert not differs("0.95", 0.9549) and not differs(".95", 0.9451) and not differs("207", 207.4)
+    assert not differs("6.3e-4", 6.27e-4) and differs("6.3e-4", 6.37e-4)
+    assert differs("0.95", 0.956) and differs(".94", 0.9451) and differs("207", 208)
 
 
 def test_results_name_their_machine():

@@ -55,7 +55,9 @@ def test_what_is_accepted(line):
     ("name", "text", "accepted"),
     [
         ("include/ropewalk/a.hpp", "// Launch parameters of the rotation kernel.\n", True),
+        ("include/ropewalk/a.hpp", "// In-place rotations.\n", True),
         ("include/ropewalk/a.hpp", "// What a kernel takes.\n", False),
+        ("include/ropewalk/a.hpp", "// In place.\n", False),
         ("include/ropewalk/a.hpp", "/// @file  Which tensors are there.\n", False),
         ("include/ropewalk/a.hpp", "#pragma once\n", False),
         ("tests/a.cpp", "#include <vector>\n", True),

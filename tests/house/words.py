@@ -15,8 +15,8 @@ FOLDERS = ("include", "cuda", "bindings", "tests", "benchmarks", "examples", "to
 SUFFIXES = {".hpp", ".inl", ".cuh", ".cpp", ".cu", ".h", ".c", ".py", ".pyi", ".sh", ".cmake", ".in", ".txt", ".md"}
 SUFFIXES |= {".rst", ".yml", ".yaml", ".toml"}
 NAMES = {"Makefile", "CMakePresets.json", ".clang-tidy", ".gitignore", "Doxyfile"}
-# Files that list the banned words.
-EXEMPT = {"tests/house/words.py", "tests/house/test_words.py", "docs/STYLE.md", "docs/GLOSSARY.md"}
+# Files that list the banned words, or names of earlier versions.
+EXEMPT = {"tests/house/words.py", "tests/house/test_words.py", "docs/STYLE.md", "docs/GLOSSARY.md", "CHANGELOG.md"}
 EXEMPT_FOLDERS = ("benchmarks/results", "docs/_build")
 
 # Between two words of a sentence: spaces, or the end of a line and the next line's comment mark.
@@ -54,7 +54,7 @@ RULES = [
     (r"\bheads_outside\b", "'heads_major'"),
     (r"\bteam_for\b", "'thread_count'"),
     (r"\b(?:announce\w*|ask_for\w*)\b", "'prefetch'"),
-    (r"\bepochs?\b|\bEpochPolicy\b|\b\w*_epoch\b|\bepoch_\w+", "'stage'"),
+    (r"\bepochs?\b|\bEpochPolicy\b|\b(?!time_since_epoch)\w*_epoch\b|\bepoch_\w+", "'stage'"),
     (r"\bdecay_?rates?\b|\bhas_decay\b|\.decay\b", "'magnitude' (of xPos)"),
     (r"\boptions?\.way\b|\bway::|\benum class way\b", "'direction'"),
     (r"\bropewalk::runtime\b|\bropewalk_runtime\b|\bruntime/runtime\.hpp\b", "'dispatch'"),
@@ -67,7 +67,8 @@ BANNED = [(re.compile(pattern, re.IGNORECASE), advice) for pattern, advice in RU
 # An opening line with one of these names neither a thing nor an action.
 OPENINGS = re.compile(
     r"(?:What|How|Which|Where|From|Whether|Who|Whose|When|Why|If|That|Of|For|To|By|In|On|At|As|With|Without|So|Because"
-    r"|Not|Nothing|And|But|Everything)\b"
+    r"|Not|Nothing|And|But|Everything|It|Its|They|Their|There|Here|Then|Also|Only|Whatever|While|Until|Before|After"
+    r"|Between|Both|Either|Neither|Such|Same|Else|Out|Into|Behind)(?![-\w])"
 )
 CODE = {".hpp", ".inl", ".cuh", ".cpp", ".cu", ".h", ".c"}
 

@@ -1,4 +1,4 @@
-#include <ropewalk/llama/cache.hpp>
+#include <ropewalk/llama/kv_cache.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +17,7 @@ namespace at = ropewalk::llama;
 namespace {
 
 /// Rows into a cache and out of it again. job.rows is set here.
-std::vector<float> stored_and_loaded(std::vector<float> rows, at::cpu::cache_rows job, int threads = 0) {
+std::vector<float> stored_and_loaded(std::vector<float> rows, at::cpu::cache_params job, int threads = 0) {
     job.rows = rows.data();
     rw::dispatch::llama_kernels().store_rows(job, threads);
     std::fill(rows.begin(), rows.end(), std::nanf(""));
@@ -26,7 +26,7 @@ std::vector<float> stored_and_loaded(std::vector<float> rows, at::cpu::cache_row
 }
 
 /// `tokens` tokens of sequence 0 in layer 0.
-at::cpu::cache_rows rows_of(const at::kv_cache& cache, std::int64_t tokens, bool keys = true) {
+at::cpu::cache_params rows_of(const at::kv_cache& cache, std::int64_t tokens, bool keys = true) {
     return {nullptr, {0, tokens, 0, cache.pages(0)}, cache.layout(0), keys};
 }
 
@@ -86,8 +86,8 @@ TEST_CASE("rows come back from a cache rounded as its type rounds, layer by laye
             INFO(to_string(type) << ", heads of " << width << ", " << past << "+" << tokens << " tokens");
             std::vector<std::vector<float>> put;
             const auto job = [&](std::int64_t i) {
-                const at::cpu::sequence_part part{0, tokens, past, cache.pages(sequence)};
-                return at::cpu::cache_rows{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
+                const at::cpu::paged_rows part{0, tokens, past, cache.pages(sequence)};
+                return at::cpu::cache_params{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
             };
             for (std::int64_t i = 0; i < 4; ++i) {
                 put.push_back(random_rows(numbers, tokens * 3 * width));
@@ -96,7 +96,7 @@ TEST_CASE("rows come back from a cache rounded as its type rounds, layer by laye
             // None overwrote another.
             for (std::int64_t i = 0; i < 4; ++i) {
                 std::vector<float> rows(put[0].size());
-                at::cpu::cache_rows again = job(i);
+                at::cpu::cache_params again = job(i);
                 again.rows = rows.data();
                 rw::dispatch::llama_kernels().load_rows(again, 1);
                 CHECK(rows == rounded(put[static_cast<std::size_t>(i)], type, width));

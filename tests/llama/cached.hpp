@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <ropewalk/llama/cache.hpp>
+#include <ropewalk/llama/kv_cache.hpp>
 
 #include "support/catch.hpp"
 #include "support/random.hpp"
@@ -63,7 +63,7 @@ public:
 
     /// Attention of all the tokens in one call.
     [[nodiscard]] std::vector<float> attend(int threads = 0) const {
-        std::vector<ropewalk::llama::cpu::sequence_part> parts;
+        std::vector<ropewalk::llama::cpu::paged_rows> parts;
         std::int64_t first = 0;
         for (std::size_t i = 0; i < stretches_.size(); first += stretches_[i++].tokens) parts.push_back(part(i, first));
         return attend(parts, threads);
@@ -74,7 +74,7 @@ public:
         for (std::size_t before = 0; before < i; ++before) first += stretches_[before].tokens;
         std::vector<float> out(q_.size());
         for (std::int64_t done = 0; done < stretches_[i].tokens; done += step) {
-            ropewalk::llama::cpu::sequence_part one = part(i, first);
+            ropewalk::llama::cpu::paged_rows one = part(i, first);
             one.first += done, one.past += done, one.tokens = std::min(step, one.tokens - done);
             const std::vector<float> some = attend({one}, 0);
             const std::int64_t width = shape_.heads * shape_.head_dim;
@@ -129,15 +129,15 @@ private:
         for (float& x : result) x = static_cast<float>(numbers.normal());
         return result;
     }
-    void move(void (*kernel)(const ropewalk::llama::cpu::cache_rows&, int), int sequence, const stretch& one,
+    void move(void (*kernel)(const ropewalk::llama::cpu::cache_params&, int), int sequence, const stretch& one,
               std::vector<float>& rows, bool keys) const {
         kernel({rows.data(), {0, one.past + one.tokens, 0, cache_.pages(sequence)}, shape_.layout(cache_), keys}, 0);
     }
-    [[nodiscard]] ropewalk::llama::cpu::sequence_part part(std::size_t i, std::int64_t first) const {
+    [[nodiscard]] ropewalk::llama::cpu::paged_rows part(std::size_t i, std::int64_t first) const {
         return {first, stretches_[i].tokens, stretches_[i].past, cache_.pages(static_cast<int>(i))};
     }
     [[nodiscard]] float scale() const { return 1 / std::sqrt(static_cast<float>(shape_.head_dim)); }
-    [[nodiscard]] std::vector<float> attend(const std::vector<ropewalk::llama::cpu::sequence_part>& parts,
+    [[nodiscard]] std::vector<float> attend(const std::vector<ropewalk::llama::cpu::paged_rows>& parts,
                                             int threads) const {
         std::vector<float> out(q_.size(), std::nanf(""));
         ropewalk::dispatch::llama_kernels().attend(

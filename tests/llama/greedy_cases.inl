@@ -89,9 +89,9 @@ TEST_CASE("tokens are generated all or not at all", "[attention][greedy][errors]
     speaker one(8), unlimited;
     const auto three = std::span(prompt).first(3);
     CHECK_REFUSED(one.say(three, 7), "sequence 0 needs 9 tokens", "8 tokens in all");
-    CHECK_REFUSED(one.say(three, most), "9223372036854775807 tokens behind 3", "64 bits");
+    CHECK_REFUSED(one.say(three, most), "9223372036854775807 tokens after the 3", "64 bits");
     CHECK_REFUSED(unlimited.say(three, most - 3), "needs 9223372036854775806 tokens", "64 bits");
-    CHECK_REFUSED(one.say({}, 2), "a prompt needs a token");
+    CHECK_REFUSED(one.say({}, 2), "prompt must not be empty");
     one.check_holds(0), unlimited.check_holds(0);
     const std::vector<std::int32_t> said = one.say(three, 6);  // the last of them is not in the cache
     one.check_holds(8);

@@ -1,5 +1,5 @@
 #include <dispatch/llama/llama.hpp>
-#include <ropewalk/llama/linear.hpp>
+#include <ropewalk/llama/cpu/linear.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -1,13 +1,12 @@
-# The attention stack: its kernels and layers, and a program whose hidden states Python compares with Transformers'.
+# Tests of the Llama stack, and a program whose hidden states Python compares with those of Transformers.
 
 if(TARGET ropewalk_llama)
     ropewalk_need(nlohmann_json)
     file(GLOB sources CONFIGURE_DEPENDS llama/*.cpp)
     add_executable(ropewalk_tests_llama ${sources})
-    target_link_libraries(ropewalk_tests_llama PRIVATE ropewalk_test_support ropewalk_llama
-        nlohmann_json::nlohmann_json)
+    target_link_libraries(ropewalk_tests_llama PRIVATE ropewalk_test_support ropewalk::llama)
     add_executable(llama_states llama/program/states.cpp)
-    target_link_libraries(llama_states PRIVATE ropewalk_llama nlohmann_json::nlohmann_json)
+    target_link_libraries(llama_states PRIVATE ropewalk::llama)
     foreach(name IN ITEMS ropewalk_tests_llama llama_states)
         target_link_libraries(${name} PRIVATE ropewalk_development)
         set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)

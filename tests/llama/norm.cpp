@@ -1,5 +1,5 @@
 #include <dispatch/llama/llama.hpp>
-#include <ropewalk/llama/norm.hpp>
+#include <ropewalk/llama/cpu/norm.hpp>
 
 #include <algorithm>
 #include <cmath>

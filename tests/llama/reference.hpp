@@ -56,9 +56,10 @@ private:
         for (std::size_t i = 0; i < x.size(); ++i) x[i] += y[i];
     }
 
-    numbers normalised(const numbers& x, const std::vector<float>& weight) const {
+    numbers normalised(const numbers& x, const ropewalk::llama::matrix& w) const {
         numbers y(x.size());
-        const std::size_t width = weight.size();
+        const auto width = static_cast<std::size_t>(w.columns);
+        const auto* const weight = static_cast<const float*>(w.data);
         for (std::size_t row = 0; row < x.size(); row += width) {
             double squares = 0;
             for (std::size_t i = 0; i < width; ++i) squares += x[row + i] * x[row + i];

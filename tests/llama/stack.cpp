@@ -1,7 +1,7 @@
 #include <ropewalk/llama/stack.hpp>
 
+#include <ropewalk/llama/cpu/native.hpp>
 #include <ropewalk/llama/model.hpp>
-#include <ropewalk/llama/native.hpp>
 
 #include "llama/cpu_kind.hpp"
 #include "llama/stack_cases.inl"
@@ -49,7 +49,7 @@ TEST_CASE("made-up weights are the same for a seed, and those that do not fit ar
     CHECK(first(a) != first(c));
     llama::model_weights wrong = a;
     wrong.layers[1].up.rows = 41;
-    CHECK_REFUSED(llama::check_weights(config, wrong), "layer 1: mlp.up_proj is [41, 48], expected [40, 48]");
+    CHECK_REFUSED(llama::check_weights(config, wrong), "model.layers.1.mlp.up_proj is [41, 48], expected [40, 48]");
     wrong = a;
     wrong.layers.pop_back();
     CHECK_REFUSED(llama::check_weights(config, wrong), "there are 1 layers, expected 2");

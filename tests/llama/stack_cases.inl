@@ -169,14 +169,14 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
     CHECK_REFUSED(run({{one.sequence, 10}, {one.sequence, 10}}), "sequence 0 comes twice");
     CHECK_REFUSED(run({{one.sequence, 19}}), "hidden has 960 numbers, 19 tokens of 48 need 912");
     CHECK_REFUSED(run({{5, 20}}), "no sequence 5");
-    CHECK_REFUSED(run({{one.sequence, 20, 25}}), "sequence 0 has 10 tokens and gets 20", "25");
+    CHECK_REFUSED(run({{one.sequence, 20, 25}}), "sequence 0 has 10 tokens and cannot add 20", "25");
     // What overflows says its true values.
     constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
     CHECK_REFUSED(run({{second, most}}), "960 numbers, 9223372036854775807 tokens of 48 need 4.427218577690292");
-    CHECK_REFUSED(run({{one.sequence, most}}), "sequence 0 has 10 tokens and gets 9223372036854775807", "64 bits");
-    CHECK_REFUSED(run({{one.sequence, 8}, {second, most}}), "gets 9223372036854775807 behind 8 others");
-    CHECK_REFUSED(run({{one.sequence, 20, -most - 1}}), "sequence 0 has 10 tokens and gets 20", "-9223372036854775808");
-    CHECK_REFUSED(run({{one.sequence, -1}}), "sequence 0 has 10 tokens and gets -1");
+    CHECK_REFUSED(run({{one.sequence, most}}), "sequence 0 has 10 tokens; 9223372036854775807 more", "64 bits");
+    CHECK_REFUSED(run({{one.sequence, 8}, {second, most}}), "9223372036854775807 more, after 8 others");
+    CHECK_REFUSED(run({{one.sequence, 20, -most - 1}}), "sequence 0 has 10 tokens and cannot add 20", "-9223372036854775808");
+    CHECK_REFUSED(run({{one.sequence, -1}}), "sequence 0 has 10 tokens and cannot add -1");
     CHECK_REFUSED(one.stack.set_rope(rw::make_encoding(rw::Geometry{.head_dim = 32}, "default")), "head_dim 32", "16");
     // Beyond 126 / 0.5 tokens xPos leaves f32. Keys that are cached stay in the encoding that they have.
     trial far(random, config, encoded(config, "default"), 600);

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <ropewalk/llama/batch.hpp>
-#include <ropewalk/llama/pages.hpp>
+#include <ropewalk/llama/kv_cache.hpp>
 #include <ropewalk/llama/rope_schedule.hpp>
 #include <ropewalk/llama/synthetic.hpp>
 

@@ -39,9 +39,7 @@ llama::model_weights widened(const llama::model_config& config, llama::model_wei
         w.data = numbers->data(), w.type = rw::element_type::f32;
         weights.owners.push_back(std::move(numbers));
     };
-    for (llama::layer_weights& layer : weights.layers)
-        llama::detail::for_each_matrix(config, layer, [&](llama::matrix& w, const char*, auto, auto) { widen(w); });
-    widen(weights.embedding), widen(weights.head);
+    llama::for_each_weight(config, weights, [&](llama::matrix& w, const std::string&, auto, auto) { widen(w); });
     return weights;
 }
 

@@ -25,7 +25,7 @@ TEST_CASE("a | b applies a, then b", "[compose]") {
     CHECK(forward.ours.steps != backward.ours.steps);
 }
 
-TEST_CASE("however policies are put together, the encoding is the same", "[compose]") {
+TEST_CASE("every way to compose policies gives the same encoding", "[compose]") {
     constexpr rw::Linear a{.factor = 4};
     constexpr rw::Power b{.k = 0.1};
     constexpr rw::Truncated c{.length = 4096.0};
@@ -34,21 +34,21 @@ TEST_CASE("however policies are put together, the encoding is the same", "[compo
     CHECK(rw::make_encoding(llama, a | (b | c)).steps == expected.steps);
     CHECK(rw::make_encoding(llama, (a | b) | c).steps == expected.steps);
     CHECK(rw::make_encoding(llama, "linear:4|power:0.1|truncated:4096").steps == expected.steps);
-    const std::vector<rw::any_policy> chosen{a, b, c};
-    CHECK(rw::make_encoding(llama, std::span<const rw::any_policy>(chosen)).steps == expected.steps);
+    const std::vector<rw::any_policy> list{a, b, c};
+    CHECK(rw::make_encoding(llama, std::span<const rw::any_policy>(list)).steps == expected.steps);
     CHECK(expected.expression == "linear:4|power:0.1|truncated:4096");
     CHECK(std::tuple_size_v<decltype(((a | b) | (c | a)).policies)> == 4);
 }
 
 TEST_CASE("policies of different axes compose in either order", "[compose]") {
-    const rw::XPos stretch{.length = 8192};
+    const rw::XPos magnitudes{.length = 8192};
     const rw::Linear scale{.factor = 2};
-    const rw::Randomized where{.length = 64};
-    const rw::Encoding one = rw::make_encoding(llama, stretch | scale | where),
-                       other = rw::make_encoding(llama, where | scale | stretch);
-    CHECK(one.steps == other.steps);
-    CHECK(one.magnitude_rates == other.magnitude_rates);
-    CHECK(one.centre == 4096);
-    CHECK(one.drawn_tokens == 64);
-    CHECK(other.drawn_tokens == 64);
+    const rw::Randomized positions{.length = 64};
+    const rw::Encoding forward = rw::make_encoding(llama, magnitudes | scale | positions),
+                       backward = rw::make_encoding(llama, positions | scale | magnitudes);
+    CHECK(forward.steps == backward.steps);
+    CHECK(forward.magnitude_rates == backward.magnitude_rates);
+    CHECK(forward.centre == 4096);
+    CHECK(forward.drawn_tokens == 64);
+    CHECK(backward.drawn_tokens == 64);
 }

@@ -37,14 +37,14 @@ void randomize(test::random& numbers, std::optional<T>& value) {
     if (numbers.coin()) randomize(numbers, value.emplace());
 }
 
-/// Any registered policy with random parameters, some of them left as they are.
+/// Returns registered policy `index` with random parameters, some of them left at their defaults.
 template <std::size_t I = 0>
-rw::any_policy random_policy(test::random& numbers, std::size_t which) {
+rw::any_policy random_policy(test::random& numbers, std::size_t index) {
     if constexpr (I < std::variant_size_v<rw::any_policy>) {
-        if (which != I) return random_policy<I + 1>(numbers, which);
+        if (index != I) return random_policy<I + 1>(numbers, index);
         std::variant_alternative_t<I, rw::any_policy> policy{};
-        const auto maybe = [&](const auto& one) {
-            if (numbers.coin()) randomize(numbers, policy.*one.member);
+        const auto maybe = [&](const auto& parameter) {
+            if (numbers.coin()) randomize(numbers, policy.*parameter.member);
         };
         std::apply([&](const auto&... each) { (maybe(each), ...); }, policy.parameters);
         return policy;
@@ -67,20 +67,15 @@ bool same(const rw::any_policy& a, const rw::any_policy& b) {
 }
 
 std::string describe(const rw::any_policy& policy) {
-    return std::visit([](const auto& chosen) { return rw::describe(chosen); }, policy);
+    return std::visit([](const auto& selected) { return rw::describe(selected); }, policy);
 }
 
-/// The message names the character, and the mark stands under it.
-bool marks(const std::string& expression, std::size_t character, const std::string& problem) {
-    const std::string message = test::message_of([&] { rw::parse_policies(expression); });
-    INFO("expression '" << expression << "', message: '" << message << "'");
-    const std::string where = " at character " + std::to_string(character);
-    const std::string mark = "\n  " + expression + "\n  " + std::string(character - 1, ' ') + "^";
-    CHECK(message.find(problem) != std::string::npos);
-    CHECK(message.find(where) != std::string::npos);
-    CHECK(message.ends_with(mark));
-    return true;
-}
+struct invalid {
+    std::string expression;
+    std::size_t character;  ///< under which the mark stands, from 1
+    std::string problem;    ///< followed by " at character …"
+    std::string hint{};
+};
 
 }  // namespace
 
@@ -90,8 +85,8 @@ TEST_CASE("describe and parse_policies undo each other for random policies and p
         std::vector<rw::any_policy> policies;
         std::string text;
         for (std::int64_t count = numbers.integer(1, 4); count > 0; --count) {
-            const auto which = static_cast<std::size_t>(numbers.integer(0, std::variant_size_v<rw::any_policy> - 1));
-            policies.push_back(random_policy(numbers, which));
+            const auto index = static_cast<std::size_t>(numbers.integer(0, std::variant_size_v<rw::any_policy> - 1));
+            policies.push_back(random_policy(numbers, index));
             text.append(text.empty() ? "" : "|").append(describe(policies.back()));
         }
         INFO(text);
@@ -146,73 +141,70 @@ TEST_CASE("descriptions are short", "[expression]") {
           "longrope:long_factor=[1.5,0.1],original_length=4096");
 }
 
-TEST_CASE("an error marks the character that is wrong", "[expression]") {
-    marks("linaer:8", 1, "unknown policy 'linaer' at character 1: did you mean 'linear'? Known are default, linear, power");
-    marks("liNear:8", 1, "unknown policy 'li' at character 1: known");
-    marks("linear:8|foo:1", 10, "unknown policy 'foo'");
-    marks("linear:", 8, "expected a number");
-    marks("linear:eight", 8, "expected a number");
-    marks("linear:factor=", 15, "expected a number");
-    marks("linear:+8", 8, "expected a number");
-    marks("linear:8,", 10, "expected '='");
-    marks("linear:8,9", 10, "expected '='");
-    marks("linear:8,facto=9", 10, "'linear' has no parameter 'facto'");
-    marks("linear:8 ", 9, "expected '|'");
-    marks("linear=8", 7, "expected '|'");
-    marks("linear:8:9", 9, "expected '|'");
-    marks("linear:0x10", 9, "expected '|'");
-    marks("default:3", 9, "'default' has no parameters");
-    marks("default:x=3", 9, "'default' has no parameters");
-    marks("randomized:1.5", 13, "expected '|'");
-    marks("xpos:length=abc", 13, "expected a whole number");
-    marks("linear:1e999", 8, "number out of range");
-    marks("randomized:99999999999999999999", 12, "number out of range");
-    marks("truncated:a=0,b=0,rho=", 23, "expected a number");
-}
-
-TEST_CASE("where no name of a policy stands, the error shows what does", "[expression]") {
-    marks("", 1, "expected the name of a policy, got the end at character 1: known are default, linear");
-    marks("LINEAR:8", 1, "expected the name of a policy, got 'LINEAR' at character 1");
-    marks("Linear:8|power:1", 1, "expected the name of a policy, got 'Linear' at character 1");
-    marks(" linear:8", 1, "expected the name of a policy, got ' linear' at character 1");
-    marks("linear:8|", 10, "expected the name of a policy, got the end at character 10");
-    marks("linear:8| power:1", 10, "expected the name of a policy, got ' power' at character 10");
-    marks("linear:8||power:1", 10, "expected the name of a policy, got '|' at character 10");
-    marks("|linear:8", 1, "expected the name of a policy, got '|' at character 1");
-    marks("8", 1, "expected the name of a policy, got '8' at character 1");
-}
-
-TEST_CASE("an error in a list or a word marks its character", "[expression]") {
-    marks("mrope:16,24,24", 7, "expected '[' and a list");
-    marks("mrope:", 7, "expected '[' and a list");
-    marks("mrope:sections=", 16, "expected '[' and a list");
-    marks("mrope:[16,24,24", 16, "expected ',' or ']'");
-    marks("mrope:[16 24]", 10, "expected ',' or ']'");
-    marks("mrope:[16.5,24]", 10, "expected ',' or ']'");
-    marks("mrope:[", 8, "expected a whole number");
-    marks("mrope:[16,]", 11, "expected a whole number");
-    marks("mrope:[,16]", 8, "expected a whole number");
-    marks("mrope:[99999999999999999999]", 8, "number out of range");
-    marks("mrope:[1,2,3]]", 14, "expected '|'");
-    marks("longrope:[1,x]", 13, "expected a number");
-    marks("mrope:interleaved=1", 19, "expected true or false");
-    marks("mrope:interleaved=yes", 19, "expected true or false");
-    marks("mrope:interleaved=", 19, "expected true or false");
-    marks("mrope:interleaved=True", 19, "expected true or false");
-    marks("yarn:8,truncate=truefalse", 17, "expected true or false");
-    marks("mrope:[1],sections=[2]", 11, "'sections' is given twice");
-}
-
-TEST_CASE("a parameter that is given twice is an error", "[expression]") {
-    marks("linear:4,factor=8", 10, "factor");
-    marks("xpos:gamma=1,gamma=2", 14, "gamma");
-}
-
-TEST_CASE("values that parse but make no sense are refused by the policy", "[expression]") {
-    const rw::Geometry g{.head_dim = 64};
-    CHECK_REFUSED(rw::make_encoding(g, "linear:0"), "linear", "got 0");
-    CHECK_REFUSED(rw::make_encoding(g, "linear:nan"), "linear", "nan");
-    CHECK_REFUSED(rw::make_encoding(g, "linear:-8|power:0.5"), "linear", "-8");
-    CHECK_REFUSED(rw::make_encoding(g, "linear:8|power:-1"), "power", "-1");
-    CHECK(rw::make_encoding(g, "xpos:inf").steps == rw::make_encoding(g, "default").steps);
+TEST_CASE("an error marks the wrong character", "[expression]") {
+    const std::vector<invalid> cases{
+        {"linear:", 8, "expected a number"},
+        {"linear:eight", 8, "expected a number"},
+        {"linear:factor=", 15, "expected a number"},
+        {"linear:+8", 8, "expected a number"},
+        {"linear:8,", 10, "expected '=' and a value"},
+        {"linear:8,9", 10, "expected '=' and a value"},
+        {"linear:8 ", 9, "expected '|', ',' or the end"},
+        {"linear=8", 7, "expected '|', ',' or the end"},
+        {"linear:8:9", 9, "expected '|', ',' or the end"},
+        {"linear:0x10", 9, "expected '|', ',' or the end"},
+        {"default:3", 9, "policy 'default' has no parameters"},
+        {"default:x=3", 9, "policy 'default' has no parameters"},
+        {"randomized:1.5", 13, "expected '|', ',' or the end"},
+        {"xpos:length=abc", 13, "expected a whole number"},
+        {"linear:1e999", 8, "number out of range"},
+        {"randomized:99999999999999999999", 12, "number out of range"},
+        {"truncated:a=0,b=0,rho=", 23, "expected a number"},
+        {"linear:4,factor=8", 10, "parameter 'factor' is given twice"},
+        {"xpos:gamma=1,gamma=2", 14, "parameter 'gamma' is given twice"},
+        // Lists and words.
+        {"mrope:16,24,24", 7, "expected '[' and a list"},
+        {"mrope:", 7, "expected '[' and a list"},
+        {"mrope:sections=", 16, "expected '[' and a list"},
+        {"mrope:[16,24,24", 16, "expected ',' or ']'"},
+        {"mrope:[16 24]", 10, "expected ',' or ']'"},
+        {"mrope:[16.5,24]", 10, "expected ',' or ']'"},
+        {"mrope:[", 8, "expected a whole number"},
+        {"mrope:[16,]", 11, "expected a whole number"},
+        {"mrope:[,16]", 8, "expected a whole number"},
+        {"mrope:[99999999999999999999]", 8, "number out of range"},
+        {"mrope:[1,2,3]]", 14, "expected '|', ',' or the end"},
+        {"longrope:[1,x]", 13, "expected a number"},
+        {"mrope:interleaved=1", 19, "expected true or false"},
+        {"mrope:interleaved=yes", 19, "expected true or false"},
+        {"mrope:interleaved=", 19, "expected true or false"},
+        {"mrope:interleaved=True", 19, "expected true or false"},
+        {"yarn:8,truncate=truefalse", 17, "expected true or false"},
+        {"mrope:[1],sections=[2]", 11, "parameter 'sections' is given twice"},
+        // Names.
+        {"linaer:8", 1, "unknown policy 'linaer'", ": did you mean 'linear'? Known are default, linear, power, "},
+        {"linear:8|yarm", 10, "unknown policy 'yarm'", ": did you mean 'yarn'? Known are default, "},
+        {"liNear:8", 1, "unknown policy 'li'", ": known are default, linear, "},
+        {"linear:8|foo:1", 10, "unknown policy 'foo'", ": known are default, linear, "},
+        {"linear:8,facto=9", 10, "policy 'linear' has no parameter 'facto'",
+         ": did you mean 'factor'? Known are factor"},
+        {"yarn:8,orignal_length=4096", 8, "policy 'yarn' has no parameter 'orignal_length'",
+         ": did you mean 'original_length'? Known are factor, original_length, beta_fast, "},
+        {"xpos:k=3", 6, "policy 'xpos' has no parameter 'k'", ": known are scale_base, gamma, length"},
+        {"", 1, "expected the name of a policy, got the end", ": known are default, linear, "},
+        {"LINEAR:8", 1, "expected the name of a policy, got 'LINEAR'", ": did you mean 'linear'? "},
+        {" linear:8", 1, "expected the name of a policy, got ' linear'", ": did you mean 'linear'? "},
+        {"Power|linear:1", 1, "expected the name of a policy, got 'Power'", ": did you mean 'power'? "},
+        {"linear:8|", 10, "expected the name of a policy, got the end", ": known are "},
+        {"linear:8| power:1", 10, "expected the name of a policy, got ' power'", ": did you mean 'power'? "},
+        {"linear:8||power:1", 10, "expected the name of a policy, got '|'", ": known are "},
+        {"|linear:8", 1, "expected the name of a policy, got '|'", ": known are "},
+        {"8", 1, "expected the name of a policy, got '8'", ": known are "},
+    };
+    for (const auto& [expression, character, problem, hint] : cases) {
+        const std::string message = test::message_of([&] { rw::parse_policies(expression); });
+        INFO("expression '" << expression << "', message: '" << message << "'");
+        CHECK(message.starts_with("ropewalk: " + problem + " at character " + std::to_string(character) + hint));
+        CHECK(message.ends_with("\n  " + expression + "\n  " + std::string(character - 1, ' ') + "^"));
+    }
 }

@@ -43,12 +43,12 @@ void check_neutral() {
     }
 }
 
-/// Steps within 4 units of 2^-64 turn of what the policy says alone, behind linear and before it.
+/// Checks that steps are within 4 units of 2^-64 turn of the policy's formula: alone, after linear and before linear.
 template <class P>
 void check_frequencies(const test::definition<P>& exact) {
     const rw::Geometry& g = exact.geometry;
     const rw::Linear third{.factor = 3};
-    const rw::Encoding alone = rw::make_encoding(g, exact.policy), behind = rw::make_encoding(g, third, exact.policy),
+    const rw::Encoding alone = rw::make_encoding(g, exact.policy), after = rw::make_encoding(g, third, exact.policy),
                        before = rw::make_encoding(g, exact.policy, third);
     REQUIRE(alone.pairs() == g.pairs());
     double worst = 0;
@@ -56,25 +56,25 @@ void check_frequencies(const test::definition<P>& exact) {
         const auto j = static_cast<std::size_t>(pair);
         const oracle::dd turns = exact.turns(pair);
         worst = std::max(worst, test::step_error(alone.steps[j], turns));
-        worst = std::max(worst, test::step_error(behind.steps[j], exact.turns(pair, g.theta(pair) / rw::real(3))));
+        worst = std::max(worst, test::step_error(after.steps[j], exact.turns(pair, g.theta(pair) / rw::real(3))));
         worst = std::max(worst, test::step_error(before.steps[j], turns / oracle::dd{3}));
         CHECK(alone.inv_freq[j] == Approx(oracle::to_double(turns * oracle::two_pi)).epsilon(3e-16));
     }
     CHECK(worst <= 4);
     CHECK(alone.attention_factor == exact.factor());
     CHECK(before.attention_factor == alone.attention_factor);
-    CHECK(behind.softmax_factor == alone.softmax_factor);
-    CHECK(behind.magnitude_rates == alone.magnitude_rates);
+    CHECK(after.softmax_factor == alone.softmax_factor);
+    CHECK(after.magnitude_rates == alone.magnitude_rates);
 }
 
-/// What tells one policy's encoding from another's.
-bool alike(const rw::Encoding& a, const rw::Encoding& b) {
+/// Returns whether two encodings have the same effect.
+bool same_effect(const rw::Encoding& a, const rw::Encoding& b) {
     return a.steps == b.steps && a.attention_factor == b.attention_factor && a.softmax_factor == b.softmax_factor &&
            a.magnitude_rates == b.magnitude_rates && a.axis_steps == b.axis_steps &&
            bool(a.draw_positions) == bool(b.draw_positions) && a.stage == b.stage;
 }
 
-/// The text of the example reads back as the example.
+/// Checks that the description of the example parses to the example.
 template <class P>
 void check_description(const rw::Geometry& g) {
     const std::string text = rw::describe(test::example_for<P>(g));
@@ -83,14 +83,13 @@ void check_description(const rw::Geometry& g) {
     REQUIRE(parsed.size() == 1);
     REQUIRE(std::holds_alternative<P>(parsed.front()));
     CHECK(test::same_parameters(std::get<P>(parsed.front()), test::example_for<P>(g)));
-    CHECK(alike(rw::make_encoding(g, text), rw::make_encoding(g, test::example_for<P>(g))));
+    CHECK(same_effect(rw::make_encoding(g, text), rw::make_encoding(g, test::example_for<P>(g))));
     CHECK(rw::make_encoding(g, test::example_for<P>(g)).expression == text);
 }
 
 }  // namespace
 
-TEST_CASE("every registered policy has an example: it reads back, and its steps are its own frequencies",
-          "[registry]") {
+TEST_CASE("the example of every registered policy parses back, and its steps follow its formula", "[registry]") {
     test::for_each_policy([&]<class P>() {
         static_assert(test::has_example<P>, "a policy needs example(), the parameters of some model");
         INFO("policy " << P::name);
@@ -106,11 +105,11 @@ TEST_CASE("every registered policy has an example: it reads back, and its steps 
     });
 }
 
-TEST_CASE("every example but that of default changes something", "[registry]") {
+TEST_CASE("every example except that of default has an effect", "[registry]") {
     const rw::Geometry g{.head_dim = 128, .sequence_length = 32768};
     test::for_each_policy([&]<class P>() {
         INFO("policy " << P::name);
-        const bool changes = !alike(rw::make_encoding(g, test::example_for<P>(g)), rw::make_encoding(g));
+        const bool changes = !same_effect(rw::make_encoding(g, test::example_for<P>(g)), rw::make_encoding(g));
         CHECK(changes == !std::is_same_v<P, rw::Default>);
     });
 }
@@ -118,7 +117,7 @@ TEST_CASE("every example but that of default changes something", "[registry]") {
 TEST_CASE("neutral parameters equal default bit for bit, for every registered policy that has them", "[registry]") {
     int tested = 0;
     test::for_each_policy([&]<class P>() {
-        // Only a policy that draws positions has nothing neutral to offer.
+        // Only policies that draw positions have no neutral parameters.
         static_assert(test::has_neutral<P> || rw::PositionPolicy<P>, "a policy needs neutral()");
         if constexpr (test::has_neutral<P>) {
             check_neutral<P>();
@@ -128,7 +127,7 @@ TEST_CASE("neutral parameters equal default bit for bit, for every registered po
     CHECK(tested >= 5);
 }
 
-TEST_CASE("every registered policy is one, with a name and parameter names of its own", "[registry]") {
+TEST_CASE("every registered policy is valid, with a unique name and unique parameter names", "[registry]") {
     std::set<std::string> names;
     test::for_each_policy([&]<class P>() {
         static_assert(rw::Policy<P> && rw::AnyAxis<P>);
@@ -146,7 +145,7 @@ TEST_CASE("every registered policy is one, with a name and parameter names of it
     });
 }
 
-TEST_CASE("Default is the first policy and its name is what an encoding without policies is called", "[registry]") {
+TEST_CASE("Default is the first policy and names an encoding without policies", "[registry]") {
     CHECK(std::holds_alternative<rw::Default>(rw::any_policy{}));
     CHECK(rw::make_encoding({.head_dim = 64}).expression == "default");
 }

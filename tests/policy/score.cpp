@@ -26,16 +26,16 @@ TEST_CASE("the query temperature is 1 + scale · ln(1 + ⌊(p + 1)/length⌋)", 
     }
 }
 
-TEST_CASE("the query temperature refuses what makes no sense", "[score]") {
+TEST_CASE("the query temperature rejects invalid arguments", "[score]") {
     CHECK_REFUSED(rw::QueryTemperature{.length = 0}(5), "length", "got 0");
     CHECK_REFUSED(rw::QueryTemperature{.length = -8192}(5), "length", "-8192");
     CHECK_REFUSED(rw::QueryTemperature{}(-1), "position", "-1");
     CHECK_REFUSED(rw::QueryTemperature{}(std::numeric_limits<std::int64_t>::max()), "position", "9223372036854775807");
     constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max() - 1;
     CHECK(rw::QueryTemperature{}(last) > 1);
-    // A constant, so that the compiler sees to it that nothing overflows.
-    constexpr double most = rw::QueryTemperature{.length = 1}(last);
-    CHECK(most == Approx(1 + 0.1 * 63 * std::log(2.0)).epsilon(1e-14));
+    // constexpr, so that the compiler rejects an overflow.
+    constexpr double largest = rw::QueryTemperature{.length = 1}(last);
+    CHECK(largest == Approx(1 + 0.1 * 63 * std::log(2.0)).epsilon(1e-14));
 }
 
 TEST_CASE("ALiBi's slopes are a geometric series for a power of two", "[score]") {
@@ -50,8 +50,7 @@ TEST_CASE("ALiBi's slopes are a geometric series for a power of two", "[score]")
     }
 }
 
-TEST_CASE("ALiBi's slopes for other numbers of heads: those of the power below, then every second of twice that",
-          "[score]") {
+TEST_CASE("ALiBi's slopes for other numbers of heads add every second slope of the next power of two", "[score]") {
     CHECK(rw::alibi_slopes(3) == std::vector{0x1p-4, 0x1p-8, 0x1p-2});
     CHECK(rw::alibi_slopes(6) == std::vector{0x1p-2, 0x1p-4, 0x1p-6, 0x1p-8, 0x1p-1, 0x1p-3});
     const auto twelve = rw::alibi_slopes(12), eight = rw::alibi_slopes(8), sixteen = rw::alibi_slopes(16);

@@ -99,7 +99,7 @@ DEMO_FLAGS = {
     "an empty name": ([""], "unknown option ''"),
     "a folder": (["."], "cannot write ."),
     "no such folder": (["/proc/demo.json"], "cannot write /proc/demo.json"),
-    "the other file's name": (["demo_checksums.json"], "is for the checksums"),
+    "the other file's name": (["demo_checksums.json"], "is reserved for the checksums"),
 }
 
 

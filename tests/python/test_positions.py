@@ -89,7 +89,7 @@ def test_offset_takes_whole_numbers_of_any_library():
         ({"positions": np.zeros((3, 4), np.int64)}, "3 rows for a batch of 1"),
         ({"positions": [0, 1, 2, 3], "offset": 7}, "offset of 7"),
         ({"positions": [0, 1, 2, 3], "cu_seqlens": [0, 4]}, "either positions or cu_seqlens"),
-        ({"cu_seqlens": [0, 3, 2, 4]}, "ascend, got 2 behind 3 at entry 2"),
+        ({"cu_seqlens": [0, 3, 2, 4]}, "ascend, got 2 after 3 at entry 2"),
         ({"cu_seqlens": [1, 4]}, "begin with 0, got 1"),
         ({"cu_seqlens": [0, 3]}, "ends with 3 but there are 4 tokens"),
         ({"cu_seqlens": []}, "begin with 0, got nothing"),

@@ -27,10 +27,10 @@ REFUSED = [
     ("tools/llvm", "tools/llvm: name a tool"),
     ("tools/stubs.py --chek", "unrecognized arguments: --chek"),
     ("benchmarks/python/plot_gpu.py no/such.json", "no/such.json: No such file or directory"),
-    ("benchmarks/python/bench_peers.py --tokens x", "--tokens: takes whole numbers from 1 up, as in 1,2, got 'x'"),
-    ("benchmarks/python/bench_peers.py --types f64", "--types: takes bf16,f32 or one of them, got 'f64'"),
-    ("benchmarks/python/bench_threads.py --threads 0", "--threads: takes whole numbers from 1 up"),
-    ("benchmarks/python/bench_training.py --tokens 0", "--tokens: takes whole numbers from 1 up"),
+    ("benchmarks/python/bench_peers.py --tokens x", "--tokens: expected positive whole numbers like 1,2, got 'x'"),
+    ("benchmarks/python/bench_peers.py --types f64", "--types: expected bf16,f32 or a part of it, got 'f64'"),
+    ("benchmarks/python/bench_threads.py --threads 0", "--threads: expected positive whole numbers"),
+    ("benchmarks/python/bench_training.py --tokens 0", "--tokens: expected positive whole numbers"),
     ("benchmarks/python/bench_threads.py --out /dev/null/x", "cannot write /dev/null/x"),
 ]
 

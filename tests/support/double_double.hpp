@@ -1,4 +1,4 @@
-/// @file  Numbers of 106 bits as the sum of two doubles, for the oracle alone. Shares nothing with the library.
+/// @file  106-bit numbers as sums of two doubles, for the oracle. Shares no code with the library.
 #pragma once
 
 #include <cmath>
@@ -49,7 +49,7 @@ inline dd scaled(dd a, int exponent) { return {std::ldexp(a.hi, exponent), std::
 inline constexpr dd ln_2{0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56};
 inline constexpr dd two_pi{0x1.921fb54442d18p+2, 0x1.1a62633145c07p-52};
 
-/// e^x: x = k·ln 2 + 512·r, a Taylor series for e^r − 1, which is then squared nine times.
+/// Returns e^x: x = k·ln 2 + 512·r, with a Taylor series for e^r − 1 that is squared nine times.
 inline dd exp(dd x) {
     const double k = std::nearbyint(x.hi / ln_2.hi);
     const dd r = scaled(x - dd{k} * ln_2, -9);
@@ -58,7 +58,7 @@ inline dd exp(dd x) {
     for (int i = 0; i < 9; ++i) sum = sum + sum + sum * sum;
     return scaled(dd{1} + sum, static_cast<int>(k));
 }
-/// ln x by Newton's method on e^y = x.
+/// Returns ln x by Newton's method on e^y = x.
 inline dd log(dd x) {
     dd y{std::log(x.hi)};
     for (int i = 0; i < 2; ++i) y = y + x * exp(-y) - dd{1};

@@ -9,7 +9,7 @@
 #include "support/oracle.hpp"
 #include "support/random.hpp"
 #include "support/reals.hpp"
-#include "support/schemes.hpp"
+#include "support/scaling_oracle.hpp"
 
 namespace test {
 

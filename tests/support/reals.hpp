@@ -1,4 +1,4 @@
-/// @file  The library's real numbers as the oracle's, and random ones.
+/// @file  Conversion of the library's real numbers to those of the oracle, and random reals.
 #pragma once
 
 #include <cmath>
@@ -23,7 +23,7 @@ inline double relative_error(const ropewalk::real& got, oracle::dd exact) {
     return error == 0 ? 0 : error / std::fabs(exact.hi);
 }
 
-/// 64 random bits, either sign, a magnitude between 2^-span and 2^span.
+/// Returns 64 random bits with a random sign and a magnitude between 2^-span and 2^span.
 inline ropewalk::real random_real(random& numbers, int span = 80) {
     const std::uint64_t mantissa = numbers.bits() | (std::uint64_t{1} << 63);
     return {numbers.coin(), mantissa, static_cast<int>(numbers.integer(-span, span)) - 64};

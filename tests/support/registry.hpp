@@ -1,5 +1,5 @@
-/// @file  Every registered policy, and what its own definition says of an encoding by it: tests that use this cover a
-/// policy that is added from its line in the registry alone.
+/// @file  Iteration over the registered policies, and the rotation that each policy defines. Tests that use it cover a
+/// new policy as soon as the registry lists it.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ template <class F, std::size_t... I>
 void for_each_policy(const F& f, std::index_sequence<I...>) {
     (f.template operator()<std::variant_alternative_t<I, ropewalk::any_policy>>(), ...);
 }
-/// Calls f.template operator()<P>() for every registered policy.
+/// Calls f.template operator()<P>() for every registered policy P.
 template <class F>
 void for_each_policy(const F& f) {
     for_each_policy(f, std::make_index_sequence<std::variant_size_v<ropewalk::any_policy>>{});
@@ -36,7 +36,7 @@ concept has_neutral = requires {
     { P::neutral() } -> std::same_as<P>;
 };
 
-/// The policy's example for one geometry.
+/// Returns the example of a policy for a geometry.
 template <class P>
 P example_for(const ropewalk::Geometry& geometry) {
     if constexpr (requires { P::example(geometry); }) return P::example(geometry);
@@ -48,13 +48,13 @@ bool same_parameters(const P& a, const P& b) {
     return std::apply([&](const auto&... each) { return ((a.*each.member == b.*each.member) && ...); }, P::parameters);
 }
 
-/// One policy on one geometry, from its own functions in exact numbers; no kernel and no fixed point is involved.
+/// The rotation that a policy defines on a geometry, in exact numbers, without kernels and fixed point.
 template <class P>
 struct definition {
     ropewalk::Geometry geometry;
     P policy;
 
-    /// θ'_j / 2π where θ_j was `before`.
+    /// Returns θ'_j / 2π for θ_j = `before`.
     [[nodiscard]] oracle::dd turns(std::int64_t pair, const ropewalk::real& before) const {
         ropewalk::real theta = before;
         if constexpr (ropewalk::FrequencyPolicy<P>) theta = policy(before, pair, geometry);
@@ -70,7 +70,7 @@ struct definition {
         if constexpr (ropewalk::MagnitudePolicy<P>) return policy.centre();
         return 0;
     }
-    /// What a query at p is multiplied by, a key divided by.
+    /// Returns the magnitude of a query at p; that of a key is the inverse.
     [[nodiscard]] double magnitude(std::int64_t pair, oracle::place p) const {
         if constexpr (ropewalk::MagnitudePolicy<P>) {
             const double distance = static_cast<double>(p.whole - policy.centre()) + p.fraction * 0x1p-32;
@@ -78,7 +78,7 @@ struct definition {
         }
         return 1;
     }
-    /// The places of the indices first, first + 1, … of every batch row.
+    /// Returns the positions of the tokens first, first + 1, … of every batch row.
     [[nodiscard]] std::vector<oracle::place> places(const extents& size, std::int64_t first) const {
         if constexpr (ropewalk::PositionPolicy<P>) {
             const std::int64_t stated = policy.stated_tokens();
@@ -97,14 +97,14 @@ struct definition {
             return consecutive(size, first);
         }
     }
-    /// A whole array rotated.
+    /// Returns a whole array, rotated.
     [[nodiscard]] std::vector<double> rotate(const oracle::shape& s, std::vector<double> x,
-                                             const std::vector<oracle::place>& at, oracle::role who) const {
+                                             const std::vector<oracle::place>& at, oracle::role role) const {
         oracle::apply(s, x, [&](std::int64_t pair, std::int64_t token) {
             const oracle::place p = at[static_cast<std::size_t>(token)];
             const oracle::unit u = oracle::cos_sin(turns(pair), p);
-            const double stretch = magnitude(pair, p);
-            const double m = factor() * (who == oracle::role::query ? stretch : 1 / stretch);
+            const double query = magnitude(pair, p);
+            const double m = factor() * (role == oracle::role::query ? query : 1 / query);
             return oracle::unit{u.cos * m, u.sin * m};
         });
         return x;

@@ -1,5 +1,4 @@
-/// @file  Rounding to f32, f16 and bf16, and reading them back, through frexp and ldexp alone. Shares nothing with the
-/// library.
+/// @file  Oracle of rounding to f32, f16 and bf16, by frexp and ldexp. Shares no code with the library.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +13,7 @@ namespace oracle {
 /// A binary floating-point format of at most 32 bits.
 struct format {
     int bytes;
-    int digits;      ///< of the significand, the hidden one included
+    int digits;      ///< of the significand, with the hidden one
     int least;       ///< exponent of the smallest subnormal number
     double largest;  ///< finite
 };
@@ -22,7 +21,7 @@ inline constexpr format f32{4, 24, -149, 0x1.fffffep+127};
 inline constexpr format f16{2, 11, -24, 65504.0};
 inline constexpr format bf16{2, 8, -133, 0x1.fep+127};
 
-/// The nearest number of the format, ties to even; infinity beyond its range.
+/// Returns the nearest number of the format, ties to even; infinity beyond its range.
 inline double rounded(double value, const format& f) {
     if (value == 0 || !std::isfinite(value)) return value;
     int exponent = 0;
@@ -33,14 +32,14 @@ inline double rounded(double value, const format& f) {
     return result;
 }
 
-/// The bits of a number that the format holds exactly.
+/// Returns the bits of a number that the format represents exactly.
 inline std::uint32_t encode(double value, const format& f) {
     const int fraction_bits = f.digits - 1, exponent_bits = 8 * f.bytes - f.digits;
     const std::uint32_t sign = std::signbit(value) ? 1U << (8 * f.bytes - 1) : 0U;
     const std::uint32_t all_exponent = ((1U << exponent_bits) - 1) << fraction_bits;
     if (std::isnan(value)) return sign | all_exponent | (1U << (fraction_bits - 1));
     if (std::isinf(value)) return sign | all_exponent;
-    // Consecutive numbers have consecutive bits: count the steps from zero.
+    // Consecutive numbers have consecutive bits, so the bits are the number of steps from zero.
     const double magnitude = std::fabs(value);
     const double units = std::ldexp(magnitude, -f.least), binade = std::ldexp(1.0, fraction_bits);
     if (units < binade) return sign | static_cast<std::uint32_t>(units);
@@ -49,7 +48,7 @@ inline std::uint32_t encode(double value, const format& f) {
     return sign | ((static_cast<std::uint32_t>(doublings) << fraction_bits) + static_cast<std::uint32_t>(inside));
 }
 
-/// The number that bits stand for.
+/// Returns the number of a bit pattern.
 inline double decode(std::uint32_t bits, const format& f) {
     const int fraction_bits = f.digits - 1, exponent_bits = 8 * f.bytes - f.digits;
     const std::uint32_t fraction = bits & ((1U << fraction_bits) - 1);

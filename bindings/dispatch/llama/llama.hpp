@@ -1,7 +1,7 @@
 // The kernels of the attention stack, compiled for several instruction sets and chosen once at run time.
 #pragma once
 
-#include <ropewalk/llama/kernels.hpp>
+#include <ropewalk/llama/cpu/kernels.hpp>
 
 namespace ropewalk::dispatch {
 

@@ -1,4 +1,4 @@
-#include <ropewalk/llama/arch_kernels.hpp>
+#include <ropewalk/llama/cpu/arch_kernels.hpp>
 
 #include "tables.hpp"
 

@@ -1,7 +1,7 @@
 // What one translation unit an instruction set provides: arch_kernels().
 #pragma once
 
-#include <ropewalk/llama/kernels.hpp>
+#include <ropewalk/llama/cpu/kernels.hpp>
 
 namespace ropewalk::dispatch {
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from ropewalk._ropewalk import Policy
 
 class Default(Policy):
-    """Plain RoPE: pair j turns by base^(-2j/d) radians a token."""
+    """Plain RoPE: pair j rotates by base^(-2j/d) radians per token."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -15,7 +15,7 @@ class Default(Policy):
     def example() -> Default: ...
 
 class Linear(Policy):
-    """Position interpolation: every pair turns factor times slower."""
+    """Position interpolation: every pair rotates factor times slower."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -26,7 +26,7 @@ class Linear(Policy):
     def example() -> Linear: ...
 
 class Power(Policy):
-    """Slows pair j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop."""
+    """Scales frequency j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -37,7 +37,7 @@ class Power(Policy):
     def example() -> Power: ...
 
 class Truncated(Policy):
-    """Keeps fast pairs, gives middling ones a single slow frequency and stops the slowest."""
+    """Keeps high frequencies, sets medium ones to a single low frequency and low ones to zero."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -56,7 +56,7 @@ class Truncated(Policy):
     def example() -> Truncated: ...
 
 class Ntk(Policy):
-    """A larger base: the fastest pair stays, the slowest turns alpha times slower."""
+    """A larger base: the fastest pair stays, the slowest rotates alpha times slower."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -67,7 +67,7 @@ class Ntk(Policy):
     def example() -> Ntk: ...
 
 class DynamicNtk(Policy):
-    """NTK scaling by as much as the sequence has outgrown the original length."""
+    """NTK scaling that grows as the sequence exceeds the original length."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -80,7 +80,7 @@ class DynamicNtk(Policy):
     def example() -> DynamicNtk: ...
 
 class Yarn(Policy):
-    """Keeps pairs that turn often within the original length, slows the others by factor and sharpens attention."""
+    """Keeps high frequencies, slows low ones by factor and sharpens attention."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -115,7 +115,7 @@ class Yarn(Policy):
     def example() -> Yarn: ...
 
 class Llama3(Policy):
-    """Keeps short wavelengths, slows long ones by factor and blends between the two."""
+    """Keeps short wavelengths, slows long ones by factor and interpolates between the two."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -138,7 +138,7 @@ class Llama3(Policy):
     def example() -> Llama3: ...
 
 class LongRope(Policy):
-    """Divides the frequency of each pair by its own factor, from another list beyond the original length."""
+    """Divides each frequency by its own factor, from a second list beyond the original length."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -164,7 +164,7 @@ class LongRope(Policy):
     def example() -> LongRope: ...
 
 class Proportional(Policy):
-    """Turns only the first part of the pairs and holds the others still."""
+    """Rotates only the first part of the pairs and leaves the others unchanged."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -177,7 +177,7 @@ class Proportional(Policy):
     def example() -> Proportional: ...
 
 class XPos(Policy):
-    """Stretches queries and shrinks keys as positions grow, so that scores fade with the distance."""
+    """Scales queries up and keys down along the sequence, so that scores decay with the distance."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -192,7 +192,7 @@ class XPos(Policy):
     def example() -> XPos: ...
 
 class Randomized(Policy):
-    """Ascending random positions that never pass the length, for training."""
+    """Ascending random positions that never exceed the length, for training."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -209,7 +209,7 @@ class Randomized(Policy):
     def example() -> Randomized: ...
 
 class RandomizedSorted(Policy):
-    """Sorted random whole positions out of a longer range, for training."""
+    """Sorted random integer positions from a longer range, for training."""
 
     name: ClassVar[str]
     about: ClassVar[str]
@@ -224,7 +224,7 @@ class RandomizedSorted(Policy):
     def example() -> RandomizedSorted: ...
 
 class MRope(Policy):
-    """Three positions a token (time, height and width), each followed by pairs of its own."""
+    """Three positions per token (time, height, width), each used by its own section of pairs."""
 
     name: ClassVar[str]
     about: ClassVar[str]

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "ropewalk/llama/device_backend.hpp"
-#include "ropewalk/llama/pages.hpp"
+#include "ropewalk/llama/kv_cache.hpp"
 
 namespace ropewalk::llama {
 
@@ -25,9 +25,9 @@ public:
     /// Takes pages until the sequence holds `tokens` tokens, without changing how many it has. Throws, with nothing
     /// taken, where the cache may not grow so far.
     void reserve(int sequence, std::int64_t tokens) {
-        take(sequence, tokens, [this](std::int64_t pages) {
-            grow(pages_made() + pages);
-            for (std::int64_t page = 0; page < pages; ++page) give(static_cast<std::int32_t>(pages_made()));
+        reserve_pages(sequence, tokens, [this](std::int64_t pages) {
+            grow(page_count() + pages);
+            for (std::int64_t page = 0; page < pages; ++page) add_page(static_cast<std::int32_t>(page_count()));
         });
     }
 

@@ -44,10 +44,8 @@ private:
         bytes_ += bytes;
         return memory_.back().data();
     }
-    gpu::matrix_view norm(const std::vector<float>& from) {
-        const auto width = static_cast<std::int64_t>(from.size());
-        void* const data = upload(from.data(), width * static_cast<std::int64_t>(sizeof(float)));
-        return {data, element_type::f32, 1, width, width};
+    gpu::matrix_view norm(const matrix& from) {
+        return {upload(from.data, from.bytes()), from.type, 1, from.columns, from.columns};
     }
     gpu::matrix_view matrix_at(const matrix& from, std::size_t layer) {
         RW_EXPECTS(from.type == type_, "layer {} has a matrix of {}, those before are {}: a device wants one type",

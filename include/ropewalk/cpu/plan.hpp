@@ -3,6 +3,7 @@
 
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "ropewalk/cpu/choose_loop.hpp"
@@ -53,14 +54,16 @@ inline position_reader resolve_positions(const Encoding& encoding, const positio
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
 inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
     ropewalk::detail::check_args(args);
-    rotate_plan plan;
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
+    std::vector<fixed_position> drawn_target, drawn_source;
     const position_reader target =
-        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, plan.target_positions);
+        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, drawn_target);
     position_reader source;
     if (args.source != nullptr)
-        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, plan.source_positions);
-    static_cast<ropewalk::rotate_params&>(plan.params) = make_params(args, target, source);
+        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, drawn_source);
+    rotate_plan plan{.params = {make_params(args, target, source), {}},
+                     .target_positions = std::move(drawn_target),
+                     .source_positions = std::move(drawn_source)};
     plan.params.loop = choose_loop(plan.params, fresh_output);
     return plan;
 }

@@ -1,4 +1,4 @@
-// What a call adds to the sequences of a cache, and what every stack checks of it, whatever it runs on.
+// A batch of tokens for a stack of layers, and the checks that every stack makes of it.
 #pragma once
 
 #include <algorithm>
@@ -17,16 +17,21 @@ namespace ropewalk::llama {
 struct segment {
     int sequence = 0;
     std::int64_t tokens = 0;
-    /// Tokens that the sequence will have when its prompt is whole: schemes that follow the length encode every chunk
-    /// for that. 0: as many as it has after this call.
+    /// Tokens of the sequence when its prompt is complete. A scheme that depends on the length encodes every chunk for
+    /// this length. 0: the length after this call.
     std::int64_t whole = 0;
 };
 
-/// Seconds spent since the stack was made or reset_seconds() was called.
+/// Rows [first, first + tokens) of a call's tensors belong to one sequence, which has `past` tokens in the cache.
+struct sequence_rows {
+    std::int64_t first = 0, tokens = 0, past = 0;
+};
+
+/// Seconds spent since the stack was created or reset_seconds() was called.
 struct stack_seconds {
     double projections = 0;  ///< q, k, v and o
     double rope = 0;
-    double cache = 0;  ///< keys and values into the cache; 0 where the rotation writes them there
+    double cache = 0;  ///< storing keys and values; 0 where the rotation stores them
     double attention = 0;
     double mlp = 0;
     double norm = 0;
@@ -43,7 +48,7 @@ inline void check_encoding(const model_config& config, const Encoding& encoding)
                to_string(encoding.geometry.layout.value_or(config.layout)), to_string(config.layout));
 }
 
-/// The tokens of a batch.
+/// Checks a batch against the cache and returns the number of its tokens.
 template <class Cache>
 std::int64_t check_segments(const model_config& config, std::span<const segment> batch, const Cache& cache) {
     const auto layout = cache.layout(0);
@@ -53,24 +58,23 @@ std::int64_t check_segments(const model_config& config, std::span<const segment>
         layout.head_dim, config.layers, config.kv_heads, config.head_dim);
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
-        const segment& one = batch[i];
-        const std::int64_t past = cache.tokens(one.sequence);
-        RW_EXPECTS(one.tokens <= std::numeric_limits<std::int64_t>::max() - std::max(past, tokens),
-                   "sequence {} has {} tokens and gets {} behind {} others of the batch, which 64 bits do not count",
-                   one.sequence, past, one.tokens, tokens);
-        RW_EXPECTS(one.tokens >= 0 && (one.whole == 0 || one.whole >= past + one.tokens),
-                   "sequence {} has {} tokens and gets {}, which makes no whole of {}", one.sequence, past, one.tokens,
-                   one.whole);
+        const auto [sequence, added, whole] = batch[i];
+        const std::int64_t past = cache.tokens(sequence);
+        RW_EXPECTS(added <= std::numeric_limits<std::int64_t>::max() - std::max(past, tokens),
+                   "sequence {} has {} tokens; {} more, after {} others in the batch, overflow 64 bits", sequence, past,
+                   added, tokens);
+        RW_EXPECTS(added >= 0 && (whole == 0 || whole >= past + added),
+                   "sequence {} has {} tokens and cannot add {} for a whole of {}", sequence, past, added, whole);
         for (std::size_t before = 0; before < i; ++before)
-            RW_EXPECTS(batch[before].sequence != one.sequence, "sequence {} comes twice in one batch", one.sequence);
-        tokens += one.tokens;
+            RW_EXPECTS(batch[before].sequence != sequence, "sequence {} comes twice in one batch", sequence);
+        tokens += added;
     }
     return tokens;
 }
 
 inline void check_hidden(const model_config& config, std::int64_t tokens, std::size_t numbers) {
     const auto width = static_cast<std::size_t>(config.hidden_size);
-    // The product may not fit into 64 bits; as a double it is exact for all that do fit into memory.
+    // The product may overflow 64 bits. As a double it is exact for all sizes that fit in memory.
     RW_EXPECTS(numbers % width == 0 && numbers / width == static_cast<std::size_t>(tokens),
                "hidden has {} numbers, {} tokens of {} need {}", numbers, tokens, width,
                static_cast<double>(tokens) * static_cast<double>(width));
@@ -82,25 +86,23 @@ inline void check_ids(const model_config& config, std::span<const std::int32_t> 
                    config.vocabulary);
 }
 
-/// The rotation sees to it that its own type holds what xPos stretches; an f16 cache holds less. 2^8 leaves keys of up
-/// to 255.
+/// Checks that keys with xPos magnitudes fit in an f16 cache, with 2^8 left for keys of up to 255. The rotation checks
+/// its own type, and that there are enough drawn positions.
 inline void check_keys(const Encoding& encoding, std::int64_t tokens, cache_type type) {
-    // More tokens than there are drawn positions is for the rotation to refuse.
     const bool drawn = encoding.draw_positions != nullptr;
     if (type != cache_type::f16 || !encoding.has_magnitude() || (drawn && tokens > encoding.drawn_tokens)) return;
     std::int64_t lowest = 0, highest = tokens - 1;
     if (drawn) {
-        std::vector<fixed_position> places(static_cast<std::size_t>(encoding.drawn_tokens));
-        encoding.draw_positions(0, places);
-        for (const fixed_position& one : std::span(places).first(static_cast<std::size_t>(tokens))) {
-            lowest = std::min(lowest, one.value >> 32);
-            highest = std::max(highest, one.value >> 32);
+        std::vector<fixed_position> positions(static_cast<std::size_t>(encoding.drawn_tokens));
+        encoding.draw_positions(0, positions);
+        for (const fixed_position& position : std::span(positions).first(static_cast<std::size_t>(tokens))) {
+            lowest = std::min(lowest, position.value >> 32);
+            highest = std::max(highest, position.value >> 32);
         }
     }
     const std::int64_t reach = encoding.reach(8.0);
     RW_EXPECTS(lowest >= encoding.centre - reach && highest <= encoding.centre + reach,
-               "'{}' at positions {} to {} does not fit into an f16 cache, which holds {} around the centre {}: take "
-               "bf16 or f32",
+               "'{}' at positions {} to {} exceeds an f16 cache, which holds {} around the centre {}; use bf16 or f32",
                encoding.expression, lowest, highest, reach, encoding.centre);
 }
 

@@ -9,8 +9,7 @@
 #include <utility>
 
 #include "ropewalk/io/hf_config.hpp"
-#include "ropewalk/io/safetensors.hpp"
-#include "ropewalk/llama/synthetic.hpp"
+#include "ropewalk/llama/safetensors.hpp"
 #include "ropewalk/llama/weights.hpp"
 
 namespace ropewalk::llama {
@@ -40,31 +39,23 @@ inline std::int64_t required_integer(const config_section& model, const char* ke
     return *value;
 }
 
-/// A matrix of a checkpoint in the type asked for: the file's own memory where it has it, else a copy.
+/// Reads matrices of a checkpoint in the requested type: views of the file where it has that type, else copies.
 class weight_reader {
 public:
-    weight_reader(std::shared_ptr<const checkpoint> files, std::optional<element_type> type, model_weights& weights)
-        : files_(std::move(files)), type_(type), weights_(weights) {}
-
-    matrix read(const std::string& name, std::int64_t rows, std::int64_t columns) {
-        const stored_tensor& stored = files_->at(name, {rows, columns});
-        const matrix there{stored.bytes.data(), type_of_stored(name, stored), rows, columns};
-        const bool aligned = reinterpret_cast<std::uintptr_t>(there.data) % size_of(there.type) == 0;
-        if (aligned && type_.value_or(there.type) == there.type) return there;
-        matrix copy{nullptr, type_.value_or(there.type), rows, columns};
-        auto bytes = make_bytes(copy.bytes());
-        convert(there, copy.type, bytes.get());
-        copy.data = bytes.get();
-        weights_.owners.push_back(std::move(bytes));
-        return copy;
+    weight_reader(const std::filesystem::path& folder, std::optional<element_type> type, model_weights& weights)
+        : files_(std::make_shared<const checkpoint>(folder)), type_(type), weights_(weights) {
+        weights.owners.push_back(files_);
     }
 
-    std::vector<float> read_norm(const std::string& name, std::int64_t width) {
-        const stored_tensor& stored = files_->at(name, {width});
-        std::vector<float> norm(static_cast<std::size_t>(width));
-        convert({stored.bytes.data(), type_of_stored(name, stored), 1, width}, element_type::f32,
-                reinterpret_cast<std::byte*>(norm.data()));
-        return norm;
+    void read(matrix& w, const std::string& name, std::int64_t rows, std::int64_t columns) {
+        const bool norm = is_norm(name);
+        const stored_tensor& stored =
+            norm ? files_->at(name + ".weight", {columns}) : files_->at(name + ".weight", {rows, columns});
+        const matrix file{stored.bytes.data(), type_of_stored(name, stored), rows, columns};
+        w = file;
+        w.type = norm ? element_type::f32 : type_.value_or(file.type);
+        const bool aligned = reinterpret_cast<std::uintptr_t>(file.data) % size_of(file.type) == 0;
+        if (!aligned || w.type != file.type) convert(file, w.type, allocate(w, weights_));
     }
 
 private:
@@ -90,18 +81,12 @@ private:
         }
     }
 
-    template <class From>
-    static void convert_from(const matrix& from, element_type type, std::byte* to) {
-        const std::int64_t count = from.rows * from.columns;
-        if (type == element_type::f32) return convert_elements<From, float>(from.data, count, to);
-        if (type == element_type::f16) return convert_elements<From, f16>(from.data, count, to);
-        convert_elements<From, bf16>(from.data, count, to);
-    }
-
     static void convert(const matrix& from, element_type type, std::byte* to) {
-        if (from.type == element_type::f32) return convert_from<float>(from, type, to);
-        if (from.type == element_type::f16) return convert_from<f16>(from, type, to);
-        convert_from<bf16>(from, type, to);
+        with_element(from.type, [&]<class From>(From /*type*/) {
+            with_element(type, [&]<class To>(To /*type*/) {
+                convert_elements<From, To>(from.data, from.rows * from.columns, to);
+            });
+        });
     }
 
     std::shared_ptr<const checkpoint> files_;
@@ -144,25 +129,14 @@ inline model_weights read_weights(const std::filesystem::path& folder, const mod
                                   std::optional<element_type> type = {}) {
     config.validate();
     model_weights weights;
-    const auto files = std::make_shared<const checkpoint>(folder);
-    weights.owners.push_back(files);
-    detail::weight_reader reader(files, type, weights);
-    for (std::int64_t index = 0; index < config.layers; ++index) {
-        layer_weights& layer = weights.layers.emplace_back();
-        const std::string prefix = "model.layers." + std::to_string(index) + ".";
-        layer.attention_norm = reader.read_norm(prefix + "input_layernorm.weight", config.hidden_size);
-        if (config.intermediate_size > 0)
-            layer.mlp_norm = reader.read_norm(prefix + "post_attention_layernorm.weight", config.hidden_size);
-        detail::for_each_matrix(config, layer,
-                                [&](matrix& w, const char* name, std::int64_t rows, std::int64_t columns) {
-                                    w = reader.read(prefix + name + ".weight", rows, columns);
-                                });
-    }
-    if (config.vocabulary == 0) return weights;
-    weights.final_norm = reader.read_norm("model.norm.weight", config.hidden_size);
-    weights.embedding = reader.read("model.embed_tokens.weight", config.vocabulary, config.hidden_size);
-    weights.head = config.tied_embeddings ? weights.embedding
-                                          : reader.read("lm_head.weight", config.vocabulary, config.hidden_size);
+    weights.layers.resize(static_cast<std::size_t>(config.layers));
+    detail::weight_reader reader(folder, type, weights);
+    for_each_weight(config, weights, [&](matrix& w, const std::string& name, std::int64_t rows, std::int64_t columns) {
+        if (&w == &weights.head && config.tied_embeddings)
+            w = weights.embedding;
+        else
+            reader.read(w, name, rows, columns);
+    });
     return weights;
 }
 

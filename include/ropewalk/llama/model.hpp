@@ -1,4 +1,4 @@
-// A whole decoder on the CPU: embedding, layers, head, and greedy generation.
+// A decoder on the CPU: embedding, layers, head, and greedy generation.
 #pragma once
 
 #include <span>
@@ -9,10 +9,10 @@
 
 namespace ropewalk::llama {
 
-/// Layers between token ids and logits, with prefill(), decode() and generate() of greedy.
+/// A stack between token ids and logits, with prefill(), decode() and generate() of greedy.
 class model : public greedy<model> {
 public:
-    /// Throws ropewalk::error as stack does, and where the model has no vocabulary.
+    /// Throws ropewalk::error as stack does, and for a model without a vocabulary.
     model(const model_config& config, model_weights weights, rope_schedule rope, const cpu::kernel_table& kernels,
           int threads = 0)
         : layers_(config, std::move(weights), std::move(rope), kernels, threads) {
@@ -22,30 +22,31 @@ public:
     [[nodiscard]] stack& layers() { return layers_; }
     [[nodiscard]] const model_config& config() const { return layers_.config(); }
 
-    /// Rows of the embedding: hidden [ids, hidden_size]. Throws for an id outside the vocabulary.
+    /// Writes rows of the embedding to hidden [ids, hidden_size]. Throws for an id outside the vocabulary.
     void embed(std::span<const std::int32_t> token_ids, std::span<float> hidden) const {
-        const std::int64_t width = config().hidden_size;
-        RW_EXPECTS(hidden.size() == token_ids.size() * static_cast<std::size_t>(width),
-                   "hidden has {} numbers, {} tokens of {} need {}", hidden.size(), token_ids.size(), width,
-                   token_ids.size() * static_cast<std::size_t>(width));
+        RW_EXPECTS(hidden.size() == token_ids.size() * width(), "hidden has {} numbers, {} tokens of {} need {}",
+                   hidden.size(), token_ids.size(), width(), token_ids.size() * width());
         detail::check_ids(config(), token_ids);
-        float* to = hidden.data();
-        for (const std::int32_t id : token_ids) {
-            copy_row(layers_.weights().embedding, id, to);
-            to += width;
-        }
+        const matrix& table = layers_.weights().embedding;
+        with_element(table.type, [&]<class T>(T /*type*/) {
+            float* to = hidden.data();
+            for (const std::int32_t id : token_ids) {
+                const T* const row = static_cast<const T*>(table.data) + id * table.columns;
+                for (std::int64_t i = 0; i < table.columns; ++i) *to++ = static_cast<float>(row[i]);
+            }
+        });
     }
 
-    /// The hidden states that the head sees: normalised, in place where they agree. [tokens, hidden_size]
+    /// Normalises hidden states as the head sees them, [tokens, hidden_size]. In place if the spans are equal.
     void final_norm(std::span<const float> hidden, std::span<float> normed) const {
         RW_EXPECTS(hidden.size() == normed.size() && hidden.size() % width() == 0,
                    "{} numbers cannot be normalised into {}, in rows of {}", hidden.size(), normed.size(), width());
         layers_.kernels().rms_norm(hidden.data(), static_cast<std::int64_t>(hidden.size() / width()),
-                                   config().hidden_size, layers_.weights().final_norm.data(),
+                                   config().hidden_size, static_cast<const float*>(layers_.weights().final_norm.data),
                                    static_cast<float>(config().rms_norm_eps), normed.data(), layers_.threads());
     }
 
-    /// Logits [tokens, vocabulary] of hidden states [tokens, hidden_size] as forward() leaves them.
+    /// Computes logits [tokens, vocabulary] of hidden states [tokens, hidden_size] that stack::forward() wrote.
     void logits(std::span<const float> hidden, std::span<float> out) const {
         const std::size_t tokens = hidden.size() / width();
         RW_EXPECTS(hidden.size() % width() == 0 && out.size() == tokens * static_cast<std::size_t>(config().vocabulary),
@@ -60,29 +61,15 @@ public:
 private:
     friend greedy<model>;
 
-    /// Some of the tokens of a sequence, without what they predict.
-    void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, kv_cache& cache) {
+    void add_tokens(const segment& tokens, std::span<const std::int32_t> token_ids, kv_cache& cache,
+                    std::span<float> scores) {
         hidden_.resize(token_ids.size() * width());
         embed(token_ids, hidden_);
-        layers_.forward({&one, 1}, hidden_, cache);
-    }
-    void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, kv_cache& cache,
-                    std::span<float> scores) {
-        add_tokens(one, token_ids, cache);
-        logits(std::span<const float>(hidden_).last(width()), scores);
+        layers_.forward({&tokens, 1}, hidden_, cache);
+        if (!scores.empty()) logits(std::span<const float>(hidden_).last(width()), scores);
     }
 
     [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(config().hidden_size); }
-
-    static void copy_row(const matrix& from, std::int64_t row, float* to) {
-        const std::int64_t first = row * from.columns;
-        const auto copy = [&](const auto* elements) {
-            for (std::int64_t i = 0; i < from.columns; ++i) to[i] = static_cast<float>(elements[first + i]);
-        };
-        if (from.type == element_type::f32) return copy(static_cast<const float*>(from.data));
-        if (from.type == element_type::f16) return copy(static_cast<const f16*>(from.data));
-        copy(static_cast<const bf16*>(from.data));
-    }
 
     stack layers_;
     std::vector<float> hidden_;

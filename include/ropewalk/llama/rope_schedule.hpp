@@ -1,4 +1,4 @@
-// Which encoding a sequence of a given length has.
+// The encoding of a sequence as a function of its length.
 #pragma once
 
 #include <algorithm>
@@ -11,37 +11,37 @@
 
 namespace ropewalk::llama {
 
-/// One encoding for sequences of every length, or one that changes as they grow (dynamic NTK, LongRoPE; of the
-/// registered policies alone, since the encoding is made anew from its expression).
+/// One encoding for sequences of every length, or one that changes as they grow: dynamic NTK and LongRoPE. Only the
+/// registered policies can change, because the encoding is rebuilt from its expression.
 ///
-/// Each change turns the cached keys over and rounds them to the type of the cache again. LongRoPE changes once,
-/// dynamic NTK with every token beyond its original length: it wants a cache in f32. Behind 1500 such tokens, one at a
-/// time, attention was off by 3e-6 there, by 4 % in f16, 22 % in bf16 and 84 % in int8 (measured, heads of 64, of its
-/// norm).
+/// Each change re-rotates the cached keys and rounds them to the type of the cache again. LongRoPE changes once.
+/// Dynamic NTK changes with every token after its original length and needs an f32 cache. After 1500 such tokens, one
+/// at a time, the error of attention relative to its norm is 3e-6 in f32, 4 % in f16, 22 % in bf16 and 84 % in int8
+/// (heads of 64).
 class rope_schedule {
 public:
     rope_schedule(Encoding encoding)  // NOLINT(google-explicit-constructor)
         : policies_(registered_policies(encoding.expression)),
           current_(std::make_shared<const Encoding>(std::move(encoding))) {
-        follows_length_ = std::any_of(policies_.begin(), policies_.end(), [](const any_policy& one) {
-            return std::visit([]<class P>(const P& /*policy*/) { return StagePolicy<P>; }, one);
+        follows_length_ = std::any_of(policies_.begin(), policies_.end(), [](const any_policy& policy) {
+            return std::visit([]<class P>(const P& /*policy*/) { return StagePolicy<P>; }, policy);
         });
     }
 
     [[nodiscard]] bool follows_length() const { return follows_length_; }
 
-    /// The encoding of a sequence of so many tokens. The same object where nothing changes.
+    /// Returns the encoding of a sequence of this length: the same object as before if nothing changes.
     std::shared_ptr<const Encoding> at(std::int64_t tokens) {
         if (!follows_length_ || current_->geometry.sequence_length == tokens) return current_;
         Geometry geometry = current_->geometry;
         geometry.sequence_length = tokens;
-        Encoding made = make_encoding(geometry, policies_);
-        if (made.stage != current_->stage) current_ = std::make_shared<const Encoding>(std::move(made));
+        Encoding encoding = make_encoding(geometry, policies_);
+        if (encoding.stage != current_->stage) current_ = std::make_shared<const Encoding>(std::move(encoding));
         return current_;
     }
 
 private:
-    /// None where the expression names one that is the user's own: that encoding stays as it was made.
+    /// Empty if the expression names a policy of the user: that encoding cannot be rebuilt and stays.
     static std::vector<any_policy> registered_policies(const std::string& expression) {
         try {
             return parse_policies(expression);
@@ -55,7 +55,7 @@ private:
     bool follows_length_ = false;
 };
 
-/// Whether keys of one encoding serve another as they are.
+/// True if keys rotated by one encoding need no re-rotation for the other.
 inline bool same_keys(const Encoding& a, const Encoding& b) {
     return a.steps == b.steps && a.magnitude_rates == b.magnitude_rates && a.centre == b.centre &&
            a.axis_steps == b.axis_steps && a.geometry.rotary_offset == b.geometry.rotary_offset &&

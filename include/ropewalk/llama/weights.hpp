@@ -1,89 +1,114 @@
-// The weights of a Llama, in memory that a checkpoint or a generator owns.
+// Weights of a Llama: views of memory that a checkpoint, a generator or a device owns.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "ropewalk/core/element.hpp"
 #include "ropewalk/llama/config.hpp"
-#include "ropewalk/llama/matrix.hpp"
 
 namespace ropewalk::llama {
 
-/// One decoder layer. Hugging Face's names are behind each.
-struct layer_weights {
-    std::vector<float> attention_norm;  ///< [hidden_size], input_layernorm
-    matrix q, k, v, o;                  ///< self_attn.{q,k,v,o}_proj
-    std::vector<float> mlp_norm;        ///< [hidden_size], post_attention_layernorm; empty where there is no MLP
-    matrix gate, up, down;              ///< mlp.{gate,up,down}_proj
+/// Non-owning contiguous [rows, columns] = [outputs, inputs], as Hugging Face stores a Linear. The weight of a norm is
+/// one row. Elements need no alignment beyond their own.
+struct matrix {
+    const void* data = nullptr;
+    element_type type = element_type::f32;
+    std::int64_t rows = 0, columns = 0;
+
+    [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
+    [[nodiscard]] constexpr std::int64_t bytes() const {
+        return rows * columns * static_cast<std::int64_t>(size_of(type));
+    }
 };
 
+/// Calls f(float{}), f(f16{}) or f(bf16{}).
+template <class F>
+RW_INLINE void with_element(element_type type, const F& f) {
+    switch (type) {
+        case element_type::f32:
+            return f(float{});
+        case element_type::f16:
+            return f(f16{});
+        default:
+            return f(bf16{});
+    }
+}
+
+/// One decoder layer. Without an MLP, mlp_norm, gate, up and down are absent.
+struct layer_weights {
+    matrix attention_norm, q, k, v, o;
+    matrix mlp_norm, gate, up, down;
+};
+
+/// All weights of a model, in the memory of the CPU or of a device. Without a vocabulary there are only layers.
 struct model_weights {
     std::vector<layer_weights> layers;
-    std::vector<float> final_norm;  ///< [hidden_size], model.norm; empty where layers are all there is
-    matrix embedding, head;         ///< [vocabulary, hidden_size], model.embed_tokens and lm_head
-    /// Whatever the matrices point into.
-    std::vector<std::shared_ptr<const void>> owners;
+    matrix embedding, final_norm, head;
+    std::vector<std::shared_ptr<const void>> owners;  ///< of the memory that the matrices view
 
-    /// Bytes of all matrices.
+    /// Bytes of all matrices, norms excluded. A tied head counts once.
     [[nodiscard]] std::int64_t bytes() const {
         std::int64_t sum = embedding.bytes() + (head.data == embedding.data ? 0 : head.bytes());
-        for (const layer_weights& layer : layers) {
-            for (const matrix* const one :
-                 {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
-                sum += one->bytes();
+        for (const layer_weights& l : layers) {
+            for (const matrix* const w : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) sum += w->bytes();
         }
         return sum;
     }
 };
 
-namespace detail {
-
-/// Calls visit(field, name, rows, columns) for every matrix that a layer of this shape has: what reads weights, what
-/// makes them up and what checks them agree on shapes and names here.
-template <class Layer, class Visit>
-void for_each_matrix(const model_config& config, Layer& layer, const Visit& visit) {
-    const std::int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-    visit(layer.q, "self_attn.q_proj", config.q_width(), hidden);
-    visit(layer.k, "self_attn.k_proj", config.kv_width(), hidden);
-    visit(layer.v, "self_attn.v_proj", config.kv_width(), hidden);
-    visit(layer.o, "self_attn.o_proj", hidden, config.q_width());
-    if (inner == 0) return;
-    visit(layer.gate, "mlp.gate_proj", inner, hidden);
-    visit(layer.up, "mlp.up_proj", inner, hidden);
-    visit(layer.down, "mlp.down_proj", hidden, inner);
+/// Gives `w` uninitialised memory of its shape, owned by `weights`. The threads that fill it touch its pages first.
+inline std::byte* allocate(matrix& w, model_weights& weights) {
+    constexpr std::align_val_t line{64};
+    auto* const bytes = static_cast<std::byte*>(::operator new[](static_cast<std::size_t>(w.bytes()), line));
+    weights.owners.emplace_back(bytes,
+                                [](const std::byte* own) { ::operator delete[](const_cast<std::byte*>(own), line); });
+    w.data = bytes;
+    return bytes;
 }
 
-}  // namespace detail
-
-/// Throws ropewalk::error, naming the first weight that is missing or has another shape than the configuration says.
-inline void check_weights(const model_config& config, const model_weights& weights) {
-    const auto check_norm = [&](const std::vector<float>& norm, std::string_view name, std::size_t layer) {
-        RW_EXPECTS(static_cast<std::int64_t>(norm.size()) == config.hidden_size,
-                   "layer {}: {} has {} numbers, hidden_size is {}", layer, name, norm.size(), config.hidden_size);
-    };
-    RW_EXPECTS(static_cast<std::int64_t>(weights.layers.size()) == config.layers, "there are {} layers, expected {}",
-               weights.layers.size(), config.layers);
-    for (std::size_t layer = 0; layer < weights.layers.size(); ++layer) {
-        const layer_weights& one = weights.layers[layer];
-        check_norm(one.attention_norm, "input_layernorm", layer);
-        if (config.intermediate_size > 0) check_norm(one.mlp_norm, "post_attention_layernorm", layer);
-        detail::for_each_matrix(config, one,
-                                [&](const matrix& w, const char* name, std::int64_t rows, std::int64_t columns) {
-                                    RW_EXPECTS(w.exists() && w.rows == rows && w.columns == columns,
-                                               "layer {}: {} is [{}, {}], expected [{}, {}]", layer, name, w.rows,
-                                               w.columns, rows, columns);
-                                });
+/// Calls visit(matrix, name, rows, columns) for every weight of a model of this shape, with Hugging Face's names.
+template <class Weights, class Visit>
+void for_each_weight(const model_config& config, Weights& weights, const Visit& visit) {
+    const std::int64_t hidden = config.hidden_size, inner = config.intermediate_size;
+    for (std::size_t i = 0; i < weights.layers.size(); ++i) {
+        auto& layer = weights.layers[i];
+        const std::string prefix = "model.layers." + std::to_string(i) + ".";
+        visit(layer.attention_norm, prefix + "input_layernorm", 1, hidden);
+        visit(layer.q, prefix + "self_attn.q_proj", config.q_width(), hidden);
+        visit(layer.k, prefix + "self_attn.k_proj", config.kv_width(), hidden);
+        visit(layer.v, prefix + "self_attn.v_proj", config.kv_width(), hidden);
+        visit(layer.o, prefix + "self_attn.o_proj", hidden, config.q_width());
+        if (inner == 0) continue;
+        visit(layer.mlp_norm, prefix + "post_attention_layernorm", 1, hidden);
+        visit(layer.gate, prefix + "mlp.gate_proj", inner, hidden);
+        visit(layer.up, prefix + "mlp.up_proj", inner, hidden);
+        visit(layer.down, prefix + "mlp.down_proj", hidden, inner);
     }
     if (config.vocabulary == 0) return;
-    for (const matrix* const one : {&weights.embedding, &weights.head}) {
-        RW_EXPECTS(one->exists() && one->rows == config.vocabulary && one->columns == config.hidden_size,
-                   "{} is [{}, {}], expected [{}, {}]", one == &weights.head ? "lm_head" : "embed_tokens", one->rows,
-                   one->columns, config.vocabulary, config.hidden_size);
-    }
-    RW_EXPECTS(static_cast<std::int64_t>(weights.final_norm.size()) == config.hidden_size,
-               "the final norm has {} numbers, hidden_size is {}", weights.final_norm.size(), config.hidden_size);
+    visit(weights.embedding, "model.embed_tokens", config.vocabulary, hidden);
+    visit(weights.final_norm, "model.norm", 1, hidden);
+    visit(weights.head, "lm_head", config.vocabulary, hidden);
+}
+
+/// True for the names that for_each_weight() gives to norms.
+constexpr bool is_norm(std::string_view name) { return name.ends_with("norm"); }
+
+/// Throws ropewalk::error that names the first weight which is missing or whose shape differs from the configuration.
+inline void check_weights(const model_config& config, const model_weights& weights) {
+    RW_EXPECTS(static_cast<std::int64_t>(weights.layers.size()) == config.layers, "there are {} layers, expected {}",
+               weights.layers.size(), config.layers);
+    for_each_weight(config, weights,
+                    [](const matrix& w, const std::string& name, std::int64_t rows, std::int64_t columns) {
+                        RW_EXPECTS(w.exists() && w.rows == rows && w.columns == columns,
+                                   "{} is [{}, {}], expected [{}, {}]", name, w.rows, w.columns, rows, columns);
+                        RW_EXPECTS(!is_norm(name) || w.type == element_type::f32, "{} is {}, norms must be f32", name,
+                                   to_string(w.type));
+                    });
 }
 
 }  // namespace ropewalk::llama

@@ -23,7 +23,7 @@ struct Randomized {
     static constexpr std::int64_t max_length = std::int64_t{1} << 30;
 
     static constexpr std::string_view name = "randomized";
-    static constexpr std::string_view about = "Ascending random positions that never pass the length, for training.";
+    static constexpr std::string_view about = "Ascending random positions that never exceed the length, for training.";
     using integer = parameter<Randomized, std::int64_t>;
     static constexpr auto parameters = std::tuple{
         integer{"length", &Randomized::length}, parameter<Randomized, double>{"epsilon", &Randomized::epsilon},

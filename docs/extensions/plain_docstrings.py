@@ -1,0 +1,36 @@
+"""Sphinx extension: lets autodoc read docstrings that are plain text with Markdown's code spans.
+
+Names such as rotate_ and expressions such as base**(-2j/d) mean something else in reStructuredText: they are escaped.
+A span in single backticks becomes a literal. Indented examples after a line that ends in "::" stay as they are.
+"""
+
+import re
+
+SPAN = re.compile(r"(``?)(.+?)\1")
+SPECIAL = re.compile(r"(?<=\w)_(?!\w)|[*|]")
+
+
+def escape(line):
+    """One line of prose in reStructuredText."""
+    parts, last = [], 0
+    for span in SPAN.finditer(line):
+        parts += [SPECIAL.sub(r"\\\g<0>", line[last : span.start()]), f"``{span.group(2)}``"]
+        last = span.end()
+    return "".join([*parts, SPECIAL.sub(r"\\\g<0>", line[last:])])
+
+
+def process(app, what, name, obj, options, lines):
+    literal = None  # indentation of the line that introduced a literal block
+    for i, line in enumerate(lines):
+        indentation = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and indentation <= literal:
+            literal = None
+        if literal is None:
+            lines[i] = escape(line)
+            if line.rstrip().endswith("::"):
+                literal = indentation
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", process, priority=100)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

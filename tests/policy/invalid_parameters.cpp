@@ -1,0 +1,194 @@
+// Invalid parameters of every policy, and the message of each.
+
+#include <ropewalk/encoding.hpp>
+
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/errors.hpp"
+
+namespace rw = ropewalk;
+
+namespace invalid_parameters_tests {
+namespace {
+
+constexpr rw::Geometry head{.head_dim = 8};
+
+struct invalid {
+    std::string expression, message;
+    rw::Geometry geometry = head;
+};
+
+const std::vector<invalid> cases{
+    {"linear:0", "linear: factor must be a positive number, got 0"},
+    {"linear:-8|power:0.5", "linear: factor must be a positive number, got -8"},
+    {"linear:nan", "linear: factor must be a positive number, got nan"},
+    {"linear:inf", "linear: factor must be a positive number, got inf"},
+    {"power:-0.5", "power: k must lie in [0, 64], got -0.5"},
+    {"linear:8|power:65", "power: k must lie in [0, 64], got 65"},
+    {"power:nan", "power: k must lie in [0, 64], got nan"},
+    {"ntk:0", "ntk: alpha must be a positive number, got 0"},
+    {"ntk:-8", "ntk: alpha must be a positive number, got -8"},
+    {"ntk:nan", "ntk: alpha must be a positive number, got nan"},
+    {"ntk:inf", "ntk: alpha must be a positive number, got inf"},
+
+    {"dynamic:0,original_length=4096", "dynamic: factor must be a positive number, got 0"},
+    {"dynamic:-4,original_length=4096", "dynamic: factor must be a positive number, got -4"},
+    {"dynamic:nan,original_length=4096", "dynamic: factor must be a positive number, got nan"},
+    {"dynamic:inf,original_length=4096", "dynamic: factor must be a positive number, got inf"},
+    {"dynamic", "dynamic needs original_length, the trained context length: write dynamic:original_length=4096"},
+    {"dynamic:4", "dynamic needs original_length, the trained context length: write dynamic:4,original_length=4096"},
+    {"dynamic:4,original_length=-1", "dynamic: original_length must be positive, got -1"},
+
+    {"yarn:0", "yarn: factor must be a positive number, got 0"},
+    {"yarn:nan", "yarn: factor must be a positive number, got nan"},
+    {"yarn:inf", "yarn: factor must be a positive number, got inf"},
+    {"yarn:8", "yarn needs original_length, the trained context length: write yarn:8,original_length=4096"},
+    {"yarn:8,beta_fast=16",
+     "yarn needs original_length, the trained context length: write yarn:8,original_length=4096,beta_fast=16"},
+    {"yarn:8,original_length=-1", "yarn: original_length must be positive, got -1"},
+    {"yarn:8,original_length=4096,beta_fast=0.5", "yarn: beta_fast >= beta_slow > 0 must hold, got 0.5 and 1"},
+    {"yarn:8,original_length=4096,beta_fast=inf", "yarn: beta_fast >= beta_slow > 0 must hold, got inf and 1"},
+    {"yarn:8,original_length=4096,beta_fast=nan", "yarn: beta_fast >= beta_slow > 0 must hold, got nan and 1"},
+    {"yarn:8,original_length=4096,beta_slow=0", "yarn: beta_fast >= beta_slow > 0 must hold, got 32 and 0"},
+    {"yarn:8,original_length=4096,beta_slow=nan", "yarn: beta_fast >= beta_slow > 0 must hold, got 32 and nan"},
+    {"yarn:attention_factor=0", "yarn: attention_factor must be a positive number, got 0"},
+    {"yarn:attention_factor=nan", "yarn: attention_factor must be a positive number, got nan"},
+    {"yarn:mscale=-1", "yarn: mscale must not be negative, got -1"},
+    {"yarn:mscale=inf", "yarn: mscale must not be negative, got inf"},
+    {"yarn:mscale_all_dim=-2", "yarn: mscale_all_dim must not be negative, got -2"},
+
+    {"llama3:0", "llama3: factor must be a positive number, got 0"},
+    {"llama3:nan", "llama3: factor must be a positive number, got nan"},
+    {"llama3:inf", "llama3: factor must be a positive number, got inf"},
+    {"llama3:low_freq_factor=0", "llama3: high_freq_factor > low_freq_factor > 0 must hold, got 4 and 0"},
+    {"llama3:low_freq_factor=4", "llama3: high_freq_factor > low_freq_factor > 0 must hold, got 4 and 4"},
+    {"llama3:low_freq_factor=nan", "llama3: high_freq_factor > low_freq_factor > 0 must hold, got 4 and nan"},
+    {"llama3:high_freq_factor=inf", "llama3: high_freq_factor > low_freq_factor > 0 must hold, got inf and 1"},
+    {"llama3:high_freq_factor=nan", "llama3: high_freq_factor > low_freq_factor > 0 must hold, got nan and 1"},
+    {"llama3:original_length=0", "llama3: original_length must be positive, got 0"},
+    {"llama3:original_length=-8192", "llama3: original_length must be positive, got -8192"},
+
+    {"longrope:[1,1,1],original_length=9", "longrope: short_factor has 3 entries for 4 pairs"},
+    {"longrope:long_factor=[1,1,1,1,1],original_length=9", "longrope: long_factor has 5 entries for 4 pairs"},
+    {"longrope:[1,1,0,1],original_length=9", "longrope: short_factor must be positive numbers, got 0 at index 2"},
+    {"longrope:long_factor=[1,1,1,-1.5],original_length=9",
+     "longrope: long_factor must be positive numbers, got -1.5 at index 3"},
+    {"longrope:long_factor=[nan,1,1,1],original_length=9",
+     "longrope: long_factor must be positive numbers, got nan at index 0"},
+    {"longrope:long_factor=[inf,1,1,1],original_length=9",
+     "longrope: long_factor must be positive numbers, got inf at index 0"},
+    {"longrope:factor=0", "longrope: factor must be a positive number, got 0"},
+    {"longrope:factor=nan", "longrope: factor must be a positive number, got nan"},
+    {"longrope:factor=4", "longrope needs original_length, the trained context length: add original_length=4096"},
+    {"longrope:[1,1,1,1]", "longrope needs original_length, the trained context length: add original_length=4096"},
+    {"longrope:factor=4,original_length=1", "longrope: original_length must be above 1, got 1"},
+    {"longrope:original_length=-3", "longrope: original_length must be above 1, got -3"},
+    {"longrope:attention_factor=0", "longrope: attention_factor must be a positive number, got 0"},
+    {"longrope:attention_factor=nan", "longrope: attention_factor must be a positive number, got nan"},
+
+    {"proportional:-0.25", "proportional: partial_rotary_factor must lie in [0, 1], got -0.25"},
+    {"proportional:1.25", "proportional: partial_rotary_factor must lie in [0, 1], got 1.25"},
+    {"proportional:nan", "proportional: partial_rotary_factor must lie in [0, 1], got nan"},
+    {"proportional:0.5,factor=0", "proportional: factor must be a positive number, got 0"},
+    {"proportional:0.5,factor=-2", "proportional: factor must be a positive number, got -2"},
+    {"proportional:0.5,factor=nan", "proportional: factor must be a positive number, got nan"},
+    {"proportional:0.5,factor=inf", "proportional: factor must be a positive number, got inf"},
+
+    {"truncated", "truncated: set either length or all of a, b and rho, got no length and 0 of the three"},
+    {"truncated:4096,a=0.1", "truncated: set either length or all of a, b and rho, got length and 1 of the three"},
+    {"truncated:a=0.1,b=0.2", "truncated: set either length or all of a, b and rho, got no length and 2 of the three"},
+    {"truncated:0", "truncated: length must be a positive number, got 0"},
+    {"truncated:-4096", "truncated: length must be a positive number, got -4096"},
+    {"truncated:nan", "truncated: length must be a positive number, got nan"},
+    {"truncated:a=0.5,b=0.25,rho=0", "truncated: 0 <= a <= b must hold, got a = 0.5 and b = 0.25"},
+    {"truncated:a=-0.5,b=0.25,rho=0", "truncated: 0 <= a <= b must hold, got a = -0.5 and b = 0.25"},
+    {"truncated:a=0,b=nan,rho=0", "truncated: 0 <= a <= b must hold, got a = 0 and b = nan"},
+    {"truncated:a=0,b=0.25,rho=-1", "truncated: rho must not be negative, got -1"},
+    {"truncated:a=0,b=0.25,rho=nan", "truncated: rho must not be negative, got nan"},
+
+    {"xpos:0", "xpos: scale_base must be positive, got 0"},
+    {"xpos:-512", "xpos: scale_base must be positive, got -512"},
+    {"xpos:nan", "xpos: scale_base must be positive, got nan"},
+    {"xpos:gamma=0", "xpos: gamma must be a positive number, got 0"},
+    {"xpos:gamma=-0.5", "xpos: gamma must be a positive number, got -0.5"},
+    {"xpos:gamma=nan", "xpos: gamma must be a positive number, got nan"},
+    {"xpos:gamma=inf", "xpos: gamma must be a positive number, got inf"},
+    {"xpos:length=-1", "xpos: length must not be negative, got -1"},
+    {"xpos:3,gamma=0.5", "xpos: scale_base 3 is too small for gamma 0.5"},
+
+    {"randomized:-1", "randomized: length must lie in [0, 2^30), got -1"},
+    {"randomized:1073741824", "randomized: length must lie in [0, 2^30), got 1073741824"},
+    {"randomized",
+     "randomized: sequence_length is used as the length and must be below 2^30, got 1073741824",
+     {.sequence_length = std::int64_t{1} << 30}},
+    {"randomized",
+     "randomized: sequence_length is used as the length and must be below 2^30, got 4611686018427387904",
+     {.sequence_length = std::int64_t{1} << 62}},
+    {"randomized:epsilon=-0.5", "randomized: epsilon must lie in [0, 2], got -0.5"},
+    {"randomized:epsilon=2.5", "randomized: epsilon must lie in [0, 2], got 2.5"},
+    {"randomized:epsilon=nan", "randomized: epsilon must lie in [0, 2], got nan"},
+    {"randomized:draw=-1", "randomized: draw must lie in [0, 2^32), got -1"},
+    {"randomized:draw=4294967296", "randomized: draw must lie in [0, 2^32), got 4294967296"},
+    {"randomized_sorted", "randomized_sorted: range must lie in [1, 2^31), got 0"},
+    {"randomized_sorted:-5", "randomized_sorted: range must lie in [1, 2^31), got -5"},
+    {"randomized_sorted:2147483648", "randomized_sorted: range must lie in [1, 2^31), got 2147483648"},
+    {"randomized_sorted:100", "randomized_sorted: range 100 is smaller than 101 positions", {.sequence_length = 101}},
+    {"randomized_sorted:100,draw=-1", "randomized_sorted: draw must lie in [0, 2^32), got -1"},
+
+    {"mrope:[2,2]", "mrope: sections has 2 entries, expected 3 (t, h and w)"},
+    {"mrope:[1,1,1,1]", "mrope: sections has 4 entries, expected 3 (t, h and w)"},
+    {"mrope:[1,1,1]", "mrope: sections leave 1 of 4 pairs without a position"},
+    {"mrope:[1,2,2]", "mrope: sections must not be negative and must sum to 4 pairs"},
+    {"mrope:[-1,3,2]", "mrope: sections must not be negative and must sum to 4 pairs"},
+    {"mrope:[4611686018427387904,4611686018427387904,4611686018427387904]",
+     "mrope: sections must not be negative and must sum to 4 pairs"},
+};
+
+}  // namespace
+
+TEST_CASE("every invalid parameter is rejected with its value", "[policy]") {
+    for (const auto& [expression, message, geometry] : cases) {
+        INFO(expression);
+        CHECK(test::message_of([&] { (void)rw::make_encoding(geometry, expression); }) == "ropewalk: " + message);
+    }
+}
+
+TEST_CASE("valid parameters at the bounds of their ranges are accepted", "[policy]") {
+    for (const char* const expression :
+         {"linear:0.5", "power:64", "ntk:0.5", "dynamic:0.5,original_length=1", "proportional:0",
+          "proportional:1,factor=8", "yarn:8,original_length=4096,beta_fast=4,beta_slow=4", "longrope",
+          "longrope:original_length=9", "longrope:factor=4,attention_factor=1", "xpos:inf", "randomized",
+          "randomized:1073741823", "randomized:epsilon=2", "randomized_sorted:1", "mrope:[2,1,1]", "mrope:[]"}) {
+        INFO(expression);
+        CHECK_NOTHROW(rw::make_encoding(head, expression));
+    }
+    CHECK_NOTHROW(rw::make_encoding({.sequence_length = (std::int64_t{1} << 30) - 1}, "randomized"));
+    CHECK_NOTHROW(rw::make_encoding({.sequence_length = std::int64_t{1} << 62}, "randomized:16"));
+    CHECK_NOTHROW(rw::make_encoding({.sequence_length = 100}, "randomized_sorted:100"));
+}
+
+TEST_CASE("randomized_sorted draws at most as many positions as its range", "[policy]") {
+    std::vector<rw::fixed_position> numbers(101);
+    CHECK_THROWS_WITH(rw::RandomizedSorted{.range = 100}.draw_positions(0, numbers),
+                      "ropewalk: randomized_sorted: range 100 is smaller than 101 positions");
+}
+
+TEST_CASE("a policy without original_length uses that of the geometry", "[policy]") {
+    const rw::Geometry trained{.head_dim = 8, .sequence_length = 10000, .original_length = 4096};
+    const auto expression_of = [&](const char* policy) { return rw::make_encoding(trained, policy).expression; };
+    CHECK(expression_of("yarn:8") == "yarn:8,original_length=4096");
+    CHECK(expression_of("dynamic:4") == "dynamic:4,original_length=4096");
+    CHECK(expression_of("longrope:factor=4") == "longrope:factor=4,original_length=4096");
+    CHECK(expression_of("yarn:8,beta_slow=2|linear:2") == "yarn:8,original_length=4096,beta_slow=2|linear:2");
+    CHECK(rw::make_encoding(trained, "yarn:8").steps == rw::make_encoding(head, "yarn:8,original_length=4096").steps);
+    CHECK(rw::make_encoding(trained, rw::DynamicNtk{.factor = 4}).stage == 10000 - 4096);
+    // A stated length, the default of llama3 and policies that need none are unchanged.
+    CHECK(expression_of("yarn:8,original_length=2048") == "yarn:8,original_length=2048");
+    CHECK(expression_of("llama3") == "llama3");
+    CHECK(expression_of("yarn") == "yarn");
+    CHECK(expression_of("longrope") == "longrope");
+}
+
+}  // namespace invalid_parameters_tests
