@@ -48,7 +48,7 @@ bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu
          failure& why) noexcept {
     return without_exceptions(why, [&] {
         const device_guard here(device);
-        switch (plan.params.any().type) {
+        switch (plan.kernel.rotation.any().type) {
             case element_type::f32:
                 return launch<float>(layout, plan, device, chosen);
             case element_type::f16:

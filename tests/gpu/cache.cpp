@@ -17,7 +17,8 @@ namespace {
 template <class E, int V>
 std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
     std::vector<E> memory(16);
-    const gpu::cache_sink sink{memory.data(), gpu::cache_type_of<E>(), 0, 0, 0, scale, 1 / scale, nullptr, 0, 0, 0};
+    const gpu::cache_sink sink{
+        .data = memory.data(), .type = gpu::cache_type_of<E>(), .scale = scale, .inverse_scale = 1 / scale};
     gpu::store_cached<gpu::plain_access>(sink, V, factor, x);
     return {memory.begin() + V, memory.begin() + 2 * V};
 }
@@ -111,7 +112,7 @@ TEST_CASE("slots outside a cache are none, whatever device memory holds", "[gpu]
     const std::vector<std::int64_t> entries{5, 16, 32, 48, -1, INT64_MAX, INT64_MIN, 40};
     slots.source = gpu::cache_slots::kind::page_table, slots.table = table.data(), slots.sequences = 2;
     slots.max_pages = 3, slots.stride_sequence = 3;
-    slots.entries = {rw::positions::kind::ids64, false, 0, entries.data(), 0, 0, 0};
+    slots.entry_reader = {.kind = rw::positions::kind::ids64, .data = entries.data()};
     const auto place = [&](std::int64_t row, std::int64_t token) { return gpu::slot_of_token(slots, row, token, 8); };
     CHECK((place(0, 0).page == 2 && place(0, 0).token == 5));
     for (std::int64_t token = 1; token < 8; ++token) CHECK(place(0, token).page == -1);
@@ -127,7 +128,7 @@ TEST_CASE("the sequence of a token of a ragged batch is its page", "[gpu][cache]
     const std::vector<std::int32_t> starts{0, 3, 3, 7};
     gpu::slot_reader slots;
     slots.source = gpu::cache_slots::kind::by_sequence, slots.pages = 3, slots.page_size = 16;
-    slots.entries = {rw::positions::kind::cu_seqlens32, false, 10, starts.data(), 0, 0, 4};
+    slots.entry_reader = {.kind = rw::positions::kind::cu_seqlens32, .first = 10, .data = starts.data(), .count = 4};
     for (std::int64_t token = 0; token < 7; ++token) {
         const auto place = gpu::slot_of_token(slots, 0, token, 7);
         CHECK(place.page == (token < 3 ? 0 : 2));

@@ -62,7 +62,7 @@ array widened(const array& x) {
 
 void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& prepared, memory_log& log) {
     recorded_access::log = &log;
-    with_type(prepared.params.any().type, [&](auto type) {
+    with_type(prepared.kernel.rotation.any().type, [&](auto type) {
         using T = decltype(type);
         layout == rw::layout_kind::half_split ? run<T, rw::half_split>(prepared) : run<T, rw::interleaved>(prepared);
     });

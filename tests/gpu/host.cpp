@@ -38,7 +38,7 @@ namespace {
 
 template <class T, class L>
 void run(const rw::gpu::launch_plan& prepared) {
-    rw::gpu::with_rates(prepared.params, [&]<class Rates>(std::type_identity<Rates>) {
+    rw::gpu::with_rates(prepared.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
         const auto job = rw::gpu::kernel_params<Rates>(prepared);
         rw::gpu::with_access<T, Rates>(prepared.shape.bytes, [&](auto bytes) {
             for_each_thread(prepared.shape, [&](std::int64_t index) {
@@ -57,7 +57,7 @@ void run(rw::layout_kind layout, const rw::gpu::launch_plan& prepared) {
 
 void run_on_host(rw::layout_kind layout, const rw::gpu::launch_plan& prepared, memory_log& log) {
     recorded_access::log = &log;
-    switch (prepared.params.any().type) {
+    switch (prepared.kernel.rotation.any().type) {
         case rw::element_type::f32:
             return run<float>(layout, prepared);
         case rw::element_type::f16:

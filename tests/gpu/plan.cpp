@@ -142,7 +142,7 @@ TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
         const rw::tensor q = shaped(rw::element_type::f32, 4, 2, e.geometry.head_dim, 0x10000);
         const auto made = rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
         std::pair<int, bool> found;
-        rw::gpu::with_rates(made.params, [&]<class Rates>(std::type_identity<Rates>) {
+        rw::gpu::with_rates(made.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
             found = {Rates::capacity, Rates::full};
         });
         return found;

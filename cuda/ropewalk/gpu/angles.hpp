@@ -15,19 +15,20 @@ struct token_angles {
 };
 
 template <class Rates>
-RW_HD RW_INLINE token_angles angles_of_token(const angle_params& params, std::int64_t row, std::int64_t token) {
+RW_HD RW_INLINE token_angles angles_of_token(const ropewalk::rotate_params& params, std::int64_t row,
+                                             std::int64_t token) {
     token_angles result;
     if (params.table.exists()) {
         const cos_sin_table& table = params.table;
         std::int64_t index =
-            table.order == cos_sin_table::rows_are::by_token ? token : params.target_positions.index(row, token);
+            table.order == cos_sin_table::rows_are::by_token ? token : params.target.positions.index(row, token);
         index = index < 0 ? 0 : index < table.rows ? index : table.rows - 1;
         result.table_row = (table.batch == 1 ? 0 : row) * table.stride_batch + index * table.stride_row;
-        return result;
-    }
-    result.target = params.target_positions.at(row, token);
-    if constexpr (Rates::full) {
-        if (params.has_source) result.source = params.source_positions.at(row, token);
+    } else {
+        result.target = params.target.positions.at(row, token);
+        if constexpr (Rates::full) {
+            if (params.source.steps != nullptr) result.source = params.source.positions.at(row, token);
+        }
     }
     return result;
 }
@@ -52,7 +53,7 @@ RW_HD RW_INLINE float table_value(const void* values, element_type type, std::in
 
 /// Cosines and sines from a table. The table contains its factor already.
 template <Layout L, int V>
-RW_HD RW_INLINE cos_sin_values<V> values_from_table(const angle_params& params, std::int64_t table_row,
+RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_params& params, std::int64_t table_row,
                                                     std::int64_t chunk) {
     const cos_sin_table& table = params.table;
     const bool doubled = table.columns == 2 * params.pairs;
@@ -70,20 +71,21 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_table(const angle_params& params, 
 
 /// Cosines and sines from phases.
 template <Layout L, int V, class Rates>
-RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const angle_params& params, const Rates& rates,
+RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const ropewalk::rotate_params& params, const Rates& rates,
                                                     const token_angles& token, std::int64_t chunk, bool is_key) {
     using l = ropewalk::detail::lanes<float>;
     token_position target_distance = token.target, source_distance = token.source;
-    target_distance.whole[0] -= static_cast<std::uint64_t>(params.target_centre);
-    source_distance.whole[0] -= static_cast<std::uint64_t>(params.source_centre);
+    target_distance.whole[0] -= static_cast<std::uint64_t>(params.target.centre);
+    source_distance.whole[0] -= static_cast<std::uint64_t>(params.source.centre);
     const std::uint32_t negate = params.negate_angle ? 0x80000000U : 0U;
     cos_sin_values<V> result;
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
-        std::uint64_t phase = phase_of(rates.target, params.target_positions.axes, token.target, pair);
+        std::uint64_t phase = phase_of(rates.target, params.target.positions.axes, token.target, pair);
         if constexpr (Rates::full) {
-            if (params.has_source) phase -= phase_of(rates.source, params.source_positions.axes, token.source, pair);
+            if (params.source.steps != nullptr)
+                phase -= phase_of(rates.source, params.source.positions.axes, token.source, pair);
         }
         const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
         result.cos[i] = value.cos * params.factor;
@@ -106,7 +108,7 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const angle_params& params, 
 /// Cosines and sines of the pairs of a chunk, as they multiply a query or a key: factor, direction and magnitude
 /// included.
 template <Layout L, int V, class Rates>
-RW_HD RW_INLINE cos_sin_values<V> values_of_chunk(const angle_params& params, const Rates& rates,
+RW_HD RW_INLINE cos_sin_values<V> values_of_chunk(const ropewalk::rotate_params& params, const Rates& rates,
                                                   const token_angles& token, std::int64_t chunk, bool is_key) {
     if (params.table.exists()) return detail::values_from_table<L, V>(params, token.table_row, chunk);
     return detail::values_from_steps<L, V>(params, rates, token, chunk, is_key);

@@ -10,12 +10,8 @@
 namespace ropewalk::gpu {
 
 /// Plain data that tells a kernel the cache slot of each token.
-struct slot_reader {
-    cache_slots::kind source = cache_slots::kind::none;
-    position_reader entries{};
-    const std::int32_t* table = nullptr;
-    std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
-    const void* mapping = nullptr;
+struct slot_reader : cache_slots {
+    position_reader entry_reader{};  ///< of `entries`
     std::int64_t pages = 0, page_size = 1;
 };
 
@@ -67,8 +63,8 @@ RW_HD RW_INLINE cache_slot slot_of_token(const slot_reader& slots, std::int64_t 
     } else if (slots.source == cache_slots::kind::mapping64) {
         slot = detail::numbered_slot(static_cast<const std::int64_t*>(slots.mapping)[index], slots.page_size);
     } else {
-        const std::int64_t sequence = slots.entries.ragged() ? slots.entries.sequence_of(token) : row;
-        slot = detail::slot_of_entry(slots, sequence, slots.entries.index(row, token));
+        const std::int64_t sequence = slots.entry_reader.ragged() ? slots.entry_reader.sequence_of(token) : row;
+        slot = detail::slot_of_entry(slots, sequence, slots.entry_reader.index(row, token));
     }
     return slot.page >= 0 && slot.page < slots.pages ? slot : cache_slot{};
 }

@@ -19,7 +19,7 @@ RW_HIDDEN __global__ void __launch_bounds__(max_threads)
 }
 
 inline void check_pointers(const fused_plan& plan, int device) {
-    check_pointers(plan.params, device);
+    check_pointers(plan.kernel.rotation, device);
     const fusion& with = plan.with;
     check_pointer("v", plan.v.data, device);
     if (plan.v_out.data != plan.v.data) check_pointer("v's output", plan.v_out.data, device);

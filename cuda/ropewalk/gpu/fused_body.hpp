@@ -139,12 +139,12 @@ struct fused_body {
         if (s.out != nullptr) s.out += row * side.out_batch + token * side.out_token + first * side.out_head;
         find_slot(s, row, token, first);
         token_angles angles;
-        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.angles, row, token);
+        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, row, token);
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             const auto vecs = vecs_at(s, i);
             if (vecs.rotates)
-                s.cos_sin[i] = values_of_chunk<L, V>(params.angles, params.rates, angles,
+                s.cos_sin[i] = values_of_chunk<L, V>(params.rotation, params.rates, angles,
                                                      detail::rotating_chunk<L, V>(s.chunk + i, side.pairs), which == 1);
             if (side.norm.weight == nullptr) continue;
             detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);

@@ -29,8 +29,8 @@ struct fused_heads : heads_params {
 /// then groups of heads (those of q, then of k, then of v), then tokens. All lanes of a warp run to the end, because
 /// they take part in shuffles.
 struct fused_kernel_base {
-    fused_heads side[3];  ///< q, k, v
-    angle_params angles;
+    ropewalk::rotate_params rotation{};  ///< of q and k; see rotate_kernel_base
+    fused_heads side[3];                 ///< q, k, v
     slot_reader slots;
     std::int64_t threads = 0;       ///< a multiple of the lanes of a warp
     std::int64_t items = 0;         ///< groups of heads of all tokens

@@ -10,7 +10,6 @@ namespace ropewalk::gpu {
 
 /// A validated fused call with its launch. The encoding must live until the launch, device memory until its end.
 struct fused_plan {
-    ropewalk::rotate_params params{};  ///< of q and k
     tensor v{}, v_out{};
     fusion with{};
     fused_kernel_base kernel{};
@@ -36,7 +35,7 @@ inline bool allows_vecs(const head_norm& norm, std::int64_t elements) {
 
 /// Whether accesses of 16 bytes divide everything.
 inline bool allows_widest(const fused_plan& plan) {
-    const ropewalk::rotate_params& params = plan.params;
+    const ropewalk::rotate_params& params = plan.kernel.rotation;
     const std::int64_t elements = 16 / static_cast<std::int64_t>(size_of(params.any().type));
     for (const tensor* t : {&params.q_in, &params.q_out, &params.k_in, &params.k_out, &plan.v, &plan.v_out})
         if (!allows_access(*t, 16)) return false;
@@ -73,16 +72,10 @@ inline slot_reader make_slots(const fusion& with, const ropewalk::rotate_params&
     const cache_slots& slots = with.slots;
     if (slots.source == cache_slots::kind::none) return {};
     const cache_tensor& cache = with.cache.k.exists() ? with.cache.k : with.cache.v;
-    slot_reader reader{.source = slots.source,
-                       .table = slots.table,
-                       .sequences = slots.sequences,
-                       .max_pages = slots.max_pages,
-                       .stride_sequence = slots.stride_sequence,
-                       .mapping = slots.mapping,
-                       .pages = cache.pages,
-                       .page_size = cache.page_size};
+    slot_reader reader{slots};
+    reader.pages = cache.pages, reader.page_size = cache.page_size;
     if (slots.source == cache_slots::kind::by_sequence || slots.source == cache_slots::kind::page_table)
-        reader.entries = read_positions(slots.entries, params.batch(), params.tokens(), memory_space::device);
+        reader.entry_reader = read_positions(slots.entries, params.batch(), params.tokens(), memory_space::device);
     return reader;
 }
 
@@ -100,8 +93,8 @@ inline fused_heads make_side(const tensor& in, const tensor& out, std::int64_t r
 
 /// The capacity in pairs of the kernel of a call: at least half of its widest head.
 inline int capacity_of(const fused_plan& plan) {
-    const bool plain = !plan.params.has_magnitude || plan.shape.bytes < 16;
-    const std::int64_t widest = std::max(plan.params.any().head_dim, plan.v.exists() ? plan.v.head_dim : 0);
+    const bool plain = !plan.kernel.rotation.has_magnitude || plan.shape.bytes < 16;
+    const std::int64_t widest = std::max(plan.kernel.rotation.any().head_dim, plan.v.exists() ? plan.v.head_dim : 0);
     return plain && widest <= 2 * few_pairs ? few_pairs : max_pairs;
 }
 
@@ -115,7 +108,7 @@ inline std::int32_t lanes_per_head(const fused_kernel_base& kernel, int lane_chu
 
 /// Fills in the heads of every side with their norms and caches.
 inline void set_sides(fused_plan& plan, std::int64_t v) {
-    const ropewalk::rotate_params& params = plan.params;
+    const ropewalk::rotate_params& params = plan.kernel.rotation;
     const fusion& with = plan.with;
     fused_kernel_base& kernel = plan.kernel;
     kernel.side[0] = make_side(params.q_in, params.q_out, params.rotary_offset, params.pairs, v);
@@ -131,13 +124,12 @@ inline void set_sides(fused_plan& plan, std::int64_t v) {
 }
 
 inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
-    const ropewalk::rotate_params& params = plan.params;
+    const ropewalk::rotate_params& params = plan.kernel.rotation;
     fused_kernel_base& kernel = plan.kernel;
     const auto size = static_cast<int>(size_of(params.any().type));
     plan.shape.bytes = allows_widest(plan) ? 16 : size;
     const int v = plan.shape.bytes / size, capacity = capacity_of(plan), rows = heads_at_once(v, capacity);
     check_width(params.any().head_dim, v), check_width(plan.v.exists() ? plan.v.head_dim : 0, v);
-    kernel.angles = make_angles(params);
     kernel.slots = make_slots(plan.with, params);
     kernel.tokens = params.tokens();
     set_sides(plan, v);
@@ -176,7 +168,7 @@ void with_fused_kernel(const fused_plan& plan, const F& f) {
 /// The parameter of the kernel that a plan launches.
 template <class Rates>
 fused_kernel_params<Rates> kernel_params(const fused_plan& plan) {
-    return {plan.kernel, rates_of<Rates>(plan.params)};
+    return {plan.kernel, rates_of<Rates>(plan.kernel.rotation)};
 }
 
 /// Validates a fused call and plans its launch. In place where input and output are the same; keys and values that go
@@ -192,17 +184,18 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
     detail::check_side("k", in.k, out.k, with.k_norm, with.cache.k);
     detail::check_side("v", in.v, out.v, {}, with.cache.v);
     fused_plan plan{.v = in.v, .v_out = out.v, .with = with};
-    plan.params = detail::make_device_params({.layout = layout,
-                                              .q_in = in.q,
-                                              .k_in = in.k,
-                                              .q_out = out.q,
-                                              .k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k,
-                                              .target = &encoding,
-                                              .target_positions = positions,
-                                              .table = options.table});
-    detail::check_values(plan.v, plan.v_out, plan.params, in.k.exists());
-    detail::check_fusion(with, plan.params, plan.v, plan.v_out);
-    if (!out.k.exists()) plan.params.k_out = tensor{};
+    plan.kernel.rotation =
+        detail::make_device_params({.layout = layout,
+                                    .q_in = in.q,
+                                    .k_in = in.k,
+                                    .q_out = out.q,
+                                    .k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k,
+                                    .target = &encoding,
+                                    .target_positions = positions,
+                                    .table = options.table});
+    detail::check_values(plan.v, plan.v_out, plan.kernel.rotation, in.k.exists());
+    detail::check_fusion(with, plan.kernel.rotation, plan.v, plan.v_out);
+    if (!out.k.exists()) plan.kernel.rotation.k_out = tensor{};
     detail::choose_fused_launch(plan, device);
     return plan;
 }

@@ -35,18 +35,6 @@ struct full_rates {
     std::uint64_t magnitude_rates[Capacity], source_magnitude_rates[Capacity];
 };
 
-/// The inputs of the cosines and sines of a token, except the rates.
-struct angle_params {
-    position_reader target_positions, source_positions;  ///< `source…`: where `has_source`
-    std::int64_t target_centre = 0, source_centre = 0;
-    cos_sin_table table;  ///< replaces the phases where it exists
-    std::int64_t pairs = 0;
-    float factor = 1;
-    bool negate_angle = false;
-    bool has_source = false;  ///< a re-rotation
-    bool invert_magnitude = false;
-};
-
 /// The heads of queries, keys or values. Strides are in elements.
 struct heads_params {
     const void* in = nullptr;
@@ -60,11 +48,10 @@ struct heads_params {
 /// Parameters of a rotation kernel, except the rates. A thread rotates (or copies) one chunk of a group of heads of one
 /// token. Chunks are the innermost dimension of the thread index, then groups of heads, those of q first, then tokens.
 struct rotate_kernel_base {
-    heads_params side[2];  ///< q, k
-    angle_params angles;
+    ropewalk::rotate_params rotation{};  ///< its steps and rates are in host memory: kernels read `rates` instead
+    heads_params side[2];                ///< q, k
     std::int64_t threads = 0;
-    std::int64_t tokens = 0;  ///< per batch row
-    std::int64_t rotary_offset = 0;
+    std::int64_t tokens = 0;           ///< per batch row
     std::int32_t rotating_chunks = 0;  ///< per head
     std::int32_t chunks = 0;           ///< per head, those that only copy included
     std::int32_t q_groups = 0;         ///< groups of query heads

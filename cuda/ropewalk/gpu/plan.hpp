@@ -20,7 +20,6 @@ struct launch_shape {
 
 /// A validated rotation with its launch. The encoding must live until the launch, positions and table until its end.
 struct launch_plan {
-    ropewalk::rotate_params params{};
     rotate_kernel_base kernel{};
     launch_shape shape{};
 };
@@ -53,6 +52,9 @@ inline rotate_params make_device_params(const rotate_args& args) {
     if (args.source != nullptr) source = device_positions(*args.source, args.source_positions, batch, tokens);
     const position_reader target = device_positions(*args.target, args.target_positions, batch, tokens);
     RW_EXPECTS(!args.table.exists() || args.table.rows > 0 || tokens == 0, "the table has no rows");
+    const std::int64_t pairs = args.target->pairs();
+    RW_EXPECTS(pairs <= max_pairs, "the encoding rotates {} elements per head, but GPU kernels support at most {}",
+               2 * pairs, 2 * max_pairs);
     return make_params(args, target, source);
 }
 
@@ -145,22 +147,6 @@ inline std::int32_t groups_of(const heads_params& side) {
     return static_cast<std::int32_t>(divide_up(side.heads, side.heads_per_thread));
 }
 
-inline angle_params make_angles(const ropewalk::rotate_params& params) {
-    RW_EXPECTS(params.pairs <= max_pairs,
-               "the encoding rotates {} elements per head, but GPU kernels support at most {}", 2 * params.pairs,
-               2 * max_pairs);
-    return {.target_positions = params.target.positions,
-            .source_positions = params.source.positions,
-            .target_centre = params.target.centre,
-            .source_centre = params.source.centre,
-            .table = params.table,
-            .pairs = params.pairs,
-            .factor = params.factor,
-            .negate_angle = params.negate_angle,
-            .has_source = params.source.steps != nullptr,
-            .invert_magnitude = params.invert_magnitude};
-}
-
 inline launch_shape shape_of_launch(std::int64_t threads, int bytes, const device_shape& device) {
     // Small blocks distribute a small call over more multiprocessors.
     const int block = threads >= std::int64_t{device.multiprocessors} * max_threads ? max_threads : max_threads / 2;
@@ -223,31 +209,31 @@ void with_access(int bytes, const F& f) {
 /// The parameter of the kernel that a plan launches.
 template <class Rates>
 rotate_kernel_params<Rates> kernel_params(const launch_plan& plan) {
-    return {plan.kernel, rates_of<Rates>(plan.params)};
+    return {plan.kernel, rates_of<Rates>(plan.kernel.rotation)};
 }
 
 /// Validates the arguments and plans the launch.
 inline launch_plan make_plan(const rotate_args& args, const device_shape& device = {}) {
-    launch_plan plan{.params = detail::make_device_params(args)};
-    const ropewalk::rotate_params& params = plan.params;
+    launch_plan plan;
+    ropewalk::rotate_params& params = plan.kernel.rotation;
+    params = detail::make_device_params(args);
     const int bytes = detail::access_bytes(params);
     const std::int64_t elements = bytes / static_cast<std::int64_t>(size_of(params.any().type));
     const std::int64_t rotating = params.pairs / elements;
     const std::int64_t copying =
         detail::copies(params) ? (params.rotary_offset + detail::trailing_elements(params)) / elements : 0;
     const std::int64_t chunks = params.batch() * params.tokens() * (rotating + copying);
-    const std::int64_t heads = detail::heads_per_thread(chunks, params.q_in.heads, params.k_in.heads, device);
-    plan.kernel = {.side = {detail::make_heads(params.q_in, params.q_out, heads),
-                            detail::make_heads(params.k_in, params.k_out, heads)},
-                   .angles = detail::make_angles(params),
-                   .tokens = params.tokens(),
-                   .rotary_offset = params.rotary_offset,
-                   .rotating_chunks = static_cast<std::int32_t>(rotating),
-                   .chunks = static_cast<std::int32_t>(rotating + copying)};
-    plan.kernel.q_groups = detail::groups_of(plan.kernel.side[0]);
-    plan.kernel.groups = plan.kernel.q_groups + detail::groups_of(plan.kernel.side[1]);
-    plan.kernel.threads = chunks * plan.kernel.groups;
-    plan.shape = detail::shape_of_launch(plan.kernel.threads, bytes, device);
+    const std::int64_t max_heads = detail::heads_per_thread(chunks, params.q_in.heads, params.k_in.heads, device);
+    rotate_kernel_base& kernel = plan.kernel;
+    kernel.side[0] = detail::make_heads(params.q_in, params.q_out, max_heads);
+    kernel.side[1] = detail::make_heads(params.k_in, params.k_out, max_heads);
+    kernel.tokens = params.tokens();
+    kernel.rotating_chunks = static_cast<std::int32_t>(rotating);
+    kernel.chunks = static_cast<std::int32_t>(rotating + copying);
+    kernel.q_groups = detail::groups_of(kernel.side[0]);
+    kernel.groups = kernel.q_groups + detail::groups_of(kernel.side[1]);
+    kernel.threads = chunks * kernel.groups;
+    plan.shape = detail::shape_of_launch(kernel.threads, bytes, device);
     return plan;
 }
 

@@ -26,11 +26,11 @@ RW_HIDDEN __global__ void __launch_bounds__(max_threads, blocks_resident<Rates>)
 template <Element T, Layout L>
 RW_HIDDEN void run(const launch_plan& plan, int device, const options& options) {
     if (plan.shape.threads == 0) return;
-    if (options.check_pointers) check_pointers(plan.params, device);
-    with_rates(plan.params, [&]<class Rates>(std::type_identity<Rates>) {
+    if (options.check_pointers) check_pointers(plan.kernel.rotation, device);
+    with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
         with_access<T, Rates>(plan.shape.bytes, [&](auto bytes) {
             launch(&rotate_kernel<T, L, bytes(), Rates>, kernel_params<Rates>(plan), plan.shape, options,
-                   plan.params.any());
+                   plan.kernel.rotation.any());
         });
     });
 }

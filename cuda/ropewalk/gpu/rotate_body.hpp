@@ -80,8 +80,8 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
 
     if (chunk >= params.rotating_chunks) {
         if (side.in == side.out) return;
-        const std::int64_t element =
-            detail::copied_element<V>(chunk - params.rotating_chunks, params.rotary_offset, params.angles.pairs);
+        const std::int64_t element = detail::copied_element<V>(chunk - params.rotating_chunks,
+                                                               params.rotation.rotary_offset, params.rotation.pairs);
         RW_KEEP_LOOP
         for (int head = 0; head < heads; ++head)
             Memory::template store<Bytes>(out + head * side.out_head + element,
@@ -89,14 +89,14 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
         return;
     }
 
-    const std::int64_t first = chunks<L, V>::first(chunk, params.angles.pairs);
-    detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotary_offset + first,
-                                                      out + params.rotary_offset + first,
-                                                      chunks<L, V>::second(chunk, params.angles.pairs) - first, side);
+    const std::int64_t first = chunks<L, V>::first(chunk, params.rotation.pairs);
+    detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotation.rotary_offset + first,
+                                                      out + params.rotation.rotary_offset + first,
+                                                      chunks<L, V>::second(chunk, params.rotation.pairs) - first, side);
     // The loads overlap with the computation of cosines and sines.
     elements.load(heads);
     const cos_sin_values<V> values = values_of_chunk<L, V>(
-        params.angles, params.rates, angles_of_token<Rates>(params.angles, row, token), chunk, is_key);
+        params.rotation, params.rates, angles_of_token<Rates>(params.rotation, row, token), chunk, is_key);
     RW_KEEP_LOOP
     for (;;) {
         elements.template rotate_and_store<L>(heads, values);

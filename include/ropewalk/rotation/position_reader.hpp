@@ -39,10 +39,9 @@ struct position_reader {
     /// Whether the host knows the values.
     [[nodiscard]] constexpr bool known() const { return kind == positions::kind::offset || host_readable; }
 
-    /// The index of a token on one axis; the integer part of a fixed position.
-    [[nodiscard]] RW_HD RW_INLINE std::int64_t index(std::int64_t row, std::int64_t token,
-                                                     std::int64_t axis = 0) const {
-        const std::int64_t entry = axis * stride_axis + row * stride_row + token;
+    /// The index of a token, on the first axis; the integer part of a fixed position.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t index(std::int64_t row, std::int64_t token) const {
+        const std::int64_t entry = row * stride_row + token;
         switch (kind) {
             case positions::kind::ids32:
                 return static_cast<const std::int32_t*>(data)[entry];
