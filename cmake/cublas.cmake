@@ -1,12 +1,12 @@
-# Finds cuBLAS, which the products of the CUDA attention stack (cuda/ropewalk/llama/gpu/cublas.cuh) are computed by:
-# in the toolkit, or in a Python package nvidia-cublas of the toolkit's version, which machines that have PyTorch have.
-# Says in ROPEWALK_HAS_CUBLAS whether, and makes the target ropewalk::cublas then. ROPEWALK_CUBLAS_ROOT may name a folder
-# with include/ and lib/.
+# Finds cuBLAS, which computes the matrix products of the CUDA Llama stack (cuda/ropewalk/llama/gpu/cublas.cuh): in the
+# CUDA toolkit, or in the Python package nvidia-cublas of the same version, which PyTorch installs. Sets
+# ROPEWALK_HAS_CUBLAS and defines the target ropewalk::cublas. ROPEWALK_CUBLAS_ROOT may name a folder with include/ and
+# lib/.
 
 set(ROPEWALK_HAS_CUBLAS OFF)
 find_package(CUDAToolkit QUIET GLOBAL)
 if(NOT CUDAToolkit_FOUND)
-    message(STATUS "ropewalk: no CUDA toolkit, so no cuBLAS; the CUDA attention stack's products are left out")
+    message(STATUS "ropewalk: no CUDA toolkit and no cuBLAS; the CUDA Llama stack is not built")
     return()
 endif()
 
@@ -23,7 +23,7 @@ if(NOT ROPEWALK_CUBLAS_ROOT)
     endif()
 endif()
 
-# The toolkit may have the library without its header, or neither; a package's library has no name without a version.
+# The toolkit may lack the header of cuBLAS, or both header and library. The library of a package has a versioned name.
 if(TARGET CUDA::cublas AND NOT ROPEWALK_CUBLAS_ROOT)
     find_path(ROPEWALK_CUBLAS_INCLUDE_DIR cublas_v2.h PATHS ${CUDAToolkit_INCLUDE_DIRS} NO_DEFAULT_PATH)
     if(ROPEWALK_CUBLAS_INCLUDE_DIR)
@@ -45,8 +45,8 @@ endif()
 mark_as_advanced(ROPEWALK_CUBLAS_INCLUDE_DIR)
 
 if(NOT ropewalk_cublas_targets)
-    message(STATUS "ropewalk: no cuBLAS ${CUDAToolkit_VERSION_MAJOR} with its headers; the CUDA attention stack's products "
-        "are left out (the toolkit may have it, pip install nvidia-cublas has it, ROPEWALK_CUBLAS_ROOT names another)")
+    message(STATUS "ropewalk: no cuBLAS ${CUDAToolkit_VERSION_MAJOR} with its headers; the CUDA Llama stack is not built "
+        "(install it with the toolkit or with pip install nvidia-cublas, or set ROPEWALK_CUBLAS_ROOT)")
     return()
 endif()
 set(ROPEWALK_HAS_CUBLAS ON)

@@ -28,18 +28,21 @@ def generate(app, config):
     configuration = Path(app.srcdir) / "Doxyfile"
     headers = [path for folder in HEADERS for path in (ROOT / folder).rglob("*.?pp")]
     headers += (ROOT / "cuda").rglob("*.cuh")
-    index = OUTPUT / "xml" / "index.xml"
-    if index.exists() and index.stat().st_mtime > newest([configuration, *headers]):
+    complete = OUTPUT / "complete"
+    if complete.exists() and complete.stat().st_mtime > newest([configuration, *headers]):
         return
     program = shutil.which("doxygen")
     if program is None:
         raise ExtensionError("doxygen is missing: run tools/setup docs")
     shutil.rmtree(OUTPUT, ignore_errors=True)
+    # Breathe remembers the XML files that pages read, and fails if one of them is gone.
+    Path(app.doctreedir, "environment.pickle").unlink(missing_ok=True)
     OUTPUT.mkdir(parents=True)
     result = subprocess.run([program, str(configuration)], cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode or result.stderr:
         raise ExtensionError(f"doxygen failed:\n{result.stdout}{result.stderr}")
-    name_by_path(index)
+    name_by_path(OUTPUT / "xml" / "index.xml")
+    complete.touch()
 
 
 def name_by_path(index):

@@ -2,6 +2,7 @@
 
 Names such as rotate_ and expressions such as base**(-2j/d) mean something else in reStructuredText: they are escaped.
 A span in single backticks becomes a literal. Indented examples after a line that ends in "::" stay as they are.
+Signatures of compiled functions lose the types of pybind11, which the docstrings state with their shapes.
 """
 
 import re
@@ -20,6 +21,8 @@ def escape(line):
 
 
 def process(app, what, name, obj, options, lines):
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(": ", " \N{EN DASH} ", 1)  # Napoleon takes the text before a colon for a type
     literal = None  # indentation of the line that introduced a literal block
     for i, line in enumerate(lines):
         indentation = len(line) - len(line.lstrip())
@@ -31,6 +34,14 @@ def process(app, what, name, obj, options, lines):
                 literal = indentation
 
 
+def plain_signature(app, what, name, obj, options, signature, result):
+    if signature and ": " in signature:
+        without_self = re.sub(r"^\(self: [^,)]+(?:, )?", "(", signature)
+        return re.sub(r"(\w+): [\w.\[\]]+", r"\1", without_self), None
+    return None
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-signature", plain_signature)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

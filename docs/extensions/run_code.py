@@ -1,16 +1,18 @@
 """Sphinx extension: the directive `run` executes code while the site is built and shows what it prints.
 
     ```{run} python            cells of one page share their names, in order
-    ```{run} console           lines that begin with "$ " run in the repository's root
+    ```{run} console           commands after "$ " run in the repository's root
     ```{run} cpp               the option `file` names a program next to the page, which is compiled and run
 
-The option `image` names a picture that a Python cell writes into its working directory, `alt` describes it. A cell that
-fails stops the build. Nothing is downloaded: Hugging Face libraries are offline.
+The option `image` names a picture that the code writes, in the working directory of the page or, for commands, in the
+repository's root; `alt` describes it. A cell that fails stops the build. Hugging Face libraries are offline.
 """
 
 import base64
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -135,27 +137,26 @@ class Run(SphinxDirective):
         shown = [self.block(code, "python")]
         if output:
             shown.append(self.output(output))
-        if "image" in self.options:
-            shown.append(self.picture(Path(sessions[page].folder.name) / self.options["image"]))
-        return shown
+        return shown + self.pictures(Path(sessions[page].folder.name))
 
     def run_console(self, text):
         """Commands and their output in one block, as a terminal shows them."""
         lines = []
-        for line in text.splitlines():
-            lines.append(line)
-            command = line.removeprefix("$ ")
+        for command in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            lines.append(f"$ {command.rstrip()}")
             output = run_command(["bash", "-c", command], command, self.where, cwd=ROOT)
             lines += self.shortened(output).splitlines()
-        return [self.block("\n".join(lines), "console")]
+        return [self.block("\n".join(lines), "console"), *self.pictures(ROOT)]
 
     def run_cpp(self, _text):
         source = Path(self.env.srcdir) / Path(self.env.docname).parent / self.options["file"]
         self.env.note_dependency(str(source))
         with tempfile.TemporaryDirectory(prefix="ropewalk-docs-") as folder:
             program = Path(folder) / source.stem
-            compiler = os.environ.get("CXX", "c++")
-            run_command([compiler, *COMPILER_FLAGS, str(source), "-o", str(program)], compiler, self.where, cwd=ROOT)
+            compiler = [*filter(None, [shutil.which("ccache")]), os.environ.get("CXX", "c++"), *COMPILER_FLAGS]
+            objects = f"{program}.o"
+            run_command([*compiler, "-c", str(source), "-o", objects], source.name, self.where, cwd=ROOT)
+            run_command([*compiler, objects, "-o", str(program)], source.name, self.where, cwd=ROOT)
             output = run_command([str(program)], source.stem, self.where)
         command = f"$ g++ {' '.join(COMPILER_FLAGS)} {source.name} -o {source.stem} && ./{source.stem}"
         return [self.block(f"{command}\n{output.rstrip()}", "console")]
@@ -175,11 +176,15 @@ class Run(SphinxDirective):
         node = self.block(textwrap.dedent(self.shortened(text)), "text")
         return nodes.container("", node, classes=["cell-output"])
 
-    def picture(self, path):
+    def pictures(self, folder):
+        """The picture that the option `image` names, as part of the page; none without the option."""
+        if "image" not in self.options:
+            return []
+        path = folder / self.options["image"]
         kind = {".png": "png", ".svg": "svg+xml"}[path.suffix]
         data = base64.b64encode(path.read_bytes()).decode()
         alt = self.options.get("alt", path.stem)
-        return nodes.raw("", f'<img src="data:image/{kind};base64,{data}" alt="{alt}">', format="html")
+        return [nodes.raw("", f'<img src="data:image/{kind};base64,{data}" alt="{alt}">', format="html")]
 
 
 def end_session(app, doctree):

@@ -1,4 +1,5 @@
-// A small attention engine with a key-value cache, before and after its rotation is replaced by ropewalk.
+// A small attention engine with a key-value cache, before and after its rotation is replaced by
+// ropewalk.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -35,7 +36,8 @@ struct engine {
         for (std::int64_t t = 0; t < tokens; ++t)
             for (std::int64_t h = 0; h < heads; ++h) {
                 const std::int64_t at = (t * heads + h) * head_dim;
-                attend(&q[static_cast<std::size_t>(at)], h, past + t + 1, &out[static_cast<std::size_t>(at)]);
+                attend(&q[static_cast<std::size_t>(at)], h, past + t + 1,
+                       &out[static_cast<std::size_t>(at)]);
             }
         return out;
     }
@@ -43,12 +45,14 @@ struct engine {
 private:
     void attend(const float* query, std::int64_t head, std::int64_t tokens, float* out) const {
         const auto element = [&](std::int64_t t) {
-            return static_cast<std::size_t>((t * kv_heads + head / (heads / kv_heads)) * head_dim);
+            return static_cast<std::size_t>((t * kv_heads + head / (heads / kv_heads)) *
+                                            head_dim);
         };
         rows weight(static_cast<std::size_t>(tokens));
         for (std::int64_t t = 0; t < tokens; ++t) {
             float score = 0;
-            for (std::size_t i = 0; i < head_dim; ++i) score += query[i] * cached_k[element(t) + i];
+            for (std::size_t i = 0; i < head_dim; ++i)
+                score += query[i] * cached_k[element(t) + i];
             weight[static_cast<std::size_t>(t)] = score / std::sqrt(static_cast<float>(head_dim));
         }
         const float largest = *std::max_element(weight.begin(), weight.end());
@@ -87,11 +91,13 @@ const rotation by_hand = [](rows& q, rows& k, std::int64_t position) {
 
 // [ropewalk]
 rotation by_ropewalk(const char* policy) {
-    const auto encoding = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = 10000.0}, policy);
+    const auto encoding =
+        rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = 10000.0}, policy);
     return [encoding](rows& q, rows& k, std::int64_t position) {
         const auto tokens = static_cast<std::int64_t>(q.size()) / (heads * head_dim);
         rw::cpu::rotate<rw::half_split>(rw::thd(q.data(), tokens, heads, head_dim),
-                                        rw::thd(k.data(), tokens, kv_heads, head_dim), encoding, rw::offset{position});
+                                        rw::thd(k.data(), tokens, kv_heads, head_dim), encoding,
+                                        rw::offset{position});
     };
 }
 // [ropewalk end]
@@ -105,7 +111,8 @@ rows random_rows(std::int64_t count, unsigned seed) {
 }
 
 // [compare]
-/// The attention of the last of `tokens` decode steps, for a sequence that starts at position `first`.
+/// The attention of the last of `tokens` decode steps, for a sequence that starts at position
+/// `first`.
 rows decode(const rotation& rotate, std::int64_t tokens, std::int64_t first) {
     engine running{.rotate = rotate, .first = first, .cached_k = {}, .cached_v = {}};
     rows out;
@@ -117,9 +124,10 @@ rows decode(const rotation& rotate, std::int64_t tokens, std::int64_t first) {
     return out;
 }
 
-float largest_difference(const rows& a, const rows& b) {
-    float largest = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+double largest_difference(const rows& a, const rows& b) {
+    double largest = 0;
+    for (std::size_t i = 0; i < a.size(); ++i)
+        largest = std::max(largest, static_cast<double>(std::abs(a[i] - b[i])));
     return largest;
 }
 
@@ -127,19 +135,21 @@ int main() {
     const rotation exact = by_ropewalk("default");
 
     // 1. Both rotations agree at small positions.
-    const float agreement = largest_difference(decode(by_hand, 64, 0), decode(exact, 64, 0));
-    std::printf("64 tokens from position 0:  largest difference %.0e\n", static_cast<double>(agreement));
+    const double agreement = largest_difference(decode(by_hand, 64, 0), decode(exact, 64, 0));
+    std::printf("64 tokens from position 0:  largest difference %.0e\n", agreement);
 
-    // 2. Attention depends on distances only, so the same tokens at other positions must give the same result.
-    const float hand_shift = largest_difference(decode(by_hand, 64, 0), decode(by_hand, 64, 1'000'000));
-    const float rope_shift = largest_difference(decode(exact, 64, 0), decode(exact, 64, 1'000'000));
-    std::printf("shifted by 1,000,000:       by hand %.0e, ropewalk %.0e\n", static_cast<double>(hand_shift),
-                static_cast<double>(rope_shift));
+    // 2. Attention depends on distances only: the same tokens at other positions give the same
+    // result.
+    const std::int64_t far = 1'000'000;
+    const double hand = largest_difference(decode(by_hand, 64, 0), decode(by_hand, 64, far));
+    const double ropewalk = largest_difference(decode(exact, 64, 0), decode(exact, 64, far));
+    std::printf("shifted by 1,000,000:       by hand %.0e, ropewalk %.0e\n", hand, ropewalk);
 
     // 3. A longer context is one word.
-    const float stretched = largest_difference(decode(exact, 64, 0), decode(by_ropewalk("linear:8"), 64, 0));
-    std::printf("linear:8 in place of it:    attention changes by up to %.2f\n", static_cast<double>(stretched));
+    const rotation linear = by_ropewalk("linear:8");
+    const double stretched = largest_difference(decode(exact, 64, 0), decode(linear, 64, 0));
+    std::printf("linear:8 instead:           attention changes by up to %.2f\n", stretched);
 
-    return agreement < 1e-4F && rope_shift < 1e-5F && hand_shift > 10 * rope_shift ? 0 : 1;
+    return agreement < 1e-4 && ropewalk < 1e-5 && hand > 10 * ropewalk ? 0 : 1;
 }
 // [compare end]

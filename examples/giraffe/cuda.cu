@@ -1,24 +1,27 @@
+// Runs of giraffe_13b on a CUDA device.
 #include "cuda.hpp"
+
+#include <type_traits>
 
 #include <ropewalk/llama/cuda_backend.cuh>
 #include <ropewalk/llama/device_model.hpp>
 
 namespace giraffe {
 
-std::string cuda_device_name() { return llama::cuda_machine().name(); }
+std::string cuda_device_name() { return llama::cuda_backend().name(); }
 
 outcome run_on_cuda(const job& what, llama::model_weights weights) {
-    llama::cuda_machine machine;
-    llama::device_cache cache(machine, what.config, what.cached);
+    llama::cuda_backend backend;
+    llama::device_cache cache(backend, what.config, what.cached);
     const auto make = [&]<class Model>(std::type_identity<Model>) {
-        const llama::model_weights mine = std::move(weights);  // for as long as they are copied
-        return Model(machine, what.config, mine, what.encoding, {.measures = true});
+        const llama::model_weights host = std::move(weights);  // freed when the device has its copy
+        return Model(backend, what.config, host, what.encoding, {.measures = true});
     };
-    outcome found = run_job(
-        what, cache, [&] { return make(std::type_identity<llama::device_stack<llama::cuda_machine>>{}); },
-        [&] { return make(std::type_identity<llama::device_model<llama::cuda_machine>>{}); });
-    found.peak_memory_bytes = machine.most_bytes_held();
-    return found;
+    outcome result = run_job(
+        what, cache, [&] { return make(std::type_identity<llama::device_stack<llama::cuda_backend>>{}); },
+        [&] { return make(std::type_identity<llama::device_model<llama::cuda_backend>>{}); });
+    result.peak_memory_bytes = backend.most_bytes_held();
+    return result;
 }
 
 }  // namespace giraffe

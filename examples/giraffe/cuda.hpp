@@ -1,4 +1,4 @@
-// giraffe_13b on a GPU, where it was built with that.
+// Runs of giraffe_13b on a GPU, if it was built with CUDA.
 #pragma once
 
 #include <string>
@@ -7,10 +7,10 @@
 
 namespace giraffe {
 
-/// The name of the device. Throws ropewalk::error where there is none, or nothing was built for one.
+/// Returns the name of the device. Throws ropewalk::error if there is none, or if the program was built without CUDA.
 std::string cuda_device_name();
 
-/// Runs a job on the current device; the weights are given back as soon as they are there. Memory is the device's.
+/// Runs a job on the current device and measures the memory of the device. Frees the weights after their upload.
 outcome run_on_cuda(const job& what, llama::model_weights weights);
 
 }  // namespace giraffe

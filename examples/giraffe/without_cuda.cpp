@@ -1,11 +1,12 @@
+// Errors of --device cuda in builds without CUDA.
 #include "cuda.hpp"
 
 namespace giraffe {
 
 std::string cuda_device_name() {
     rw::detail::fail(
-        "--device cuda: this was built without CUDA. Building it wants nvcc and cuBLAS with its headers; what CMake "
-        "found it says when it configures");
+        "--device cuda: this program was built without CUDA. The build needs nvcc and cuBLAS with its headers; CMake "
+        "reports what it finds");
 }
 
 outcome run_on_cuda(const job& /*what*/, llama::model_weights /*weights*/) {

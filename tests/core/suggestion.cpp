@@ -43,6 +43,8 @@ TEST_CASE("only near names are suggested, and the nearest of them", "[suggestion
 
 TEST_CASE("a hint lists the known names, with a suggestion if there is one", "[suggestion]") {
     constexpr std::array<std::string_view, 2> known{"linear", "yarn"};
-    CHECK(detail::name_hint("linaer", known) == "did you mean 'linear'? Known are linear, yarn");
-    CHECK(detail::name_hint("power", known) == "known are linear, yarn");
+    CHECK(detail::name_hint("linaer", known) == ": did you mean 'linear'? Choose from linear, yarn");
+    CHECK(detail::suggestion("yran", known) == ": did you mean 'yarn'?");
+    CHECK(detail::suggestion("power", known).empty());
+    CHECK(detail::name_hint("power", known) == ": choose from linear, yarn");
 }

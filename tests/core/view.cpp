@@ -11,7 +11,7 @@ namespace rw = ropewalk;
 namespace {
 
 /// Returns the offset of (batch, token, head) in elements.
-std::int64_t at(const rw::tensor& t, std::int64_t b, std::int64_t s, std::int64_t h) {
+std::int64_t offset_of(const rw::tensor& t, std::int64_t b, std::int64_t s, std::int64_t h) {
     return b * t.stride_batch + s * t.stride_token + h * t.stride_head;
 }
 
@@ -23,10 +23,10 @@ TEST_CASE("views have the order of axes in their names", "[view]") {
     for (std::int64_t b = 0; b < B; ++b) {
         for (std::int64_t s = 0; s < S; ++s) {
             for (std::int64_t h = 0; h < H; ++h) {
-                CHECK(at(rw::bshd(data, B, S, H, D), b, s, h) == ((b * S + s) * H + h) * D);
-                CHECK(at(rw::bhsd(data, B, H, S, D), b, s, h) == ((b * H + h) * S + s) * D);
-                CHECK(at(rw::sbhd(data, S, B, H, D), b, s, h) == ((s * B + b) * H + h) * D);
-                CHECK(at(rw::thd(data, S, H, D), 0, s, h) == (s * H + h) * D);
+                CHECK(offset_of(rw::bshd(data, B, S, H, D), b, s, h) == ((b * S + s) * H + h) * D);
+                CHECK(offset_of(rw::bhsd(data, B, H, S, D), b, s, h) == ((b * H + h) * S + s) * D);
+                CHECK(offset_of(rw::sbhd(data, S, B, H, D), b, s, h) == ((s * B + b) * H + h) * D);
+                CHECK(offset_of(rw::thd(data, S, H, D), 0, s, h) == (s * H + h) * D);
             }
         }
     }

@@ -22,7 +22,7 @@ struct Halved {
     }
 };
 
-rw::Encoding at(std::int64_t length) {
+rw::Encoding at_length(std::int64_t length) {
     return rw::make_encoding({.head_dim = 64, .sequence_length = length}, Halved{});
 }
 
@@ -31,11 +31,11 @@ rw::Encoding at(std::int64_t length) {
 static_assert(rw::StagePolicy<Halved> && rw::FrequencyPolicy<Halved> && !rw::StagePolicy<rw::Linear>);
 
 TEST_CASE("the stage changes exactly where the frequencies change", "[stage]") {
-    CHECK(at(0).stage == at(4096).stage);
-    CHECK(at(0).steps == at(4096).steps);
-    CHECK(at(4097).stage != at(4096).stage);
-    CHECK(at(4097).steps != at(4096).steps);
-    CHECK(at(4097).stage == at(100000).stage);
+    CHECK(at_length(0).stage == at_length(4096).stage);
+    CHECK(at_length(0).steps == at_length(4096).steps);
+    CHECK(at_length(4097).stage != at_length(4096).stage);
+    CHECK(at_length(4097).steps != at_length(4096).steps);
+    CHECK(at_length(4097).stage == at_length(100000).stage);
 }
 
 TEST_CASE("stages of several policies are distinct", "[stage]") {

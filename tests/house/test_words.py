@@ -81,3 +81,8 @@ def test_paths_restrict_the_check(tmp_path):
     problems, count = words.check(tmp_path, ["include/ropewalk/cpu/"])
     assert problems == ["include/ropewalk/cpu/a.hpp:1: opens with 'What': open with a noun phrase or a verb"]
     assert count == "1 texts"
+
+
+def test_the_changelog_may_name_what_was_renamed():
+    assert problems_of("`ropewalk::runtime` is now `ropewalk::dispatch`.\n", "CHANGELOG.md") == []
+    assert len(problems_of("For whoever calls it.\n", "CHANGELOG.md")) == 1

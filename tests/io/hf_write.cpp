@@ -1,4 +1,4 @@
-// Encodings as keys of a configuration: read back, as flags of llama.cpp and vLLM, and what cannot be written.
+// Writer of encodings: keys that read back, flags of llama.cpp, overrides of vLLM, and encodings without a form.
 
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/io/hf_write.hpp>
@@ -18,11 +18,10 @@ rw::Encoding make(const std::string& expression, const rw::Geometry& geometry = 
     return rw::make_encoding(geometry, expression);
 }
 
-rw::Encoding read_back(const rw::Encoding& encoding, const char* left_out = "") {
+rw::Encoding read_back(const rw::Encoding& encoding, const char* erased = "") {
     nlohmann::json config = rw::to_hf_config(encoding);
-    config.erase(left_out);
-    return rw::encoding_from_config(
-        config, {.layer_type = "", .sequence_length = encoding.geometry.sequence_length, .layout = {}, .policy = {}});
+    config.erase(erased);
+    return rw::encoding_from_config(config, {.sequence_length = encoding.geometry.sequence_length});
 }
 
 std::string flags_of(const std::string& expression, const rw::Geometry& geometry = {}) {
@@ -39,7 +38,7 @@ std::vector<rw::Geometry> geometries() {
 
 }  // namespace
 
-TEST_CASE("schemes with a name of their own come back to the bit", "[io]") {
+TEST_CASE("policies with their own rope_type read back bit for bit", "[io]") {
     for (const rw::Geometry& geometry : geometries()) {
         for (const std::string expression :
              {"default", "linear:8", "linear:0.3", "dynamic:4,original_length=4096", "yarn:16,original_length=4096",
@@ -50,8 +49,8 @@ TEST_CASE("schemes with a name of their own come back to the bit", "[io]") {
               "longrope:factor=2,original_length=4096,attention_factor=1.3"}) {
             INFO(expression << " at width " << geometry.width());
             const rw::Encoding encoding = make(expression, geometry);
-            for (const char* const left_out : {"", "rope_parameters", "rope_scaling"}) {
-                const rw::Encoding again = read_back(encoding, left_out);
+            for (const char* const erased : {"", "rope_parameters", "rope_scaling"}) {
+                const rw::Encoding again = read_back(encoding, erased);
                 CHECK((again.steps == encoding.steps));
                 CHECK(again.attention_factor == encoding.attention_factor);
                 CHECK(again.softmax_factor == encoding.softmax_factor);
@@ -63,12 +62,7 @@ TEST_CASE("schemes with a name of their own come back to the bit", "[io]") {
     }
 }
 
-TEST_CASE("proportional comes back to the bit", "[io]") {
-    const rw::Encoding encoding = make("proportional:0.3,factor=2", {.head_dim = 512, .base = 1e6});
-    CHECK((read_back(encoding).steps == encoding.steps));
-}
-
-TEST_CASE("what has no name goes out as longrope", "[io]") {
+TEST_CASE("policies without their own rope_type are written as longrope", "[io]") {
     for (const rw::Geometry& geometry : geometries()) {
         for (const std::string expression :
              {"power:0.1", "power:0.5", "truncated:4096", "ntk:8", "linear:4|truncated:4096",
@@ -89,28 +83,29 @@ TEST_CASE("what has no name goes out as longrope", "[io]") {
     }
 }
 
-TEST_CASE("a written list holds at every length", "[io]") {
+TEST_CASE("a written list is independent of the length", "[io]") {
     const nlohmann::json config = rw::to_hf_config(make("truncated:4096"));
     CHECK(config["rope_parameters"]["short_factor"] == config["rope_parameters"]["long_factor"]);
     CHECK(config["rope_parameters"]["attention_factor"] == 1.0);
-    // base^(2j/d) · factor stays finite in float32
+    // base^(2j/d) · factor stays finite in float32.
     for (const double factor : config["rope_parameters"]["long_factor"].get<std::vector<double>>()) {
         CHECK(factor * 1e8 < 3.4e38);
     }
 }
 
-TEST_CASE("sections of M-RoPE come back", "[io]") {
+TEST_CASE("proportional and M-RoPE read back", "[io]") {
     for (const std::string expression :
-         {"mrope:[16,24,24]", "mrope:[24,20,20],interleaved=true", "yarn:4,original_length=32768|mrope:[16,24,24]",
-          "linear:2|mrope:[24,20,20],interleaved=true"}) {
+         {"proportional:0.3,factor=2", "mrope:[16,24,24]", "mrope:[24,20,20],interleaved=true",
+          "yarn:4,original_length=32768|mrope:[16,24,24]", "linear:2|mrope:[24,20,20],interleaved=true"}) {
         INFO(expression);
-        const rw::Encoding encoding = make(expression);
-        CHECK(read_back(encoding).expression == expression);
-        CHECK((read_back(encoding).axis_steps == encoding.axis_steps));
+        const rw::Encoding encoding = make(expression), again = read_back(encoding);
+        CHECK(again.expression == expression);
+        CHECK((again.steps == encoding.steps));
+        CHECK((again.axis_steps == encoding.axis_steps));
     }
 }
 
-TEST_CASE("old and new spelling", "[io]") {
+TEST_CASE("rope_parameters and the older rope_scaling have the same content", "[io]") {
     const nlohmann::json config = rw::to_hf_config(make("linear:8", {.head_dim = 64, .base = 5e5}));
     CHECK(config["rope_parameters"] == nlohmann::json({{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 5e5}}));
     CHECK(config["rope_scaling"] == nlohmann::json({{"type", "linear"}, {"factor", 8.0}}));
@@ -126,10 +121,10 @@ TEST_CASE("flags of llama.cpp", "[io]") {
     CHECK(flags_of("yarn:16,original_length=4096,beta_fast=20,beta_slow=2") ==
           "--rope-scaling yarn --rope-scale 16 --yarn-orig-ctx 4096 --yarn-beta-fast 20 --yarn-beta-slow 2 "
           "--rope-freq-base 10000");
-    // a factor of 1 has the usual magnitude 1, so what is left is the stated one
+    // The default attention factor of a factor of 1 is 1, so the stated one remains.
     CHECK(flags_of("yarn:1,original_length=4096,attention_factor=1.5") ==
           "--rope-scaling yarn --rope-scale 1 --yarn-orig-ctx 4096 --yarn-attn-factor 1.5 --rope-freq-base 10000");
-    // 10000 · 8^(4/2)
+    // The base is 10000 · 8^(4/2).
     CHECK(flags_of("ntk:8", {.head_dim = 4}) == "--rope-scaling none --rope-freq-base 640000");
     for (const std::string expression :
          {"power:0.5", "truncated:4096", "llama3", "proportional:0.25", "dynamic:4,original_length=4096",
@@ -141,7 +136,7 @@ TEST_CASE("flags of llama.cpp", "[io]") {
     }
 }
 
-TEST_CASE("the length that a model had before does not outlive a merge", "[io]") {
+TEST_CASE("a merge replaces the original length of the model", "[io]") {
     const nlohmann::json phi{{"original_max_position_embeddings", 4096}, {"max_position_embeddings", 131072}};
     for (const std::string expression : {"llama3:8,original_length=8192", "yarn:8,original_length=2048",
                                          "longrope:factor=4,original_length=1024", "power:0.5"}) {
@@ -156,10 +151,10 @@ TEST_CASE("the length that a model had before does not outlive a merge", "[io]")
     }
 }
 
-TEST_CASE("the width that a model had before does not outlive a merge", "[io]") {
+TEST_CASE("a merge replaces the rotary width of the model", "[io]") {
     const nlohmann::json phi{{"model_type", "phi"}, {"partial_rotary_factor", 0.4}};
     for (const rw::Geometry& geometry : geometries()) {
-        nlohmann::json file = phi, kind{{"model_type", "phi"}};  // whose code turns half of a head where nobody says
+        nlohmann::json file = phi, kind{{"model_type", "phi"}};  // half of a head by default
         file.update(rw::to_hf_config(make("linear:8", geometry)));
         kind.update(rw::to_hf_config(make("linear:8", geometry)));
         CHECK(rw::encoding_from_config(file).geometry.width() == geometry.width());
@@ -177,7 +172,7 @@ TEST_CASE("overrides of vLLM", "[io]") {
     };
     CHECK(section_of("linear:8") ==
           nlohmann::json({{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 10000.0}}));
-    // its longrope has no attention_factor, its yarn has another one
+    // Its longrope reads two mscales, its yarn a relative attn_factor.
     CHECK(section_of("power:0.5")["long_mscale"] == 1.0);
     CHECK(section_of("power:0.5")["short_mscale"] == 1.0);
     CHECK(section_of("yarn:1,original_length=4096,attention_factor=1.5")["attn_factor"] == 1.5);
@@ -185,7 +180,7 @@ TEST_CASE("overrides of vLLM", "[io]") {
     CHECK(dynamic["vllm_overrides"]["max_position_embeddings"] == 4096);
 }
 
-TEST_CASE("what a configuration cannot say is refused", "[io]") {
+TEST_CASE("an encoding that a configuration cannot express is rejected", "[io]") {
     CHECK_REFUSED(rw::to_hf_config(make("xpos:512")), "xpos", "magnitudes");
     CHECK_REFUSED(rw::to_hf_config(make("linear:2|xpos:512")), "linear:2|xpos", "magnitudes");
     CHECK_REFUSED(rw::to_hf_config(make("randomized:100")), "randomized:100", "positions");

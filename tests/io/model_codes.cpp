@@ -1,4 +1,4 @@
-// What the code of a kind of model does and its configuration does not say: read so, or refused.
+// Behaviour of model code that its configuration does not state: applied, or rejected.
 
 #include <ropewalk/io/hf_config.hpp>
 
@@ -15,36 +15,36 @@ namespace {
 
 const std::string shape = R"("hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 65536)";
 const std::string yarn = R"({"rope_type": "yarn", "factor": 8, "original_max_position_embeddings": 8192)";
-const std::string both_kinds = R"("layer_types": ["full_attention", "sliding_attention"])";
+const std::string both_types = R"("layer_types": ["full_attention", "sliding_attention"])";
 
 rw::Encoding read(const std::string& keys, const std::string& layer_type = "", const std::string& policy = "") {
     return rw::encoding_from_config(rw::parse_config("{" + shape + ", " + keys + "}", "the test"),
-                                    {.layer_type = layer_type, .sequence_length = 0, .layout = {}, .policy = policy});
+                                    {.layer_type = layer_type, .policy = policy});
 }
 
 std::string of_type(const std::string& model_type) { return R"("model_type": ")" + model_type + '"'; }
 
 }  // namespace
 
-TEST_CASE("OLMo-3 and Step-3.5 scale their layers with full attention only", "[io]") {
+TEST_CASE("OLMo-3 and Step-3.5 scale only the layers with full attention", "[io]") {
     for (const std::string model_type : {"olmo3", "step3p5", "step3p7"}) {
         for (const std::string key : {"rope_scaling", "rope_parameters"}) {
             INFO(model_type << " " << key);
             const std::string keys =
-                of_type(model_type) + ", " + both_kinds + R"(, "rope_theta": 5e5, ")" + key + "\": " + yarn + "}";
+                of_type(model_type) + ", " + both_types + R"(, "rope_theta": 5e5, ")" + key + "\": " + yarn + "}";
             CHECK(read(keys, "full_attention").expression == "yarn:8,original_length=8192");
             CHECK(read(keys, "sliding_attention").expression == "default");
             CHECK(read(keys, "sliding_attention").geometry.base == 5e5);
             CHECK_REFUSED(read(keys), "layer_type must be one of full_attention, sliding_attention, got ''");
         }
     }
-    const std::string one_kind = R"(, "layer_types": ["full_attention"], "rope_scaling": )" + yarn + "}";
-    CHECK(read(of_type("olmo3") + one_kind).expression == "yarn:8,original_length=8192");
+    const std::string one_type = R"(, "layer_types": ["full_attention"], "rope_scaling": )" + yarn + "}";
+    CHECK(read(of_type("olmo3") + one_type).expression == "yarn:8,original_length=8192");
     CHECK_REFUSED(read(of_type("olmo3") + R"(, "rope_scaling": )" + yarn + "}"), "layer_type must be one of");
     CHECK(read(of_type("olmo3") + R"(, "rope_scaling": null)").expression == "default");
 }
 
-TEST_CASE("DeepSeek-V4 scales the layers that compress, from a base of their own", "[io]") {
+TEST_CASE("DeepSeek-V4 scales only the compressed layers, which have their own base", "[io]") {
     const std::string keys = of_type("deepseek_v4") + R"(, "head_dim": 512, "rope_scaling": )" + yarn + "}";
     const std::string legacy = keys + R"(, "qk_rope_head_dim": 64, "compress_rope_theta": 160000)";
     const rw::Encoding plain = read(legacy, "main"), compressed = read(legacy, "compress");
@@ -54,7 +54,7 @@ TEST_CASE("DeepSeek-V4 scales the layers that compress, from a base of their own
     CHECK(compressed.expression == "yarn:8,original_length=8192,attention_factor=1");
     CHECK(compressed.geometry.base == 160000);
     CHECK_REFUSED(read(legacy), "layer_type must be one of compress, main, got ''");
-    // as Transformers writes it: the end of a head turns
+    // As Transformers writes it: the end of a head rotates.
     const rw::Encoding nested = read(of_type("deepseek_v4") + R"(, "head_dim": 512, "rope_parameters": {
         "main": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.125},
         "compress": {"rope_type": "default", "rope_theta": 16e4, "partial_rotary_factor": 0.125}})",
@@ -63,14 +63,14 @@ TEST_CASE("DeepSeek-V4 scales the layers that compress, from a base of their own
     CHECK(nested.geometry.rotary_offset == 448);
 }
 
-TEST_CASE("ModernBERT scales both kinds of layers, whether it names their bases or not", "[io]") {
+TEST_CASE("ModernBERT scales both types of layers, with or without stated bases", "[io]") {
     const std::string keys = of_type("modernbert") + R"(, "rope_scaling": {"rope_type": "linear", "factor": 4})";
     CHECK(read(keys, "sliding_attention").expression == "linear:4");
     CHECK(read(keys, "sliding_attention").geometry.base == 1e4);
     CHECK(read(keys, "full_attention").geometry.base == 160000);
 }
 
-TEST_CASE("a list with an entry a layer counts for the layers asked for", "[io]") {
+TEST_CASE("a list with one entry per layer is read for the requested layers", "[io]") {
     const std::string bases = of_type("granite_swa") + R"(, "layer_rope_theta": [1e6, 1e4, 0], "layer_types":
         ["full_attention", "sliding_attention", "none"])";
     CHECK(read(bases, "full_attention").geometry.base == 1e6);
@@ -79,7 +79,7 @@ TEST_CASE("a list with an entry a layer counts for the layers asked for", "[io]"
     CHECK_REFUSED(read(bases), "layer_rope_theta has 1000000 and 10000");
     CHECK(read(R"("layer_rope_theta": [3e4, 0, 3e4])").geometry.base == 3e4);
     CHECK_REFUSED(read(R"("rope_theta": 1e4, "layer_rope_theta": [3e4])"), "rope_theta is 30000 in layer_rope_theta");
-    const std::string step = of_type("step3p5") + ", " + both_kinds + R"(, "rope_theta": [5e6, 1e4],
+    const std::string step = of_type("step3p5") + ", " + both_types + R"(, "rope_theta": [5e6, 1e4],
         "partial_rotary_factors": [0.5, 1.0], "rope_scaling": )" +
                              yarn + "}";
     CHECK(read(step, "full_attention").geometry.base == 5e6);
@@ -88,7 +88,7 @@ TEST_CASE("a list with an entry a layer counts for the layers asked for", "[io]"
     CHECK(read(step, "sliding_attention").geometry.width() == 128);
 }
 
-TEST_CASE("Molmo-2's list of scaled layers must have them all", "[io]") {
+TEST_CASE("Molmo-2's list of scaled layers must be complete", "[io]") {
     const std::string keys = R"("num_hidden_layers": 3, "rope_scaling": )" + yarn + "}, ";
     CHECK(read(keys + R"("rope_scaling_layers": [0, 1, 2])").expression == "yarn:8,original_length=8192");
     CHECK_REFUSED(read(keys + R"("rope_scaling_layers": [0, 1])"), "rope_scaling_layers does not list all layers");
@@ -96,7 +96,7 @@ TEST_CASE("Molmo-2's list of scaled layers must have them all", "[io]") {
     CHECK(read(R"("num_hidden_layers": 3, "rope_scaling_layers": [0])").expression == "default");
 }
 
-TEST_CASE("layers that do not turn are refused", "[io]") {
+TEST_CASE("layers without rotation are rejected", "[io]") {
     const char* const none = "the layers of type 'full_attention' of ";
     CHECK_REFUSED(read(of_type("cohere2"), "full_attention"), none);
     CHECK(read(of_type("cohere2"), "sliding_attention").expression == "default");
@@ -109,13 +109,13 @@ TEST_CASE("layers that do not turn are refused", "[io]") {
     }
     CHECK_REFUSED(read(of_type("exaone4") + R"(, "sliding_window": 4096)", "full_attention"), none);
     CHECK(read(of_type("exaone4") + R"(, "sliding_window": null)", "full_attention").expression == "default");
-    const std::string listed = both_kinds + R"(, "no_rope_layers": [0, 1])";
+    const std::string listed = both_types + R"(, "no_rope_layers": [0, 1])";
     CHECK_REFUSED(read(listed, "full_attention"), none);
     CHECK(read(listed, "sliding_attention").expression == "default");
     CHECK(read(listed).expression == "default");
 }
 
-TEST_CASE("models that do not turn, or not as others do, are refused", "[io]") {
+TEST_CASE("models without rotation, or with an unsupported one, are rejected", "[io]") {
     for (const std::string model_type : {"gpt2", "bert", "t5", "whisper", "mamba2", "xlm-roberta", "jamba"}) {
         const std::string message = "model_type '" + model_type + "' has no rotary positions";
         CHECK_REFUSED(read(of_type(model_type)), message.c_str());
@@ -129,16 +129,17 @@ TEST_CASE("models that do not turn, or not as others do, are refused", "[io]") {
         "the order of pairs in hunyuan_vl_text is not supported");
 }
 
-TEST_CASE("mscale_all_dim reaches the softmax where the model's code takes it there", "[io]") {
-    const std::string scheme = R"("rope_scaling": )" + yarn + R"(, "mscale": 1, "mscale_all_dim": 1})";
-    CHECK(read(of_type("llama") + ", " + scheme).softmax_factor == 1);
-    CHECK(read(of_type("llama") + ", " + scheme).attention_factor == 1);
-    for (const std::string& keys : {scheme, of_type("deepseek_v3") + ", " + scheme, of_type("youtu") + ", " + scheme}) {
+TEST_CASE("mscale_all_dim affects the softmax only in models whose code applies it", "[io]") {
+    const std::string scaling = R"("rope_scaling": )" + yarn + R"(, "mscale": 1, "mscale_all_dim": 1})";
+    CHECK(read(of_type("llama") + ", " + scaling).softmax_factor == 1);
+    CHECK(read(of_type("llama") + ", " + scaling).attention_factor == 1);
+    for (const std::string& keys :
+         {scaling, of_type("deepseek_v3") + ", " + scaling, of_type("youtu") + ", " + scaling}) {
         CHECK(read(keys).softmax_factor > 1.4);
     }
 }
 
-TEST_CASE("widths and orders that the code fills in", "[io]") {
+TEST_CASE("default widths and section orders of model code", "[io]") {
     const rw::Encoding chatglm = read(of_type("chatglm") + R"(, "kv_channels": 128)");
     CHECK(chatglm.geometry.width() == 64);
     CHECK((chatglm.geometry.layout == rw::layout_kind::interleaved));

@@ -163,7 +163,7 @@ TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[a
     trial one(random, config, part(0), 20);
     (void)one.ours(0, 12);
     one.stack.set_rope(part(8));
-    CHECK_REFUSED(one.ours(12, 13), "both encodings must turn the same elements", "at 0 and 8");
+    CHECK_REFUSED(one.ours(12, 13), "both encodings must rotate the same elements", "at 0 and 8");
     CHECK(one.cache.tokens(one.sequence) == 12);
 }
 

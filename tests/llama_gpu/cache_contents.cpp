@@ -10,7 +10,7 @@
 #include "support/oracle.hpp"
 
 namespace rw = ropewalk;
-using rw::gpu::cache_type;
+using rw::cache_type;
 
 namespace test {
 
@@ -22,21 +22,20 @@ const oracle::format& format_of_cache(cache_type type) {
 
 }  // namespace
 
-cache_contents::cache_contents(cache_type type, const extents& size, cache_axes where, random& numbers) {
+cache_contents::cache_contents(cache_type type, const extents& size, cache_axes axes, random& numbers) {
     const auto [pages, page_size, heads, head_dim] = size;
-    void* const nobody = nullptr;
-    shape_ = where == cache_axes::hnd
-                 ? rw::gpu::hnd_cache(static_cast<float*>(nobody), pages, heads, page_size, head_dim)
-                 : rw::gpu::nhd_cache(static_cast<float*>(nobody), pages, page_size, heads, head_dim);
+    shape_ = axes == cache_axes::hnd
+                 ? rw::gpu::hnd_cache(static_cast<float*>(nullptr), pages, heads, page_size, head_dim)
+                 : rw::gpu::nhd_cache(static_cast<float*>(nullptr), pages, page_size, heads, head_dim);
     shape_.type = type, shape_.scale = type == cache_type::f8e4m3 ? 0.037F : 1.0F;
-    if (where == cache_axes::padded) {
+    if (axes == cache_axes::padded) {
         shape_.stride_head = head_dim + 3, shape_.stride_token = heads * shape_.stride_head + 5;
         shape_.stride_page = page_size * shape_.stride_token + 7;
         shape_.scale_stride_head = 2, shape_.scale_stride_token = 2 * heads + 1;
         shape_.scale_stride_page = page_size * shape_.scale_stride_token + 3;
     }
     const auto elements = static_cast<std::size_t>(pages * shape_.stride_page);
-    const auto bytes = static_cast<std::size_t>(rw::gpu::size_of(type));
+    const auto bytes = static_cast<std::size_t>(rw::size_of(type));
     bytes_.resize(elements * bytes);
     for (std::size_t i = 0; i < elements; ++i) {
         std::uint32_t bits = 0;
@@ -51,7 +50,7 @@ cache_contents::cache_contents(cache_type type, const extents& size, cache_axes 
     }
     if (type != cache_type::i8) return;
     scales_.resize(static_cast<std::size_t>(pages * shape_.scale_stride_page));
-    for (float& one : scales_) one = static_cast<float>(numbers.uniform(0.5, 3) / 127);
+    for (float& scale : scales_) scale = static_cast<float>(numbers.uniform(0.5, 3) / 127);
 }
 
 rw::gpu::cache_tensor cache_contents::tensor() {
@@ -65,15 +64,18 @@ std::int64_t cache_contents::element_of(std::int64_t page, std::int64_t token, s
     return page * shape_.stride_page + token * shape_.stride_token + head * shape_.stride_head;
 }
 
+std::size_t cache_contents::scale_of(std::int64_t page, std::int64_t token, std::int64_t head) const {
+    return static_cast<std::size_t>(page * shape_.scale_stride_page + token * shape_.scale_stride_token +
+                                    head * shape_.scale_stride_head);
+}
+
 double cache_contents::at(std::int64_t page, std::int64_t token, std::int64_t head, std::int64_t element) const {
-    const auto size = static_cast<std::size_t>(rw::gpu::size_of(shape_.type));
+    const auto size = static_cast<std::size_t>(rw::size_of(shape_.type));
     std::uint32_t bits = 0;
     std::memcpy(&bits, bytes_.data() + static_cast<std::size_t>(element_of(page, token, head) + element) * size, size);
     if (shape_.type == cache_type::i8) {
-        const std::int64_t beside =
-            page * shape_.scale_stride_page + token * shape_.scale_stride_token + head * shape_.scale_stride_head;
         const int value = bits < 128 ? static_cast<int>(bits) : static_cast<int>(bits) - 256;
-        return value * static_cast<double>(scales_[static_cast<std::size_t>(beside)]);
+        return value * static_cast<double>(scales_[scale_of(page, token, head)]);
     }
     if (shape_.type == cache_type::f8e4m3) {
         const double magnitude = (bits & 0x7fU) == 0x7fU ? std::numeric_limits<double>::quiet_NaN()
@@ -84,50 +86,46 @@ double cache_contents::at(std::int64_t page, std::int64_t token, std::int64_t he
 }
 
 void cache_contents::poison(std::int64_t page, std::int64_t token) {
-    const auto size = static_cast<std::size_t>(rw::gpu::size_of(shape_.type));
+    const auto size = static_cast<std::size_t>(rw::size_of(shape_.type));
     for (std::int64_t head = 0; head < shape_.heads; ++head) {
         std::memset(bytes_.data() + static_cast<std::size_t>(element_of(page, token, head)) * size, 0xff,
                     static_cast<std::size_t>(shape_.head_dim) * size);
         if (scales_.empty()) continue;
-        const std::int64_t beside =
-            page * shape_.scale_stride_page + token * shape_.scale_stride_token + head * shape_.scale_stride_head;
-        scales_[static_cast<std::size_t>(beside)] = std::numeric_limits<float>::quiet_NaN();
+        scales_[scale_of(page, token, head)] = std::numeric_limits<float>::quiet_NaN();
     }
 }
 
 std::int64_t batch_case::page_of(std::int64_t sequence, std::int64_t entry, std::int64_t page_size,
-                                 std::int64_t all) const {
+                                 std::int64_t pages) const {
     if (table.empty()) return entry < page_size ? sequence : -1;
-    if (entry / page_size >= pages.most_pages) return -1;
-    const std::int64_t page = table[static_cast<std::size_t>(sequence * pages.stride + entry / page_size)];
-    return page >= 0 && page < all ? page : -1;
+    if (entry / page_size >= most_pages) return -1;
+    const std::int64_t page = table[static_cast<std::size_t>(sequence * most_pages + entry / page_size)];
+    return page >= 0 && page < pages ? page : -1;
 }
 
 batch_case random_batch(std::int64_t sequences, std::int64_t most_tokens, std::int64_t page_size, std::int64_t pages,
                         bool table, random& numbers) {
-    batch_case made;
+    batch_case batch;
+    batch.count = sequences, batch.most_tokens = most_tokens;
     const std::int64_t capacity = table ? page_size * pages : page_size;
     const bool decode = most_tokens == 1 && numbers.coin();
-    if (!decode) made.starts.push_back(0);
+    if (!decode) batch.starts.push_back(0);
     for (std::int64_t s = 0; s < sequences; ++s) {
-        // An empty sequence at times.
+        // Some sequences are empty.
         const std::int64_t tokens = decode ? 1 : numbers.integer(0, std::min(most_tokens, capacity));
-        made.tokens += tokens;
-        if (!decode) made.starts.push_back(static_cast<std::int32_t>(made.tokens));
-        made.past.push_back(
+        batch.tokens += tokens;
+        if (!decode) batch.starts.push_back(static_cast<std::int32_t>(batch.tokens));
+        batch.past.push_back(
             static_cast<std::int32_t>(numbers.integer(0, capacity - std::max<std::int64_t>(tokens, 1))));
     }
-    if (table) {
-        std::vector<std::int32_t> order(static_cast<std::size_t>(sequences * pages));
-        std::iota(order.begin(), order.end(), 0);
-        for (std::size_t i = order.size(); i > 1; --i)
-            std::swap(order[i - 1],
-                      order[static_cast<std::size_t>(numbers.integer(0, static_cast<std::int64_t>(i) - 1))]);
-        made.table = order;
-        made.pages = rw::llama::gpu::pages_of(made.table, sequences);
-    }
-    made.batch = {made.starts.empty() ? nullptr : made.starts.data(), made.past.data(), sequences, most_tokens, 0};
-    return made;
+    if (!table) return batch;
+    batch.most_pages = pages;
+    batch.table.resize(static_cast<std::size_t>(sequences * pages));
+    std::iota(batch.table.begin(), batch.table.end(), 0);
+    for (std::size_t i = batch.table.size(); i > 1; --i)
+        std::swap(batch.table[i - 1],
+                  batch.table[static_cast<std::size_t>(numbers.integer(0, static_cast<std::int64_t>(i) - 1))]);
+    return batch;
 }
 
 exact_attention attention_of(const std::vector<double>& q, std::int64_t heads, cache_contents& k, cache_contents& v,
@@ -135,9 +133,8 @@ exact_attention attention_of(const std::vector<double>& q, std::int64_t heads, c
     const rw::gpu::cache_tensor shape = k.tensor();
     const std::int64_t dim = shape.head_dim;
     exact_attention result{q, std::vector<double>(q.size(), 0)};
-    for (std::int64_t s = 0; s < batch.batch.count; ++s) {
-        const std::int64_t tokens = batch.starts.empty() ? 1 : batch.start_of(s + 1) - batch.start_of(s);
-        for (std::int64_t row = 0; row < tokens * heads; ++row) {
+    for (std::int64_t s = 0; s < batch.count; ++s) {
+        for (std::int64_t row = 0; row < batch.tokens_of(s) * heads; ++row) {
             const std::int64_t token = row / heads, head = row % heads, shared = head / (heads / shape.heads);
             const auto first = static_cast<std::size_t>(((batch.start_of(s) + token) * heads + head) * dim);
             std::vector<double> scores, sums(static_cast<std::size_t>(dim), 0.0);

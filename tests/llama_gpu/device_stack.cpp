@@ -1,4 +1,4 @@
-// The stack and the decoder on a device do what those on the CPU do: the same cases.
+// Cases of every stack, on a simulated device.
 #include "device_kind.hpp"
 
 #include "llama/greedy_cases.inl"

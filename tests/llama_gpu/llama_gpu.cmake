@@ -1,4 +1,4 @@
-# The kernels of the CUDA attention stack, executed on the host.
+# Kernels and stack of the CUDA Llama, executed by the host.
 
 file(GLOB sources CONFIGURE_DEPENDS llama_gpu/*.cpp)
 add_executable(ropewalk_tests_llama_gpu ${sources} gpu/host.cpp)

@@ -21,19 +21,19 @@ TEST_CASE("dynamic is plain RoPE with the base b·(s·n/L − (s − 1))^(d/(d�
 
 TEST_CASE("dynamic is plain up to the original length, and different at every length beyond", "[dynamic_ntk]") {
     const rw::DynamicNtk policy{.factor = 4, .original_length = 4096};
-    const auto at = [&](std::int64_t length) {
+    const auto at_length = [&](std::int64_t length) {
         return rw::make_encoding({.head_dim = 128, .sequence_length = length}, policy);
     };
     const rw::Encoding plain = rw::make_encoding({.head_dim = 128}, rw::Default{});
     for (const std::int64_t length : {0, 1, 4095, 4096}) {
-        CHECK(at(length).steps == plain.steps);
-        CHECK(at(length).stage == 0);
+        CHECK(at_length(length).steps == plain.steps);
+        CHECK(at_length(length).stage == 0);
     }
-    CHECK(at(4097).steps != plain.steps);
-    CHECK(at(4097).stage != 0);
-    CHECK(at(4098).stage != at(4097).stage);
-    CHECK(at(4098).steps != at(4097).steps);
+    CHECK(at_length(4097).steps != plain.steps);
+    CHECK(at_length(4097).stage != 0);
+    CHECK(at_length(4098).stage != at_length(4097).stage);
+    CHECK(at_length(4098).steps != at_length(4097).steps);
     // α = 4·2 − 3 at twice the length.
-    CHECK(at(8192).inv_freq.back() == Approx(plain.inv_freq.back() / 5).epsilon(1e-15));
-    CHECK(at(8192).inv_freq.front() == 1);
+    CHECK(at_length(8192).inv_freq.back() == Approx(plain.inv_freq.back() / 5).epsilon(1e-15));
+    CHECK(at_length(8192).inv_freq.front() == 1);
 }

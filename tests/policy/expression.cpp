@@ -96,49 +96,48 @@ TEST_CASE("describe and parse_policies undo each other for random policies and p
     }
 }
 
-TEST_CASE("expressions read as they are documented", "[expression]") {
-    const auto one = [](const char* text) { return rw::parse_policies(text).at(0); };
-    CHECK(same(one("default"), rw::Default{}));
-    CHECK(same(one("linear:8"), rw::Linear{.factor = 8}));
-    CHECK(same(one("linear:factor=8"), rw::Linear{.factor = 8}));
-    CHECK(same(one("power:0.5"), rw::Power{.k = 0.5}));
-    CHECK(same(one("truncated:4096"), rw::Truncated{.length = 4096.0}));
-    CHECK(same(one("truncated:rho=1e-3,b=0.5,a=0"), rw::Truncated{.length = {}, .a = 0.0, .b = 0.5, .rho = 1e-3}));
-    CHECK(same(one("xpos:512"), rw::XPos{.scale_base = 512}));
-    CHECK(same(one("xpos:length=16384"), rw::XPos{.length = 16384}));
-    CHECK(same(one("randomized:16384,seed=1"), rw::Randomized{.length = 16384, .seed = 1}));
-    CHECK(same(one("randomized_sorted:65536,draw=3,seed=-1"),
-               rw::RandomizedSorted{.range = 65536, .seed = -1, .draw = 3}));
-    CHECK(same(one("yarn:8,original_length=4096"), rw::Yarn{.factor = 8, .original_length = 4096}));
-    CHECK(
-        same(one("yarn:truncate=false,attention_factor=1"), rw::Yarn{.truncate = false, .attention_factor_given = 1}));
-    CHECK(same(one("yarn:truncate=true"), rw::Yarn{}));
-    CHECK(same(one("mrope:[16,24,24]"), rw::MRope{.sections = {16, 24, 24}}));
-    CHECK(same(one("mrope:interleaved=true,sections=[24,20,20]"),
-               rw::MRope{.sections = {24, 20, 20}, .interleaved = true}));
-    CHECK(same(one("mrope:[]"), rw::MRope{}));
-    CHECK(same(one("longrope:[1,1.5],long_factor=[2,1e2],factor=32,original_length=4096"),
-               rw::LongRope{.short_factor = {1, 1.5}, .long_factor = {2, 100}, .factor = 32, .original_length = 4096}));
+TEST_CASE("expressions read as documented, and policies have short descriptions", "[expression]") {
+    struct example {
+        const char* expression;
+        rw::any_policy policy;
+        const char* description;
+    };
+    const std::vector<example> examples{
+        {"default", rw::Default{}, "default"},
+        {"linear", rw::Linear{}, "linear"},
+        {"linear:8", rw::Linear{.factor = 8}, "linear:8"},
+        {"linear:factor=8", rw::Linear{.factor = 8}, "linear:8"},
+        {"power:0.1", rw::Power{.k = 0.1}, "power:0.1"},
+        {"truncated:4096", rw::Truncated{.length = 4096.0}, "truncated:4096"},
+        {"truncated:rho=1e-3,b=0.5,a=0", rw::Truncated{.length = {}, .a = 0.0, .b = 0.5, .rho = 1e-3},
+         "truncated:a=0,b=0.5,rho=0.001"},
+        {"xpos:512", rw::XPos{.scale_base = 512}, "xpos"},
+        {"xpos:length=16384", rw::XPos{.length = 16384}, "xpos:length=16384"},
+        {"xpos:128,length=16384", rw::XPos{.scale_base = 128, .length = 16384}, "xpos:128,length=16384"},
+        {"randomized:16384,seed=1", rw::Randomized{.length = 16384, .seed = 1}, "randomized:16384,seed=1"},
+        {"randomized_sorted:65536,draw=3,seed=-1", rw::RandomizedSorted{.range = 65536, .seed = -1, .draw = 3},
+         "randomized_sorted:65536,seed=-1,draw=3"},
+        {"yarn:8,original_length=4096", rw::Yarn{.factor = 8, .original_length = 4096}, "yarn:8,original_length=4096"},
+        {"yarn:truncate=false,attention_factor=1", rw::Yarn{.truncate = false, .attention_factor_given = 1},
+         "yarn:truncate=false,attention_factor=1"},
+        {"yarn:truncate=true", rw::Yarn{}, "yarn"},
+        {"mrope:[16,24,24]", rw::MRope{.sections = {16, 24, 24}}, "mrope:[16,24,24]"},
+        {"mrope:interleaved=true,sections=[24,20,20]", rw::MRope{.sections = {24, 20, 20}, .interleaved = true},
+         "mrope:[24,20,20],interleaved=true"},
+        {"mrope:[]", rw::MRope{}, "mrope"},
+        {"longrope:[1,1.5],long_factor=[2,1e2],factor=32,original_length=4096",
+         rw::LongRope{.short_factor = {1, 1.5}, .long_factor = {2, 100}, .factor = 32, .original_length = 4096},
+         "longrope:[1,1.5],long_factor=[2,100],factor=32,original_length=4096"},
+    };
+    for (const auto& [expression, policy, description] : examples) {
+        INFO(expression);
+        CHECK(same(rw::parse_policies(expression).at(0), policy));
+        CHECK(describe(policy) == description);
+    }
     const auto chain = rw::parse_policies("linear:4|truncated:4096");
     REQUIRE(chain.size() == 2);
     CHECK(same(chain[0], rw::Linear{.factor = 4}));
     CHECK(same(chain[1], rw::Truncated{.length = 4096.0}));
-}
-
-TEST_CASE("descriptions are short", "[expression]") {
-    CHECK(rw::describe(rw::Linear{.factor = 8}) == "linear:8");
-    CHECK(rw::describe(rw::Linear{}) == "linear");
-    CHECK(rw::describe(rw::Power{.k = 0.1}) == "power:0.1");
-    CHECK(rw::describe(rw::XPos{.length = 16384}) == "xpos:length=16384");
-    CHECK(rw::describe(rw::XPos{.scale_base = 128, .length = 16384}) == "xpos:128,length=16384");
-    CHECK(rw::describe(rw::Truncated::neutral()) == "truncated:a=0,b=0,rho=0");
-    CHECK(rw::describe(rw::MRope{.sections = {24, 20, 20}, .interleaved = true}) ==
-          "mrope:[24,20,20],interleaved=true");
-    CHECK(rw::describe(rw::MRope{}) == "mrope");
-    CHECK(rw::describe(rw::Yarn{.factor = 32, .original_length = 4096, .truncate = false}) ==
-          "yarn:32,original_length=4096,truncate=false");
-    CHECK(rw::describe(rw::LongRope{.long_factor = {1.5, 0.1}, .original_length = 4096}) ==
-          "longrope:long_factor=[1.5,0.1],original_length=4096");
 }
 
 TEST_CASE("an error marks the wrong character", "[expression]") {
@@ -182,24 +181,24 @@ TEST_CASE("an error marks the wrong character", "[expression]") {
         {"yarn:8,truncate=truefalse", 17, "expected true or false"},
         {"mrope:[1],sections=[2]", 11, "parameter 'sections' is given twice"},
         // Names.
-        {"linaer:8", 1, "unknown policy 'linaer'", ": did you mean 'linear'? Known are default, linear, power, "},
-        {"linear:8|yarm", 10, "unknown policy 'yarm'", ": did you mean 'yarn'? Known are default, "},
-        {"liNear:8", 1, "unknown policy 'li'", ": known are default, linear, "},
-        {"linear:8|foo:1", 10, "unknown policy 'foo'", ": known are default, linear, "},
+        {"linaer:8", 1, "unknown policy 'linaer'", ": did you mean 'linear'? Choose from default, linear, power, "},
+        {"linear:8|yarm", 10, "unknown policy 'yarm'", ": did you mean 'yarn'? Choose from default, "},
+        {"liNear:8", 1, "unknown policy 'li'", ": choose from default, linear, "},
+        {"linear:8|foo:1", 10, "unknown policy 'foo'", ": choose from default, linear, "},
         {"linear:8,facto=9", 10, "policy 'linear' has no parameter 'facto'",
-         ": did you mean 'factor'? Known are factor"},
+         ": did you mean 'factor'? Choose from factor"},
         {"yarn:8,orignal_length=4096", 8, "policy 'yarn' has no parameter 'orignal_length'",
-         ": did you mean 'original_length'? Known are factor, original_length, beta_fast, "},
-        {"xpos:k=3", 6, "policy 'xpos' has no parameter 'k'", ": known are scale_base, gamma, length"},
-        {"", 1, "expected the name of a policy, got the end", ": known are default, linear, "},
+         ": did you mean 'original_length'? Choose from factor, original_length, beta_fast, "},
+        {"xpos:k=3", 6, "policy 'xpos' has no parameter 'k'", ": choose from scale_base, gamma, length"},
+        {"", 1, "expected the name of a policy, got the end", ": choose from default, linear, "},
         {"LINEAR:8", 1, "expected the name of a policy, got 'LINEAR'", ": did you mean 'linear'? "},
         {" linear:8", 1, "expected the name of a policy, got ' linear'", ": did you mean 'linear'? "},
         {"Power|linear:1", 1, "expected the name of a policy, got 'Power'", ": did you mean 'power'? "},
-        {"linear:8|", 10, "expected the name of a policy, got the end", ": known are "},
+        {"linear:8|", 10, "expected the name of a policy, got the end", ": choose from "},
         {"linear:8| power:1", 10, "expected the name of a policy, got ' power'", ": did you mean 'power'? "},
-        {"linear:8||power:1", 10, "expected the name of a policy, got '|'", ": known are "},
-        {"|linear:8", 1, "expected the name of a policy, got '|'", ": known are "},
-        {"8", 1, "expected the name of a policy, got '8'", ": known are "},
+        {"linear:8||power:1", 10, "expected the name of a policy, got '|'", ": choose from "},
+        {"|linear:8", 1, "expected the name of a policy, got '|'", ": choose from "},
+        {"8", 1, "expected the name of a policy, got '8'", ": choose from "},
     };
     for (const auto& [expression, character, problem, hint] : cases) {
         const std::string message = test::message_of([&] { rw::parse_policies(expression); });

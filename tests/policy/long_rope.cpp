@@ -17,7 +17,7 @@ std::vector<double> random_list(test::random& numbers, std::int64_t count) {
     return list;
 }
 
-rw::Encoding at(const rw::LongRope& policy, std::int64_t length) {
+rw::Encoding at_length(const rw::LongRope& policy, std::int64_t length) {
     return rw::make_encoding({.head_dim = 8, .sequence_length = length}, policy);
 }
 
@@ -41,21 +41,21 @@ TEST_CASE("longrope divides by the list that the sequence length selects", "[lon
 TEST_CASE("longrope switches strictly beyond the original length", "[long_rope]") {
     const rw::LongRope phi{
         .short_factor = {1, 1.25, 1.5, 2}, .long_factor = {1, 4, 16, 64}, .factor = 32, .original_length = 4096};
-    const rw::Encoding short_one = at(phi, 0), long_one = at(phi, 1 << 20);
-    CHECK(short_one.steps != long_one.steps);
-    CHECK(at(phi, 4096).steps == short_one.steps);
-    CHECK(at(phi, 4096).stage == short_one.stage);
-    CHECK(at(phi, 4097).steps == long_one.steps);
-    CHECK(at(phi, 4097).stage == long_one.stage);
-    CHECK(short_one.stage != long_one.stage);
+    const rw::Encoding short_list = at_length(phi, 0), long_list = at_length(phi, 1 << 20);
+    CHECK(short_list.steps != long_list.steps);
+    CHECK(at_length(phi, 4096).steps == short_list.steps);
+    CHECK(at_length(phi, 4096).stage == short_list.stage);
+    CHECK(at_length(phi, 4097).steps == long_list.steps);
+    CHECK(at_length(phi, 4097).stage == long_list.stage);
+    CHECK(short_list.stage != long_list.stage);
     // The attention factor does not switch.
-    CHECK(at(phi, 4096).attention_factor == at(phi, 4097).attention_factor);
+    CHECK(at_length(phi, 4096).attention_factor == at_length(phi, 4097).attention_factor);
 }
 
 TEST_CASE("an empty list means ones", "[long_rope]") {
     const rw::LongRope only_long{.long_factor = {2, 2, 2, 2}, .factor = 2, .original_length = 4096};
-    CHECK(at(only_long, 4096).steps == rw::make_encoding({.head_dim = 8}).steps);
-    CHECK(at(only_long, 4097).steps == rw::make_encoding({.head_dim = 8}, rw::Linear{.factor = 2}).steps);
+    CHECK(at_length(only_long, 4096).steps == rw::make_encoding({.head_dim = 8}).steps);
+    CHECK(at_length(only_long, 4097).steps == rw::make_encoding({.head_dim = 8}, rw::Linear{.factor = 2}).steps);
 }
 
 TEST_CASE("longrope's attention factor is √(1 + ln s / ln L) by default", "[long_rope]") {

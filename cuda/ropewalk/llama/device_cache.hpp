@@ -1,4 +1,4 @@
-// The key-value cache of a stack of layers in a device's memory.
+// Key-value cache of a stack of layers in device memory.
 #pragma once
 
 #include <algorithm>
@@ -9,21 +9,22 @@
 
 namespace ropewalk::llama {
 
-/// Keys and values of any number of sequences. All pages lie in one pool, so that a page is a number: memory for
-/// most_tokens where that is given; else the pool moves when it grows, to twice its size.
-template <Machine M>
+/// Keys and values of any number of sequences. All pages lie in one pool, so that a page is a number. The pool has
+/// memory for most_tokens if that is given; otherwise it moves when it grows, to twice its size.
+template <DeviceBackend B>
 class device_cache : public paged_sequences<std::int32_t> {
 public:
-    /// Throws ropewalk::error for a type that the stack does not read, or sizes that are not positive. The machine must
+    /// Throws ropewalk::error for a type that the stack does not read, or sizes that are not positive. The backend must
     /// outlive the cache.
-    device_cache(M& machine, const model_config& config, const cache_options& chosen = {})
-        : paged_sequences(config, chosen), machine_(&machine), pool_(machine) {
-        RW_EXPECTS(page_bytes() % size_of(chosen.type) == 0 && pages_for(chosen.most_tokens) < most_pages,
-                   "{} tokens in pages of {} are more pages than have numbers", chosen.most_tokens, chosen.page_tokens);
+    device_cache(B& backend, const model_config& config, const cache_options& options = {})
+        : paged_sequences(config, options), backend_(&backend), pool_(backend) {
+        RW_EXPECTS(page_bytes() % size_of(options.type) == 0 && pages_for(options.most_tokens) < most_pages,
+                   "{} tokens in pages of {} exceed the 32 bits of page numbers", options.most_tokens,
+                   options.page_tokens);
     }
 
-    /// Takes pages until the sequence holds `tokens` tokens, without changing how many it has. Throws, with nothing
-    /// taken, where the cache may not grow so far.
+    /// Takes pages until the sequence holds `tokens` tokens, without changing the number of its tokens. Throws, with
+    /// nothing taken, if the cache may not grow so far.
     void reserve(int sequence, std::int64_t tokens) {
         reserve_pages(sequence, tokens, [this](std::int64_t pages) {
             grow(page_count() + pages);
@@ -34,10 +35,10 @@ public:
     /// Bytes of the pool.
     [[nodiscard]] std::int64_t bytes_allocated() const { return pool_.bytes(); }
 
-    /// Keys and values of one layer, as the kernels take them.
+    /// Keys and values of one layer, as kernels take them.
     [[nodiscard]] ropewalk::gpu::kv_cache layer(std::int64_t number) const {
-        const page_layout there = layout(number);
-        return {tensor_of(there, there.k, there.k_scales), tensor_of(there, there.v, there.v_scales)};
+        const page_layout l = layout(number);
+        return {tensor_of(l, l.k, l.k_scales), tensor_of(l, l.v, l.v_scales)};
     }
 
 private:
@@ -47,31 +48,34 @@ private:
 
     void grow(std::int64_t pages) {
         if (pages <= pool_pages()) return;
-        RW_EXPECTS(pages < most_pages, "{} pages are more than have numbers", pages);
+        RW_EXPECTS(pages < most_pages, "{} pages exceed the 32 bits of page numbers", pages);
         const std::int64_t most = pages_for(options().most_tokens);
-        device_memory<M> larger(*machine_, (most > 0 ? most : std::max(pages, 2 * pool_pages())) * page_bytes());
-        if (pool_.bytes() > 0) machine_->copy(larger.data(), pool_.data(), pool_.bytes());
+        device_memory<B> larger(*backend_, (most > 0 ? most : std::max(pages, 2 * pool_pages())) * page_bytes());
+        if (pool_.bytes() > 0) backend_->copy(larger.data(), pool_.data(), pool_.bytes());
         pool_ = std::move(larger);
     }
 
     [[nodiscard]] ropewalk::gpu::cache_tensor tensor_of(const page_layout& l, std::int64_t offset,
                                                         std::int64_t scales) const {
-        ropewalk::gpu::cache_tensor made;
         char* const first = static_cast<char*>(pool_.data());
-        const std::int64_t scale_bytes = sizeof(float);
-        made.data = first + offset, made.type = l.type;
-        made.pages = pool_pages(), made.page_size = l.page_tokens, made.heads = l.kv_heads, made.head_dim = l.head_dim;
-        made.stride_page = page_bytes() / size_of(l.type), made.stride_token = l.head_dim;
-        made.stride_head = l.page_tokens * l.head_dim;
-        if (l.type != cache_type::i8) return made;
-        made.scales = reinterpret_cast<float*>(first + scales);
-        made.scale_stride_page = page_bytes() / scale_bytes, made.scale_stride_token = 1;
-        made.scale_stride_head = l.page_tokens;
-        return made;
+        const bool scaled = l.type == cache_type::i8;
+        return {.data = first + offset,
+                .type = l.type,
+                .pages = pool_pages(),
+                .page_size = l.page_tokens,
+                .heads = l.kv_heads,
+                .head_dim = l.head_dim,
+                .stride_page = page_bytes() / size_of(l.type),
+                .stride_token = l.head_dim,
+                .stride_head = l.page_tokens * l.head_dim,
+                .scales = scaled ? reinterpret_cast<float*>(first + scales) : nullptr,
+                .scale_stride_page = page_bytes() / std::int64_t{sizeof(float)},
+                .scale_stride_token = 1,
+                .scale_stride_head = l.page_tokens};
     }
 
-    M* machine_;
-    device_memory<M> pool_;
+    B* backend_;
+    device_memory<B> pool_;
 };
 
 }  // namespace ropewalk::llama

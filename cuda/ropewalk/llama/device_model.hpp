@@ -1,4 +1,4 @@
-// A whole decoder on a device: embedding, layers, head, and greedy generation.
+// Decoder on a device: embedding, layers, head, and greedy generation.
 #pragma once
 
 #include "ropewalk/llama/device_stack.hpp"
@@ -7,28 +7,28 @@
 namespace ropewalk::llama {
 
 /// Layers between token ids and logits, with prefill(), decode() and generate() of greedy.
-template <Machine M>
-class device_model : public greedy<device_model<M>> {
+template <DeviceBackend B>
+class device_model : public greedy<device_model<B>> {
 public:
-    /// Throws ropewalk::error as device_stack does, and where the model has no vocabulary.
-    device_model(M& machine, const model_config& config, const model_weights& weights, rope_schedule rope,
-                 const device_options& chosen = {})
-        : layers_(machine, config, weights, std::move(rope), chosen) {
+    /// Throws ropewalk::error as device_stack does, and if the model has no vocabulary.
+    device_model(B& backend, const model_config& config, const model_weights& weights, rope_schedule rope,
+                 const device_options& options = {})
+        : layers_(backend, config, weights, std::move(rope), options) {
         RW_EXPECTS(config.vocabulary > 0, "a model without a vocabulary takes hidden states: use device_stack");
     }
 
-    [[nodiscard]] device_stack<M>& layers() { return layers_; }
+    [[nodiscard]] device_stack<B>& layers() { return layers_; }
     [[nodiscard]] const model_config& config() const { return layers_.config(); }
 
 private:
     friend greedy<device_model>;
 
-    void add_tokens(const segment& one, std::span<const std::int32_t> token_ids, device_cache<M>& cache,
+    void add_tokens(const segment& part, std::span<const std::int32_t> token_ids, device_cache<B>& cache,
                     std::span<float> scores = {}) {
-        layers_.predict({&one, 1}, token_ids, scores, cache);
+        layers_.predict({&part, 1}, token_ids, scores, cache);
     }
 
-    device_stack<M> layers_;
+    device_stack<B> layers_;
 };
 
 }  // namespace ropewalk::llama

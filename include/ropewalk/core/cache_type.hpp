@@ -20,6 +20,7 @@ enum class cache_type : std::uint8_t {
     i8,      ///< round(x · 127 / m), m the largest |x| of the head; m / 127 is stored next to the head
 };
 
+/// An element type of a key-value cache.
 template <class E>
 concept CacheElement = Element<E> || std::same_as<E, f8e4m3> || std::same_as<E, std::int8_t>;
 
@@ -31,6 +32,7 @@ constexpr cache_type cache_type_of() {
     return std::same_as<E, f8e4m3> ? cache_type::f8e4m3 : cache_type::i8;
 }
 
+/// Returns the bytes per element.
 constexpr std::int64_t size_of(cache_type type) {
     return type == cache_type::f32 ? 4 : type == cache_type::f16 || type == cache_type::bf16 ? 2 : 1;
 }

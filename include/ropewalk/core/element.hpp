@@ -22,6 +22,7 @@ inline constexpr element_type type_of = std::same_as<T, float> ? element_type::f
                                         : std::same_as<T, f16> ? element_type::f16
                                                                : element_type::bf16;
 
+/// Returns the bytes per element.
 constexpr std::size_t size_of(element_type type) { return type == element_type::f32 ? 4 : 2; }
 
 constexpr std::string_view to_string(element_type type) {

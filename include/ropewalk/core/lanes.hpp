@@ -8,8 +8,8 @@
 
 namespace ropewalk::detail {
 
-/// Operations on F, a float or a SIMD register. `bits` is the unsigned integer type with the same lanes. cpu/simd/simd.hpp
-/// has the specialisations for SIMD registers.
+/// Operations on F, a float or a SIMD register. `bits` is the unsigned integer type with the same lanes.
+/// cpu/simd/simd.hpp has the specialisations for SIMD registers.
 template <class F>
 struct lanes;
 

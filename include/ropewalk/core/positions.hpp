@@ -32,7 +32,7 @@ struct positions {
     std::int64_t axes = 1;         ///< positions per token: 1 or position_axes
     std::int64_t stride_axis = 0;  ///< ids from one axis to the next
 
-    /// Whether `data` holds the starts of ragged sequences.
+    /// Returns whether `data` is the bounds of ragged sequences.
     [[nodiscard]] constexpr bool ragged() const { return source == kind::cu_seqlens32 || source == kind::cu_seqlens64; }
 
     constexpr positions() = default;

@@ -6,6 +6,7 @@
 
 namespace ropewalk {
 
+/// A rotated pair.
 template <class F>
 struct rotated {
     F first;

@@ -8,6 +8,7 @@
 
 namespace ropewalk {
 
+/// Cosine and sine of one angle.
 template <class F>
 struct cos_sin_pair {
     F cos;

@@ -45,11 +45,16 @@ inline std::string_view nearest_name(std::string_view name, std::span<const std:
     return nearest;
 }
 
-/// Returns "did you mean 'linear'? Known are default, linear, …", or "known are …" if no known name is near.
-inline std::string name_hint(std::string_view name, std::span<const std::string_view> known) {
+/// Returns ": did you mean 'linear'?", or "" if no known name is near.
+inline std::string suggestion(std::string_view name, std::span<const std::string_view> known) {
     const std::string_view nearest = nearest_name(name, known);
-    std::string text = "known are ";
-    if (!nearest.empty()) text = "did you mean '" + std::string(nearest) + "'? Known are ";
+    return nearest.empty() ? "" : ": did you mean '" + std::string(nearest) + "'?";
+}
+
+/// Returns ": did you mean 'linear'? Choose from default, linear, …", or ": choose from …" if no known name is near.
+inline std::string name_hint(std::string_view name, std::span<const std::string_view> known) {
+    std::string text = suggestion(name, known);
+    text += text.empty() ? ": choose from " : " Choose from ";
     for (std::size_t i = 0; i < known.size(); ++i) text.append(i == 0 ? "" : ", ").append(known[i]);
     return text;
 }

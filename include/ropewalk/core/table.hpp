@@ -19,14 +19,14 @@ struct cos_sin_table {
     /// A stride that was left out. Different from 0, which repeats one row.
     static constexpr std::int64_t not_given = std::numeric_limits<std::int64_t>::min();
 
-    const void* cos = nullptr;
-    const void* sin = nullptr;
+    const void* cos = nullptr;              ///< [batch, rows, columns]
+    const void* sin = nullptr;              ///< as cos
     element_type type = element_type::f32;  ///< f32 or bf16
-    std::int64_t rows = 0, columns = 0;
-    std::int64_t stride_row = not_given;  ///< elements from one row to the next; needed for more than one row
+    std::int64_t rows = 0, columns = 0;     ///< columns: rotary_dim/2 or rotary_dim
+    std::int64_t stride_row = not_given;    ///< elements from one row to the next; needed for more than one row
     rows_are order = rows_are::by_index;
-    std::int64_t batch = 1;  ///< by_token: batches of `rows` rows each; 1 is shared by all batch rows
-    std::int64_t stride_batch = not_given;
+    std::int64_t batch = 1;                 ///< by_token: batches of `rows` rows each; 1 is shared by all batch rows
+    std::int64_t stride_batch = not_given;  ///< elements from one batch to the next; needed for more than one batch
 
     [[nodiscard]] RW_HD constexpr bool exists() const { return cos != nullptr || sin != nullptr; }
 };

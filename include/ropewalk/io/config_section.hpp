@@ -128,9 +128,8 @@ public:
     void expect_only(std::span<const std::string_view> known, std::string_view purpose) const {
         for (const auto& [key, value] : object_->items()) {
             if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
-            const std::string nearest(detail::nearest_name(key, known));
             detail::fail("{}: key '{}' is not known for {}{}", path_, detail::shown_name(key), purpose,
-                         nearest.empty() ? "" : ": did you mean '" + nearest + "'?");
+                         detail::suggestion(key, known));
         }
     }
 

@@ -52,20 +52,20 @@ inline layer_section of_layer_type(const config_section& whole, const std::strin
     for (const auto& [key, part] : parts) {
         if (key == layer_type || (parts.size() == 1 && layer_type.empty())) return {part, true};
     }
-    const std::string nearest(nearest_name(layer_type, names));
     fail("{} differs by layer type: layer_type must be one of {}, got '{}'{}", whole.path(), known,
-         shown_name(layer_type), nearest.empty() ? "" : ": did you mean '" + nearest + "'?");
+         shown_name(layer_type), suggestion(layer_type, names));
 }
 
 /// Throws for a layer type that the configuration does not mention.
 inline void check_layer_type(const config_section& model, const std::string& layer_type) {
-    if (layer_type.empty() || layer_type == "full_attention" || layer_type == "sliding_attention") return;
+    constexpr std::array<std::string_view, 2> usual{"full_attention", "sliding_attention"};
+    if (layer_type.empty() || contains(usual, layer_type)) return;
     for (const char* const key : {"rope_parameters", "rope_scaling"}) {
         const auto parameters = model.section(key);
         if (parameters && parameters->section(layer_type.c_str())) return;
     }
-    RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types",
-               shown_name(layer_type));
+    RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types{}",
+               shown_name(layer_type), suggestion(layer_type, usual));
 }
 
 /// Reads the encoding of one layer type of one model.

@@ -256,7 +256,7 @@ constexpr bool scales_softmax(std::string_view model_type) {
     return model_type.empty() || contains(softmax_scaling_models, model_type);
 }
 
-/// Returns whether a model always interleaves the sections of M-RoPE, whatever its configuration says.
+/// Returns whether a model always interleaves the sections of M-RoPE, regardless of its configuration.
 constexpr bool interleaves_sections(std::string_view model_type) {
     for (const std::string_view family :
          {"qwen3_vl", "qwen3_omni", "qwen3_5", "qwen4", "cosmos3_edge", "cohere_compass"}) {

@@ -187,7 +187,7 @@ inline const rope_type& find_rope_type(const config_section& section) {
         if (rope_types[i].name == name) return rope_types[i];
         names[i] = rope_types[i].name;
     }
-    fail("{}: rope_type '{}' is not supported: {}", section.path(), shown_name(name), name_hint(name, names));
+    fail("{}: rope_type '{}' is not supported{}", section.path(), shown_name(name), name_hint(name, names));
 }
 
 /// Appends the words of a text, which blanks separate.

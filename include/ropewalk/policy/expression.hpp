@@ -163,8 +163,7 @@ private:
     }
 
     [[noreturn]] void fail_here(const std::string& problem, const std::string& hint = {}) const {
-        fail("{} at character {}{}{}\n  {}\n  {}^", problem, at_ + 1, hint.empty() ? "" : ": ", hint, text_,
-             std::string(at_, ' '));
+        fail("{} at character {}{}\n  {}\n  {}^", problem, at_ + 1, hint, text_, std::string(at_, ' '));
     }
 
     std::string_view text_;

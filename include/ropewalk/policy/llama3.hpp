@@ -36,12 +36,12 @@ struct Llama3 {
     }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
         if (factor == 1) return theta;
-        const real turns = real(original_length) * theta / two_pi;  // L/λ
+        const real rotations = real(original_length) * theta / two_pi;  // L/λ
         const real low(low_freq_factor), high(high_freq_factor);
-        if (turns > high) return theta;
+        if (rotations > high) return theta;
         const real slow = theta / real(factor);
-        if (turns < low) return slow;
-        const real t = (turns - low) / (high - low);
+        if (rotations < low) return slow;
+        const real t = (rotations - low) / (high - low);
         return (real(1) - t) * slow + t * theta;
     }
     static constexpr Llama3 neutral() { return {.factor = 1}; }

@@ -1,4 +1,4 @@
-// From the caller's arguments to validated parameters.
+// Conversion of the caller's arguments to validated parameters.
 #pragma once
 
 #include "ropewalk/rotation/validate.hpp"

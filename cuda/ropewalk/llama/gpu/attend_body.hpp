@@ -1,144 +1,169 @@
-// Causal attention by warps: each lane has eight elements of a head, several lanes a key, and softmax is kept up while
-// keys go by. Runs on the host too, which is how it is tested.
+// Decode attention: causal attention over a cache by warps, with a running softmax.
 #pragma once
 
-#include "ropewalk/llama/gpu/attend_job.hpp"
+#include "ropewalk/llama/gpu/kernel.hpp"
+#include "ropewalk/llama/gpu/sequences.hpp"
 
 namespace ropewalk::llama::gpu {
 
-/// E: the type of the cache. Rows: query rows which a warp compares every key with. Wide: 16 bytes at once.
+/// Parameters of attention of queries [tokens, heads, head_dim].
+///
+/// A row is one query head of one token. The rows of a sequence that share a key head are numbered token by token, so
+/// that the rows of a tile share keys, whether the tokens or the heads are many. One warp handles one tile of rows, one
+/// key head and one split of the keys. Tiles are the innermost index, then splits, key heads and sequences.
+struct attend_params : chunk_launch {
+    tensor q, out;
+    float* sums = nullptr;    ///< [tokens, heads, splits, head_dim], if there are several splits
+    float* states = nullptr;  ///< [tokens, heads, splits, 2]: the row maximum and the sum of weights
+    cache_tensor k, v;        ///< of detail::with_factor()
+    sequence_reader batch;
+
+    float scale = 1;                                   ///< of the scores, with log2 e and the scale of keys
+    std::int32_t heads = 0, kv_heads = 0, shared = 1;  ///< query heads per key head
+    std::int32_t head_dim = 0;
+    std::int32_t lanes = 1;  ///< per key
+    std::int32_t rows = 1;   ///< per tile; selects the kernel
+    std::int32_t splits = 1;
+    std::int64_t tiles = 0;  ///< per sequence
+};
+
+/// The body for caches of type E and tiles of Rows query rows. Each lane holds lane_elements of a head, several lanes
+/// hold one key, and several groups of lanes work on different keys. Wide: 16-byte accesses.
 template <CacheElement E, bool Wide, int Rows>
 struct attend_body {
     /// Keys whose loads a group of lanes starts together.
-    static constexpr int keys_at_once = Wide ? 4 : 2;
+    static constexpr int keys_per_step = Wide ? 4 : 2;
     static constexpr int blocks_resident = Rows > 1 ? 2 : 5;
-    static constexpr int scores = Rows * keys_at_once;
-    /// What lanes of different groups put together of a row: its sums and their total.
-    static constexpr int merged = lane_elements + 1;
+    static constexpr int scores = Rows * keys_per_step;
+    /// Values of a row that the groups add up: the elements of the output and the sum of weights.
+    static constexpr int row_sums = lane_elements + 1;
 
     struct state {
         std::int64_t sequence = 0, past = 0;
-        std::int64_t first_row = 0;  ///< of the call, that of the sequence's first token
+        std::int64_t first_row = 0;  ///< of the call: the first token of the sequence
         std::int64_t row = 0, rows = 0;
         std::int64_t begin = 0, end = 0;  ///< keys
-        std::int64_t limit[Rows];         ///< keys that a row sees
+        std::int64_t visible[Rows];       ///< keys that a row attends to
         std::int64_t kv_head = 0;
         std::int32_t split = 0, group = 0, element = 0;
-        std::int32_t page[keys_at_once];   ///< −1: no such key
-        std::int32_t token[keys_at_once];  ///< of the page
+        std::int32_t page[keys_per_step];   ///< −1: no such key
+        std::int32_t token[keys_per_step];  ///< of the page
         float q[Rows][lane_elements];
-        float sum[Rows][merged];  ///< of values, then of their weights
-        float highest[Rows];
+        float sum[Rows][row_sums];  ///< of weighted values, then of weights
+        float row_max[Rows];
     };
 
     template <class Lanes, class Memory>
-    static RW_HD RW_INLINE void run(const attend_job& job, std::int64_t index) {
+    static RW_HD RW_INLINE void run(const attend_params& params, std::int64_t index) {
         constexpr int width = Lanes::width;
         state s[width];
-        for (int i = 0; i < width; ++i) begin<Memory>(job, s[i], index + i);
-        const std::int64_t step = std::int64_t{warp_lanes} / job.lanes * keys_at_once;
+        for (int i = 0; i < width; ++i) begin<Memory>(params, s[i], index + i);
+        const std::int64_t step = std::int64_t{warp_lanes} / params.lanes * keys_per_step;
         const std::int64_t last = s[0].end;  // the same in all lanes
         RW_KEEP_LOOP
         for (std::int64_t key = s[0].begin; key < last; key += step) {
             float values[width][scores];
-            for (int i = 0; i < width; ++i) score<Memory>(job, s[i], key, values[i]);
-            Lanes::combine(values, 1, job.lanes, add{});
-            for (int i = 0; i < width; ++i) absorb<Memory>(job, s[i], key, values[i]);
+            for (int i = 0; i < width; ++i) score<Memory>(params, s[i], key, values[i]);
+            Lanes::combine(values, 1, params.lanes, add{});
+            for (int i = 0; i < width; ++i) accumulate<Memory>(params, s[i], key, values[i]);
         }
-        merge_groups<Lanes>(job, s);
-        for (int i = 0; i < width; ++i) store<Memory>(job, s[i]);
+        merge_groups<Lanes>(params, s);
+        for (int i = 0; i < width; ++i) store<Memory>(params, s[i]);
     }
 
 private:
-    static RW_HD RW_INLINE const E* elements(const cache_source& from) { return static_cast<const E*>(from.data); }
-    static RW_HD RW_INLINE std::int64_t left(const attend_job& job, const state& s) { return job.head_dim - s.element; }
-    /// The token of a row within its sequence, and its head among all.
-    static RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const attend_job& job, const state& s, int row) {
-        const auto [token, head] = ropewalk::gpu::detail::divide(s.row + row, job.shared);
-        return {token, s.kv_head * job.shared + head};
+    static RW_HD RW_INLINE std::int64_t left(const attend_params& params, const state& s) {
+        return params.head_dim - s.element;
+    }
+    /// Returns the token of a row within its sequence, and the head among all query heads.
+    static RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const attend_params& params, const state& s,
+                                                                    int row) {
+        const auto [token, head] = detail::divide(s.row + row, params.shared);
+        return {token, s.kv_head * params.shared + head};
     }
 
     template <class Memory>
-    static RW_HD RW_INLINE void begin(const attend_job& job, state& s, std::int64_t index) {
-        const auto [item, lane] = ropewalk::gpu::detail::divide(index, warp_lanes);
-        const auto [task, tile] = ropewalk::gpu::detail::divide(item, job.tiles);
-        const auto [part, split] = ropewalk::gpu::detail::divide(task, job.splits);
-        const auto [sequence, kv_head] = ropewalk::gpu::detail::divide(part, job.kv_heads);
-        const sequence_rows mine = detail::rows_of_sequence(job.batch, sequence);
-        s.sequence = sequence, s.kv_head = kv_head, s.past = mine.past, s.first_row = mine.first;
+    static RW_HD RW_INLINE void begin(const attend_params& params, state& s, std::int64_t index) {
+        const auto [item, lane] = detail::divide(index, warp_lanes);
+        const auto [task, tile] = detail::divide(item, params.tiles);
+        const auto [part, split] = detail::divide(task, params.splits);
+        const auto [sequence, kv_head] = detail::divide(part, params.kv_heads);
+        const sequence_rows rows = params.batch.rows_of(sequence);
+        s.sequence = sequence, s.kv_head = kv_head, s.past = rows.past, s.first_row = rows.first;
         s.split = static_cast<std::int32_t>(split);
-        s.group = static_cast<std::int32_t>(lane / job.lanes);
-        s.element = static_cast<std::int32_t>(lane % job.lanes * lane_elements);
-        // The last tokens have the most keys, so they begin first.
-        s.row = (job.tiles - 1 - tile) * Rows;
-        s.rows = detail::within(mine.tokens * job.shared - s.row, 0, Rows);
-        set_keys(job, s);
+        s.group = static_cast<std::int32_t>(lane / params.lanes);
+        s.element = static_cast<std::int32_t>(lane % params.lanes * lane_elements);
+        // The last tokens have the most keys, so their tiles start first.
+        s.row = (params.tiles - 1 - tile) * Rows;
+        s.rows = detail::within(rows.tokens * params.shared - s.row, 0, Rows);
+        set_keys(params, s);
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
-            s.highest[row] = no_score;
+            s.row_max[row] = no_score;
             RW_UNROLL
-            for (int i = 0; i < merged; ++i) s.sum[row][i] = 0;
-            const auto [token, head] = token_of(job, s, row);
-            s.limit[row] = row < s.rows ? s.past + token + 1 : 0;
-            const std::int64_t at = (s.first_row + token) * job.q_token + head * job.q_head + s.element;
-            load_lane<Wide, Memory>(job.type, job.q, at, row < s.rows ? left(job, s) : 0, s.q[row]);
+            for (int i = 0; i < row_sums; ++i) s.sum[row][i] = 0;
+            const auto [token, head] = token_of(params, s, row);
+            s.visible[row] = row < s.rows ? s.past + token + 1 : 0;
+            const std::int64_t start =
+                (s.first_row + token) * params.q.stride_token + head * params.q.stride_head + s.element;
+            load_lane<Wide, Memory>(params.q.type, params.q.data, start, row < s.rows ? left(params, s) : 0, s.q[row]);
             RW_UNROLL
-            for (int i = 0; i < lane_elements; ++i) s.q[row][i] *= job.scale;
+            for (int i = 0; i < lane_elements; ++i) s.q[row][i] *= params.scale;
         }
     }
 
-    /// The keys of this split: as many as of any other, in whole steps.
-    static RW_HD RW_INLINE void set_keys(const attend_job& job, state& s) {
+    /// Sets the keys of this split. All splits have the same number of whole steps.
+    static RW_HD RW_INLINE void set_keys(const attend_params& params, state& s) {
         if (s.rows == 0) return;
-        const std::int64_t all = s.past + token_of(job, s, static_cast<int>(s.rows) - 1).whole + 1;
-        const std::int64_t keys = all < job.batch.capacity ? all : job.batch.capacity;
-        const std::int64_t step = std::int64_t{warp_lanes} / job.lanes * keys_at_once;
-        const std::int64_t steps = ropewalk::gpu::detail::divide(keys + step - 1, step).whole;
-        const std::int64_t each = ropewalk::gpu::detail::divide(steps + job.splits - 1, job.splits).whole * step;
+        const std::int64_t all = s.past + token_of(params, s, static_cast<int>(s.rows) - 1).whole + 1;
+        const std::int64_t keys = all < params.batch.capacity ? all : params.batch.capacity;
+        const std::int64_t step = std::int64_t{warp_lanes} / params.lanes * keys_per_step;
+        const std::int64_t steps = detail::divide(keys + step - 1, step).whole;
+        const std::int64_t each = detail::divide(steps + params.splits - 1, params.splits).whole * step;
         s.begin = s.split * each;
         s.end = s.begin + each < keys ? s.begin + each : keys;
     }
 
-    /// This lane's part of the products of all rows with its group's next keys.
+    /// Computes this lane's part of the products of all rows with the next keys of its group.
     template <class Memory>
-    static RW_HD RW_INLINE void score(const attend_job& job, state& s, std::int64_t step, float (&values)[scores]) {
-        const std::int64_t first = step + s.group * keys_at_once;
-        detail::entry_cursor cursor(job.pages, s.sequence, first);
+    static RW_HD RW_INLINE void score(const attend_params& params, state& s, std::int64_t step,
+                                      float (&values)[scores]) {
+        const std::int64_t first = step + s.group * keys_per_step;
+        detail::entry_cursor cursor(params.batch, s.sequence, first);
         RW_UNROLL
-        for (int key = 0; key < keys_at_once; ++key) {
+        for (int key = 0; key < keys_per_step; ++key) {
             s.page[key] = first + key < s.end ? static_cast<std::int32_t>(cursor.place().page) : -1;
             s.token[key] = static_cast<std::int32_t>(cursor.place().token);
             cursor.next();
         }
-        lane_values k[keys_at_once];
+        lane_values k[keys_per_step];
         RW_UNROLL
-        for (int key = 0; key < keys_at_once; ++key) {
-            load_cached<Memory>(job.k, job, s, key, k[key]);
-        }
+        for (int key = 0; key < keys_per_step; ++key) load_cached<Memory>(params.k, params, s, key, k[key]);
         RW_UNROLL
-        for (int key = 0; key < keys_at_once; ++key) {
-            const float scale = scale_at<Memory>(job.k, s, key);
+        for (int key = 0; key < keys_per_step; ++key) {
+            const float scale = scale_of<Memory>(params.k, s, key);
             RW_UNROLL
             for (int row = 0; row < Rows; ++row) {
                 float products[lane_elements];
                 RW_UNROLL
                 for (int i = 0; i < lane_elements; ++i) products[i] = s.q[row][i] * k[key][i];
-                values[row * keys_at_once + key] = sum_of_neighbours(products) * scale;
+                values[row * keys_per_step + key] = sum_of_neighbours(products) * scale;
             }
         }
     }
 
-    /// A cached head's elements of this lane, zeros where there is no such place.
+    /// Loads this lane's elements of a cached head, or zeros if there is no such key.
     template <class Memory>
-    static RW_HD RW_INLINE void load_cached(const cache_source& from, const attend_job& job, const state& s, int key,
-                                            lane_values& x) {
-        const bool here = s.page[key] >= 0;
-        const std::int64_t at = here ? detail::element_of(from, {s.page[key], s.token[key]}, s.kv_head) + s.element : 0;
-        load_lane<Wide, Memory>(elements(from) + at, here ? left(job, s) : 0, x);
+    static RW_HD RW_INLINE void load_cached(const cache_tensor& from, const attend_params& params, const state& s,
+                                            int key, lane_values& x) {
+        const bool exists = s.page[key] >= 0;
+        const std::int64_t start =
+            exists ? detail::element_of(from, {s.page[key], s.token[key]}, s.kv_head) + s.element : 0;
+        load_lane<Wide, Memory>(static_cast<const E*>(from.data) + start, exists ? left(params, s) : 0, x);
     }
-    /// The scale of a cached head; 1 for types which have one a tensor, or none.
+    /// Returns the int8 scale of a cached head, or 1 for other types.
     template <class Memory>
-    static RW_HD RW_INLINE float scale_at(const cache_source& from, const state& s, int key) {
+    static RW_HD RW_INLINE float scale_of(const cache_tensor& from, const state& s, int key) {
         if constexpr (std::same_as<E, std::int8_t>) {
             return s.page[key] >= 0 ? detail::scale_of<Memory>(from, {s.page[key], s.token[key]}, s.kv_head) : 0;
         } else {
@@ -146,35 +171,35 @@ private:
         }
     }
 
-    /// Adds the group's values by their scores, after what came before has shrunk to the new maximum.
+    /// Adds the values of the group's keys, weighted by their scores, after rescaling the sums to the new maximum.
     template <class Memory>
-    static RW_HD RW_INLINE void absorb(const attend_job& job, state& s, std::int64_t step,
-                                       const float (&values)[scores]) {
-        const std::int64_t first = step + s.group * keys_at_once;
-        lane_values v[keys_at_once];
-        float scale[keys_at_once];
+    static RW_HD RW_INLINE void accumulate(const attend_params& params, state& s, std::int64_t step,
+                                           const float (&values)[scores]) {
+        const std::int64_t first = step + s.group * keys_per_step;
+        lane_values v[keys_per_step];
+        float scale[keys_per_step];
         RW_UNROLL
-        for (int key = 0; key < keys_at_once; ++key) {
-            load_cached<Memory>(job.v, job, s, key, v[key]);
-            scale[key] = scale_at<Memory>(job.v, s, key);
+        for (int key = 0; key < keys_per_step; ++key) {
+            load_cached<Memory>(params.v, params, s, key, v[key]);
+            scale[key] = scale_of<Memory>(params.v, s, key);
         }
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
-            const auto sees = [&](int key) { return first + key < s.limit[row] && s.page[key] >= 0; };
-            float highest = s.highest[row];
+            const auto attends = [&](int key) { return first + key < s.visible[row] && s.page[key] >= 0; };
+            float row_max = s.row_max[row];
             RW_UNROLL
-            for (int key = 0; key < keys_at_once; ++key) {
-                if (sees(key)) highest = larger_number{}(highest, values[row * keys_at_once + key]);
+            for (int key = 0; key < keys_per_step; ++key) {
+                if (attends(key)) row_max = larger_number{}(row_max, values[row * keys_per_step + key]);
             }
-            const float shrink = exp2_of(s.highest[row] - highest);
-            s.highest[row] = highest;
+            const float rescale = exp2_of(s.row_max[row] - row_max);
+            s.row_max[row] = row_max;
             RW_UNROLL
-            for (int i = 0; i < merged; ++i) s.sum[row][i] *= shrink;
+            for (int i = 0; i < row_sums; ++i) s.sum[row][i] *= rescale;
             RW_UNROLL
-            for (int key = 0; key < keys_at_once; ++key) {
-                // What a row does not see must not reach it, not even multiplied by 0: it may be a NaN.
-                if (!sees(key)) continue;
-                const float weight = exp2_of(values[row * keys_at_once + key] - highest);
+            for (int key = 0; key < keys_per_step; ++key) {
+                // A masked value must not be multiplied by 0: it may be a NaN.
+                if (!attends(key)) continue;
+                const float weight = exp2_of(values[row * keys_per_step + key] - row_max);
                 s.sum[row][lane_elements] += weight;
                 RW_UNROLL
                 for (int i = 0; i < lane_elements; ++i)
@@ -183,113 +208,107 @@ private:
         }
     }
 
-    /// What the groups of a warp have seen, put together in all of them.
+    /// Merges the maxima and sums of the groups of a warp, in all groups.
     template <class Lanes, int width>
-    static RW_HD RW_INLINE void merge_groups(const attend_job& job, state (&s)[width]) {
-        float highest[width][Rows];
+    static RW_HD RW_INLINE void merge_groups(const attend_params& params, state (&s)[width]) {
+        float row_max[width][Rows];
         for (int i = 0; i < width; ++i) {
             RW_UNROLL
-            for (int row = 0; row < Rows; ++row) highest[i][row] = s[i].highest[row];
+            for (int row = 0; row < Rows; ++row) row_max[i][row] = s[i].row_max[row];
         }
-        Lanes::combine(highest, job.lanes, warp_lanes, larger_number{});
+        Lanes::combine(row_max, params.lanes, warp_lanes, larger_number{});
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
-            float sums[width][merged];
+            float sums[width][row_sums];
             for (int i = 0; i < width; ++i) {
-                const float shrink = exp2_of(s[i].highest[row] - highest[i][row]);
-                s[i].highest[row] = highest[i][row];
+                const float rescale = exp2_of(s[i].row_max[row] - row_max[i][row]);
+                s[i].row_max[row] = row_max[i][row];
                 RW_UNROLL
-                for (int j = 0; j < merged; ++j) sums[i][j] = s[i].sum[row][j] * shrink;
+                for (int j = 0; j < row_sums; ++j) sums[i][j] = s[i].sum[row][j] * rescale;
             }
-            Lanes::combine(sums, job.lanes, warp_lanes, add{});
+            Lanes::combine(sums, params.lanes, warp_lanes, add{});
             for (int i = 0; i < width; ++i) {
                 RW_UNROLL
-                for (int j = 0; j < merged; ++j) s[i].sum[row][j] = sums[i][j];
+                for (int j = 0; j < row_sums; ++j) s[i].sum[row][j] = sums[i][j];
             }
         }
     }
 
     template <class Memory>
-    static RW_HD RW_INLINE void store(const attend_job& job, const state& s) {
+    static RW_HD RW_INLINE void store(const attend_params& params, const state& s) {
         if (s.group != 0) return;
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
             if (row >= s.rows) continue;
-            const auto [token, head] = token_of(job, s, row);
-            const std::int64_t at = s.first_row + token;
+            const auto [token, head] = token_of(params, s, row);
+            const std::int64_t out_row = s.first_row + token;
             const float total = s.sum[row][lane_elements];
             lane_values x;
-            // A row that saw no key becomes zeros.
-            const float factor = job.splits > 1 ? 1 : total == 0 ? 0 : job.v.scale / total;
+            // A row without keys becomes zeros.
+            const float factor = params.splits > 1 ? 1 : total == 0 ? 0 : params.v.scale / total;
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i) x[i] = s.sum[row][i] * factor;
-            if (job.splits == 1) {
-                store_lane<Wide, Memory>(job.type, job.out, at * job.out_token + head * job.out_head + s.element,
-                                         left(job, s), x);
+            if (params.splits == 1) {
+                store_lane<Wide, Memory>(params.out.type, params.out.data,
+                                         out_row * params.out.stride_token + head * params.out.stride_head + s.element,
+                                         left(params, s), x);
                 continue;
             }
-            const std::int64_t split = (at * job.heads + head) * job.splits + s.split;
-            store_lane<Wide, Memory>(job.sums + split * job.head_dim + s.element, left(job, s), x);
+            const std::int64_t split = (out_row * params.heads + head) * params.splits + s.split;
+            store_lane<Wide, Memory>(params.sums + split * params.head_dim + s.element, left(params, s), x);
             if (s.element == 0)
-                ropewalk::gpu::detail::store_elements<float, Memory>(job.states + 2 * split, {s.highest[row], total});
+                detail::store_elements<float, Memory>(params.states + 2 * split, {s.row_max[row], total});
         }
     }
 };
 
-/// Puts the splits of rows together.
-template <bool Wide>
-struct merge_body {
-    static constexpr int blocks_resident = usual_blocks;
-
-    template <class Lanes, class Memory>
-    static RW_HD RW_INLINE void run(const merge_job& job, std::int64_t index) {
-        for (int i = 0; i < Lanes::width; ++i) one<Memory>(job, index + i);
+/// Parameters of the kernel that merges splits, one thread per chunk.
+struct merge_params : attend_params {
+    template <bool Wide, class Memory>
+    RW_HD RW_INLINE void run_thread(std::int64_t index) const {
+        const auto [row, chunk] = detail::divide(index, chunks);
+        const auto [token, head] = detail::divide(row, heads);
+        // Rows after the last sequence have no partial results.
+        if (token >= batch.tokens || batch.sequence_of(token) < 0) return;
+        const std::int64_t element = chunk * lane_elements, left = head_dim - element;
+        float row_max = no_score;
+        for (int split = 0; split < splits; ++split)
+            row_max = larger_number{}(row_max, state_of<Memory>(row, split, 0));
+        lane_values x{};
+        float total = 0;
+        for (int split = 0; split < splits; ++split) {
+            const float split_total = state_of<Memory>(row, split, 1);
+            if (split_total == 0) continue;
+            const float weight = exp2_of(state_of<Memory>(row, split, 0) - row_max);
+            total = RW_FMA(weight, split_total, total);
+            lane_values sum;
+            load_lane<Wide, Memory>(static_cast<const float*>(sums) + (row * splits + split) * head_dim + element, left,
+                                    sum);
+            RW_UNROLL
+            for (int i = 0; i < lane_elements; ++i) x[i] = RW_FMA(weight, sum[i], x[i]);
+        }
+        const float factor = total == 0 ? 0 : v.scale / total;
+        RW_UNROLL
+        for (int i = 0; i < lane_elements; ++i) x[i] *= factor;
+        store_lane<Wide, Memory>(out.type, out.data, token * out.stride_token + head * out.stride_head + element, left,
+                                 x);
     }
 
 private:
     template <class Memory>
-    static RW_HD RW_INLINE void one(const merge_job& job, std::int64_t index) {
-        const auto [row, run] = ropewalk::gpu::detail::divide(index, job.runs);
-        const auto [token, head] = ropewalk::gpu::detail::divide(row, job.heads);
-        // Rows behind the last sequence have no partial results.
-        if (token >= job.batch.tokens || detail::sequence_of_row(job.batch, token) < 0) return;
-        const std::int64_t element = run * lane_elements, left = job.head_dim - element;
-        float highest = no_score;
-        for (int split = 0; split < job.splits; ++split)
-            highest = larger_number{}(highest, state_of<Memory>(job, row, split, 0));
-        lane_values x{};
-        float total = 0;
-        for (int split = 0; split < job.splits; ++split) {
-            const float part = state_of<Memory>(job, row, split, 1);
-            if (part == 0) continue;
-            const float weight = exp2_of(state_of<Memory>(job, row, split, 0) - highest);
-            total = RW_FMA(weight, part, total);
-            lane_values sum;
-            load_lane<Wide, Memory>(job.sums + (row * job.splits + split) * job.head_dim + element, left, sum);
-            RW_UNROLL
-            for (int i = 0; i < lane_elements; ++i) x[i] = RW_FMA(weight, sum[i], x[i]);
-        }
-        const float factor = total == 0 ? 0 : job.v_scale / total;
-        RW_UNROLL
-        for (int i = 0; i < lane_elements; ++i) x[i] *= factor;
-        store_lane<Wide, Memory>(job.type, job.out, token * job.out_token + head * job.out_head + element, left, x);
-    }
-
-    template <class Memory>
-    static RW_HD RW_INLINE float state_of(const merge_job& job, std::int64_t row, int split, int which) {
-        return detail::load_one<float, Memory>(job.states + (row * job.splits + split) * 2 + which);
+    [[nodiscard]] RW_HD RW_INLINE float state_of(std::int64_t row, int split, int which) const {
+        return detail::load_one<float, Memory>(static_cast<const float*>(states) + (row * splits + split) * 2 + which);
     }
 };
 
-/// Calls f with the body of a job's kernel.
 template <class F>
-void with_body(const attend_job& job, const F& f) {
+void with_body(const attend_params& params, const F& f) {
     const auto by_rows = [&]<CacheElement E>(E /*type*/) {
-        if (!job.wide) return f(attend_body<E, false, 1>{});
-        if (job.rows == 1) return f(attend_body<E, true, 1>{});
+        if (!params.wide) return f(attend_body<E, false, 1>{});
+        if (params.rows == 1) return f(attend_body<E, true, 1>{});
         f(attend_body<E, true, 4>{});
     };
-    switch (job.k.type) {
+    switch (params.k.type) {
         case cache_type::f32:
             return by_rows(float{});
         case cache_type::f16:
@@ -301,10 +320,6 @@ void with_body(const attend_job& job, const F& f) {
         default:
             return by_rows(std::int8_t{});
     }
-}
-template <class F>
-void with_body(const merge_job& job, const F& f) {
-    with_width(job.wide, [&](auto wide) { f(merge_body<wide()>{}); });
 }
 
 }  // namespace ropewalk::llama::gpu

@@ -1,126 +1,55 @@
-// Attention by blocks of queries and keys over matrix products: for prompts, whose lengths the host knows.
+// Prefill attention by blocks of queries and keys over matrix products, for sequences whose lengths the host knows.
 #pragma once
 
 #include "ropewalk/llama/gpu/attend_plan.hpp"
-#include "ropewalk/llama/gpu/block_jobs.hpp"
-#include "ropewalk/llama/gpu/product.hpp"
+#include "ropewalk/llama/gpu/block_kernels.hpp"
+#include "ropewalk/llama/gpu/matrix_view.hpp"
 
 namespace ropewalk::llama::gpu {
 
-/// One sequence of a call as the host knows it: rows [first, first + tokens) of the queries, entries from `past` on.
-struct known_sequence {
-    std::int64_t sequence = 0;  ///< the row of the page table, or the page
-    std::int64_t first = 0, tokens = 0, past = 0;
-};
-
-/// Queries and keys of a block. Multiples of lane_elements, so that rows of scores stay aligned.
-struct block_sizes {
-    std::int64_t queries = 512, keys = 512;
-};
-
-/// What a call by blocks keeps in its workspace. No S × S matrix: its size does not follow the sequences' lengths.
-struct block_room {
-    void* keys = nullptr;     ///< [kv_heads, sizes.keys, head_dim] of the queries' type
-    void* values = nullptr;   ///< likewise
-    float* scores = nullptr;  ///< [heads, sizes.queries, sizes.keys]
-    void* weights = nullptr;  ///< likewise, of the queries' type
-    float* sums = nullptr;    ///< [heads, sizes.queries, head_dim]
-    float* states = nullptr;  ///< [heads, sizes.queries, 2]
-    std::int64_t bytes = 0;
-};
-
-namespace detail {
-
-/// Hands out pieces of a workspace, each aligned to 256 bytes; of no workspace, only counts them.
-class carver {
-public:
-    explicit carver(void* data) : data_(static_cast<char*>(data)) {}
-    template <class T = void>
-    T* take(std::int64_t elements, std::int64_t size = sizeof(std::conditional_t<std::is_void_v<T>, char, T>)) {
-        char* const piece = data_ == nullptr ? nullptr : data_ + used_;
-        used_ += ropewalk::gpu::detail::divide_up(elements * size, alignment) * alignment;
-        return reinterpret_cast<T*>(piece);
-    }
-    [[nodiscard]] std::int64_t used() const { return used_; }
-    static constexpr std::int64_t alignment = 256;
-
-private:
-    char* data_;
-    std::int64_t used_ = 0;
-};
-
-}  // namespace detail
-
-inline block_room make_block_room(void* data, element_type type, std::int64_t heads, std::int64_t kv_heads,
-                                  std::int64_t head_dim, const block_sizes& sizes) {
-    detail::carver from(data);
-    const auto size = static_cast<std::int64_t>(size_of(type));
-    block_room made;
-    made.keys = from.take(kv_heads * sizes.keys * head_dim, size);
-    made.values = from.take(kv_heads * sizes.keys * head_dim, size);
-    made.scores = from.take<float>(heads * sizes.queries * sizes.keys);
-    made.weights = from.take(heads * sizes.queries * sizes.keys, size);
-    made.sums = from.take<float>(heads * sizes.queries * head_dim);
-    made.states = from.take<float>(heads * sizes.queries * 2);
-    made.bytes = from.used();
-    return made;
+/// Plans the copy of entries [first, first + count) of a sequence, out of a checked cache, to [heads, stride,
+/// head_dim].
+inline gather_cache_params make_gather_cache(const cache_tensor& from, const sequence_reader& batch,
+                                             std::int64_t sequence, std::int64_t first, std::int64_t count, void* out,
+                                             element_type type, std::int64_t stride) {
+    gather_cache_params params;
+    params.from = detail::with_factor(from), params.batch = batch;
+    params.sequence = sequence, params.first = first, params.count = count;
+    params.out = out, params.type = type, params.stride = stride;
+    params.wide = detail::takes_wide(from);
+    params.set_chunks(count * from.heads, from.head_dim);
+    return params;
 }
 
 namespace detail {
 
-/// Where gathered entries go: head by head, `stride` entries from one to the next.
-struct gather_target {
-    void* data = nullptr;
-    element_type type = element_type::f32;
-    std::int64_t stride = 0;
-};
+/// A checked call by blocks, with the backend that runs its kernels.
+template <class Backend>
+struct block_attention {
+    Backend& backend;
+    const tensor &q, &out;
+    const kv_cache& cache;
+    const sequence_reader batch;
+    const float scale;  ///< of the scores, with log2 e
+    const block_buffers& buffers;
+    const block_sizes& sizes;
+    /// A product reads a contiguous cache of the queries' type in place.
+    const bool in_place = batch.slots.source == cache_slots::kind::by_sequence && cache.k.type == cache_type_of(q.type);
 
-/// Entries [first, first + count) of a sequence, out of a cache that has been checked.
-inline gather_job make_gather(const cache_tensor& from, const slot_reader& pages, std::int64_t sequence,
-                              std::int64_t first, std::int64_t count, const gather_target& to) {
-    gather_job job;
-    job.from = source_of(from), job.pages = pages;
-    job.sequence = sequence, job.first = first, job.count = count;
-    job.out = to.data, job.type = to.type, job.stride = to.stride;
-    job.heads = static_cast<std::int32_t>(from.heads), job.head_dim = static_cast<std::int32_t>(from.head_dim);
-    job.runs = static_cast<std::int32_t>(ropewalk::gpu::detail::divide_up(from.head_dim, lane_elements));
-    job.wide = takes_wide(from);
-    job.threads = threads_of_items(count * from.heads * job.runs);
-    return job;
-}
-
-/// One call by blocks: its tensors, its room and what runs its kernels.
-template <class Device>
-class block_attention {
-public:
-    block_attention(Device& device, const tensor& q, const tensor& out, const kv_cache& cache, const page_table& pages,
-                    std::int64_t sequences, double scale, const block_room& room, const block_sizes& sizes)
-        : device_(device),
-          q_(q),
-          out_(out),
-          cache_(cache),
-          pages_(source_of(cache.k, pages, sequences)),
-          // A product reads a contiguous cache of its own type where it lies.
-          direct_(pages.table == nullptr && cache.k.type == cache_type_of_element(q.type)),
-          scale_(static_cast<float>(scale * 1.44269504088896340736)),
-          room_(room),
-          sizes_(sizes) {}
-
-    void run(const known_sequence& one) const {
-        for (std::int64_t row = 0; row < one.tokens; row += sizes_.queries) {
-            const std::int64_t rows = std::min(sizes_.queries, one.tokens - row), past = one.past + row;
-            for (std::int64_t key = 0; key < past + rows; key += sizes_.keys) {
-                const std::int64_t keys = std::min(sizes_.keys, past + rows - key);
-                score(one, row, rows, key, keys);
-                soften(rows, keys, past + 1 - key, key == 0);
-                add_values(one, rows, key, keys);
+    void run(std::int64_t sequence, const sequence_rows& part) const {
+        for (std::int64_t row = 0; row < part.tokens; row += sizes.queries) {
+            const std::int64_t rows = std::min(sizes.queries, part.tokens - row), past = part.past + row;
+            for (std::int64_t key = 0; key < past + rows; key += sizes.keys) {
+                const std::int64_t keys = std::min(sizes.keys, past + rows - key);
+                score(part.first + row, rows, operand_of(cache.k, buffers.keys, sequence, key, keys), keys);
+                softmax(rows, keys, past + 1 - key, key == 0);
+                add_values(rows, operand_of(cache.v, buffers.values, sequence, key, keys), keys, key == 0);
             }
-            finish(one.first + row, rows);
+            finish(part.first + row, rows);
         }
     }
 
-private:
-    static cache_type cache_type_of_element(element_type type) {
+    static cache_type cache_type_of(element_type type) {
         return type == element_type::f32   ? cache_type::f32
                : type == element_type::f16 ? cache_type::f16
                                            : cache_type::bf16;
@@ -128,113 +57,100 @@ private:
     static void* at(void* data, std::int64_t element, element_type type) {
         return static_cast<char*>(data) + element * static_cast<std::int64_t>(size_of(type));
     }
-    [[nodiscard]] std::int64_t shared() const { return q_.heads / cache_.k.heads; }
+    [[nodiscard]] std::int64_t shared() const { return q.heads / cache.k.heads; }
 
-    /// Keys or values [key, key + keys) as a product reads them.
-    operand gathered(const cache_tensor& from, void* to, const known_sequence& one, std::int64_t key,
-                     std::int64_t keys) const {
-        if (direct_)
-            return {at(from.data, one.sequence * from.stride_page + key * from.stride_token, q_.type), q_.type,
+    /// Keys or values [key, key + keys) as a product reads them: in the cache, or copied to `to`.
+    operand operand_of(const cache_tensor& from, void* to, std::int64_t sequence, std::int64_t key,
+                       std::int64_t keys) const {
+        if (in_place)
+            return {at(from.data, sequence * from.stride_page + key * from.stride_token, q.type), q.type,
                     from.stride_token, from.stride_head};
-        device_.run(make_gather(from, pages_, one.sequence, key, keys, {to, q_.type, sizes_.keys}));
-        return {to, q_.type, from.head_dim, sizes_.keys * from.head_dim};
+        backend.run(make_gather_cache(from, batch, sequence, key, keys, to, q.type, sizes.keys));
+        return {to, q.type, from.head_dim, sizes.keys * from.head_dim};
     }
 
-    /// Heads that share keys take one product each, of a batch of key heads.
-    void score(const known_sequence& one, std::int64_t row, std::int64_t rows, std::int64_t key,
-               std::int64_t keys) const {
-        const operand k = gathered(cache_.k, room_.keys, one, key, keys);
-        const std::int64_t block = sizes_.queries * sizes_.keys;
+    /// Heads that share keys take one product each, over the batch of key heads.
+    void score(std::int64_t first, std::int64_t rows, const operand& k, std::int64_t keys) const {
+        const std::int64_t block = sizes.queries * sizes.keys;
         for (std::int64_t head = 0; head < shared(); ++head) {
-            const std::int64_t first = (one.first + row) * q_.stride_token + head * q_.stride_head;
-            device_.multiply({.a = {at(q_.data, first, q_.type), q_.type, q_.stride_token, shared() * q_.stride_head},
+            const std::int64_t start = first * q.stride_token + head * q.stride_head;
+            backend.multiply({.a = {at(q.data, start, q.type), q.type, q.stride_token, shared() * q.stride_head},
                               .b = k,
-                              .c = {room_.scores + head * block, element_type::f32, sizes_.keys, shared() * block},
+                              .c = {buffers.scores + head * block, element_type::f32, sizes.keys, shared() * block},
                               .m = rows,
                               .n = keys,
-                              .k = q_.head_dim,
-                              .batch = cache_.k.heads});
+                              .k = q.head_dim,
+                              .batch = cache.k.heads});
         }
     }
 
-    void soften(std::int64_t rows, std::int64_t keys, std::int64_t sees, bool first) const {
-        soften_job job;
-        job.scores = room_.scores, job.weights = room_.weights, job.type = q_.type;
-        job.sums = room_.sums, job.states = room_.states, job.scale = scale_;
-        job.heads = q_.heads, job.rows = rows, job.keys = keys;
-        job.stride_rows = sizes_.queries, job.stride = sizes_.keys, job.head_dim = q_.head_dim;
-        job.sees = sees, job.first = first;
-        // Rows end inside an access where keys do, which its padding allows: nobody reads that.
-        job.wide = q_.head_dim % lane_elements == 0;
-        job.threads = threads_of_warps(q_.heads * rows);
-        device_.run(job);
+    void softmax(std::int64_t rows, std::int64_t keys, std::int64_t visible, bool first) const {
+        softmax_params params;
+        params.buffers = buffers, params.sizes = sizes, params.type = q.type, params.scale = scale;
+        params.rows = rows, params.keys = keys, params.head_dim = q.head_dim;
+        params.visible = visible, params.first = first;
+        // The last access of a row may exceed its keys: the row is padded, and nothing reads the padding.
+        params.wide = q.head_dim % lane_elements == 0;
+        params.set_warps(q.heads * rows);
+        backend.run(params);
     }
 
-    void add_values(const known_sequence& one, std::int64_t rows, std::int64_t key, std::int64_t keys) const {
-        const operand v = gathered(cache_.v, room_.values, one, key, keys);
-        const std::int64_t block = sizes_.queries * sizes_.keys, sums = sizes_.queries * q_.head_dim;
+    void add_values(std::int64_t rows, const operand& v, std::int64_t keys, bool first) const {
+        const std::int64_t block = sizes.queries * sizes.keys, sums = sizes.queries * q.head_dim;
         for (std::int64_t head = 0; head < shared(); ++head)
-            device_.multiply({.a = {at(room_.weights, head * block, q_.type), q_.type, sizes_.keys, shared() * block},
+            backend.multiply({.a = {at(buffers.weights, head * block, q.type), q.type, sizes.keys, shared() * block},
                               .b = v,
-                              .c = {room_.sums + head * sums, element_type::f32, q_.head_dim, shared() * sums},
+                              .c = {buffers.sums + head * sums, element_type::f32, q.head_dim, shared() * sums},
                               .m = rows,
-                              .n = q_.head_dim,
+                              .n = q.head_dim,
                               .k = keys,
-                              .batch = cache_.k.heads,
+                              .batch = cache.k.heads,
                               .transposed = false,
-                              .beta = key == 0 ? 0.0F : 1.0F});
+                              .beta = first ? 0.0F : 1.0F});
     }
 
     void finish(std::int64_t first, std::int64_t rows) const {
-        finish_job job;
-        job.sums = room_.sums, job.states = room_.states, job.type = out_.type;
-        job.out = at(out_.data, first * out_.stride_token, out_.type);
-        job.out_token = out_.stride_token, job.out_head = out_.stride_head;
-        job.heads = q_.heads, job.rows = rows, job.stride_rows = sizes_.queries, job.head_dim = q_.head_dim;
-        job.runs = ropewalk::gpu::detail::divide_up(q_.head_dim, lane_elements);
-        job.wide = q_.head_dim % lane_elements == 0 && ropewalk::gpu::detail::allows_access(out_, 16);
-        job.threads = threads_of_items(rows * q_.heads * job.runs);
-        device_.run(job);
+        finish_params params;
+        params.buffers = buffers, params.sizes = sizes, params.out = out;
+        params.out.data = at(out.data, first * out.stride_token, out.type), params.out.tokens = rows;
+        params.wide = q.head_dim % lane_elements == 0 && detail::allows_access(out, 16);
+        params.set_chunks(rows * q.heads, q.head_dim);
+        backend.run(params);
     }
-
-    Device& device_;
-    tensor q_, out_;
-    kv_cache cache_;
-    slot_reader pages_;
-    bool direct_;
-    float scale_;
-    block_room room_;
-    block_sizes sizes_;
 };
 
 }  // namespace detail
 
-/// The same attention as attend(), for sequences whose lengths the host knows, by matrix products of blocks:
-/// device.multiply() computes them, device.run() executes the kernels between. Scores and sums are float32; weights and
-/// what caches of another type hold are rounded to the type of the queries. A key must lie on a page that exists, and
-/// values of later tokens must be numbers: a product multiplies them by 0. The output may be q..
-template <class Device>
-void attend_by_blocks(Device& device, const tensor& q, const tensor& out, const kv_cache& cache,
-                      const page_table& pages, std::int64_t sequences, std::span<const known_sequence> known,
-                      double scale, const workspace& room, const block_sizes& sizes = {}) {
-    std::int64_t tokens = 0;
-    for (const known_sequence& one : known) tokens = std::max(tokens, one.tokens);
-    static constexpr std::int32_t none[] = {0, 0};
-    detail::check_attention(q, out, cache, pages, {none, nullptr, sequences, tokens, 0}, scale);
+/// The attention of make_attend(), by matrix products over blocks, for sequences whose lengths the host knows: rows of
+/// each sequence of the batch in `known`. backend.multiply() computes the products; backend.run() executes the kernels
+/// between them. Scores and sums are float32. Weights, and entries of caches of another type, are rounded to the type
+/// of the queries. Every key must lie on a page that exists, and the values of later tokens must be numbers, because a
+/// product multiplies them by 0. The output may be q.
+template <class Backend>
+void attend_by_blocks(Backend& backend, const tensor& q, const tensor& out, const kv_cache& cache,
+                      const sequences& batch, std::span<const sequence_rows> known, double scale,
+                      const workspace& space, const block_sizes& sizes = {}) {
+    detail::check_attention(q, out, cache, batch, scale);
     RW_EXPECTS(sizes.queries > 0 && sizes.keys > 0 && sizes.keys % lane_elements == 0,
-               "blocks of {} queries and {} keys: keys come by {}", sizes.queries, sizes.keys, lane_elements);
-    const std::int64_t capacity = detail::capacity_of(cache.k, pages);
-    for (const known_sequence& one : known)
-        RW_EXPECTS(one.sequence >= 0 && one.sequence < sequences && one.first >= 0 && one.tokens >= 0 &&
-                       one.first + one.tokens <= q.tokens && one.past >= 0 && one.past + one.tokens <= capacity,
-                   "sequence {} of {}: rows [{}, {} + {}) of {}, entries from {} on of {}", one.sequence, sequences,
-                   one.first, one.first, one.tokens, q.tokens, one.past, capacity);
-    const block_room rooms = make_block_room(room.data, q.type, q.heads, cache.k.heads, q.head_dim, sizes);
-    RW_EXPECTS(room.data != nullptr && room.bytes >= rooms.bytes, "blocks want a workspace of {} bytes, got {}",
-               rooms.bytes, room.bytes);
+               "blocks of {} queries and {} keys: keys must be a multiple of {}", sizes.queries, sizes.keys,
+               lane_elements);
+    RW_EXPECTS(std::ssize(known) == batch.count, "the rows of {} sequences are known, the batch has {}", known.size(),
+               batch.count);
+    const sequence_reader reader = detail::reader_of(batch, q.tokens, cache.k);
+    for (std::size_t i = 0; i < known.size(); ++i) {
+        const auto [first, tokens, past] = known[i];
+        RW_EXPECTS(
+            first >= 0 && tokens >= 0 && first + tokens <= q.tokens && past >= 0 && past + tokens <= reader.capacity,
+            "sequence {} of {} has rows [{}, {} + {}) of {} and entries from {} on of {}", i, known.size(), first,
+            first, tokens, q.tokens, past, reader.capacity);
+    }
+    const block_buffers buffers(space.data, q.type, q.heads, cache.k.heads, q.head_dim, sizes);
+    RW_EXPECTS(space.data != nullptr && space.bytes >= buffers.bytes, "blocks need a workspace of {} bytes, got {}",
+               buffers.bytes, space.bytes);
     if (q.elements() == 0) return;
-    const detail::block_attention<Device> call(device, q, out, cache, pages, sequences, scale, rooms, sizes);
-    for (const known_sequence& one : known) call.run(one);
+    const detail::block_attention<Backend> call{
+        backend, q, out, cache, reader, static_cast<float>(scale * 1.44269504088896340736), buffers, sizes};
+    for (std::size_t i = 0; i < known.size(); ++i) call.run(static_cast<std::int64_t>(i), known[i]);
 }
 
 }  // namespace ropewalk::llama::gpu

@@ -1,4 +1,4 @@
-// Matrix products by cuBLAS, whose header this one includes and whose library it wants linked: see cmake/cublas.cmake.
+// Matrix products by cuBLAS. Needs the header and the library of cuBLAS: see cmake/cublas.cmake.
 #pragma once
 
 #include <cublas_v2.h>
@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "ropewalk/gpu/launch.cuh"
-#include "ropewalk/llama/gpu/product.hpp"
+#include "ropewalk/llama/gpu/matrix_view.hpp"
 
 namespace ropewalk::llama::gpu {
 
@@ -24,38 +24,38 @@ constexpr cudaDataType_t cublas_type(element_type type) {
 
 }  // namespace detail
 
-/// Bytes that cuBLAS wants for itself; NVIDIA recommends 32 MiB on Hopper and 4 elsewhere.
+/// Bytes of the workspace of cuBLAS. NVIDIA recommends 32 MiB on Hopper and 4 MiB elsewhere.
 inline constexpr std::int64_t cublas_workspace_bytes = std::int64_t{32} << 20;
 
-/// A handle of cuBLAS for the device which is current when it is made. Making one allocates and is slow; products do
-/// not. One thread at a time may use it.
+/// A cuBLAS handle for the device that is current during construction. Construction allocates and is slow; products do
+/// not allocate. Not thread-safe.
 class cublas {
 public:
-    /// `room`: device memory aligned to 256 bytes which products may use, one after the other on one stream. Null:
-    /// cuBLAS takes its own, which recorded calls must not rely on.
-    explicit cublas(void* room = nullptr, std::int64_t bytes = 0) : room_(room), bytes_(bytes) {
-        cublasHandle_t made = nullptr;
-        detail::expect_success(cublasCreate(&made), "no cuBLAS");
-        handle_.reset(made);
+    /// `space`: device memory aligned to 256 bytes, for products that follow each other on one stream. If null, cuBLAS
+    /// allocates its own, which recorded calls must not rely on.
+    explicit cublas(void* space = nullptr, std::int64_t bytes = 0) : space_(space), bytes_(bytes) {
+        cublasHandle_t handle = nullptr;
+        detail::expect_success(cublasCreate(&handle), "cuBLAS cannot be initialised");
+        handle_.reset(handle);
     }
 
-    /// Puts a product on a stream. f32 operands are multiplied in float32, not in TF32.
+    /// Submits a product to a stream. f32 operands are multiplied in float32, not in TF32.
     void multiply(const product& p, CUstream_st* stream) const {
         if (p.m == 0 || p.n == 0 || p.batch == 0) return;
-        // Setting a stream forgets the workspace.
-        detail::expect_success(cublasSetStream(handle_.get(), stream), "cuBLAS and its stream");
-        if (room_ != nullptr)
-            detail::expect_success(cublasSetWorkspace(handle_.get(), room_, static_cast<std::size_t>(bytes_)),
-                                   "cuBLAS and its workspace");
+        // Setting a stream resets the workspace.
+        detail::expect_success(cublasSetStream(handle_.get(), stream), "cuBLAS refuses its stream");
+        if (space_ != nullptr)
+            detail::expect_success(cublasSetWorkspace(handle_.get(), space_, static_cast<std::size_t>(bytes_)),
+                                   "cuBLAS refuses its workspace");
         const float one = 1, zero = 0;
-        // Row by row is column by column of the transposed: cᵀ = bᵀ aᵀ.
+        // Row-major matrices are column-major transposed ones: cᵀ = bᵀ aᵀ.
         detail::expect_success(
             cublasGemmStridedBatchedEx_64(handle_.get(), p.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N, p.n,
                                           p.m, p.k, &one, p.b.data, detail::cublas_type(p.b.type), p.b.stride,
                                           p.b.batch, p.a.data, detail::cublas_type(p.a.type), p.a.stride, p.a.batch,
                                           p.beta == 0 ? &zero : &p.beta, p.c.data, detail::cublas_type(p.c.type),
                                           p.c.stride, p.c.batch, p.batch, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-            ropewalk::detail::format("product of {} × {} × {}, {} times", p.m, p.n, p.k, p.batch));
+            ropewalk::detail::format("{} products of {} × {} × {}", p.batch, p.m, p.n, p.k));
     }
 
 private:
@@ -63,7 +63,7 @@ private:
         void operator()(cublasHandle_t handle) const { (void)cublasDestroy(handle); }
     };
     std::unique_ptr<std::remove_pointer_t<cublasHandle_t>, release> handle_;
-    void* room_ = nullptr;
+    void* space_ = nullptr;
     std::int64_t bytes_ = 0;
 };
 

@@ -1,25 +1,31 @@
-// Lanes that put several values together at once, and the exponential that they use.
+// Lanes of a warp: how they combine values, and how each loads and stores its elements of a row.
 #pragma once
 
+#include "ropewalk/gpu/cache_store.hpp"
+#include "ropewalk/gpu/fused_body.hpp"
 #include "ropewalk/gpu/group.hpp"
 
 namespace ropewalk::llama::gpu {
 
 using ropewalk::gpu::add, ropewalk::gpu::sum_of_neighbours, ropewalk::gpu::warp_lanes;
 
-/// Elements of a row that a lane has at once: 16 bytes of a 16-bit type.
+namespace detail {
+using ropewalk::gpu::detail::divide, ropewalk::gpu::detail::load_elements, ropewalk::gpu::detail::store_elements;
+}  // namespace detail
+
+/// Elements of a row that one lane handles at once: 16 bytes of a 16-bit type.
 inline constexpr int lane_elements = 8;
-/// The widest head: what a warp holds.
+/// The widest head that one warp holds.
 inline constexpr int widest_head = warp_lanes * lane_elements;
 
-/// Of two numbers the larger; of a number and a NaN the number.
+/// The larger of two numbers; of a number and a NaN, the number.
 struct larger_number {
     RW_HD RW_INLINE float operator()(float a, float b) const { return a < b || a != a ? b : a; }
 };
 
-/// One lane of a device: see device_lane. combine() puts together what lanes have which differ in the bits from `first`
-/// up to `last` of their numbers, both powers of two: (1, 8) neighbours of a group of eight, (8, 32) those at the same
-/// place of four such groups. All N values of a step are exchanged before the next, so that they wait together.
+/// One lane of a device. combine() merges the values of lanes whose numbers differ in the bits from `first` up to
+/// `last`, both powers of two: (1, 8) merges neighbours in groups of eight, (8, 32) merges the lanes at the same place
+/// of four such groups. All N values of a step are exchanged before the next step, so that their latencies overlap.
 struct device_lanes {
     static constexpr int width = 1;
 
@@ -37,7 +43,7 @@ struct device_lanes {
     }
 };
 
-/// All lanes of a warp in step on the host, which is how kernels are tested.
+/// All lanes of a warp, executed in step by the host. Tests run the kernels this way.
 struct host_lanes {
     static constexpr int width = warp_lanes;
 
@@ -54,7 +60,7 @@ struct host_lanes {
     }
 };
 
-/// 2^x within 2^-22 of it, 0 where that is below the normal numbers.
+/// 2^x with an error below 2^-22, and 0 where the result is subnormal.
 RW_HD RW_INLINE float exp2_of(float x) {
 #if defined(RW_GPU_CODE)
     float result;
@@ -67,7 +73,96 @@ RW_HD RW_INLINE float exp2_of(float x) {
 
 inline constexpr float log2_e = 1.44269504088896340736F;
 
-/// The maximum of no scores: finite, so that the difference of two is a number.
+/// The maximum of no scores. Finite, so that the difference of two maxima is a number.
 inline constexpr float no_score = -0x1p126F;
+
+/// Elements of one lane, as floats.
+using lane_values = float[lane_elements];
+
+namespace detail {
+
+/// Widens four bytes to floats, the lowest byte first.
+RW_HD RW_INLINE void widen_bytes(f8e4m3 /*type*/, std::uint32_t word, float* x) {
+#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 890
+    const auto low = static_cast<std::uint16_t>(word), high = static_cast<std::uint16_t>(word >> 16);
+    std::uint32_t halves[2];
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[0]) : "h"(low));
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[1]) : "h"(high));
+    ropewalk::gpu::detail::widen(f16{}, halves[0], x[0], x[1]);
+    ropewalk::gpu::detail::widen(f16{}, halves[1], x[2], x[3]);
+#else
+    RW_UNROLL
+    for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_to_float(static_cast<std::uint8_t>(word >> 8 * i));
+#endif
+}
+RW_HD RW_INLINE void widen_bytes(std::int8_t /*type*/, std::uint32_t word, float* x) {
+    RW_UNROLL
+    for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(static_cast<std::int8_t>(word >> 8 * i & 0xffU));
+}
+
+/// Loads one element of any cache type.
+template <CacheElement E, class Memory>
+RW_HD RW_INLINE float load_one(const E* from) {
+    if constexpr (Element<E>) {
+        float x[1];
+        load_elements<E, Memory>(from, x);
+        return x[0];
+    } else {
+        float x[4];
+        widen_bytes(E{}, Memory::template load<1>(from).value[0], x);
+        return x[0];
+    }
+}
+
+}  // namespace detail
+
+/// Loads the elements of a lane from a row with `left` remaining elements, and zeros beyond its end. Wide: in one
+/// access, which requires addresses at multiples of 16 bytes (8 bytes for one-byte elements) and rows of a multiple of
+/// lane_elements. Otherwise one element at a time.
+template <bool Wide, class Memory, CacheElement E>
+RW_HD RW_INLINE void load_lane(const E* from, std::int64_t left, lane_values& x) {
+    if constexpr (!Wide) {
+        RW_UNROLL
+        for (int i = 0; i < lane_elements; ++i) x[i] = i < left ? detail::load_one<E, Memory>(from + i) : 0;
+    } else if (left <= 0) {
+        RW_UNROLL
+        for (int i = 0; i < lane_elements; ++i) x[i] = 0;
+    } else if constexpr (Element<E>) {
+        detail::load_elements<E, Memory>(from, x);
+    } else {
+        const auto bytes = Memory::template load<lane_elements>(from);
+        detail::widen_bytes(E{}, bytes.value[0], x);
+        detail::widen_bytes(E{}, bytes.value[1], x + 4);
+    }
+}
+
+/// The same from the element `start` of memory whose type is known at run time.
+template <bool Wide, class Memory>
+RW_HD RW_INLINE void load_lane(element_type type, const void* data, std::int64_t start, std::int64_t left,
+                               lane_values& x) {
+    if (type == element_type::f32) return load_lane<Wide, Memory>(static_cast<const float*>(data) + start, left, x);
+    if (type == element_type::f16) return load_lane<Wide, Memory>(static_cast<const f16*>(data) + start, left, x);
+    load_lane<Wide, Memory>(static_cast<const bf16*>(data) + start, left, x);
+}
+
+/// Rounds the elements of a lane and stores those that exist in a row with `left` remaining elements.
+template <bool Wide, class Memory, Element E>
+RW_HD RW_INLINE void store_lane(E* to, std::int64_t left, const lane_values& x) {
+    if constexpr (Wide) {
+        if (left > 0) detail::store_elements<E, Memory>(to, x);
+    } else {
+        RW_UNROLL
+        for (int i = 0; i < lane_elements; ++i) {
+            if (i < left) detail::store_elements<E, Memory>(to + i, {x[i]});
+        }
+    }
+}
+template <bool Wide, class Memory>
+RW_HD RW_INLINE void store_lane(element_type type, void* data, std::int64_t start, std::int64_t left,
+                                const lane_values& x) {
+    if (type == element_type::f32) return store_lane<Wide, Memory>(static_cast<float*>(data) + start, left, x);
+    if (type == element_type::f16) return store_lane<Wide, Memory>(static_cast<f16*>(data) + start, left, x);
+    store_lane<Wide, Memory>(static_cast<bf16*>(data) + start, left, x);
+}
 
 }  // namespace ropewalk::llama::gpu

@@ -1,49 +1,40 @@
-// The sequences of a call, where their tokens lie in it, and where a cache has their keys and values.
+// Sequences of a call: the rows of their tokens, and the cache pages of their keys and values.
 #pragma once
 
+#include <span>
+
 #include "ropewalk/gpu/cache_store.hpp"
-#include "ropewalk/llama/gpu/rows.hpp"
+#include "ropewalk/llama/batch.hpp"
+#include "ropewalk/llama/gpu/lanes.hpp"
 
 namespace ropewalk::llama::gpu {
 
-/// Ragged sequences whose lengths device memory holds, so that a launch recorded once serves a growing cache. Token t
-/// of sequence s is row starts[s] + t of the call's tensors and entry past[s] + t of the sequence's cache.
-///
-/// No check has seen the values. Starts that do not ascend, or pasts beyond the cache, give results that make no sense,
-/// but nothing is read or written beside what the call was given.
-struct sequences {
-    const std::int32_t* starts = nullptr;  ///< [count + 1], ends with the call's tokens; null: one token each
-    const std::int32_t* past = nullptr;    ///< [count] tokens cached before those of the call; null: none
-    std::int64_t count = 0;
-    std::int64_t most_tokens = 1;  ///< of one sequence in this call: what a launch has room for
-    std::int64_t most_keys = 0;    ///< past and new of one sequence, at most; 0: what the cache has room for
-};
+using ropewalk::gpu::cache_slot, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
 
-/// Which pages of a cache a sequence has: page s where there is no table, else table[s, entry / page_size].
+/// Pages of the sequences of a call: page s without a table, else table[s, entry / page_size].
 struct page_table {
     const std::int32_t* table = nullptr;  ///< [sequences, most_pages], device memory
     std::int64_t most_pages = 0, stride = 0;
 };
 
-/// Contiguous [sequences, most_pages]. Throws where the rows would differ in length.
+/// Contiguous [sequences, most_pages]. Throws if the rows would differ in length.
 inline page_table pages_of(std::span<const std::int32_t> table, std::int64_t sequences) {
     const auto size = static_cast<std::int64_t>(table.size());
-    RW_EXPECTS(sequences > 0 && size % sequences == 0, "{} pages make no {} rows of one length", size, sequences);
+    RW_EXPECTS(sequences > 0 && size % sequences == 0, "{} pages cannot be split into {} equal rows", size, sequences);
     return {table.data(), size / sequences, size / sequences};
 }
 
-/// The sequences of a call as a kernel reads them.
-struct sequence_source {
-    const std::int32_t* starts = nullptr;
-    const std::int32_t* past = nullptr;
+/// Ragged sequences whose lengths are in device memory, so that a launch recorded once serves a growing cache. Token t
+/// of sequence s is row starts[s] + t of the tensors of the call and entry past[s] + t of the cache of the sequence.
+///
+/// The values are not checked. Starts that do not ascend, or pasts beyond the cache, give meaningless results, but no
+/// access leaves the memory of the call.
+struct sequences {
+    const std::int32_t* starts = nullptr;  ///< [count + 1], ends with the tokens of the call; null: one token each
+    const std::int32_t* past = nullptr;    ///< [count] tokens cached before the call; null: none
     std::int64_t count = 0;
-    std::int64_t tokens = 0;    ///< rows of the call
-    std::int64_t capacity = 0;  ///< entries of a sequence in the cache
-};
-
-/// One of them: rows [first, first + tokens), entries from `past` on.
-struct sequence_rows {
-    std::int64_t first = 0, tokens = 0, past = 0;
+    std::int64_t most_tokens = 1;  ///< of one sequence in the call; sets the size of launches
+    page_table pages;
 };
 
 namespace detail {
@@ -52,122 +43,108 @@ RW_HD RW_INLINE std::int64_t within(std::int64_t x, std::int64_t low, std::int64
     return x < low ? low : x > high ? high : x;
 }
 
-/// A sequence of a call, whatever the memory holds.
-RW_HD RW_INLINE sequence_rows rows_of_sequence(const sequence_source& batch, std::int64_t sequence) {
-    sequence_rows rows{sequence, 1, 0};
-    if (batch.starts != nullptr) {
-        rows.first = within(batch.starts[sequence], 0, batch.tokens);
-        rows.tokens = within(batch.starts[sequence + 1], rows.first, batch.tokens) - rows.first;
-    }
-    if (batch.past != nullptr) rows.past = within(batch.past[sequence], 0, batch.capacity);
-    return rows;
-}
-
-/// The sequence of a row, by bisection; −1: none.
-RW_HD RW_INLINE std::int64_t sequence_of_row(const sequence_source& batch, std::int64_t row) {
-    if (batch.starts == nullptr) return row < batch.count ? row : -1;
-    std::int64_t low = 0, high = batch.count;
-    if (row < batch.starts[0] || row >= batch.starts[high]) return -1;
-    while (high - low > 1) {
-        const std::int64_t middle = low + (high - low) / 2;
-        (batch.starts[middle] <= row ? low : high) = middle;
-    }
-    return low;
-}
-
 }  // namespace detail
 
-/// Keys or values of a cache as a kernel reads them.
-struct cache_source {
-    const void* data = nullptr;
-    cache_type type = cache_type::f32;
-    std::int64_t page = 0, token = 0, head = 0;  ///< elements
-    float scale = 1;                             ///< f8e4m3
-    const float* scales = nullptr;               ///< i8
-    std::int64_t scale_page = 0, scale_token = 0, scale_head = 0;
+/// The sequences of a call as a kernel reads them, valid for any values in device memory.
+struct sequence_reader {
+    const std::int32_t* starts = nullptr;
+    const std::int32_t* past = nullptr;
+    std::int64_t count = 0;
+    std::int64_t tokens = 0;    ///< rows of the call
+    std::int64_t capacity = 0;  ///< cache entries per sequence
+    ropewalk::gpu::slot_reader slots;
+
+    [[nodiscard]] RW_HD RW_INLINE sequence_rows rows_of(std::int64_t sequence) const {
+        sequence_rows rows{sequence, 1, 0};
+        if (starts != nullptr) {
+            rows.first = detail::within(starts[sequence], 0, tokens);
+            rows.tokens = detail::within(starts[sequence + 1], rows.first, tokens) - rows.first;
+        }
+        if (past != nullptr) rows.past = detail::within(past[sequence], 0, capacity);
+        return rows;
+    }
+
+    /// Returns the sequence of a row, found by bisection, or −1.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t sequence_of(std::int64_t row) const {
+        if (starts == nullptr) return row < count ? row : -1;
+        std::int64_t low = 0, high = count;
+        if (row < starts[0] || row >= starts[high]) return -1;
+        while (high - low > 1) {
+            const std::int64_t middle = low + (high - low) / 2;
+            (starts[middle] <= row ? low : high) = middle;
+        }
+        return low;
+    }
+
+    /// Returns the place of an entry of a sequence; page −1 if the cache has no such page.
+    [[nodiscard]] RW_HD RW_INLINE cache_slot place_of(std::int64_t sequence, std::int64_t entry) const {
+        const cache_slot place = ropewalk::gpu::detail::slot_of_entry(slots, sequence, entry);
+        return place.page >= 0 && place.page < slots.pages ? place : cache_slot{};
+    }
 };
 
 namespace detail {
 
-RW_HD RW_INLINE std::int64_t element_of(const cache_source& from, const cache_slot& at, std::int64_t head) {
-    return at.page * from.page + at.token * from.token + head * from.head;
+RW_HD RW_INLINE std::int64_t element_of(const cache_tensor& cache, const cache_slot& place, std::int64_t head) {
+    return place.page * cache.stride_page + place.token * cache.stride_token + head * cache.stride_head;
 }
-/// What the elements of a head are multiplied by, beside `scale`.
+/// The int8 scale of a head.
 template <class Memory>
-RW_HD RW_INLINE float scale_of(const cache_source& from, const cache_slot& at, std::int64_t head) {
-    return load_one<float, Memory>(from.scales + at.page * from.scale_page + at.token * from.scale_token +
-                                   head * from.scale_head);
+RW_HD RW_INLINE float scale_of(const cache_tensor& cache, const cache_slot& place, std::int64_t head) {
+    return load_one<float, Memory>(cache.scales + place.page * cache.scale_stride_page +
+                                   place.token * cache.scale_stride_token + head * cache.scale_stride_head);
 }
 
-/// The place of an entry of a sequence; none where the cache has no such page.
-RW_HD RW_INLINE cache_slot place_in_cache(const slot_reader& pages, std::int64_t sequence, std::int64_t entry) {
-    const cache_slot place = ropewalk::gpu::detail::slot_of_entry(pages, sequence, entry);
-    return place.page >= 0 && place.page < pages.pages ? place : cache_slot{};
-}
-
-/// The places of entries one after the other, without a division each.
+/// Iterates over the places of consecutive entries, with one division per page.
 class entry_cursor {
 public:
-    RW_HD RW_INLINE entry_cursor(const slot_reader& pages, std::int64_t sequence, std::int64_t entry)
-        : pages_(pages), sequence_(sequence), entry_(entry), place_(place_in_cache(pages, sequence, entry)) {}
+    RW_HD RW_INLINE entry_cursor(const sequence_reader& batch, std::int64_t sequence, std::int64_t entry)
+        : batch_(batch), sequence_(sequence), entry_(entry), place_(batch.place_of(sequence, entry)) {}
 
     [[nodiscard]] RW_HD RW_INLINE const cache_slot& place() const { return place_; }
     RW_HD RW_INLINE void next() {
         ++entry_, ++place_.token;
-        if (place_.page < 0 || place_.token >= pages_.page_size) place_ = place_in_cache(pages_, sequence_, entry_);
+        if (place_.page < 0 || place_.token >= batch_.slots.page_size) place_ = batch_.place_of(sequence_, entry_);
     }
 
 private:
-    const slot_reader& pages_;
+    const sequence_reader& batch_;
     std::int64_t sequence_, entry_;
     cache_slot place_;
 };
 
-inline cache_source source_of(const cache_tensor& cache) {
-    return {cache.data,
-            cache.type,
-            cache.stride_page,
-            cache.stride_token,
-            cache.stride_head,
-            cache.type == cache_type::f8e4m3 ? cache.scale : 1.0F,
-            cache.scales,
-            cache.scale_stride_page,
-            cache.scale_stride_token,
-            cache.scale_stride_head};
+/// A cache whose `scale` is the factor of all of its elements: 1 unless the type is f8e4m3.
+inline cache_tensor with_factor(cache_tensor cache) {
+    if (cache.type != cache_type::f8e4m3) cache.scale = 1;
+    return cache;
 }
 
-/// Entries that one sequence has room for.
-inline std::int64_t capacity_of(const cache_tensor& cache, const page_table& pages) {
-    return pages.table == nullptr ? cache.page_size : pages.most_pages * cache.page_size;
+inline sequence_reader reader_of(const sequences& batch, std::int64_t tokens, const cache_tensor& cache) {
+    const page_table& pages = batch.pages;
+    sequence_reader reader;
+    reader.starts = batch.starts, reader.past = batch.past, reader.count = batch.count, reader.tokens = tokens;
+    reader.capacity = pages.table == nullptr ? cache.page_size : pages.most_pages * cache.page_size;
+    reader.slots.source = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
+    reader.slots.table = pages.table, reader.slots.sequences = batch.count, reader.slots.max_pages = pages.most_pages;
+    reader.slots.stride_sequence = pages.stride;
+    reader.slots.pages = cache.pages, reader.slots.page_size = cache.page_size;
+    return reader;
 }
 
-inline slot_reader source_of(const cache_tensor& cache, const page_table& pages, std::int64_t sequences) {
-    slot_reader made;
-    made.source = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
-    made.table = pages.table, made.sequences = sequences, made.max_pages = pages.most_pages;
-    made.stride_sequence = pages.stride, made.pages = cache.pages, made.page_size = cache.page_size;
-    return made;
-}
-
-inline sequence_source source_of(const sequences& batch, std::int64_t tokens, std::int64_t capacity) {
-    return {batch.starts, batch.past, batch.count, tokens, capacity};
-}
-
-inline void check_batch(const sequences& batch, const page_table& pages, const cache_tensor& cache,
-                        std::int64_t tokens) {
-    RW_EXPECTS(batch.count >= 0 && batch.most_tokens >= 0 && batch.most_keys >= 0,
-               "sequences, their tokens and keys must not be negative, got {}, {} and {}", batch.count,
-               batch.most_tokens, batch.most_keys);
+inline void check_batch(const sequences& batch, const cache_tensor& cache, std::int64_t tokens) {
+    const page_table& pages = batch.pages;
+    RW_EXPECTS(batch.count >= 0 && batch.most_tokens >= 0,
+               "sequences and their tokens must not be negative, got {} and {}", batch.count, batch.most_tokens);
     RW_EXPECTS(batch.starts != nullptr || (batch.count == tokens && batch.most_tokens >= 1),
                "without starts every sequence has one token, got {} sequences and {} tokens", batch.count, tokens);
     for (const std::int32_t* const entries : {batch.starts, batch.past, pages.table})
         RW_EXPECTS(reinterpret_cast<std::uintptr_t>(entries) % sizeof(std::int32_t) == 0,
-                   "starts, past and page tables are aligned to the 4 bytes of an entry, got {}", entries);
+                   "starts, past and page tables must be aligned to the 4 bytes of an entry, got {}", entries);
     RW_EXPECTS(pages.table != nullptr || cache.pages >= batch.count,
                "a cache of {} pages has no page for each of {} sequences", cache.pages, batch.count);
     RW_EXPECTS(
         pages.table == nullptr || (pages.most_pages >= 0 && (batch.count <= 1 || pages.stride >= pages.most_pages)),
-        "a page table [{}, {}] of stride {} makes no sense", batch.count, pages.most_pages, pages.stride);
+        "a page table [{}, {}] cannot have stride {}", batch.count, pages.most_pages, pages.stride);
 }
 
 }  // namespace detail
