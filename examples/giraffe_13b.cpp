@@ -1,10 +1,10 @@
-// Llama-2-13B's attention at long contexts, with any rotary encoding: prefill and decode on the CPU or a GPU, where
-// their time goes, and with a checkpoint, text.
+// Prefill and decode of Llama-2-13B at long contexts with any rotary encoding, on the CPU or a GPU: the time of each
+// part, and text from a checkpoint.
 //
 //     build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 //     build/examples/giraffe_13b --weights Giraffe-13b-32k --prompt-ids 1,15043 --generate 64
 //
-// Without --weights they are made up from a seed, and without --generate the layers are attention alone.
+// Without --weights, the weights are generated from a seed. Without --generate, the layers have attention only.
 
 #include <algorithm>
 #include <cstdio>
@@ -27,10 +27,10 @@ namespace {
 
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
-using giraffe::job, giraffe::measurement, giraffe::options, giraffe::outcome;
+using giraffe::measurement, giraffe::options, giraffe::outcome, giraffe::run_params;
 
 std::int64_t peak_memory_bytes() {
-    // Linux counts what started this program as its past in getrusage().
+    // On Linux, getrusage() includes the process that started this program.
     std::ifstream status("/proc/self/status");
     for (std::string word; status >> word;) {
         std::int64_t kibibytes = 0;
@@ -71,16 +71,17 @@ void print_row(const char* name, const measurement& m) {
                 percent(p.mlp));
 }
 
-void print_report(const outcome& found, std::int64_t weight_bytes) {
+void print_report(const outcome& result, std::int64_t weight_bytes) {
     std::printf("%-53s %s\n", "", "projections   RoPE  attention  cache, norm   MLP");
-    print_row("prefill", found.prefill);
-    if (found.decode.tokens > 0) print_row("decode", found.decode);
+    print_row("prefill", result.prefill);
+    if (result.decode.tokens > 0) print_row("decode", result.decode);
     constexpr double gib = 1024.0 * 1024 * 1024;
-    std::printf("memory: weights %.2f GiB, cache %.1f KiB a token (%.2f GiB held), peak %.2f GiB\n",
-                static_cast<double>(weight_bytes) / gib, static_cast<double>(found.cache_bytes_per_token) / 1024,
-                static_cast<double>(found.cache_bytes_held) / gib, static_cast<double>(found.peak_memory_bytes) / gib);
-    if (found.tokens.empty()) return;
-    for (std::size_t i = 0; i < found.tokens.size(); ++i) std::printf("%s%d", i == 0 ? "" : ",", found.tokens[i]);
+    std::printf("memory: weights %.2f GiB, cache %.1f KiB per token (%.2f GiB held), peak %.2f GiB\n",
+                static_cast<double>(weight_bytes) / gib, static_cast<double>(result.cache_bytes_per_token) / 1024,
+                static_cast<double>(result.cache_bytes_held) / gib,
+                static_cast<double>(result.peak_memory_bytes) / gib);
+    if (result.tokens.empty()) return;
+    for (std::size_t i = 0; i < result.tokens.size(); ++i) std::printf("%s%d", i == 0 ? "" : ",", result.tokens[i]);
     std::printf("\n");
 }
 
@@ -95,30 +96,30 @@ nlohmann::json parts_of(const measurement& m) {
             {"mlp", m.parts.mlp}};
 }
 
-/// Seconds of each part over prefill and decode, and again of each of them.
-void write_json(const job& what, const std::string& device, const outcome& found) {
-    const llama::stack_seconds &a = found.prefill.parts, &b = found.decode.parts;
-    const nlohmann::json report = {{"scaling", what.encoding.expression},
-                                   {"layers", what.config.layers},
-                                   {"device", what.chosen.device},
-                                   {what.chosen.device == "cpu" ? "instruction_set" : "device_name", device},
+/// Writes the seconds of each part: of prefill and decode together, then of each.
+void write_json(const run_params& params, const std::string& device, const outcome& result) {
+    const llama::stack_seconds &a = result.prefill.parts, &b = result.decode.parts;
+    const nlohmann::json report = {{"scaling", params.encoding.expression},
+                                   {"layers", params.config.layers},
+                                   {"device", params.options.device},
+                                   {params.options.device == "cpu" ? "instruction_set" : "device_name", device},
                                    {"projections", a.projections + b.projections},
                                    {"rope", a.rope + b.rope},
                                    {"attention", a.attention + b.attention},
                                    {"mlp", a.mlp + b.mlp},
-                                   {"prefill", found.prefill.seconds},
-                                   {"decode", found.decode.seconds},
-                                   {"peak_memory_bytes", found.peak_memory_bytes},
-                                   {"cache_bytes_per_token", found.cache_bytes_per_token},
-                                   {"prefill_parts", parts_of(found.prefill)},
-                                   {"decode_parts", parts_of(found.decode)},
-                                   {"tokens", found.tokens}};
-    std::ofstream file(what.chosen.json);
+                                   {"prefill", result.prefill.seconds},
+                                   {"decode", result.decode.seconds},
+                                   {"peak_memory_bytes", result.peak_memory_bytes},
+                                   {"cache_bytes_per_token", result.cache_bytes_per_token},
+                                   {"prefill_parts", parts_of(result.prefill)},
+                                   {"decode_parts", parts_of(result.decode)},
+                                   {"tokens", result.tokens}};
+    std::ofstream file(params.options.json);
     file << report.dump(2) << '\n';
-    RW_EXPECTS(file.flush(), "cannot write {}", what.chosen.json);
+    RW_EXPECTS(file.flush(), "cannot write {}", params.options.json);
 }
 
-/// What can be refused before gigabytes are read.
+/// Checks options before gigabytes of weights are read.
 void check(const options& o) {
     const auto prompt = static_cast<std::int64_t>(o.prompt.size()), more = o.generate > 0 ? o.generate : o.decode;
     RW_EXPECTS(prompt == 0 || o.context == 0 || more <= o.context - prompt,
@@ -127,60 +128,66 @@ void check(const options& o) {
     if (!o.json.empty()) output::check_file(o.json);
 }
 
-outcome run_on_cpu(const job& what, llama::model_weights weights) {
-    llama::kv_cache cache(what.config, what.cached);
+outcome run_on_cpu(const run_params& params, llama::model_weights weights) {
+    llama::kv_cache cache(params.config, params.cache);
     const llama::cpu::kernel_table& kernels = rw::dispatch::llama_kernels();
-    const int threads = what.chosen.threads;
-    outcome found = giraffe::run_job(
-        what, cache, [&] { return llama::stack(what.config, std::move(weights), what.encoding, kernels, threads); },
-        [&] { return llama::model(what.config, std::move(weights), what.encoding, kernels, threads); });
-    found.peak_memory_bytes = peak_memory_bytes();
-    return found;
+    const int threads = params.options.threads;
+    outcome result = giraffe::run_model(
+        params, cache,
+        [&] { return llama::stack(params.config, std::move(weights), params.encoding, kernels, threads); },
+        [&] { return llama::model(params.config, std::move(weights), params.encoding, kernels, threads); });
+    result.peak_memory_bytes = peak_memory_bytes();
+    return result;
 }
 
-/// What becomes of a model; the cache has the type that the options say.
-job job_of(const options& o, const llama::model_description& model) {
+/// The parameters of a run. Its cache has the type of the options.
+run_params params_of(const options& o, const llama::model_description& model) {
     const auto given = static_cast<std::int64_t>(o.prompt.size());
     const std::int64_t context = given > 0 ? given : o.context > 0 ? o.context : 4096;
     const bool limited = given > 0 && o.context > 0;
-    const std::int64_t most = limited ? o.context : context + std::max(o.generate, o.decode);
-    return {o, model.config, model.encoding, {o.cache.value_or(rw::cache_type::f16), 256, most}, context};
+    const std::int64_t limit = limited ? o.context : context + std::max(o.generate, o.decode);
+    return {.options = o,
+            .config = model.config,
+            .encoding = model.encoding,
+            .cache = {.type = o.cache.value_or(rw::cache_type::f16), .page_tokens = 256, .most_tokens = limit},
+            .context = context};
 }
 
-void run_model(job what, const std::string& device) {
-    const options& o = what.chosen;
-    const llama::model_config& config = what.config;
+void run_model(run_params params, const std::string& device) {
+    const options& o = params.options;
+    const llama::model_config& config = params.config;
     auto weights = o.weights.empty() ? llama::synthetic_weights(config, o.dtype.value_or(rw::element_type::bf16),
                                                                 static_cast<std::uint64_t>(o.seed))
                                      : llama::read_weights(o.weights, config, o.dtype);
     const rw::element_type stored = weights.layers.front().q.type;
     const std::int64_t weight_bytes = weights.bytes();
-    // Keys that are turned over again and again must not be rounded each time.
-    const bool turned_over = llama::rope_schedule(what.encoding).follows_length();
-    if (!o.cache && (turned_over || stored == rw::element_type::f32)) what.cached.type = rw::cache_type::f32;
+    // f32 keeps keys that are re-rotated repeatedly from being rounded each time.
+    const bool rerotates = llama::rope_schedule(params.encoding).follows_length();
+    if (!o.cache && (rerotates || stored == rw::element_type::f32)) params.cache.type = rw::cache_type::f32;
     std::printf("%s: %lld layers of %lld, %lld heads of %lld (%lld of keys), %s weights, %s cache, %s, %s\n",
-                o.weights.empty() ? "made-up weights" : o.weights.c_str(), static_cast<long long>(config.layers),
+                o.weights.empty() ? "generated weights" : o.weights.c_str(), static_cast<long long>(config.layers),
                 static_cast<long long>(config.hidden_size), static_cast<long long>(config.heads),
                 static_cast<long long>(config.head_dim), static_cast<long long>(config.kv_heads),
-                std::string(rw::to_string(stored)).c_str(), std::string(rw::to_string(what.cached.type)).c_str(),
-                what.encoding.expression.c_str(), device.c_str());
+                std::string(rw::to_string(stored)).c_str(), std::string(rw::to_string(params.cache.type)).c_str(),
+                params.encoding.expression.c_str(), device.c_str());
     const bool cuda = o.device == "cuda";
-    const outcome found = cuda ? giraffe::run_on_cuda(what, std::move(weights)) : run_on_cpu(what, std::move(weights));
-    print_report(found, weight_bytes);
-    if (!o.json.empty()) write_json(what, device, found);
+    const outcome result =
+        cuda ? giraffe::run_on_cuda(params, std::move(weights)) : run_on_cpu(params, std::move(weights));
+    print_report(result, weight_bytes);
+    if (!o.json.empty()) write_json(params, device, result);
 }
 
 void run(const options& o) {
     check(o);
     const std::string device =
         o.device == "cuda" ? giraffe::cuda_device_name() : std::string(rw::dispatch::instruction_set());
-    const job what = job_of(o, describe(o));
+    const run_params params = params_of(o, describe(o));
     try {
-        run_model(what, device);
+        run_model(params, device);
     } catch (const std::bad_alloc&) {
         rw::detail::fail("no memory for {} layers of {} and a sequence of up to {} tokens, {} at once",
-                         what.config.layers, what.config.hidden_size, what.cached.most_tokens,
-                         std::min(o.chunk, what.context));
+                         params.config.layers, params.config.hidden_size, params.cache.most_tokens,
+                         std::min(o.chunk, params.context));
     }
 }
 
@@ -188,9 +195,9 @@ void run(const options& o) {
 
 int main(int argc, char** argv) {
     try {
-        const auto chosen = giraffe::read_options(argc, argv);
-        if (chosen)
-            run(*chosen);
+        const auto options = giraffe::read_options(argc, argv);
+        if (options)
+            run(*options);
         else
             std::fputs(giraffe::usage, stdout);
         output::check_printed();

@@ -1,6 +1,6 @@
-// The attention stack beside what bounds it, in one run: products with many tokens and prompts beside Eigen's own GEMM,
-// products with few tokens, attention of one token and decoding beside reading the same bytes. Medians of interleaved
-// rounds.
+// Speed of the Llama stack relative to its ceilings. Products of many tokens and prompts are compared with Eigen's
+// GEMM; products of few tokens, attention of one token and decoding with reading the same bytes. Rounds alternate
+// between the two, and the report has medians.
 
 #include <algorithm>
 #include <cmath>
@@ -31,14 +31,14 @@ namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
 constexpr const char* usage =
-    R"(bench_llama [FILE [PART]]: the attention stack beside what bounds it, on this machine's CPU
+    R"(bench_llama [FILE [PART]]: speed of the Llama stack on this CPU, relative to its ceilings
 
-Writes the rows to FILE as JSON. PART: only rows whose names hold it, as in bench_llama out.json layer/
+Writes the rows to FILE as JSON. PART selects rows whose names contain it, as in bench_llama out.json layer/
 )";
 
 constexpr int rounds = 7;
-constexpr std::int64_t side = 2048;  // of the matrices by which Eigen's speed is known
-volatile std::uint32_t sink = 0;     // what is read must be of use
+constexpr std::int64_t side = 2048;  // of the matrices in the measurement of Eigen
+volatile std::uint32_t sink = 0;     // keeps reads from being optimised away
 
 int threads() {
 #if defined(_OPENMP)
@@ -54,7 +54,7 @@ public:
 
     [[nodiscard]] bool wants(const std::string& name) const { return name.find(only_) != std::string::npos; }
 
-    /// Times both in turn; `amount` is in units of 10^9 a call.
+    /// Times both alternately. `amount` is in units of 10^9 per call.
     void compare(const std::string& name, const char* unit, double amount, const char* ceiling,
                  const std::function<void()>& ours, double ceiling_amount, const std::function<void()>& theirs) {
         if (!wants(name)) return;
@@ -77,7 +77,7 @@ public:
                          {"ceiling_rate", bound},
                          {"ratio", ratio}});
     }
-    /// Adds to the row of the last comparison, if it was wanted.
+    /// Adds a value to the row of the last comparison, if PART selects it.
     void note(const std::string& name, const char* what, double value) {
         if (rows_.empty() || rows_.back()["name"] != name) return;
         rows_.back()[what] = value;
@@ -113,7 +113,7 @@ struct weights {
     }
 };
 
-/// Eigen's product of two large matrices.
+/// Product of two large matrices by Eigen.
 class square_product {
 public:
     static constexpr double gigaflops = 2e-9 * static_cast<double>(side * side * side);
@@ -137,7 +137,7 @@ void add_products(report& out, const bench::products& bound) {
         using enum rw::element_type;
         const weights all[] = {{f32, rows, columns}, {bf16, rows, columns}, {f16, rows, columns}};
         for (const std::int64_t tokens : {1, 4, 8, 64, 512, 2048}) {
-            if (tokens * rows > std::int64_t{2048} * 5120) continue;  // says what the smaller one says
+            if (tokens * rows > std::int64_t{2048} * 5120) continue;  // as fast as the smaller one
             const std::vector<float> x = llama::synthetic_states(tokens, columns);
             std::vector<float> y(static_cast<std::size_t>(tokens * rows));
             for (const weights& each : all) {
@@ -173,13 +173,13 @@ void add_attention(report& out, const bench::products& bound, rw::cache_type typ
     cache.reserve(sequence, past + tokens);
     std::vector<float> keys = llama::synthetic_states(past + tokens, config.kv_width());
     const llama::page_layout layout = cache.layout(0);
-    const llama::cpu::paged_rows all{0, past + tokens, 0, cache.pages(sequence)};
-    for (const bool which : {true, false}) kernels.store_rows({keys.data(), all, layout, which}, 0);
+    const llama::cpu::paged_rows all{{0, past + tokens, 0}, cache.pages(sequence)};
+    for (const bool is_keys : {true, false}) kernels.store_rows({keys.data(), all, layout, is_keys}, 0);
 
     const std::vector<float> q = llama::synthetic_states(tokens, config.q_width());
     std::vector<float> y(q.size());
-    const llama::cpu::paged_rows part{0, tokens, past, cache.pages(sequence)};
-    const auto ours = [&] { kernels.attend({q.data(), y.data(), config.heads, 0.09F, {&part, 1}, layout}, 0); };
+    const llama::cpu::paged_rows rows{{0, tokens, past}, cache.pages(sequence)};
+    const auto ours = [&] { kernels.attend({q.data(), y.data(), config.heads, 0.09F, {&rows, 1}, layout}, 0); };
     const std::string name = "attend/" + std::string(rw::to_string(type)) + "/40x128/" + std::to_string(tokens) +
                              " of " + std::to_string(past + tokens);
     if (tokens == 1) {
@@ -190,14 +190,14 @@ void add_attention(report& out, const bench::products& bound, rw::cache_type typ
                     stream);
         return;
     }
-    // What the mask leaves.
+    // Scores without masked ones.
     const double scores = static_cast<double>(tokens) * (static_cast<double>(past) + static_cast<double>(tokens) / 2);
     const double gigaflops = 4e-9 * scores * static_cast<double>(config.q_width());
     square_product gemm(bound);
     out.compare(name, "GFLOP/s", gigaflops, "Eigen's GEMM", ours, gemm.gigaflops, [&] { gemm.multiply(); });
 }
 
-/// The attention of one layer of Llama-2-13B: a prompt in chunks, then tokens one by one behind it.
+/// Attention of one layer of Llama-2-13B: a prompt in chunks, then single tokens after it.
 void add_layer(report& out, const bench::products& bound, std::int64_t context) {
     const std::string prefill = "layer/bf16/13b/prefill/" + std::to_string(context),
                       decode = "layer/bf16/13b/decode/" + std::to_string(context);
@@ -214,8 +214,8 @@ void add_layer(report& out, const bench::products& bound, std::int64_t context) 
     const auto add = [&](std::int64_t tokens, std::int64_t past) {
         hidden.assign(states.begin(), states.begin() + tokens * config.hidden_size);
         cache.truncate(sequence, past);
-        const llama::segment one{sequence, tokens};
-        layer.forward({&one, 1}, hidden, cache);
+        const llama::segment added{sequence, tokens};
+        layer.forward({&added, 1}, hidden, cache);
     };
     const auto whole_prompt = [&] {
         for (std::int64_t past = 0; past < context; past += chunk) add(std::min(chunk, context - past), past);
@@ -248,7 +248,7 @@ void run(const std::string& path, const std::string& only) {
     }
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16}) add_attention(out, bound, type, 0, 4096);
     add_layer(out, bound, 4096);
-    RW_EXPECTS(!out.empty(), "no row's name holds '{}'", only);
+    RW_EXPECTS(!out.empty(), "no row name contains '{}'", only);
     if (!path.empty()) out.write(path);
 }
 
@@ -261,9 +261,9 @@ int main(int argc, char** argv) try {
             std::fputs(usage, stdout);
             return 0;
         }
-        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help tells what there is", word);
+        RW_EXPECTS(!word.starts_with('-') && !word.empty(), "unknown option '{}'; --help lists the arguments", word);
     }
-    RW_EXPECTS(words.size() <= 2, "a file and a part of names at most, got {} words", words.size());
+    RW_EXPECTS(words.size() <= 2, "expected at most FILE and PART, got {} arguments", words.size());
     run(words.empty() ? "" : words[0], words.size() < 2 ? "" : words[1]);
 } catch (const std::exception& problem) {
     std::fprintf(stderr, "bench_llama: %s\n", problem.what());

@@ -1,4 +1,4 @@
-// What products with a matrix of weights are measured against.
+// Ceilings of matrix products: Eigen's GEMM and a read of all weights.
 #pragma once
 
 #include <cstdint>
@@ -6,13 +6,13 @@
 
 namespace bench {
 
-/// Functions of one instruction set, on `threads` threads.
+/// Functions of one instruction set. They use `threads` threads.
 struct products {
     std::string_view name;
     /// Eigen's y = x · wᵀ of f32: x [tokens, columns], w [rows, columns].
     void (*gemm)(const float* x, std::int64_t tokens, const float* w, std::int64_t rows, std::int64_t columns, float* y,
                  int threads);
-    /// The sum of all words: nothing reads memory once with less to do.
+    /// Sums all words: the fastest single read of memory.
     std::uint32_t (*stream)(const std::uint32_t* data, std::int64_t count, int threads);
 };
 

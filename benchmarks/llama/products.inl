@@ -1,5 +1,5 @@
-// The ceilings of products for one architecture A. Included by the products_*.cpp files alone, where Eigen's namespace
-// is renamed after the instruction set, as in bindings/dispatch/attention.
+// Ceilings of products for one architecture A. Only products_*.cpp include this file; there Eigen's namespace has the
+// name of the instruction set, as in bindings/dispatch/llama.
 #pragma once
 
 #include <Eigen/Core>

@@ -1,4 +1,4 @@
-// The command line of giraffe_13b.
+// Command line of giraffe_13b.
 #pragma once
 
 #include <algorithm>
@@ -25,38 +25,40 @@ struct options {
     std::int64_t context = 0;  ///< tokens
     std::int64_t chunk = 512, decode = 8, generate = 0, seed = 1;
     int threads = 0;
-    bool whole = false;  ///< the decoder, not the attention alone
+    bool whole = false;  ///< the whole decoder, not only attention
     std::optional<rw::element_type> dtype;
     std::optional<rw::cache_type> cache;
     std::vector<std::int32_t> prompt;
 };
 
 inline constexpr const char* usage =
-    R"(giraffe_13b: prefill and decode of a Llama's layers, with any rotary encoding, on this machine's CPU or GPU
+    R"(giraffe_13b: prefill and decode of a Llama with any rotary encoding, on the CPU or a GPU
 
-  --device cpu|cuda          where; cuda wants nvcc and cuBLAS when this is built                  [cpu]
-  --config FILE|7b|13b|70b   a config.json of Hugging Face (or its folder), or a Llama-2 by size   [13b]
-  --weights DIR              safetensors beside a config.json, which --config then need not name   [made up from --seed]
+  --device cpu|cuda          cuda needs nvcc and cuBLAS at build time                              [cpu]
+  --config FILE|7b|13b|70b   Hugging Face's config.json or its folder, or a Llama-2 by size        [13b]
+  --weights DIR              folder with safetensors and config.json          [generated from --seed]
   --scaling EXPRESSION       linear:8, power:0.5, truncated:4096, xpos:512, yarn:8,original_length=4096, …
-                             [what the configuration says]
-  --layers N                 the first N layers alone                                              [all]
-  --dtype f32|bf16|f16       weights in memory                       [as they are stored; bf16 where they are made up]
-  --cache f32|f16|bf16|i8    keys and values  [f32 with f32 weights or a scheme that follows the length, else f16]
-  --context N                tokens of the made-up prompt, or the most that a sequence may have    [4096]
-  --chunk N                  tokens of prefill at once                                             [512]
-  --decode N                 tokens to measure decoding with                                       [8]
-  --whole                    MLP, embedding and head too; always so with --weights and --generate
-  --prompt-ids 1,5,9         a prompt of your own
-  --generate N               greedy decoding of N tokens behind the prompt
+                             [from the configuration]
+  --layers N                 only the first N layers                                               [all]
+  --dtype f32|bf16|f16       type of the weights in memory                   [as stored; generated: bf16]
+  --cache f32|f16|bf16|i8    type of the cache  [f32 for f32 weights or length-dependent scaling, else f16]
+  --context N                tokens of the generated prompt, or limit of the sequence with --prompt-ids [4096]
+  --chunk N                  tokens per prefill chunk                                              [512]
+  --decode N                 tokens to decode in the measurement                                   [8]
+  --whole                    include MLP, embedding and head; implied by --weights and --generate
+  --prompt-ids 1,5,9         token ids of the prompt
+  --generate N               decode N tokens greedily after the prompt
   --seed N  --threads N  --json FILE
 )";
 
-/// 64 bits count the bytes of so many tokens' states, of 2^24 float numbers at most (llama_config::validate).
+/// Largest number of tokens. The bytes of their states, at most 2^24 floats each (model_config::validate), fit in 64
+/// bits.
 template <class T>
-inline constexpr T most = static_cast<T>(std::min<std::int64_t>(std::numeric_limits<T>::max(), std::int64_t{1} << 36));
+inline constexpr T largest_number =
+    static_cast<T>(std::min<std::int64_t>(std::numeric_limits<T>::max(), std::int64_t{1} << 36));
 
 template <class T>
-T number(std::string_view flag, std::string_view text, T least, T largest = most<T>) {
+T number(std::string_view flag, std::string_view text, T least, T largest = largest_number<T>) {
     T value{};
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
     RW_EXPECTS(problem == std::errc{} && end == text.data() + text.size() && value >= least && value <= largest,
@@ -92,10 +94,10 @@ inline std::string device_of(std::string_view text) {
     return std::string(text);
 }
 
-/// Throws ropewalk::error for what it does not know. Nothing: --help was asked for.
+/// Returns nothing for --help. Throws ropewalk::error for an invalid option.
 inline std::optional<options> read_options(int argc, char** argv) {
     options o;
-    bool chose_decode = false;
+    bool has_decode = false;
     for (int i = 1; i < argc; ++i) {
         const std::string_view flag = argv[i];
         if (flag == "--help" || flag == "-h") return {};
@@ -105,7 +107,7 @@ inline std::optional<options> read_options(int argc, char** argv) {
         }
         const char* const value = i + 1 < argc ? argv[i + 1] : nullptr;
         const auto text = [&]() -> std::string_view {
-            // A variable of the shell that is not set must not choose the default.
+            // An unset shell variable must not select the default.
             RW_EXPECTS(value != nullptr && *value != '\0', "{} needs a value{}", flag,
                        value == nullptr ? "" : ", got ''");
             ++i;
@@ -132,7 +134,7 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else if (flag == "--chunk")
             o.chunk = number<std::int64_t>(flag, text(), 1);
         else if (flag == "--decode")
-            o.decode = number<std::int64_t>(flag, text(), 0), chose_decode = true;
+            o.decode = number<std::int64_t>(flag, text(), 0), has_decode = true;
         else if (flag == "--generate")
             o.generate = number<std::int64_t>(flag, text(), 1);
         else if (flag == "--seed")
@@ -144,9 +146,9 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else
             rw::detail::fail("unknown option '{}'; --help lists them", flag);
     }
-    // The default is as much as there is room for.
+    // The default of --decode must not exceed --context.
     const std::int64_t room = o.context - static_cast<std::int64_t>(o.prompt.size());
-    if (!chose_decode && !o.prompt.empty() && o.context > 0) o.decode = std::clamp<std::int64_t>(room, 0, o.decode);
+    if (!has_decode && !o.prompt.empty() && o.context > 0) o.decode = std::clamp<std::int64_t>(room, 0, o.decode);
     return o;
 }
 

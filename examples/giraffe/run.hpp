@@ -1,4 +1,4 @@
-// What giraffe_13b runs and measures, of the stack on the CPU and of that on a device alike.
+// Runs and measurements of giraffe_13b, for the stack on the CPU and the stack on a device.
 #pragma once
 
 #include <algorithm>
@@ -23,12 +23,11 @@ namespace giraffe {
 
 namespace llama = ropewalk::llama;
 
-/// A model and what becomes of it.
-struct job {
-    options chosen;
+struct run_params {
+    giraffe::options options;
     llama::model_config config;
     rw::Encoding encoding;
-    llama::cache_options cached;
+    llama::cache_options cache;
     std::int64_t context = 0;  ///< tokens of the prompt
 };
 
@@ -48,10 +47,10 @@ inline double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// A line that fills up, where somebody is looking.
+/// Progress on a terminal.
 class progress_bar {
 public:
-    progress_bar(const char* what, std::int64_t whole) : what_(what), whole_(whole) {}
+    progress_bar(const char* name, std::int64_t whole) : name_(name), whole_(whole) {}
     ~progress_bar() {
         if (shown_) std::fputs("\r\033[K", stderr);
     }
@@ -62,103 +61,105 @@ public:
         if (isatty(STDERR_FILENO) == 0) return;
         constexpr std::int64_t width = 40;
         const std::string bar(static_cast<std::size_t>(width * done / whole_), '#');
-        std::fprintf(stderr, "\r%s [%-40s] %lld/%lld tokens", what_, bar.c_str(), static_cast<long long>(done),
+        std::fprintf(stderr, "\r%s [%-40s] %lld/%lld tokens", name_, bar.c_str(), static_cast<long long>(done),
                      static_cast<long long>(whole_));
         shown_ = true;
     }
 
 private:
-    const char* what_;
+    const char* name_;
     std::int64_t whole_;
     bool shown_ = false;
 };
 
-inline std::vector<std::int32_t> made_up_prompt(std::int64_t tokens, std::int64_t vocabulary, std::uint64_t seed) {
+inline std::vector<std::int32_t> synthetic_prompt(std::int64_t tokens, std::int64_t vocabulary, std::uint64_t seed) {
     std::vector<std::int32_t> prompt(static_cast<std::size_t>(tokens));
     for (std::size_t i = 0; i < prompt.size(); ++i)
         prompt[i] = static_cast<std::int32_t>(rw::random_bits(seed, 0, 1, i) % static_cast<std::uint64_t>(vocabulary));
     return prompt;
 }
 
-/// Runs `work` and says how long the parts of the stack took.
-template <class Stack, class Work>
-measurement measure(Stack& layers, std::int64_t tokens, const Work& work) {
+/// Calls run() and measures the parts of the stack.
+template <class Stack, class Run>
+measurement measure(Stack& layers, std::int64_t tokens, const Run& run) {
     layers.reset_seconds();
     const double start = seconds_now();
-    work();
+    run();
     return {layers.seconds(), seconds_now() - start, tokens};
 }
 
 template <class Stack, class Cache>
-outcome run_layers(Stack& layers, const job& what, Cache& cache) {
-    const options& o = what.chosen;
+outcome run_layers(Stack& layers, const run_params& params, Cache& cache) {
+    const options& o = params.options;
     const int sequence = cache.add_sequence();
-    const std::int64_t width = what.config.hidden_size, context = what.context;
-    outcome found;
+    const std::int64_t width = params.config.hidden_size, context = params.context;
+    outcome result;
     const auto add = [&](std::int64_t tokens, std::uint64_t seed) {
         std::vector<float> hidden = llama::synthetic_states(tokens, width, seed);
         const llama::segment one{sequence, tokens, std::max(context, cache.tokens(sequence) + tokens)};
         layers.forward({&one, 1}, hidden, cache);
     };
     const auto seed = static_cast<std::uint64_t>(o.seed);
-    found.prefill = measure(layers, context, [&] {
+    result.prefill = measure(layers, context, [&] {
         progress_bar bar("prefill", context);
         for (std::int64_t done = 0; done < context; done += o.chunk) {
             add(std::min(o.chunk, context - done), seed);
             bar.reach(std::min(done + o.chunk, context));
         }
     });
-    found.decode = measure(layers, o.decode, [&] {
+    result.decode = measure(layers, o.decode, [&] {
         progress_bar bar("decode", o.decode);
         for (std::int64_t done = 0; done < o.decode; ++done) {
             add(1, seed);
             bar.reach(done + 1);
         }
     });
-    return found;
+    return result;
 }
 
-template <class Llama, class Cache>
-outcome run_decoder(Llama& model, const job& what, Cache& cache) {
-    const options& o = what.chosen;
+template <class Model, class Cache>
+outcome run_decoder(Model& model, const run_params& params, Cache& cache) {
+    const options& o = params.options;
     const std::vector<std::int32_t> prompt =
-        o.prompt.empty() ? made_up_prompt(what.context, what.config.vocabulary, static_cast<std::uint64_t>(o.seed))
-                         : o.prompt;
+        o.prompt.empty()
+            ? synthetic_prompt(params.context, params.config.vocabulary, static_cast<std::uint64_t>(o.seed))
+            : o.prompt;
     const int sequence = cache.add_sequence();
     const auto length = static_cast<std::int64_t>(prompt.size());
-    outcome found;
+    outcome result;
     std::int32_t next = 0;
-    found.prefill = measure(model.layers(), length, [&] {
+    result.prefill = measure(model.layers(), length, [&] {
         progress_bar bar("prefill", length);
         next = model.prefill(prompt, cache, sequence, o.chunk, [&](std::int64_t done) { bar.reach(done); });
     });
-    found.tokens.push_back(next);
+    result.tokens.push_back(next);
     const std::int64_t steps = o.generate > 0 ? o.generate - 1 : o.decode;
-    found.decode = measure(model.layers(), steps, [&] {
+    result.decode = measure(model.layers(), steps, [&] {
         progress_bar bar("decode", steps);
         for (std::int64_t step = 0; step < steps; ++step) {
-            found.tokens.push_back(model.decode(found.tokens.back(), cache, sequence));
+            result.tokens.push_back(model.decode(result.tokens.back(), cache, sequence));
             bar.reach(step + 1);
         }
     });
-    if (o.generate == 0) found.tokens.clear();
-    return found;
+    if (o.generate == 0) result.tokens.clear();
+    return result;
 }
 
-/// Runs layers or a whole decoder, whichever the configuration has. make_layers() and make_decoder() return them.
+/// Runs the layers that make_layers() returns, or the decoder of make_decoder() if the model has a vocabulary.
 template <class Cache, class MakeLayers, class MakeDecoder>
-outcome run_job(const job& what, Cache& cache, const MakeLayers& make_layers, const MakeDecoder& make_decoder) {
+outcome run_model(const run_params& params, Cache& cache, const MakeLayers& make_layers,
+                  const MakeDecoder& make_decoder) {
     const auto run = [&] {
-        if (what.config.vocabulary == 0) {
+        if (params.config.vocabulary == 0) {
             auto layers = make_layers();
-            return run_layers(layers, what, cache);
+            return run_layers(layers, params, cache);
         }
         auto decoder = make_decoder();
-        return run_decoder(decoder, what, cache);
+        return run_decoder(decoder, params, cache);
     };
-    outcome found = run();
-    found.cache_bytes_per_token = cache.bytes_per_token(), found.cache_bytes_held = cache.bytes_held();
-    return found;
+    outcome result = run();
+    result.cache_bytes_per_token = cache.bytes_per_token(), result.cache_bytes_held = cache.bytes_held();
+    return result;
 }
 
 }  // namespace giraffe

@@ -9,7 +9,7 @@ std::string cuda_device_name() {
         "reports what it finds");
 }
 
-outcome run_on_cuda(const job& /*what*/, llama::model_weights /*weights*/) {
+outcome run_on_cuda(const run_params& /*params*/, llama::model_weights /*weights*/) {
     (void)cuda_device_name();
     return {};
 }

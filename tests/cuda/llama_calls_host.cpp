@@ -10,9 +10,9 @@ namespace device {
 
 template <class Params>
 static void run(const Params& params) {
-    with_body(params, [&](auto body) {
+    with_body(params, [&]<class Body>(std::type_identity<Body>) {
         for (std::int64_t index = 0; index < params.threads; index += gpu::warp_lanes)
-            body.template run<gpu::host_lanes, ropewalk::gpu::plain_access>(params, index);
+            Body::template run<gpu::host_lanes, ropewalk::gpu::plain_access>(params, index);
     });
 }
 

@@ -13,7 +13,7 @@ namespace {
 constexpr rw::cache_type every_type[] = {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16,
                                          rw::cache_type::i8};
 
-/// Over the largest value, for scores of a few units.
+/// Bound relative to the largest value, for scores of a few units.
 constexpr double bound = 1e-6;
 
 void check(const test::cached_batch& batch, double within = bound) {
@@ -33,7 +33,7 @@ test::attention_shape random_shape(test::random& numbers) {
 
 }  // namespace
 
-TEST_CASE("attention agrees with float64 at every edge of a tile, panel and block", "[attend]") {
+TEST_CASE("attention agrees with float64 at every edge of tiles and blocks", "[attend]") {
     SEEDED(numbers);
     for (const std::int64_t tokens : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 200}) {
         for (const std::int64_t past : {0, 1, 255, 1000}) {
@@ -72,14 +72,14 @@ TEST_CASE("attention agrees with float64 for MHA, GQA and MQA over every type an
 TEST_CASE("attention agrees with float64 for random shapes and batches", "[attend]") {
     SEEDED(numbers);
     for (std::int64_t i = test::cases(60); i > 0; --i) {
-        std::vector<test::stretch> stretches;
+        std::vector<test::cached_sequence> sequences;
         for (std::int64_t n = numbers.integer(1, 4); n > 0; --n)
-            stretches.push_back({numbers.coin() ? 0 : numbers.integer(0, 300), numbers.integer(0, 40)});
-        check({numbers, random_shape(numbers), stretches});
+            sequences.push_back({numbers.coin() ? 0 : numbers.integer(0, 300), numbers.integer(0, 40)});
+        check({numbers, random_shape(numbers), sequences});
     }
 }
 
-TEST_CASE("keys of a long sequence are shared out and put together", "[attend]") {
+TEST_CASE("split keys of a long sequence are merged", "[attend]") {
     SEEDED(numbers);
     for (const auto type : every_type) {
         for (const std::int64_t past : {1023, 1024, 2047, 5000}) {
@@ -89,26 +89,26 @@ TEST_CASE("keys of a long sequence are shared out and put together", "[attend]")
     }
 }
 
-TEST_CASE("the result of a query depends neither on threads nor on other sequences", "[attend]") {
+TEST_CASE("results depend neither on threads nor on other sequences", "[attend]") {
     SEEDED(numbers);
     for (std::int64_t i = test::cases(20); i > 0; --i) {
-        const std::vector<test::stretch> stretches{
+        const std::vector<test::cached_sequence> sequences{
             {numbers.integer(0, 300), numbers.integer(1, 200)}, {numbers.integer(2000, 4000), 1}, {0, 150}, {900, 4}};
-        const test::cached_batch batch(numbers, random_shape(numbers), stretches);
+        const test::cached_batch batch(numbers, random_shape(numbers), sequences);
         INFO(batch.describe());
         const std::vector<float> one = batch.attend(1);
         CHECK(test::same_bits(one, batch.attend(2)));
         CHECK(test::same_bits(one, batch.attend(3)));
         std::vector<float> alone;
-        for (std::size_t s = 0; s < stretches.size(); ++s) {
-            const std::vector<float> rows = batch.attend_alone(s, stretches[s].tokens);
+        for (std::size_t s = 0; s < sequences.size(); ++s) {
+            const std::vector<float> rows = batch.attend_alone(s, sequences[s].tokens);
             alone.insert(alone.end(), rows.begin(), rows.end());
         }
         CHECK(test::same_bits(one, alone));
     }
 }
 
-TEST_CASE("a prompt in chunks is the prompt at once, to rounding", "[attend]") {
+TEST_CASE("a prompt in chunks equals the whole prompt up to rounding", "[attend]") {
     SEEDED(numbers);
     for (std::int64_t i = test::cases(12); i > 0; --i) {
         const test::cached_batch batch(numbers, random_shape(numbers), {{numbers.integer(0, 200), 150}});
@@ -119,14 +119,14 @@ TEST_CASE("a prompt in chunks is the prompt at once, to rounding", "[attend]") {
     }
 }
 
-TEST_CASE("scores of ten thousand neither overflow nor become NaNs", "[attend]") {
+TEST_CASE("scores of ten thousand neither overflow nor give NaNs", "[attend]") {
     SEEDED(numbers);
     for (const std::int64_t tokens : {1, 5, 100}) {
         for (const auto type : {rw::cache_type::f32, rw::cache_type::bf16, rw::cache_type::i8}) {
             const test::cached_batch batch(numbers, {.heads = 8, .kv_heads = 2, .head_dim = 64, .type = type},
                                            {{300, tokens}}, 1e4);
             INFO(batch.describe());
-            // A score of 10^4 is a float to 5·10^-4, and to some times that after 64 additions.
+            // float32 rounds a score of 10^4 to 5·10^-4, and 64 additions to a multiple of that.
             CHECK(batch.worst_error(batch.attend()) <= 2e-2);
         }
     }

@@ -12,32 +12,32 @@
 #include "support/rounding.hpp"
 
 namespace rw = ropewalk;
-namespace at = ropewalk::llama;
+namespace llama = ropewalk::llama;
 
 namespace {
 
-/// Rows into a cache and out of it again. job.rows is set here.
-std::vector<float> stored_and_loaded(std::vector<float> rows, at::cpu::cache_params job, int threads = 0) {
-    job.rows = rows.data();
-    rw::dispatch::llama_kernels().store_rows(job, threads);
+/// Stores rows in a cache and loads them again. Sets params.rows.
+std::vector<float> stored_and_loaded(std::vector<float> rows, llama::cpu::cache_params params, int threads = 0) {
+    params.rows = rows.data();
+    rw::dispatch::llama_kernels().store_rows(params, threads);
     std::fill(rows.begin(), rows.end(), std::nanf(""));
-    rw::dispatch::llama_kernels().load_rows(job, threads);
+    rw::dispatch::llama_kernels().load_rows(params, threads);
     return rows;
 }
 
-/// `tokens` tokens of sequence 0 in layer 0.
-at::cpu::cache_params rows_of(const at::kv_cache& cache, std::int64_t tokens, bool keys = true) {
+/// The first `tokens` tokens of sequence 0 in layer 0.
+llama::cpu::cache_params rows_of(const llama::kv_cache& cache, std::int64_t tokens, bool keys = true) {
     return {nullptr, {0, tokens, 0, cache.pages(0)}, cache.layout(0), keys};
 }
 
-/// A head as int8, from the definition: round(x · 127 / m), read back times m / 127.
+/// A head as int8, from the definition: round(x · 127 / m) · m / 127, where m is the largest magnitude.
 std::vector<float> int8_head(const float* head, std::int64_t width) {
     float largest = 0;
     for (std::int64_t i = 0; i < width; ++i) largest = std::max(largest, std::fabs(head[i]));
     const volatile float factor = 127.0F / largest, scale = largest / 127.0F;
     std::vector<float> result;
     for (std::int64_t i = 0; i < width; ++i) {
-        const volatile float product = head[i] * factor;  // rounded before it becomes an integer
+        const volatile float product = head[i] * factor;  // rounded before the rounding to an integer
         result.push_back(std::nearbyint(product) * scale);
     }
     return result;
@@ -69,50 +69,50 @@ std::vector<float> random_rows(test::random& numbers, std::int64_t count) {
     return rows;
 }
 
-constexpr at::model_config small{.hidden_size = 32, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8};
+constexpr llama::model_config small{.hidden_size = 32, .layers = 3, .heads = 4, .kv_heads = 2, .head_dim = 8};
 
 }  // namespace
 
-TEST_CASE("rows come back from a cache rounded as its type rounds, layer by layer", "[cache]") {
+TEST_CASE("a cache rounds rows to its type, in every layer", "[cache]") {
     SEEDED(numbers);
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
         for (const std::int64_t width : {1, 3, 8, 20, 33, 64, 80, 128}) {
             const test::attention_shape shape{.heads = 3, .kv_heads = 3, .head_dim = width};
-            at::kv_cache cache(shape.config(2),
-                               {.type = type, .page_tokens = numbers.one_of<std::int64_t>({1, 3, 16, 256})});
+            llama::kv_cache cache(shape.config(2),
+                                  {.type = type, .page_tokens = numbers.one_of<std::int64_t>({1, 3, 16, 256})});
             const int sequence = cache.add_sequence();
             const std::int64_t past = numbers.integer(0, 20), tokens = numbers.integer(1, 40);
             cache.reserve(sequence, past + tokens);
             INFO(to_string(type) << ", heads of " << width << ", " << past << "+" << tokens << " tokens");
-            std::vector<std::vector<float>> put;
-            const auto job = [&](std::int64_t i) {
-                const at::cpu::paged_rows part{0, tokens, past, cache.pages(sequence)};
-                return at::cpu::cache_params{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
+            std::vector<std::vector<float>> stored;
+            const auto params = [&](std::int64_t i) {
+                const llama::cpu::paged_rows part{0, tokens, past, cache.pages(sequence)};
+                return llama::cpu::cache_params{nullptr, part, shape.layout(cache, i / 2), i % 2 == 0};
             };
             for (std::int64_t i = 0; i < 4; ++i) {
-                put.push_back(random_rows(numbers, tokens * 3 * width));
-                CHECK(stored_and_loaded(put.back(), job(i)) == rounded(put.back(), type, width));
+                stored.push_back(random_rows(numbers, tokens * 3 * width));
+                CHECK(stored_and_loaded(stored.back(), params(i)) == rounded(stored.back(), type, width));
             }
-            // None overwrote another.
+            // Layers, keys and values do not overlap.
             for (std::int64_t i = 0; i < 4; ++i) {
-                std::vector<float> rows(put[0].size());
-                at::cpu::cache_params again = job(i);
+                std::vector<float> rows(stored[0].size());
+                llama::cpu::cache_params again = params(i);
                 again.rows = rows.data();
                 rw::dispatch::llama_kernels().load_rows(again, 1);
-                CHECK(rows == rounded(put[static_cast<std::size_t>(i)], type, width));
+                CHECK(rows == rounded(stored[static_cast<std::size_t>(i)], type, width));
             }
         }
     }
 }
 
-TEST_CASE("any number of threads stores the same", "[cache]") {
+TEST_CASE("stored rows do not depend on the number of threads", "[cache]") {
     SEEDED(numbers);
-    const at::model_config config{.hidden_size = 64, .layers = 1, .heads = 8, .kv_heads = 8, .head_dim = 64};
+    const llama::model_config config{.hidden_size = 64, .layers = 1, .heads = 8, .kv_heads = 8, .head_dim = 64};
     for (const auto type : {rw::cache_type::f16, rw::cache_type::i8}) {
         const std::vector<float> rows = random_rows(numbers, 400 * 8 * 64);
         std::vector<float> first;
         for (const int threads : {1, 2, 3}) {
-            at::kv_cache cache(config, {.type = type});
+            llama::kv_cache cache(config, {.type = type});
             cache.reserve(cache.add_sequence(), 400);
             const std::vector<float> got = stored_and_loaded(rows, rows_of(cache, 400), threads);
             if (first.empty()) first = got;
@@ -121,9 +121,9 @@ TEST_CASE("any number of threads stores the same", "[cache]") {
     }
 }
 
-TEST_CASE("an int8 head of nothing is zeros, one of infinities or NaNs is NaNs", "[cache]") {
-    at::kv_cache cache({.hidden_size = 8, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 4},
-                       {.type = rw::cache_type::i8});
+TEST_CASE("int8 heads of tiny numbers become zeros, heads with infinities or NaNs become NaNs", "[cache]") {
+    llama::kv_cache cache({.hidden_size = 8, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 4},
+                          {.type = rw::cache_type::i8});
     cache.reserve(cache.add_sequence(), 1);
     const float infinite = std::numeric_limits<float>::infinity();
     for (const float tiny : {0.0F, 1e-40F, 0x1p-121F})
@@ -133,17 +133,17 @@ TEST_CASE("an int8 head of nothing is zeros, one of infinities or NaNs is NaNs",
     }
 }
 
-TEST_CASE("quantised caches are as near as their types promise", "[cache]") {
+TEST_CASE("narrow caches keep within the bounds of their types", "[cache]") {
     SEEDED(numbers);
     const std::vector<float> rows = random_rows(numbers, 50 * 2 * 64);
-    struct promise {
+    struct bound {
         rw::cache_type type;
         double of_element, of_largest;
     };
-    for (const promise p : {promise{rw::cache_type::f16, 0x1p-11, 0x1p-24}, promise{rw::cache_type::bf16, 0x1p-8, 0},
-                            promise{rw::cache_type::i8, 0, 0.5 / 127 + 1e-6}}) {
-        at::kv_cache cache({.hidden_size = 64, .layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 64},
-                           {.type = p.type});
+    for (const bound p : {bound{rw::cache_type::f16, 0x1p-11, 0x1p-24}, bound{rw::cache_type::bf16, 0x1p-8, 0},
+                          bound{rw::cache_type::i8, 0, 0.5 / 127 + 1e-6}}) {
+        llama::kv_cache cache({.hidden_size = 64, .layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 64},
+                              {.type = p.type});
         cache.reserve(cache.add_sequence(), 50);
         const std::vector<float> got = stored_and_loaded(rows, rows_of(cache, 50));
         std::int64_t beyond = 0;
@@ -161,15 +161,16 @@ TEST_CASE("quantised caches are as near as their types promise", "[cache]") {
     }
 }
 
-TEST_CASE("a token of Llama-2-13B takes 800 KiB in f16", "[cache]") {
-    CHECK(at::kv_cache(at::llama2_13b()).bytes_per_token() == 800 * 1024);
-    CHECK(at::kv_cache(at::llama2_13b(), {.type = rw::cache_type::f32}).bytes_per_token() == 1600 * 1024);
-    CHECK(at::kv_cache(at::llama2_13b(), {.type = rw::cache_type::i8}).bytes_per_token() == 2 * 40 * 40 * (128 + 4));
-    CHECK(at::kv_cache(at::llama2_70b()).bytes_per_token() == 2 * 80 * 8 * 128 * 2);
+TEST_CASE("Llama-2-13B needs 800 KiB per token in f16", "[cache]") {
+    CHECK(llama::kv_cache(llama::llama2_13b()).bytes_per_token() == 800 * 1024);
+    CHECK(llama::kv_cache(llama::llama2_13b(), {.type = rw::cache_type::f32}).bytes_per_token() == 1600 * 1024);
+    CHECK(llama::kv_cache(llama::llama2_13b(), {.type = rw::cache_type::i8}).bytes_per_token() ==
+          2 * 40 * 40 * (128 + 4));
+    CHECK(llama::kv_cache(llama::llama2_70b()).bytes_per_token() == 2 * 80 * 8 * 128 * 2);
 }
 
-TEST_CASE("sequences take pages as they grow, and what is released serves others", "[cache]") {
-    at::kv_cache cache(small, {.type = rw::cache_type::f32, .page_tokens = 16});
+TEST_CASE("sequences take pages as they grow and reuse released ones", "[cache]") {
+    llama::kv_cache cache(small, {.type = rw::cache_type::f32, .page_tokens = 16});
     const std::int64_t page = 3 * 2 * 2 * 16 * 8 * 4;
     CHECK(cache.bytes_held() == 0);
     const int a = cache.add_sequence(), b = cache.add_sequence();
@@ -198,20 +199,20 @@ TEST_CASE("sequences take pages as they grow, and what is released serves others
     CHECK(cache.bytes_held() == 3 * page);
     for (std::int64_t i = 0; i < 3; ++i) CHECK(std::count(held.begin(), held.end(), cache.pages(b)[i]) == 1);
     CHECK(cache.tokens(b) == 5);
-    // A server that always has a sequence would otherwise run out of numbers.
+    // Released numbers are reused, so that a long-running server does not run out of them.
     CHECK(cache.add_sequence() == a);
     CHECK(cache.add_sequence() > b);
 }
 
-TEST_CASE("layers of a page do not overlap, and begin cache lines", "[cache]") {
+TEST_CASE("layers of a page do not overlap and begin on cache lines", "[cache]") {
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16, rw::cache_type::bf16, rw::cache_type::i8}) {
-        const at::model_config odd{.hidden_size = 18, .layers = 4, .heads = 3, .kv_heads = 3, .head_dim = 6};
-        at::kv_cache cache(odd, {.type = type, .page_tokens = 7});
+        const llama::model_config odd{.hidden_size = 18, .layers = 4, .heads = 3, .kv_heads = 3, .head_dim = 6};
+        llama::kv_cache cache(odd, {.type = type, .page_tokens = 7});
         cache.reserve(cache.add_sequence(), 7);
         const std::int64_t elements = 3 * 7 * 6 * size_of(type), scales = type == rw::cache_type::i8 ? 3 * 7 * 4 : 0;
         std::vector<int> owners(static_cast<std::size_t>(cache.bytes_held()));
         for (std::int64_t layer = 0; layer < 4; ++layer) {
-            const at::page_layout l = cache.layout(layer);
+            const llama::page_layout l = cache.layout(layer);
             CHECK((l.k % 64 == 0 && l.v % 64 == 0));
             const auto own = [&](std::int64_t from, std::int64_t bytes) {
                 REQUIRE(from + bytes <= cache.bytes_held());
@@ -223,8 +224,8 @@ TEST_CASE("layers of a page do not overlap, and begin cache lines", "[cache]") {
     }
 }
 
-TEST_CASE("a cache refuses what it cannot hold, and says the numbers", "[cache]") {
-    at::kv_cache cache(small, {.page_tokens = 16, .most_tokens = 64});
+TEST_CASE("a cache refuses what it cannot hold, with the numbers", "[cache]") {
+    llama::kv_cache cache(small, {.page_tokens = 16, .most_tokens = 64});
     const int a = cache.add_sequence(), b = cache.add_sequence();
     cache.reserve(a, 40);
     const std::int64_t held = cache.bytes_held();
@@ -239,40 +240,41 @@ TEST_CASE("a cache refuses what it cannot hold, and says the numbers", "[cache]"
     CHECK_REFUSED(cache.pages(7), "no sequence 7");
     CHECK_REFUSED(cache.release(-1), "no sequence -1");
     CHECK_REFUSED(cache.truncate(b, 1), "sequence 1", "0 tokens", "keep 1");
-    CHECK_REFUSED(at::kv_cache(small, {.type = rw::cache_type::f8e4m3}), "f8e4m3");
-    CHECK_REFUSED(at::kv_cache(small, {.page_tokens = 0}), "page_tokens", "0");
-    CHECK_REFUSED(at::kv_cache(small, {.page_tokens = 1, .most_tokens = -5}), "-5");
+    CHECK_REFUSED(llama::kv_cache(small, {.type = rw::cache_type::f8e4m3}), "f8e4m3");
+    CHECK_REFUSED(llama::kv_cache(small, {.page_tokens = 0}), "page_tokens", "0");
+    CHECK_REFUSED(llama::kv_cache(small, {.page_tokens = 1, .most_tokens = -5}), "-5");
 }
 
-TEST_CASE("sizes beyond 64 bits are refused before they overflow", "[cache][errors]") {
-    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+TEST_CASE("a cache refuses sizes that overflow 64 bits", "[cache][errors]") {
+    constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
     for (const std::int64_t page_tokens : {1, 16}) {
-        at::kv_cache cache(small, {.page_tokens = page_tokens}),
+        llama::kv_cache cache(small, {.page_tokens = page_tokens}),
             full(small, {.page_tokens = page_tokens, .most_tokens = 64}),
-            any(small, {.page_tokens = page_tokens, .most_tokens = most});
-        for (at::kv_cache* const each : {&cache, &full, &any}) {
+            any(small, {.page_tokens = page_tokens, .most_tokens = largest});
+        for (llama::kv_cache* const each : {&cache, &full, &any}) {
             const int a = each->add_sequence(), b = each->add_sequence();
             each->reserve(a, 32);
             const std::int64_t held = each->bytes_held();
             for (const int sequence : {a, b})
-                CHECK_REFUSED(each->reserve(sequence, most), "needs 9223372036854775807 tokens", "64 bits");
+                CHECK_REFUSED(each->reserve(sequence, largest), "needs 9223372036854775807 tokens", "64 bits");
             CHECK_REFUSED(each->reserve(b, -1), "sequence 1 cannot hold -1 tokens");
             CHECK(each->bytes_held() == held);
             each->reserve(b, 0);
             CHECK(each->bytes_held() == held);
         }
     }
-    const at::kv_cache cache(small, {.page_tokens = 16});
-    CHECK(cache.pages_for(most) == (std::int64_t{1} << 59));
+    const llama::kv_cache cache(small, {.page_tokens = 16});
+    CHECK(cache.pages_for(largest) == (std::int64_t{1} << 59));
     CHECK((cache.pages_for(0) == 0 && cache.pages_for(1) == 1 && cache.pages_for(16) == 1));
     constexpr std::int64_t large = std::int64_t{1} << 24;
-    const at::model_config wide{
+    const llama::model_config wide{
         .hidden_size = 1, .layers = large, .heads = large, .kv_heads = large, .head_dim = 1 << 10};
-    CHECK_REFUSED(at::kv_cache(wide), "256 tokens in 16777216 layers of 16777216 heads of 1024", "2^56");
+    CHECK_REFUSED(llama::kv_cache(wide), "256 tokens in 16777216 layers of 16777216 heads of 1024", "2^56");
 }
 
-TEST_CASE("a page a token does not make a long sequence slow to grow", "[cache]") {
-    at::kv_cache cache({.hidden_size = 1, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2}, {.page_tokens = 1});
+TEST_CASE("a long sequence with one page per token grows fast", "[cache]") {
+    llama::kv_cache cache({.hidden_size = 1, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2},
+                          {.page_tokens = 1});
     const int sequence = cache.add_sequence();
     for (std::int64_t token = 1; token <= 20000; ++token) cache.reserve(sequence, token);
     CHECK(cache.bytes_held() == 20000 * 128);

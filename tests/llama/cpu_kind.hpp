@@ -1,4 +1,4 @@
-/// @file  The stack on the CPU, for the cases that every stack is tested by.
+/// @file  The stack of the CPU, for the cases shared by all stacks.
 #pragma once
 
 #include <utility>
@@ -20,7 +20,8 @@ struct stack_kind {
                                 const ropewalk::llama::model_weights& weights, ropewalk::llama::rope_schedule rope) {
         return {config, weights, std::move(rope), ropewalk::dispatch::llama_kernels()};
     }
-    static cache make_cache(const ropewalk::llama::model_config& config, const ropewalk::llama::cache_options& chosen) {
-        return cache(config, chosen);
+    static cache make_cache(const ropewalk::llama::model_config& config,
+                            const ropewalk::llama::cache_options& options) {
+        return cache(config, options);
     }
 };

@@ -1,5 +1,4 @@
-// What every decoder does where a prompt cannot be read or its tokens not be made: included once by the tests of the
-// CPU and of a device, behind a stack_kind.
+// Cases of greedy decoding that fails, for the decoders of the CPU and of a device. Include after a stack_kind.
 
 #include <limits>
 #include <span>
@@ -13,24 +12,24 @@ namespace {
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
-/// A decoder of 37 tokens beside a cache of at most `most` tokens, with one sequence.
+/// A decoder with a vocabulary of 37, and a cache of at most `most_tokens` tokens with one sequence.
 struct speaker {
     llama::model_config config{.hidden_size = 32,
-                                   .layers = 2,
-                                   .heads = 2,
-                                   .kv_heads = 1,
-                                   .head_dim = 16,
-                                   .intermediate_size = 24,
-                                   .vocabulary = 37};
+                               .layers = 2,
+                               .heads = 2,
+                               .kv_heads = 1,
+                               .head_dim = 16,
+                               .intermediate_size = 24,
+                               .vocabulary = 37};
     stack_kind::decoder model;
     stack_kind::cache cache;
     int sequence;
-    int chunks = 0;  ///< that progress() heard of
+    int chunks = 0;  ///< calls of progress()
 
-    explicit speaker(std::int64_t most = 0, const char* policy = "default")
+    explicit speaker(std::int64_t most_tokens = 0, const char* policy = "default")
         : model(stack_kind::make_decoder(config, llama::synthetic_weights(config, rw::element_type::f32, 3),
                                          test::encoded(config, policy))),
-          cache(stack_kind::make_cache(config, {rw::cache_type::f32, 1, most})),
+          cache(stack_kind::make_cache(config, {rw::cache_type::f32, 1, most_tokens})),
           sequence(cache.add_sequence()) {}
 
     std::int32_t read(std::span<const std::int32_t> ids, std::int64_t chunk) {
@@ -39,7 +38,7 @@ struct speaker {
     std::vector<std::int32_t> say(std::span<const std::int32_t> ids, std::int64_t count) {
         return model.generate(ids, count, cache, sequence, 3);
     }
-    /// Tokens and pages; a page holds one token.
+    /// Checks tokens and pages. A page holds one token.
     void check_holds(std::int64_t tokens) const {
         CHECK(cache.tokens(sequence) == tokens);
         CHECK(cache.bytes_held() == tokens * cache.page_bytes());
@@ -50,7 +49,7 @@ const std::vector<std::int32_t> prompt{1, 5, 9, 2, 7, 30, 36, 0, 4};
 
 }  // namespace
 
-TEST_CASE("a prompt that cannot be read whole leaves its sequence as it was", "[attention][greedy][errors]") {
+TEST_CASE("a failed prompt leaves its sequence unchanged", "[llama][greedy][errors]") {
     for (const std::int64_t past : {0, 2}) {
         speaker one(8 + past);
         const auto begin = std::span(prompt).first(static_cast<std::size_t>(past));
@@ -64,7 +63,7 @@ TEST_CASE("a prompt that cannot be read whole leaves its sequence as it was", "[
         CHECK_REFUSED(one.read(prompt, 3), past == 0 ? "needs 9 tokens" : "needs 11 tokens", "tokens in all");
         CHECK(one.chunks == 0);
         one.check_holds(past);
-        // What is thrown in the middle.
+        // An exception in the middle.
         const auto stop = [](std::int64_t tokens) {
             if (tokens == 4) throw std::runtime_error("enough");
         };
@@ -77,23 +76,23 @@ TEST_CASE("a prompt that cannot be read whole leaves its sequence as it was", "[
         CHECK(one.chunks == 3);
         one.check_holds(8 + past);
     }
-    // Positions are drawn for 8 tokens.
+    // The encoding draws 8 positions.
     speaker drawn(0, "randomized:8,seed=3");
     CHECK_REFUSED(drawn.read(prompt, 3), "randomized");
     CHECK(drawn.chunks == 2);
     drawn.check_holds(0);
 }
 
-TEST_CASE("tokens are generated all or not at all", "[attention][greedy][errors]") {
-    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+TEST_CASE("generation adds all tokens or none", "[llama][greedy][errors]") {
+    constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
     speaker one(8), unlimited;
     const auto three = std::span(prompt).first(3);
     CHECK_REFUSED(one.say(three, 7), "sequence 0 needs 9 tokens", "8 tokens in all");
-    CHECK_REFUSED(one.say(three, most), "9223372036854775807 tokens after the 3", "64 bits");
-    CHECK_REFUSED(unlimited.say(three, most - 3), "needs 9223372036854775806 tokens", "64 bits");
+    CHECK_REFUSED(one.say(three, largest), "9223372036854775807 tokens after the 3", "64 bits");
+    CHECK_REFUSED(unlimited.say(three, largest - 3), "needs 9223372036854775806 tokens", "64 bits");
     CHECK_REFUSED(one.say({}, 2), "prompt must not be empty");
     one.check_holds(0), unlimited.check_holds(0);
-    const std::vector<std::int32_t> said = one.say(three, 6);  // the last of them is not in the cache
+    const std::vector<std::int32_t> said = one.say(three, 6);  // the cache lacks the last one
     one.check_holds(8);
     CHECK(said.size() == 6);
     CHECK(said == unlimited.say(three, 6));

@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
+#include "llama/generated.hpp"
 #include "support/catch.hpp"
 #include "support/effort.hpp"
-#include "support/random.hpp"
 #include "support/same_bits.hpp"
 #include "support/tensors.hpp"
 
@@ -20,12 +20,12 @@ namespace {
 
 using linear_function = decltype(rw::llama::cpu::kernel_table::linear);
 
-/// The header's, compiled with the tests, and the runtime's for this machine.
+/// The kernel compiled with the tests, and the dispatched one.
 std::vector<linear_function> both_functions() {
     return {rw::llama::cpu::detail::linear<rw::cpu::native_arch>, rw::dispatch::llama_kernels().linear};
 }
 
-/// Weights that begin `shift` elements behind a cache line.
+/// Weights that begin `shift` elements after the start of a cache line.
 class weights {
 public:
     weights(rw::element_type type, std::int64_t rows, std::int64_t columns, test::random& numbers, int shift = 0)
@@ -56,13 +56,7 @@ private:
     unsigned char* first_;
 };
 
-std::vector<float> normals(std::int64_t count, test::random& numbers) {
-    std::vector<float> result(static_cast<std::size_t>(count));
-    for (auto& one : result) one = static_cast<float>(numbers.normal());
-    return result;
-}
-
-/// How far y[t, r] is from what float64 makes of it, over the sum of the magnitudes of its terms.
+/// Error of y[t, r] against float64, relative to the sum of the magnitudes of its terms.
 double error_at(const weights& w, const float* x, double before, float y, std::int64_t row) {
     double sum = before, magnitude = std::fabs(before);
     for (std::int64_t c = 0; c < w.matrix().columns; ++c) {
@@ -73,16 +67,16 @@ double error_at(const weights& w, const float* x, double before, float y, std::i
     return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
 }
 
-/// Sums of a few hundred terms of either sign in a register of lanes.
+/// Bound for sums of a few hundred terms of either sign.
 constexpr double bound = 1e-6;
 constexpr float untouched = -12345.0F;
 
-/// The largest error of one product with guards around y, which begins one float behind the guard.
+/// Largest error of one product. A guard before and one after y must stay unchanged.
 double worst_error(linear_function linear, rw::element_type type, std::int64_t rows, std::int64_t columns,
                    std::int64_t tokens, test::random& numbers) {
     const weights w(type, rows, columns, numbers, static_cast<int>(numbers.integer(0, 3)));
-    const auto x = normals(tokens * columns + 1, numbers);
-    auto y = normals(tokens * rows + 2, numbers);
+    const auto x = test::normals(numbers, tokens * columns + 1);
+    auto y = test::normals(numbers, tokens * rows + 2);
     y.front() = y.back() = untouched;
     const auto before = y;
     const bool add = numbers.coin();
@@ -118,13 +112,13 @@ TEST_CASE("linear agrees with float64 for any shape, type and number of tokens",
     }
 }
 
-TEST_CASE("linear agrees with float64 where panels meet", "[linear]") {
+TEST_CASE("linear agrees with float64 at the edges of panels", "[linear]") {
     SEEDED(numbers);
     constexpr std::int64_t rows = 1030, columns = 523, tokens = 1031;
     for (const auto linear : both_functions()) {
         for (const auto type : test::all_types) {
             const weights w(type, rows, columns, numbers, 1);
-            const auto x = normals(tokens * columns, numbers);
+            const auto x = test::normals(numbers, tokens * columns);
             std::vector<float> y(static_cast<std::size_t>(tokens * rows), 1.0F);
             linear(x.data(), tokens, w.matrix(), y.data(), true, 0);
             double worst = 0;
@@ -139,14 +133,14 @@ TEST_CASE("linear agrees with float64 where panels meet", "[linear]") {
     }
 }
 
-TEST_CASE("linear is the same to the bit for any number of threads, in a parallel region too", "[linear]") {
+TEST_CASE("linear gives the same bits for any number of threads and inside a parallel region", "[linear]") {
     SEEDED(numbers);
     constexpr std::int64_t rows = 1111, columns = 777;
     for (const auto linear : both_functions()) {
         for (const auto type : test::all_types) {
             const weights w(type, rows, columns, numbers);
             for (const std::int64_t tokens : {1, 5, 8, 9, 48, 100}) {
-                const auto x = normals(tokens * columns, numbers);
+                const auto x = test::normals(numbers, tokens * columns);
                 std::vector<float> alone(static_cast<std::size_t>(tokens * rows), 0.5F);
                 const auto start = alone;
                 linear(x.data(), tokens, w.matrix(), alone.data(), tokens == 5, 1);
@@ -168,13 +162,13 @@ TEST_CASE("linear is the same to the bit for any number of threads, in a paralle
     }
 }
 
-TEST_CASE("a few tokens have the results that each has alone", "[linear]") {
+TEST_CASE("results of a few tokens equal those of each token alone", "[linear]") {
     SEEDED(numbers);
     constexpr std::int64_t rows = 41, columns = 333;
     for (const auto linear : both_functions()) {
         for (const auto type : test::all_types) {
             const weights w(type, rows, columns, numbers);
-            const auto x = normals(8 * columns, numbers);
+            const auto x = test::normals(numbers, 8 * columns);
             std::vector<float> alone(8 * rows);
             for (std::int64_t t = 0; t < 8; ++t)
                 linear(x.data() + t * columns, 1, w.matrix(), alone.data() + t * rows, false, 1);
@@ -187,14 +181,14 @@ TEST_CASE("a few tokens have the results that each has alone", "[linear]") {
     }
 }
 
-TEST_CASE("no tokens are no work, and an infinite weight spoils its row alone", "[linear]") {
+TEST_CASE("linear accepts no tokens, and an infinite weight affects only its row", "[linear]") {
     SEEDED(numbers);
     for (const auto linear : both_functions()) {
         weights w(rw::element_type::bf16, 13, 40, numbers);
         linear(nullptr, 0, w.matrix(), nullptr, false, 0);
         w.set(7 * 40 + 39, std::numeric_limits<double>::infinity());
         for (const std::int64_t tokens : {1, 12, 60}) {
-            const auto x = normals(tokens * 40, numbers);
+            const auto x = test::normals(numbers, tokens * 40);
             std::vector<float> y(static_cast<std::size_t>(tokens * 13));
             linear(x.data(), tokens, w.matrix(), y.data(), false, 0);
             for (std::size_t i = 0; i < y.size(); ++i) CHECK(std::isfinite(y[i]) == (i % 13 != 7));

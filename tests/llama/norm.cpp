@@ -6,9 +6,9 @@
 #include <limits>
 #include <vector>
 
+#include "llama/generated.hpp"
 #include "support/catch.hpp"
 #include "support/effort.hpp"
-#include "support/random.hpp"
 #include "support/same_bits.hpp"
 
 namespace rw = ropewalk;
@@ -16,7 +16,7 @@ namespace rw = ropewalk;
 namespace norm_tests {
 namespace {
 
-/// The header's, compiled with the tests, and the runtime's for this machine.
+/// The kernels compiled with the tests, and the dispatched ones.
 std::vector<rw::llama::cpu::kernel_table> both_tables() {
     using arch = rw::cpu::native_arch;
     rw::llama::cpu::kernel_table native;
@@ -25,13 +25,7 @@ std::vector<rw::llama::cpu::kernel_table> both_tables() {
     return {native, rw::dispatch::llama_kernels()};
 }
 
-std::vector<float> normals(std::int64_t count, double scale, test::random& numbers) {
-    std::vector<float> result(static_cast<std::size_t>(count));
-    for (auto& one : result) one = static_cast<float>(scale * numbers.normal());
-    return result;
-}
-
-/// The largest relative error of a normalised row.
+/// Largest relative error of a normalised row.
 double norm_error(const float* x, const std::vector<float>& weight, float epsilon, const float* y) {
     double squares = 0, worst = 0;
     for (std::size_t i = 0; i < weight.size(); ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
@@ -50,13 +44,13 @@ double silu_times(float gate, float up) {
 
 }  // namespace
 
-TEST_CASE("rms_norm agrees with float64, in place too, for any number of threads", "[norm]") {
+TEST_CASE("rms_norm agrees with float64, in place and for any number of threads", "[norm]") {
     SEEDED(numbers);
     for (const auto& kernels : both_tables()) {
         for (const std::int64_t width : {1, 3, 17, 64, 129, 5120, 8191}) {
             for (const double scale : {1e-12, 1.0, 1e12}) {
                 const std::int64_t tokens = width < 1000 ? numbers.integer(1, 5) : 33;
-                const auto x = normals(tokens * width, scale, numbers), weight = normals(width, 1, numbers);
+                const auto x = test::normals(numbers, tokens * width, scale), weight = test::normals(numbers, width);
                 const float epsilon = numbers.coin() ? 1e-5F : 0.0F;
                 std::vector<float> y(x.size());
                 kernels.rms_norm(x.data(), tokens, width, weight.data(), epsilon, y.data(), 1);
@@ -75,7 +69,7 @@ TEST_CASE("rms_norm agrees with float64, in place too, for any number of threads
     }
 }
 
-TEST_CASE("rms_norm of zeros is zeros, and of no tokens nothing", "[norm]") {
+TEST_CASE("rms_norm keeps zeros and accepts no tokens", "[norm]") {
     for (const auto& kernels : both_tables()) {
         std::vector<float> row(37, 0.0F);
         const std::vector<float> weight(37, 2.0F), zeros = row;
@@ -89,8 +83,8 @@ TEST_CASE("silu_multiply agrees with float64 for any count and number of threads
     SEEDED(numbers);
     for (const auto& kernels : both_tables()) {
         for (const std::int64_t count : {0, 1, 3, 17, 129, 16385, 100003}) {
-            std::vector<float> gate = normals(count, 1, numbers), up = normals(count, 1, numbers);
-            for (auto& one : gate) one *= numbers.one_of({1.0F, 10.0F, 20.0F});
+            std::vector<float> gate = test::normals(numbers, count), up = test::normals(numbers, count);
+            for (auto& x : gate) x *= numbers.one_of({1.0F, 10.0F, 20.0F});
             auto alone = gate;
             kernels.silu_multiply(alone.data(), up.data(), count, 1);
             double worst = 0;
@@ -109,7 +103,7 @@ TEST_CASE("silu_multiply agrees with float64 for any count and number of threads
     }
 }
 
-TEST_CASE("silu_multiply is right at the ends of float32", "[norm]") {
+TEST_CASE("silu_multiply is exact at the limits of float32", "[norm]") {
     constexpr float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
     const std::vector<float> gates = {0.0F,   -0.0F,   1e-40F,  87.0F,  89.0F,    200.0F,    largest, infinity, -87.0F,
                                       -88.5F, -100.0F, -200.0F, -1e30F, -largest, -infinity, 1e-20F,  -1e-20F,  -20.0F};

@@ -1,5 +1,5 @@
-/// @file  A Llama's layers in float64, one sequence at a time. Keys are kept as they were before the rotation and
-/// turned anew whenever they are looked at, so that nothing has to follow a change of the encoding.
+/// @file  The layers of a Llama in float64, one sequence at a time. Keys are kept unrotated and rotated at every use,
+/// so that a change of the encoding needs no re-rotation.
 #pragma once
 
 #include <cmath>
@@ -14,10 +14,10 @@ namespace test {
 
 using numbers = std::vector<double>;
 
-/// What a scheme does to pair j of the token at an index: the angle, and what a query is stretched by and a key shrunk.
+/// Angle and magnitude of a pair of the token at an index. Queries are multiplied by the magnitude, keys divided.
 struct reference_scheme {
     std::function<double(std::int64_t index, std::int64_t pair)> angle;
-    std::function<double(std::int64_t index, std::int64_t pair)> stretch = [](std::int64_t, std::int64_t) {
+    std::function<double(std::int64_t index, std::int64_t pair)> magnitude = [](std::int64_t, std::int64_t) {
         return 1.0;
     };
     double score = 1;  ///< multiplies every score
@@ -35,7 +35,7 @@ public:
     reference_stack(const ropewalk::llama::model_config& config, const ropewalk::llama::model_weights& weights)
         : config_(config), weights_(&weights), keys_(weights.layers.size()), values_(weights.layers.size()) {}
 
-    /// Adds tokens: hidden [tokens, hidden_size] in, the same out.
+    /// Adds tokens and returns their hidden states [tokens, hidden_size].
     numbers forward(std::span<const float> hidden, const reference_scheme& scheme) {
         numbers x(hidden.begin(), hidden.end());
         for (std::size_t layer = 0; layer < weights_->layers.size(); ++layer) {
@@ -81,8 +81,8 @@ private:
     }
 
     /// Rows [tokens, heads, head_dim] from the index `first` on, rotated.
-    numbers turned(numbers rows, std::int64_t heads, std::int64_t first, const reference_scheme& scheme,
-                   bool query) const {
+    numbers rotated(numbers rows, std::int64_t heads, std::int64_t first, const reference_scheme& scheme,
+                    bool query) const {
         const std::int64_t width = config_.head_dim, pairs = width / 2;
         const bool halves = config_.layout == ropewalk::layout_kind::half_split;
         const auto count = static_cast<std::int64_t>(rows.size()) / width;
@@ -91,8 +91,9 @@ private:
             for (std::int64_t pair = 0; pair < pairs; ++pair) {
                 double& a = rows[static_cast<std::size_t>(head * width + (halves ? pair : 2 * pair))];
                 double& b = rows[static_cast<std::size_t>(head * width + (halves ? pair + pairs : 2 * pair + 1))];
-                const double angle = scheme.angle(index, pair), stretch = scheme.stretch(index, pair);
-                const double size = query ? stretch : 1 / stretch, c = std::cos(angle), s = std::sin(angle), old = a;
+                const double angle = scheme.angle(index, pair), magnitude = scheme.magnitude(index, pair);
+                const double size = query ? magnitude : 1 / magnitude, c = std::cos(angle), s = std::sin(angle),
+                             old = a;
                 a = (old * c - b * s) * size;
                 b = (b * c + old * s) * size;
             }
@@ -102,12 +103,12 @@ private:
 
     numbers attend(const numbers& normed, std::size_t layer, const reference_scheme& scheme) {
         const auto& w = weights_->layers[layer];
-        const numbers q = turned(multiply(normed, w.q), config_.heads, past_, scheme, true);
+        const numbers q = rotated(multiply(normed, w.q), config_.heads, past_, scheme, true);
         for (auto [kept, matrix] : {std::pair{&keys_[layer], &w.k}, std::pair{&values_[layer], &w.v}}) {
             const numbers fresh = multiply(normed, *matrix);
             kept->insert(kept->end(), fresh.begin(), fresh.end());
         }
-        const numbers k = turned(keys_[layer], config_.kv_heads, 0, scheme, false);
+        const numbers k = rotated(keys_[layer], config_.kv_heads, 0, scheme, false);
         numbers out(q.size());
         for (std::int64_t head = 0; head < static_cast<std::int64_t>(q.size()) / config_.head_dim; ++head)
             attend_head(q, k, values_[layer], head, scheme.score, out);
@@ -139,7 +140,7 @@ private:
 
     ropewalk::llama::model_config config_;
     const ropewalk::llama::model_weights* weights_;
-    std::vector<numbers> keys_, values_;  // a layer each, [tokens, kv_heads, head_dim]
+    std::vector<numbers> keys_, values_;  // per layer, [tokens, kv_heads, head_dim]
     std::int64_t past_ = 0;
 };
 

@@ -1,14 +1,14 @@
 #include <ropewalk/llama/safetensors.hpp>
 
 #include <cstdint>
-#include <fstream>
 #include <map>
-#include <random>
+#include <numeric>
 #include <span>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "llama/generated.hpp"
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 
@@ -17,13 +17,11 @@ namespace rw = ropewalk;
 namespace safetensors_tests {
 namespace {
 
-/// A file from its header and so many bytes of data, which count up from 0.
-std::string file_of(const std::string& header, std::size_t data) {
-    std::string file;
-    for (std::size_t i = 0; i < 8; ++i) file += static_cast<char>(header.size() >> 8 * i & 0xffU);
-    file += header;
-    for (std::size_t i = 0; i < data; ++i) file += static_cast<char>(i);
-    return file;
+/// A file of a header and `count` bytes of data, which count up from 0.
+std::string file_of(const std::string& header, std::size_t count) {
+    std::string data(count, '\0');
+    std::iota(data.begin(), data.end(), '\0');
+    return test::safetensors_file(header, data);
 }
 
 std::map<std::string, rw::llama::stored_tensor> read(const std::string& file) {
@@ -37,7 +35,6 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
     return text.str();
 }
 
-/// A header of entries.
 std::string header(std::initializer_list<std::string> entries) {
     std::ostringstream text;
     for (const std::string& one : entries) text << (text.tellp() == 0 ? '{' : ',') << one;
@@ -50,7 +47,7 @@ struct malformed {
 };
 
 std::vector<malformed> malformed_files() {
-    const auto one = [](const std::string& tensor, std::size_t data) { return file_of(header({tensor}), data); };
+    const auto single = [](const std::string& tensor, std::size_t data) { return file_of(header({tensor}), data); };
     const std::string header_of_a_terabyte("\0\0\0\0\0\1\0\0{}", 10);
     return {
         {"", "has 0 bytes"},
@@ -63,51 +60,33 @@ std::vector<malformed> malformed_files() {
         {file_of("{}", 1), "the tensors end at byte 0 of 1 bytes"},
         {file_of("{\"a\": 1}", 0), "a must be an object, got 1"},
         {file_of(header({entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 0, 4)}), 4), "twice"},
-        {one(entry("a", "F31", "[1]", 0, 4), 4), "dtype 'F31' is not known, known are F64, F32"},
-        {one(R"("a": {"shape": [1], "data_offsets": [0, 4]})", 4), "dtype '' is not known"},
-        {one(R"("a": {"dtype": 32, "shape": [1], "data_offsets": [0, 4]})", 4), "dtype must be text, got 32"},
-        {one(R"("a": {"dtype": "F32", "data_offsets": [0, 4]})", 4), "lacks 'shape'"},
-        {one(R"("a": {"dtype": "F32", "shape": [1]})", 4), "lacks 'data_offsets'"},
-        {one(R"("a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "order": "F"})", 4), "key 'order'"},
-        {one(R"("a": {"dtype": "F32", "shape": [1], "data_offsets": [0]})", 4), "has 1 entries, expected 2"},
-        {one(R"("a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]})", 4), "shape must be an array, got 1"},
-        {one(entry("a", "F32", "[1.5]", 0, 4), 4), "shape must be a whole number, got 1.5"},
-        {one(entry("a", "F32", "[-1]", 0, 4), 4), "has the extent -1"},
-        {one(entry("a", "F32", "[2]", 0, 4), 4), "has more bytes than the 4 of data"},
-        {one(entry("a", "F32", "[4611686018427387904, 8]", 0, 4), 4), "has more bytes than the 4 of data"},
-        {one(entry("a", "F32", "[9223372036854775808]", 0, 4), 4), "must be below 2^63"},
-        {one(entry("a", "F32", "[1]", 4, 0), 4), "lies at [4, 0)"},
-        {one(entry("a", "F32", "[1]", -4, 0), 4), "lies at [-4, 0)"},
-        {one(entry("a", "F32", "[1]", 0, 8), 4), "lies at [0, 8) of 4 bytes of data: is the file truncated?"},
-        {one(entry("a", "F32", "[1]", 0, 3), 4), "needs 4 bytes and has those of [0, 3)"},
-        {one(entry("a", "F32", "[1]", 4, 8), 8), "a begins at byte 4 of the data, where the one before it ends at 0"},
-        {one(entry("a", "F32", "[1]", 0, 4), 5), "the tensors end at byte 4 of 5"},
+        {single(entry("a", "F31", "[1]", 0, 4), 4), "dtype 'F31' is not known, known are F64, F32"},
+        {single(R"("a": {"shape": [1], "data_offsets": [0, 4]})", 4), "dtype '' is not known"},
+        {single(R"("a": {"dtype": 32, "shape": [1], "data_offsets": [0, 4]})", 4), "dtype must be text, got 32"},
+        {single(R"("a": {"dtype": "F32", "data_offsets": [0, 4]})", 4), "lacks 'shape'"},
+        {single(R"("a": {"dtype": "F32", "shape": [1]})", 4), "lacks 'data_offsets'"},
+        {single(R"("a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], "order": "F"})", 4), "key 'order'"},
+        {single(R"("a": {"dtype": "F32", "shape": [1], "data_offsets": [0]})", 4), "has 1 entries, expected 2"},
+        {single(R"("a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]})", 4), "shape must be an array, got 1"},
+        {single(entry("a", "F32", "[1.5]", 0, 4), 4), "shape must be a whole number, got 1.5"},
+        {single(entry("a", "F32", "[-1]", 0, 4), 4), "has the extent -1"},
+        {single(entry("a", "F32", "[2]", 0, 4), 4), "has more bytes than the 4 of data"},
+        {single(entry("a", "F32", "[4611686018427387904, 8]", 0, 4), 4), "has more bytes than the 4 of data"},
+        {single(entry("a", "F32", "[9223372036854775808]", 0, 4), 4), "must be below 2^63"},
+        {single(entry("a", "F32", "[1]", 4, 0), 4), "has the range [4, 0)"},
+        {single(entry("a", "F32", "[1]", -4, 0), 4), "has the range [-4, 0)"},
+        {single(entry("a", "F32", "[1]", 0, 8), 4), "has the range [0, 8) of 4 bytes of data: is the file truncated?"},
+        {single(entry("a", "F32", "[1]", 0, 3), 4), "needs 4 bytes and has the range [0, 3)"},
+        {single(entry("a", "F32", "[1]", 4, 8), 8), "a begins at byte 4 of the data, the tensor before it ends at 0"},
+        {single(entry("a", "F32", "[1]", 0, 4), 5), "the tensors end at byte 4 of 5"},
         {file_of(header({entry("a", "F32", "[2]", 0, 8), entry("b", "F32", "[1]", 4, 8)}), 8), "b begins at byte 4"},
         {file_of(header({entry("a", "F32", "[1]", 0, 4), entry("b", "F32", "[1]", 8, 12)}), 12), "b begins at byte 8"},
     };
 }
 
-/// A folder of its own, which goes with it.
-class folder {
-public:
-    folder() : path_(std::filesystem::temp_directory_path() / ("ropewalk_" + std::to_string(std::random_device{}()))) {
-        std::filesystem::create_directory(path_);
-    }
-    folder(const folder&) = delete;
-    folder& operator=(const folder&) = delete;
-    ~folder() { std::filesystem::remove_all(path_); }
-    void write(const std::string& name, const std::string& bytes) const {
-        std::ofstream(path_ / name, std::ios::binary) << bytes;
-    }
-    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
-};
-
 }  // namespace
 
-TEST_CASE("tensors lie where the header says", "[safetensors]") {
+TEST_CASE("tensors have the bytes that the header names", "[safetensors]") {
     const std::string file = file_of(header({R"("__metadata__": {"format": "pt"})", entry("b", "BF16", "[2, 3]", 8, 20),
                                              entry("a", "F32", "[2]", 0, 8), entry("s", "U8", "[]", 20, 21),
                                              entry("e", "F64", "[9000000000000000000, 0, 3]", 21, 21)}) +
@@ -127,7 +106,7 @@ TEST_CASE("tensors lie where the header says", "[safetensors]") {
     CHECK(read(file_of("{}", 0)).empty());
 }
 
-TEST_CASE("whatever the format forbids is one line that names the file", "[safetensors]") {
+TEST_CASE("errors of the format are one line that names the file", "[safetensors]") {
     for (const malformed& one : malformed_files()) {
         const std::string message = test::message_of([&] { read(one.file); });
         INFO("expected '" << one.message << "', got '" << message << "'");
@@ -136,7 +115,7 @@ TEST_CASE("whatever the format forbids is one line that names the file", "[safet
     }
 }
 
-TEST_CASE("a file cut off anywhere is refused", "[safetensors]") {
+TEST_CASE("a file truncated at any byte is refused", "[safetensors]") {
     const std::string file = file_of(header({entry("a", "F32", "[2]", 0, 8), entry("b", "F16", "[3]", 8, 14)}), 14);
     REQUIRE(read(file).size() == 2);
     for (std::size_t length = 0; length < file.size(); ++length) {
@@ -146,7 +125,7 @@ TEST_CASE("a file cut off anywhere is refused", "[safetensors]") {
 }
 
 TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]") {
-    const folder here;
+    const test::folder here;
     const std::string a = file_of(header({entry("a", "F32", "[2]", 0, 8)}), 8);
     const std::string b = file_of(header({entry("b", "F32", "[1, 2]", 0, 8)}), 8);
     const auto index = [&](const std::string& map) {
@@ -163,7 +142,7 @@ TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]")
     index(R"("a": "1.safetensors", "b": "2.safetensors")");
     rw::llama::checkpoint both(here.path());
     CHECK(both.tensors().size() == 2);
-    const rw::llama::checkpoint moved = std::move(both);  // the memory stays where it is
+    const rw::llama::checkpoint moved = std::move(both);  // keeps the files mapped
     CHECK(std::to_integer<int>(moved.at("b", {1, 2}).bytes[7]) == 7);
     CHECK(moved.find("c") == nullptr);
     CHECK_REFUSED(moved.at("c", {5, 6}), "has no tensor 'c' [5, 6]");
@@ -177,7 +156,7 @@ TEST_CASE("a checkpoint is one file or the shards of an index", "[safetensors]")
     CHECK_REFUSED(rw::llama::checkpoint(here.path()), "3.safetensors, which is missing");
     for (const char* const name : {"../1.safetensors", "/etc/passwd", "..", "", "a/b"}) {
         index(R"("a": ")" + std::string(name) + '"');
-        CHECK_REFUSED(rw::llama::checkpoint(here.path()), "is no name of a file in its folder");
+        CHECK_REFUSED(rw::llama::checkpoint(here.path()), "is not a file name in the same folder");
     }
     index(R"("a": 5)");
     CHECK_REFUSED(rw::llama::checkpoint(here.path()), "must be text, got 5");

@@ -1,4 +1,4 @@
-// Every scheme inside a stack, on the CPU and on a device, and what a cache makes of it: see stack_cases.inl.
+// Cases of every policy in a stack, and of its cache: see stack_cases.inl.
 
 #include "llama/trial.hpp"
 #include "support/registry.hpp"
@@ -8,14 +8,14 @@ namespace {
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
-using test::difference, test::stack_rounding;
+using test::difference, test::joined, test::stack_rounding, test::tail;
 using trial = test::stack_trial<stack_kind>;
 
 llama::model_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16) {
     return {.hidden_size = 48, .layers = layers, .heads = 4, .kv_heads = 2, .head_dim = head_dim, .base = 500.0};
 }
 
-/// What a policy's own functions say of the first `tokens` indices, in exact numbers.
+/// Exact values of a policy at the first `tokens` indices, from its own functions.
 template <class P>
 test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t tokens) {
     const auto places = exact.places({1, tokens, 1, exact.geometry.head_dim}, 0);
@@ -24,7 +24,7 @@ test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t 
         const oracle::unit u = oracle::cos_sin(exact.turns(pair), places[static_cast<std::size_t>(index)]);
         return std::atan2(u.sin, u.cos);
     };
-    scheme.stretch = [=](std::int64_t index, std::int64_t pair) {
+    scheme.magnitude = [=](std::int64_t index, std::int64_t pair) {
         return exact.magnitude(pair, places[static_cast<std::size_t>(index)]);
     };
     scheme.score = exact.factor() * exact.factor();
@@ -34,7 +34,7 @@ test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t 
 
 }  // namespace
 
-TEST_CASE("every policy of the registry inside the stack, at once and token by token", "[attention][schemes]") {
+TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][schemes]") {
     SEEDED(random);
     constexpr std::int64_t tokens = 26, prompt = 19;
     llama::model_config config = plain_shape(2, 64);
@@ -47,15 +47,10 @@ TEST_CASE("every policy of the registry inside the stack, at once and token by t
             const rw::Encoding encoding = rw::make_encoding(geometry, exact.policy);
             INFO(encoding.expression << ' ' << rw::to_string(layout));
             trial one(random, config, encoding, tokens);
-            const auto scheme = scheme_of(exact, tokens);
-            test::reference_stack reference(config, one.weights);
-            const test::numbers theirs = reference.forward(one.rows, scheme);
+            const test::numbers theirs = one.exact(0, tokens, scheme_of(exact, tokens));
             CHECK(difference(one.afresh(0, tokens), theirs) < stack_rounding);
             std::vector<float> ours = one.ours(0, prompt);
-            for (std::int64_t token = prompt; token < tokens; ++token) {
-                const auto next = one.ours(token, token + 1);
-                ours.insert(ours.end(), next.begin(), next.end());
-            }
+            for (std::int64_t token = prompt; token < tokens; ++token) ours = joined(ours, one.ours(token, token + 1));
             CHECK(difference(ours, theirs) < stack_rounding);
         }
     });
@@ -63,7 +58,7 @@ TEST_CASE("every policy of the registry inside the stack, at once and token by t
 
 namespace {
 
-/// Nobody's registry has this one.
+/// A policy that is not registered.
 struct Halved {
     double factor = 2;
 
@@ -77,15 +72,14 @@ struct Halved {
 
 }  // namespace
 
-TEST_CASE("a policy of one's own inside the stack", "[attention][schemes]") {
+TEST_CASE("the stack takes a policy of the user", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), Halved{}), 20);
-    test::reference_stack reference(config, one.weights);
-    CHECK(difference(one.ours(0, 20), reference.forward(one.rows, test::plain_scheme(config, 2))) < stack_rounding);
+    CHECK(difference(one.ours(0, 20), one.exact(0, 20, test::plain_scheme(config, 2))) < stack_rounding);
 }
 
-TEST_CASE("LongRoPE changes its list where a sequence outgrows the original length", "[attention][schemes]") {
+TEST_CASE("LongRoPE changes its factors after the original length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     rw::LongRope policy = rw::LongRope::example(config.geometry());
@@ -96,49 +90,44 @@ TEST_CASE("LongRoPE changes its list where a sequence outgrows the original leng
         CHECK(difference(one.ours(token, token + 1), one.afresh(token, token + 1)) < stack_rounding);
 }
 
-TEST_CASE("sequences of one batch follow each its own length", "[attention][schemes]") {
+TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     trial one(random, config, rw::make_encoding(config.geometry(), "dynamic:4,original_length=8"), 60);
     const std::int64_t lengths[] = {23, 6, 31};
     std::vector<llama::segment> batch;
     for (const std::int64_t length : lengths) batch.push_back({one.cache.add_sequence(), length - 2});
-    // Of every sequence, counted from its end.
-    const auto joined = [&](std::int64_t from, std::int64_t to) {
+    // Rows [length − from, length − to) of every sequence; from 0 means all.
+    const auto rows_of_all = [&](std::int64_t from, std::int64_t to) {
         std::vector<float> rows;
         std::int64_t start = 0;
         for (const std::int64_t length : lengths) {
-            const auto part = one.part(start + (from == 0 ? 0 : length - from), start + length - to);
-            rows.insert(rows.end(), part.begin(), part.end());
+            rows = joined(rows, one.part(start + (from == 0 ? 0 : length - from), start + length - to));
             start += length;
         }
         return rows;
     };
-    std::vector<float> hidden = joined(0, 2);
+    std::vector<float> hidden = rows_of_all(0, 2);
     one.stack.forward(batch, hidden, one.cache);
     for (llama::segment& each : batch) each.tokens = 1;
-    batch.push_back({one.sequence, 0});  // a sequence may have nothing to say
+    batch.push_back({one.sequence, 0});  // a segment may be empty
     for (const std::int64_t left : {2, 1}) {
-        hidden = joined(left, left - 1);
+        hidden = rows_of_all(left, left - 1);
         one.stack.forward(batch, hidden, one.cache);
     }
     std::int64_t start = 0;
     for (std::size_t i = 0; i < 3; ++i) {
         auto alone = stack_kind::make_cache(config, one.cache.options());
-        const llama::segment whole{alone.add_sequence(), lengths[i]};
-        std::vector<float> rows = one.part(start, start + lengths[i]);
-        one.stack.forward({&whole, 1}, rows, alone);
-        const auto width = config.hidden_size;
-        const auto at = hidden.begin() + static_cast<std::ptrdiff_t>(i) * width;
-        CHECK(difference(std::vector<float>(at, at + width), std::vector<float>(rows.end() - width, rows.end())) <
-              stack_rounding);
+        const auto rows = one.run(alone, alone.add_sequence(), one.part(start, start + lengths[i]));
+        const auto last = hidden.begin() + static_cast<std::ptrdiff_t>(i) * config.hidden_size;
+        CHECK(difference({last, last + config.hidden_size}, tail(rows, config.hidden_size)) < stack_rounding);
         CHECK(one.cache.tokens(batch[i].sequence) == lengths[i]);
         start += lengths[i];
     }
     CHECK(one.cache.tokens(one.sequence) == 0);
 }
 
-TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
+TEST_CASE("drawn positions change with the length", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto drawn = [&](std::int64_t length) {
@@ -152,7 +141,7 @@ TEST_CASE("drawn positions follow a new length, too", "[attention][schemes]") {
     CHECK(difference(one.ours(12, 20), one.afresh(12, 20)) < stack_rounding);
 }
 
-TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[attention][schemes][errors]") {
+TEST_CASE("cached keys cannot move to another rotary part", "[llama][schemes][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto part = [&](std::int64_t offset) {
@@ -167,24 +156,21 @@ TEST_CASE("a rotary part elsewhere is no encoding for keys that are cached", "[a
     CHECK(one.cache.tokens(one.sequence) == 12);
 }
 
-TEST_CASE("narrow caches stay within their rounding", "[attention][schemes]") {
+TEST_CASE("narrow caches stay within the rounding of their types", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(3);
     for (const auto& [type, bound] : {std::pair(rw::cache_type::f16, 1e-3), std::pair(rw::cache_type::bf16, 8e-3),
                                       std::pair(rw::cache_type::i8, 1.5e-2)}) {
         trial one(random, config, rw::make_encoding(config.geometry(), "linear:4"), 50, {type, 16});
-        test::reference_stack reference(config, one.weights);
-        const test::numbers theirs = reference.forward(one.rows, test::plain_scheme(config, 4));
         (void)one.ours(0, 49);
-        const double error =
-            difference(one.ours(49, 50), test::numbers(theirs.end() - config.hidden_size, theirs.end()));
+        const double error = difference(one.ours(49, 50), one.exact(49, 50, test::plain_scheme(config, 4)));
         INFO(rw::to_string(type) << ": " << error);
         CHECK(error < bound);
         CHECK(error > 1e-6);
     }
 }
 
-TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schemes][errors]") {
+TEST_CASE("xPos is refused beyond the range of the cache", "[llama][schemes][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     for (const std::string policy : {"xpos:16", "xpos:16,length=100|randomized:400,seed=1"}) {
@@ -209,7 +195,7 @@ TEST_CASE("xPos reaches as far in a cache as its type holds", "[attention][schem
     }
 }
 
-TEST_CASE("four times the context holds four times the bytes", "[attention][schemes]") {
+TEST_CASE("the bytes of a cache are proportional to its tokens", "[llama][schemes]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), "default"), 64, {rw::cache_type::f16, 16});

@@ -4,9 +4,11 @@
 #include <ropewalk/llama/model.hpp>
 
 #include "llama/cpu_kind.hpp"
+#include "llama/greedy_cases.inl"
+#include "llama/scheme_cases.inl"
 #include "llama/stack_cases.inl"
 
-TEST_CASE("a stack is the same to the bit for any number of threads", "[attention][stack]") {
+TEST_CASE("a stack gives the same bits for any number of threads", "[llama][stack]") {
     SEEDED(random);
     llama::model_config config = shape(2);
     config.hidden_size = 256, config.head_dim = 64, config.heads = 4, config.vocabulary = 300;
@@ -36,7 +38,7 @@ TEST_CASE("a stack is the same to the bit for any number of threads", "[attentio
     CHECK_REFUSED(model.embed({&wrong, 1}, row), "token id 300", "300 of the vocabulary");
 }
 
-TEST_CASE("made-up weights are the same for a seed, and those that do not fit are named", "[attention][weights]") {
+TEST_CASE("a seed gives the same weights, and errors name weights that do not match", "[llama][weights]") {
     const llama::model_config config = shape(2);
     const auto a = llama::synthetic_weights(config, rw::element_type::f32, 1);
     const auto b = llama::synthetic_weights(config, rw::element_type::f32, 1);
@@ -55,9 +57,9 @@ TEST_CASE("made-up weights are the same for a seed, and those that do not fit ar
     CHECK_REFUSED(llama::check_weights(config, wrong), "there are 1 layers, expected 2");
 }
 
-TEST_CASE("native_kernels() carries its instruction set in its type", "[attention][stack]") {
+TEST_CASE("native_kernels() has the instruction set in its type", "[llama][stack]") {
     SEEDED(random);
-    // A plain function would be one for all files of a program, whichever set each is compiled for.
+    // A plain function would be one symbol for files that are compiled for different instruction sets.
     const llama::cpu::kernel_table& native = llama::cpu::native_kernels<rw::cpu::native_arch>();
     CHECK(&native == &llama::cpu::native_kernels());
     const llama::model_config config = shape(2);

@@ -1,4 +1,4 @@
-// What every stack does, on the CPU and on a device: included once by the tests of each, behind a stack_kind.
+// Cases for the stacks of the CPU and of a device. Include after a stack_kind.
 
 #include "llama/trial.hpp"
 
@@ -7,7 +7,7 @@ namespace {
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;
 
-using test::difference, test::encoded, test::stack_rounding;
+using test::difference, test::encoded, test::joined, test::stack_rounding, test::tail;
 using trial = test::stack_trial<stack_kind>;
 
 llama::model_config shape(std::int64_t layers) {
@@ -20,7 +20,7 @@ llama::model_config shape(std::int64_t layers) {
             .base = 500.0};
 }
 
-/// At once, in chunks, and token by token behind a prompt.
+/// Compares with float64 all tokens at once, in chunks, and token by token after a prompt.
 void check_stack(test::random& random, const llama::model_config& config, const std::string& policy,
                  const test::reference_scheme& scheme) {
     constexpr std::int64_t tokens = 37;
@@ -37,7 +37,7 @@ void check_stack(test::random& random, const llama::model_config& config, const 
 
 }  // namespace
 
-TEST_CASE("the stack agrees with float64 in both layouts, with and without an MLP", "[attention][stack]") {
+TEST_CASE("the stack agrees with float64 in both layouts, with and without an MLP", "[llama][stack]") {
     SEEDED(random);
     for (const auto layout : {rw::layout_kind::half_split, rw::layout_kind::interleaved}) {
         for (const std::int64_t inner : {0, 40}) {
@@ -49,12 +49,12 @@ TEST_CASE("the stack agrees with float64 in both layouts, with and without an ML
     }
 }
 
-TEST_CASE("xPos inside the stack, while the cache grows", "[attention][stack]") {
+TEST_CASE("the stack agrees with float64 for xPos while the cache grows", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(3);
     test::reference_scheme scheme = test::plain_scheme(config, 1);
-    // arXiv 2212.10554, §3.2, with a scale_base that makes 37 tokens a long way. The centre cancels.
-    scheme.stretch = [&](std::int64_t index, std::int64_t pair) {
+    // arXiv 2212.10554, §3.2. With scale_base 16, 37 tokens are far apart. The centre cancels.
+    scheme.magnitude = [&](std::int64_t index, std::int64_t pair) {
         const double zeta = (2.0 * static_cast<double>(pair) / static_cast<double>(config.head_dim) + 0.4) / 1.4;
         return std::pow(zeta, static_cast<double>(index) / 16);
     };
@@ -62,7 +62,7 @@ TEST_CASE("xPos inside the stack, while the cache grows", "[attention][stack]") 
     check_stack(random, config, "xpos:16,length=64", scheme);
 }
 
-TEST_CASE("randomized positions inside the stack", "[attention][stack]") {
+TEST_CASE("the stack agrees with float64 for randomized positions", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(3);
     for (const std::string policy : {"randomized:128,seed=3", "randomized:64,seed=3,draw=5"}) {
@@ -79,7 +79,7 @@ TEST_CASE("randomized positions inside the stack", "[attention][stack]") {
     }
 }
 
-TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[attention][stack]") {
+TEST_CASE("a change of the scheme re-rotates cached keys", "[llama][stack]") {
     SEEDED(random);
     constexpr std::int64_t before = 21, after = 34;
     for (const auto& [type, bound] :
@@ -92,11 +92,9 @@ TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[a
 
         changed.stack.set_rope(encoded(config, "linear:8"));
         changed.cache.truncate(changed.sequence, 0);
-        const std::vector<float> afresh = changed.ours(0, after);
-        const std::vector<float> last(afresh.end() - static_cast<std::ptrdiff_t>(ours.size()), afresh.end());
-        CHECK(difference(ours, last) < bound);
+        CHECK(difference(ours, tail(changed.ours(0, after), std::ssize(ours))) < bound);
     }
-    // Deeper layers have seen hidden states of the old scheme: the keys of those, in the new one.
+    // Keys of deeper layers come from hidden states of the old scheme, and are re-rotated too.
     const llama::model_config config = shape(3);
     trial deep(random, config, encoded(config, "linear:4"), after);
     (void)deep.ours(0, before), (void)deep.theirs(0, before, test::plain_scheme(config, 4));
@@ -107,7 +105,7 @@ TEST_CASE("a scheme that changes in the middle takes the cached keys along", "[a
     }
 }
 
-TEST_CASE("a scheme that follows the length grows token by token", "[attention][stack]") {
+TEST_CASE("a scheme that depends on the length changes with every token", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(1);
     constexpr std::int64_t tokens = 30;
@@ -115,7 +113,7 @@ TEST_CASE("a scheme that follows the length grows token by token", "[attention][
     trial growing(random, config, encoded(config, policy), tokens);
     (void)growing.ours(0, 9);
     for (std::int64_t token = 9; token < tokens; ++token) {
-        // The base of a sequence of so many tokens, which Transformers takes from its length too.
+        // The base for this length, as in Transformers.
         const double beyond = static_cast<double>(std::max<std::int64_t>(token + 1, 12));
         const double alpha = 4 * beyond / 12 - 3, width = static_cast<double>(config.head_dim);
         const double base = config.base * std::pow(alpha, width / (width - 2));
@@ -123,39 +121,29 @@ TEST_CASE("a scheme that follows the length grows token by token", "[attention][
         scheme.angle = [=](std::int64_t index, std::int64_t pair) {
             return static_cast<double>(index) * std::pow(base, -2.0 * static_cast<double>(pair) / width);
         };
-        trial& t = growing;
-        test::reference_stack afresh(config, t.weights);
-        const test::numbers whole = afresh.forward(t.given(0, token + 1), scheme);
-        const test::numbers last(whole.end() - config.hidden_size, whole.end());
-        CHECK(difference(t.ours(token, token + 1), last) < stack_rounding);
+        const auto exact = growing.exact(token, token + 1, scheme);
+        CHECK(difference(growing.ours(token, token + 1), exact) < stack_rounding);
     }
 }
 
-TEST_CASE("sequences of a batch do not see each other", "[attention][stack]") {
+TEST_CASE("sequences of a batch are independent", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
     trial one(random, config, encoded(config, "yarn:4,original_length=16"), 40);
-    const int second = one.cache.add_sequence(), third = one.cache.add_sequence();
-    std::vector<float> alone = one.part(0, 20);
-    const llama::segment whole{third, 20};
-    one.stack.forward({&whole, 1}, alone, one.cache);
-    one.cache.release(third);
+    const int second = one.cache.add_sequence();
+    const std::vector<float> alone = one.afresh(0, 20);
 
     const llama::segment steps[][2] = {{{one.sequence, 13}, {second, 4}}, {{second, 9}, {one.sequence, 7}}};
-    std::vector<float> first = one.part(0, 13);
-    const std::vector<float> other = one.part(20, 24), more = one.part(24, 33), rest = one.part(13, 20);
-    first.insert(first.end(), other.begin(), other.end());
+    std::vector<float> first = joined(one.part(0, 13), one.part(20, 24)),
+                       next = joined(one.part(24, 33), one.part(13, 20));
     one.stack.forward(steps[0], first, one.cache);
-    std::vector<float> next = more;
-    next.insert(next.end(), rest.begin(), rest.end());
     one.stack.forward(steps[1], next, one.cache);
-    std::vector<float> joined(first.begin(), first.begin() + 13 * config.hidden_size);
-    joined.insert(joined.end(), next.begin() + 9 * config.hidden_size, next.end());
-    CHECK(difference(joined, alone) < stack_rounding);
+    first.resize(static_cast<std::size_t>(13 * config.hidden_size));
+    CHECK(difference(joined(first, tail(next, 7 * config.hidden_size)), alone) < stack_rounding);
     CHECK(one.cache.tokens(second) == 13);
 }
 
-TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack][errors]") {
+TEST_CASE("a refused call changes nothing", "[llama][stack][errors]") {
     SEEDED(random);
     const llama::model_config config = shape(2);
     trial one(random, config, encoded(config, "default"), 40, {rw::cache_type::f32, 8, 24});
@@ -170,25 +158,23 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
     CHECK_REFUSED(run({{one.sequence, 19}}), "hidden has 960 numbers, 19 tokens of 48 need 912");
     CHECK_REFUSED(run({{5, 20}}), "no sequence 5");
     CHECK_REFUSED(run({{one.sequence, 20, 25}}), "sequence 0 has 10 tokens and cannot add 20", "25");
-    // What overflows says its true values.
-    constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
-    CHECK_REFUSED(run({{second, most}}), "960 numbers, 9223372036854775807 tokens of 48 need 4.427218577690292");
-    CHECK_REFUSED(run({{one.sequence, most}}), "sequence 0 has 10 tokens; 9223372036854775807 more", "64 bits");
-    CHECK_REFUSED(run({{one.sequence, 8}, {second, most}}), "9223372036854775807 more, after 8 others");
-    CHECK_REFUSED(run({{one.sequence, 20, -most - 1}}), "sequence 0 has 10 tokens and cannot add 20", "-9223372036854775808");
+    // Errors of overflows have the true values.
+    constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+    CHECK_REFUSED(run({{second, largest}}), "960 numbers, 9223372036854775807 tokens of 48 need 4.427218577690292");
+    CHECK_REFUSED(run({{one.sequence, largest}}), "sequence 0 has 10 tokens; 9223372036854775807 more", "64 bits");
+    CHECK_REFUSED(run({{one.sequence, 8}, {second, largest}}), "9223372036854775807 more, after 8 others");
+    CHECK_REFUSED(run({{one.sequence, 20, -largest - 1}}), "sequence 0 has 10 tokens and cannot add 20",
+                  "-9223372036854775808");
     CHECK_REFUSED(run({{one.sequence, -1}}), "sequence 0 has 10 tokens and cannot add -1");
     CHECK_REFUSED(one.stack.set_rope(rw::make_encoding(rw::Geometry{.head_dim = 32}, "default")), "head_dim 32", "16");
-    // Beyond 126 / 0.5 tokens xPos leaves f32. Keys that are cached stay in the encoding that they have.
+    // xPos overflows f32 at 126 / 0.5 tokens. Cached keys keep their encoding.
     trial far(random, config, encoded(config, "default"), 600);
     (void)far.ours(0, 550);
     far.stack.set_rope(encoded(config, "xpos:4"));
     CHECK_REFUSED(far.ours(550, 551), "xpos");
     CHECK(far.cache.tokens(far.sequence) == 550);
     far.stack.set_rope(encoded(config, "default"));
-    test::reference_stack afresh(config, far.weights);
-    const test::numbers whole = afresh.forward(far.given(0, 551), test::plain_scheme(config, 1));
-    CHECK(difference(far.ours(550, 551), test::numbers(whole.end() - config.hidden_size, whole.end())) <
-          stack_rounding);
+    CHECK(difference(far.ours(550, 551), far.exact(550, 551, test::plain_scheme(config, 1))) < stack_rounding);
 
     CHECK(rows == untouched);
     CHECK(one.cache.bytes_held() == held);
@@ -196,18 +182,16 @@ TEST_CASE("what cannot be done leaves everything as it was", "[attention][stack]
     CHECK(one.cache.tokens(second) == 0);
 }
 
-TEST_CASE("keys that were turned before something failed are known to be", "[attention][stack][errors]") {
+TEST_CASE("keys that were re-rotated before a failure keep the new encoding", "[llama][stack][errors]") {
     SEEDED(random);
     const llama::model_config config = shape(1);
     trial one(random, config, encoded(config, "linear:4"), 310);
     (void)one.ours(0, 10);
     const int far = one.cache.add_sequence();
-    std::vector<float> rows = one.part(10, 310);
-    const llama::segment prompt{far, 300};
-    one.stack.forward({&prompt, 1}, rows, one.cache);
-    // 0.45 bits a token: xPos takes the first sequence along, and then refuses the second.
+    (void)one.run(one.cache, far, one.part(10, 310));
+    // At 0.45 bits per token, xPos re-rotates the first sequence and refuses the second.
     one.stack.set_rope(encoded(config, "xpos:4"));
-    rows = one.part(10, 11);
+    std::vector<float> rows = one.part(10, 11);
     const llama::segment both[] = {{one.sequence, 1}, {far, 0}};
     CHECK_REFUSED(one.stack.forward(both, rows, one.cache), "xpos");
     CHECK((rows == one.part(10, 11)));
@@ -215,13 +199,8 @@ TEST_CASE("keys that were turned before something failed are known to be", "[att
     CHECK_REFUSED(one.afresh(0, 300), "xpos", "cannot hold position 299 in f32");
     one.stack.set_rope(encoded(config, "linear:8"));
     CHECK(difference(one.ours(10, 20), one.afresh(10, 20)) < stack_rounding);
-    // Nothing of the second was turned.
+    // The keys of the second are unchanged.
     auto alone = stack_kind::make_cache(config, one.cache.options());
-    const llama::segment whole{alone.add_sequence(), 301}, last{far, 1};
-    std::vector<float> all = one.part(10, 310);
-    rows = one.part(0, 1);
-    all.insert(all.end(), rows.begin(), rows.end());
-    one.stack.forward({&last, 1}, rows, one.cache);
-    one.stack.forward({&whole, 1}, all, alone);
-    CHECK(difference(rows, std::vector<float>(all.end() - config.hidden_size, all.end())) < stack_rounding);
+    const auto all = one.run(alone, alone.add_sequence(), joined(one.part(10, 310), one.part(0, 1)));
+    CHECK(difference(one.run(one.cache, far, one.part(0, 1)), tail(all, config.hidden_size)) < stack_rounding);
 }

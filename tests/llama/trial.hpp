@@ -1,5 +1,5 @@
-/// @file  A model on the CPU or on a device, its twin in float64, and tokens for both. Whoever includes this has
-/// defined stack_kind before: how to make a stack and a cache, and what the two are.
+/// @file  A stack on the CPU or on a device, its reference in float64, and hidden states for both. Define stack_kind
+/// before: the types of stack and cache and the functions that make them.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +22,17 @@
 
 namespace test {
 
-/// The largest relative difference of two stacks that compute in float32.
+/// Largest relative difference of two stacks in float32.
 inline constexpr double stack_rounding = 1e-5;
+
+template <class T>
+std::vector<T> tail(const std::vector<T>& values, std::int64_t count) {
+    return {values.end() - static_cast<std::ptrdiff_t>(count), values.end()};
+}
+inline std::vector<float> joined(std::vector<float> a, const std::vector<float>& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
 
 /// A stack, its cache, and hidden states for one sequence of it.
 template <class Kind>
@@ -47,27 +56,30 @@ public:
                                        static_cast<std::size_t>((last - first) * config_.hidden_size));
     }
     [[nodiscard]] std::vector<float> part(std::int64_t first, std::int64_t last) const {
-        const auto some = given(first, last);
-        return {some.begin(), some.end()};
+        const auto rows_of_part = given(first, last);
+        return {rows_of_part.begin(), rows_of_part.end()};
     }
 
-    /// The tokens [first, last) through the stack.
-    std::vector<float> ours(std::int64_t first, std::int64_t last) {
-        std::vector<float> hidden = part(first, last);
-        const ropewalk::llama::segment one{sequence, last - first};
-        stack.forward({&one, 1}, hidden, cache);
+    /// Runs the tokens of one sequence.
+    std::vector<float> run(typename Kind::cache& in, int of, std::vector<float> hidden) {
+        const ropewalk::llama::segment tokens{of, std::ssize(hidden) / config_.hidden_size};
+        stack.forward({&tokens, 1}, hidden, in);
         return hidden;
     }
-    /// The last tokens of a run over all of [0, last), in a cache of its own.
+    /// Runs the tokens [first, last).
+    std::vector<float> ours(std::int64_t first, std::int64_t last) { return run(cache, sequence, part(first, last)); }
+    /// Tokens [first, last) of a run over [0, last) in a new cache.
     [[nodiscard]] std::vector<float> afresh(std::int64_t first, std::int64_t last) {
         auto other = Kind::make_cache(config_, cache.options());
-        const ropewalk::llama::segment one{other.add_sequence(), last};
-        std::vector<float> hidden = part(0, last);
-        stack.forward({&one, 1}, hidden, other);
-        return {hidden.begin() + first * config_.hidden_size, hidden.end()};
+        return tail(run(other, other.add_sequence(), part(0, last)), (last - first) * config_.hidden_size);
     }
     numbers theirs(std::int64_t first, std::int64_t last, const reference_scheme& scheme) {
         return reference.forward(given(first, last), scheme);
+    }
+    /// Tokens [first, last) of a run over [0, last) by a new reference.
+    [[nodiscard]] numbers exact(std::int64_t first, std::int64_t last, const reference_scheme& scheme) const {
+        return tail(reference_stack(config_, weights).forward(given(0, last), scheme),
+                    (last - first) * config_.hidden_size);
     }
 
 private:
@@ -82,17 +94,17 @@ public:
     std::vector<float> rows;
 };
 
-/// The largest difference over the largest number.
+/// Largest difference relative to the largest number.
 template <class T>
 double difference(const std::vector<float>& ours, const std::vector<T>& theirs) {
     REQUIRE(ours.size() == theirs.size());
-    double most = 0, size = 0;
+    double worst = 0, size = 0;
     for (std::size_t i = 0; i < ours.size(); ++i) {
         const double distance = std::abs(static_cast<double>(ours[i]) - static_cast<double>(theirs[i]));
-        most = distance <= most ? most : distance;  // keeps a NaN
+        worst = distance <= worst ? worst : distance;  // keeps a NaN
         size = std::max(size, std::abs(static_cast<double>(theirs[i])));
     }
-    return std::isfinite(most) ? most / size : INFINITY;
+    return std::isfinite(worst) ? worst / size : INFINITY;
 }
 
 inline ropewalk::Encoding encoded(const ropewalk::llama::model_config& config, const std::string& policy,

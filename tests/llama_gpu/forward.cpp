@@ -81,7 +81,7 @@ public:
 private:
     void execute(gpu::forward_args& args) {
         const element_type type = weights_.layers[0].q.type;
-        const std::int64_t bytes = gpu::forward_workspace_bytes(type, config_, args);
+        const std::int64_t bytes = gpu::forward_buffers(nullptr, type, config_, args).bytes;
         std::vector<float> space(static_cast<std::size_t>(bytes) / sizeof(float) + 64, std::nanf(""));
         hidden_ = test::array(rw::element_type::f32, {1, args.tokens, 1, config_.hidden_size});
         logits_ = test::array(rw::element_type::f32, {1, sequences, 1, config_.vocabulary});

@@ -10,9 +10,9 @@ namespace test {
 template <class Params>
 void host_backend::run(const Params& params) const {
     recorded_access::log = &log_;
-    with_body(params, [&](auto body) {
+    with_body(params, [&]<class Body>(std::type_identity<Body>) {
         for (std::int64_t index = 0; index < params.threads; index += gpu::warp_lanes)
-            body.template run<gpu::host_lanes, recorded_access>(params, index);
+            Body::template run<gpu::host_lanes, recorded_access>(params, index);
     });
     ++launches;
 }

@@ -1,4 +1,4 @@
-"""Small random Llamas: their folders for the attention stack, and what Transformers makes of the same weights."""
+"""Small random Llamas: folders for the Llama stack, and the results of Transformers for the same weights."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ SHAPE = {
     "tie_word_embeddings": False,
 }
 
-# The original lengths are so short that every branch of a scheme has pairs of a head of 16.
+# With original lengths this short, every branch of a scheme has pairs of a head of 16.
 SCHEMES = {
     "default": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 8.0},
@@ -69,8 +69,7 @@ def make_config(scheme="default", **changes):
 
 
 def make_model(config, seed=0):
-    """Every matrix keeps the variance of what it multiplies, so that attention is far from uniform, and every norm has
-    weights of its own."""
+    """A model whose matrices keep the variance of their inputs, so that attention is not uniform. Norms are random."""
     model = LlamaForCausalLM(config).eval()
     numbers = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -83,14 +82,14 @@ def make_model(config, seed=0):
 
 
 def load(folder, dtype=torch.float64, **changes):
-    """Transformers' own reading of a folder. Its angles are float32 whatever the type of the weights."""
+    """A folder read by Transformers. Its angles are float32 for any type of weights."""
     config = LlamaConfig.from_pretrained(folder, attn_implementation="eager", **changes)
     return LlamaForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager").eval()
 
 
 @dataclasses.dataclass
 class States:
-    """Of every token: behind the last layer, normalised, and logits."""
+    """States of every token after the last layer, the same normalised, and logits."""
 
     hidden: np.ndarray
     normed: np.ndarray
@@ -98,7 +97,7 @@ class States:
 
 
 def expected(model, ids):
-    """What Transformers makes of one sequence."""
+    """States of one sequence by Transformers."""
     raw = []
     hook = model.model.norm.register_forward_pre_hook(lambda _, inputs: raw.append(inputs[0]))
     with torch.no_grad():
@@ -122,7 +121,7 @@ def run(program, *arguments):
 
 
 def states(folder, ids, config, tmp_path, **options):
-    """What the stack makes of the ids: llama_states with --options."""
+    """States of the ids by the stack: llama_states with --options."""
     out = tmp_path / "states.bin"
     flags = [text for name, value in options.items() for text in (f"--{name}", value)]
     done = run(STATES, "--model", folder, "--ids", joined(ids), "--out", out, *flags)
@@ -134,7 +133,7 @@ def states(folder, ids, config, tmp_path, **options):
 
 
 def error(ours, theirs):
-    """The largest difference over the largest number, the worst of the three."""
+    """Largest difference relative to the largest number, the worst of the three."""
     pairs = [(getattr(ours, name), getattr(theirs, name)) for name in ("hidden", "normed", "logits")]
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
 

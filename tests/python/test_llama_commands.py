@@ -1,4 +1,4 @@
-"""The command lines of giraffe_13b and the demonstration: what they refuse, and when, and what becomes of reports."""
+"""Command lines of giraffe_13b and the demonstration: errors, their order, and reports."""
 
 import json
 import subprocess
@@ -35,35 +35,35 @@ TOO_MANY_LAYERS = ["--layers", 4], "--layers 4: the model has 3"
 FLAGS = {
     "unknown": (["--scalings", "linear:8"], "unknown option '--scalings'"),
     "no value": (["--scaling"], "--scaling needs a value"),
-    "no number": (["--layers", "two"], "--layers needs a whole number from 1 to 68719476736, got 'two'"),
+    "not a number": (["--layers", "two"], "--layers needs a whole number from 1 to 68719476736, got 'two'"),
     "too many layers": TOO_MANY_LAYERS,
     "no such policy": (["--scaling", "abacus:8"], "unknown policy 'abacus' at character 1: choose from default"),
     "no such type": (["--dtype", "f64"], "--dtype must be f32, bf16 or f16, got 'f64'"),
     "no such cache": (["--cache", "f8"], "--cache must be f32, f16, bf16 or i8, got 'f8'"),
-    "ids with a hole": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number from 0 to 2147483647, got ''"),
-    "an id of another vocabulary": (["--prompt-ids", "1,128"], "token id 128 is not among the 128 of the vocabulary"),
-    "a prompt beyond the context": (
+    "an empty id": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number from 0 to 2147483647, got ''"),
+    "an id outside the vocabulary": (["--prompt-ids", "1,128"], "token id 128 is not among the 128 of the vocabulary"),
+    "a prompt longer than the context": (
         ["--context", "2", "--prompt-ids", lc.joined([1] * 300)],
         "300 tokens of --prompt-ids and 4 of --generate make 304, --context allows 2",
     ),
     "tokens beyond the context": (["--context", "6"], "and 4 of --generate make 7, --context allows 6"),
-    "more tokens than there are": (
+    "too many tokens": (
         ["--context", 2**63 - 1, "--decode", 2**63 - 1],
         "--context needs a whole number from 1 to 68719476736, got '9223372036854775807'",
     ),
-    "larger chunks than there are": (["--chunk", 2**36 + 1], "from 1 to 68719476736, got '68719476737'"),
-    "less than a seed": (["--seed", "-1"], "--seed needs a whole number from 0 to 9223372036854775807, got '-1'"),
+    "too large chunks": (["--chunk", 2**36 + 1], "from 1 to 68719476736, got '68719476737'"),
+    "a negative seed": (["--seed", "-1"], "--seed needs a whole number from 0 to 9223372036854775807, got '-1'"),
     **{
         f"an empty {flag}": ([flag, ""], f"{flag} needs a value, got ''")
         for flag in ("--weights", "--config", "--json")
     },
-    "a configuration that is not there": (["--config", "/no/such/config.json"], "/no/such/config.json"),
+    "a missing configuration": (["--config", "/no/such/config.json"], "/no/such/config.json"),
     "a file that cannot be written": (["--json", "/no/such/folder/out.json"], "/no/such/folder/out.json"),
 }
 
 
 @pytest.mark.parametrize("what", FLAGS)
-def test_what_is_wrong_with_a_command_line_is_said(folder, what):
+def test_command_line_errors(folder, what):
     flags, message = FLAGS[what]
     done = giraffe(folder, "--generate", 4, *flags)
     assert done.returncode == 1
@@ -71,7 +71,7 @@ def test_what_is_wrong_with_a_command_line_is_said(folder, what):
     assert message in done.stderr
 
 
-def test_a_report_that_cannot_be_written_is_known_before_the_model_is_read(folder, tmp_path):
+def test_an_unwritable_report_is_refused_before_the_model_is_read(folder, tmp_path):
     for path in (tmp_path, "/no/such/folder/out.json"):
         done = giraffe(folder, "--json", path, *TOO_MANY_LAYERS[0])
         assert done.returncode == 1 and done.stderr == f"giraffe_13b: ropewalk: cannot write {path}\n"
@@ -79,7 +79,7 @@ def test_a_report_that_cannot_be_written_is_known_before_the_model_is_read(folde
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("flags", [["--help"], ["--decode", 1]])
-def test_a_full_disk_is_told(folder, flags):
+def test_a_full_disk_is_an_error(folder, flags):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [lc.GIRAFFE, "--weights", folder, "--prompt-ids", "1,5", *map(str, flags)],
@@ -105,7 +105,7 @@ DEMO_FLAGS = {
 
 @pytest.mark.skipif(not DEMO.exists(), reason=f"{DEMO} is not built")
 @pytest.mark.parametrize("what", DEMO_FLAGS)
-def test_what_the_demonstration_refuses_before_it_measures(what, tmp_path):
+def test_the_demonstration_refuses_before_it_measures(what, tmp_path):
     flags, message = DEMO_FLAGS[what]
     done = subprocess.run([DEMO, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
     assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
@@ -119,7 +119,7 @@ def test_help_of_the_demonstration_measures_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "x", '[{"policy": "default"}]'])
-def test_nothing_compared_is_no_agreement(content, tmp_path):
+def test_an_empty_comparison_fails(content, tmp_path):
     path = tmp_path / "checksums.json"
     path.write_text(content)
     done = lc.run(sys.executable, lc.ROOT / "examples/demo_torch.py", path)
@@ -127,7 +127,7 @@ def test_nothing_compared_is_no_agreement(content, tmp_path):
     assert done.stderr.startswith(f"ropewalk: {path} ") and done.stderr.count("\n") == 1
 
 
-def test_a_run_that_fails_leaves_the_report_as_it_was(folder, tmp_path):
+def test_a_failed_run_leaves_the_report_unchanged(folder, tmp_path):
     old, new, link = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "link.json"
     old.write_text("old")
     link.symlink_to(new)
@@ -141,26 +141,26 @@ def test_a_run_that_fails_leaves_the_report_as_it_was(folder, tmp_path):
         assert json.loads(path.read_text())["tokens"] == made
 
 
-def test_a_sequence_fills_its_context_and_no_more(folder):
+def test_a_sequence_fills_its_context_at_most(folder):
     whole = ["--context", 7, "--chunk", 2]
     made = tokens_of(giraffe(folder, "--generate", 4, *whole))
     assert len(made) == 4 and made == tokens_of(giraffe(folder, "--generate", 4))
     assert giraffe(folder, "--decode", 4, *whole).returncode == 0
-    assert giraffe(folder, *whole).returncode == 0  # of 8 steps, the default, those that fit
+    assert giraffe(folder, *whole).returncode == 0  # the default of 8 steps is reduced to fit
     done = giraffe(folder, "--decode", 5, *whole)
     assert done.returncode == 1
     assert "3 tokens of --prompt-ids and 5 of --decode make 8, --context allows 7" in done.stderr
-    # A prompt that is made up is as long as the context, and what follows is beyond it.
+    # A generated prompt is as long as the context; generated tokens come on top.
     assert len(tokens_of(lc.run(lc.GIRAFFE, "--weights", folder, "--generate", 4, "--context", 300))) == 4
 
 
 @pytest.mark.parametrize("scaling, cache", [("linear:4", "f16"), ("dynamic:4,original_length=8", "f32")])
-def test_keys_that_are_turned_over_are_not_rounded_each_time(folder, scaling, cache):
+def test_keys_that_are_re_rotated_are_cached_in_f32(folder, scaling, cache):
     assert f"bf16 weights, {cache} cache" in giraffe(folder, "--dtype", "bf16", "--scaling", scaling).stdout
 
 
-def test_what_memory_does_not_hold_is_named(tmp_path):
-    """2^50 bytes of states, more than processors address."""
+def test_a_run_beyond_the_memory_is_refused(tmp_path):
+    """2^50 bytes of states exceed the address space."""
     wide = {"hidden_size": 4096, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
     (tmp_path / "config.json").write_text(lc.make_config("linear", **wide).to_json_string(use_diff=False))
     done = lc.run(lc.GIRAFFE, "--config", tmp_path, "--context", 2**36, "--chunk", 2**36, "--decode", 0)

@@ -1,4 +1,4 @@
-"""The attention stack beside Transformers' Llama with the same small random weights: states, tokens, files, errors."""
+"""The Llama stack against Transformers with the same small random weights: states, tokens, files, errors."""
 
 import contextlib
 import json
@@ -14,22 +14,22 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(
         not lc.STATES.exists() or not lc.GIRAFFE.exists(),
-        reason=f"the attention stack is not built: {lc.STATES} or {lc.GIRAFFE} is missing",
+        reason=f"the Llama stack is not built: {lc.STATES} or {lc.GIRAFFE} is missing",
     ),
 ]
 
 TOKENS = 40
 IDS = lc.random_ids(TOKENS)
-# float32 against float64; Transformers' own float32 differs from its float64 by 1e-6.
+# float32 against float64. Transformers in float32 differs from its float64 by 1e-6.
 BOUND = 5e-6
 HEADS = {"mha": 6, "gqa": 2, "mqa": 1}
-# HF's dynamic NTK follows the length where it exceeds max_position_embeddings.
+# Transformers' dynamic NTK depends on lengths above max_position_embeddings.
 CHANGES = {"dynamic": {"max_position_embeddings": 20}}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """(folder, configuration, the same model in float64) of a scheme and a number of key heads, made once."""
+    """get(scheme, key heads) -> folder, configuration, the same model in float64. Each is made once."""
     made = {}
 
     def get(scheme, kv_heads=6):
@@ -68,7 +68,7 @@ def test_sequences_of_different_lengths_in_one_batch(models, scheme, heads, chun
 
 
 @pytest.mark.parametrize("scheme", lc.EXPRESSIONS)
-def test_scaling_in_place_of_the_configurations_scheme(models, scheme, tmp_path):
+def test_scaling_replaces_the_scheme_of_the_configuration(models, scheme, tmp_path):
     folder, config, model = models("llama3" if scheme != "llama3" else "linear")
     other = lc.make_config(scheme, **CHANGES.get(scheme, {}))
     with_scheme = LlamaForCausalLM(other).double().eval()
@@ -76,7 +76,7 @@ def test_scaling_in_place_of_the_configurations_scheme(models, scheme, tmp_path)
     theirs = lc.expected(with_scheme, IDS)
     ours = lc.states(folder, IDS, config, tmp_path, scaling=lc.EXPRESSIONS[scheme], chunks="25,6")
     assert lc.error(ours, theirs) < BOUND
-    assert lc.error(ours, lc.expected(model, IDS)) > 0.02  # these models look at positions
+    assert lc.error(ours, lc.expected(model, IDS)) > 0.02  # positions matter to these models
 
 
 def test_shards_and_their_index(models, tmp_path):
@@ -102,12 +102,12 @@ def test_half_precision_checkpoints(stored, name, tmp_path):
     config = lc.make_config("linear", num_key_value_heads=2)
     lc.make_model(config).to(stored).save_pretrained(tmp_path)
     theirs = lc.expected(lc.load(tmp_path), IDS)
-    for dtype in ("f32", name):  # widened, and where the file has them
+    for dtype in ("f32", name):  # converted, and in place
         assert lc.error(lc.states(tmp_path, IDS, config, tmp_path, dtype=dtype, chunks="20,1"), theirs) < BOUND
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
-def test_weights_rounded_when_they_are_read(models, stored, tmp_path):
+def test_weights_are_rounded_when_read(models, stored, tmp_path):
     folder, config, _ = models("default")
     model = lc.load(folder)
     for parameter in model.parameters():
@@ -126,11 +126,11 @@ def test_narrow_caches_stay_within_their_rounding(models, cache, bound, tmp_path
 
 
 def generate(model, prompt, count):
-    """Greedy, by Transformers; and by how much the likeliest token led at its closest."""
+    """Greedy tokens of Transformers, and the smallest lead of the likeliest token."""
     with torch.no_grad():
         made = model.generate(
             torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),  # it would hide token 0, its padding
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),  # else token 0 would be padding
             max_new_tokens=count,
             do_sample=False,
             pad_token_id=0,
@@ -142,17 +142,17 @@ def generate(model, prompt, count):
 
 
 def prompt_and_greedy(model, length, count):
-    """A prompt behind which neither a loop of few tokens nor a tie that rounding could break follows."""
+    """A prompt and its greedy tokens, without a loop of a few tokens and without near ties."""
     for seed in range(20):
         prompt = lc.random_ids(length, seed)
         tokens, lead = generate(model, prompt, count)
         if lead > 1e-4 and len(set(tokens)) > count / 4:
             return prompt, tokens
-    raise AssertionError("no prompt makes this model say much")
+    raise AssertionError("every prompt ends in a loop or a near tie")
 
 
 def giraffe(tmp_path, *flags):
-    """What giraffe_13b prints, and the report that it writes."""
+    """Output of giraffe_13b and its report."""
     report = tmp_path / "report.json"
     done = lc.run(lc.GIRAFFE, *flags, "--json", report)
     assert done.returncode == 0, done.stderr
@@ -184,7 +184,7 @@ def test_greedy_tokens_are_those_of_transformers(models, scheme, heads, tmp_path
     assert report["tokens"] == theirs
 
 
-def test_the_report_of_the_program(models, tmp_path):
+def test_report(models, tmp_path):
     folder, config, _ = models("linear", 2)
     flags = ["--config", folder, "--weights", folder, "--prompt-ids", lc.joined(IDS), "--generate", 5, "--dtype", "f32"]
     _, report = giraffe(tmp_path, *flags)
@@ -193,7 +193,7 @@ def test_the_report_of_the_program(models, tmp_path):
     assert sum(report[name] for name in parts) <= report["prefill"] + report["decode"] < 60
     key_bytes = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     assert report["cache_bytes_per_token"] == 2 * key_bytes
-    # Of this program alone, however large the one was that started it.
+    # The parent process must not count.
     assert 2**20 < report["peak_memory_bytes"] < 2**28
     assert report["scaling"] == "linear:8"
     assert len(report["tokens"]) == 5
@@ -202,14 +202,14 @@ def test_the_report_of_the_program(models, tmp_path):
         assert report[part]["seconds"] == report[whole]
 
 
-def test_made_up_weights_follow_the_seed(tmp_path):
+def test_generated_weights_depend_on_the_seed(tmp_path):
     (tmp_path / "config.json").write_text(lc.make_config("linear").to_json_string(use_diff=False))
     flags = ["--config", tmp_path / "config.json", "--prompt-ids", "1,5,9", "--generate", 12, "--dtype", "f32"]
     runs = [giraffe(tmp_path, *flags, "--seed", seed)[1]["tokens"] for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_layers_alone_need_no_weights(tmp_path):
+def test_layers_need_no_weights(tmp_path):
     (tmp_path / "config.json").write_text(lc.make_config("linear").to_json_string(use_diff=False))
     _, report = giraffe(tmp_path, "--config", tmp_path, "--layers", 2, "--context", 70, "--decode", 2, "--chunk", 32)
     assert report["layers"] == 2
@@ -232,7 +232,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations_at_a_smaller_size(name, tmp_path):
-    """Their keys, the sizes of SHAPE; what Transformers does not know of them is told it in its own words."""
+    """The published keys with the sizes of SHAPE. Transformers gets equivalent keys where it does not know one."""
     keys = PUBLISHED[name]
     scheme = "linear" if keys["rope_scaling"] or "abacus_scale" in keys else "default"
     model = lc.make_model(lc.make_config(scheme, num_key_value_heads=2))
@@ -270,7 +270,7 @@ def test_a_layer_as_wide_as_llama_2_13b(tmp_path):
 
 @pytest.fixture
 def broken(models, tmp_path):
-    """A copy of a good model in tmp_path: change(weights, configuration), then what the program says."""
+    """Runs giraffe_13b on a copy of a good model after change(weights, configuration)."""
     folder, _, _ = models("linear", 2)
 
     def run(change, *flags):
@@ -286,12 +286,12 @@ def broken(models, tmp_path):
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 ERRORS = {
-    "a tensor is missing": (lambda w, c: w.pop(DOWN), f"has no tensor '{DOWN}' [96, 160]"),
-    "a tensor is turned round": (
+    "a missing tensor": (lambda w, c: w.pop(DOWN), f"has no tensor '{DOWN}' [96, 160]"),
+    "a transposed tensor": (
         lambda w, c: w.update({DOWN: w[DOWN].T.contiguous()}),
         f"'{DOWN}' has the shape [160, 96], expected [96, 160]",
     ),
-    "a tensor holds whole numbers": (
+    "a tensor of integers": (
         lambda w, c: w.update({DOWN: w[DOWN].long()}),
         f"'{DOWN}' is I64, this stack reads F32, F16 and BF16",
     ),
@@ -314,7 +314,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("what", ERRORS)
-def test_what_is_wrong_with_a_model_is_said_in_one_line(broken, what):
+def test_model_errors_take_one_line(broken, what):
     change, message = ERRORS[what]
     done = broken(change)
     assert done.returncode == 1
@@ -337,8 +337,8 @@ def test_a_truncated_shard_is_named(models, tmp_path):
     assert done.returncode == 1 and shard.name in done.stderr and "missing" in done.stderr
 
 
-def test_transformers_reads_what_we_read(models):
-    """The folders are those of real models: Transformers finds its own weights in them."""
+def test_transformers_reads_the_folders(models):
+    """Transformers reads the same weights from the folders."""
     folder, _, model = models("yarn", 2)
     assert lc.error(lc.expected(lc.load(folder), IDS), lc.expected(model, IDS)) == 0
     with contextlib.suppress(AttributeError):

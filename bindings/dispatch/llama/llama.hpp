@@ -1,11 +1,11 @@
-// The kernels of the attention stack, compiled for several instruction sets and chosen once at run time.
+// Kernels of the Llama stack, compiled for several instruction sets. The first call selects one.
 #pragma once
 
 #include <ropewalk/llama/cpu/kernels.hpp>
 
 namespace ropewalk::dispatch {
 
-/// Those of instruction_set(). Throws where that throws.
+/// Returns the kernels of instruction_set(), with its errors.
 const llama::cpu::kernel_table& llama_kernels();
 
 }  // namespace ropewalk::dispatch

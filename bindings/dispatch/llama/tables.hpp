@@ -1,4 +1,4 @@
-// What one translation unit an instruction set provides: arch_kernels().
+// Kernel tables, each from the translation unit of its instruction set.
 #pragma once
 
 #include <ropewalk/llama/cpu/kernels.hpp>

@@ -96,18 +96,17 @@ public:
     template <Element T>
     void append(layout_kind layout, const ropewalk::gpu::qkv<T>& heads, const ropewalk::gpu::kv_cache& cache,
                 const ropewalk::gpu::cache_slots& slots, const Encoding& encoding, const positions& where) {
-        const auto& [q, k, v] = heads;
-        if (layout == layout_kind::half_split)
-            ropewalk::gpu::append<half_split, T>(q, k, v, cache, slots, encoding, where, options_);
-        else
-            ropewalk::gpu::append<interleaved, T>(q, k, v, cache, slots, encoding, where, options_);
+        const auto run = [&]<class L>(L /*layout*/) {
+            ropewalk::gpu::append<L, T>(heads.q, heads.k, heads.v, cache, slots, encoding, where, options_);
+        };
+        layout == layout_kind::half_split ? run(half_split{}) : run(interleaved{});
     }
     void rerotate(layout_kind layout, const view<float>& k, const Encoding& source, const positions& source_positions,
                   const Encoding& target, const positions& target_positions) {
-        if (layout == layout_kind::half_split)
-            ropewalk::gpu::rerotate<half_split>(k, source, source_positions, target, target_positions, options_);
-        else
-            ropewalk::gpu::rerotate<interleaved>(k, source, source_positions, target, target_positions, options_);
+        const auto run = [&]<class L>(L /*layout*/) {
+            ropewalk::gpu::rerotate<L>(k, source, source_positions, target, target_positions, options_);
+        };
+        layout == layout_kind::half_split ? run(half_split{}) : run(interleaved{});
     }
 
     template <class F>

@@ -198,7 +198,7 @@ private:
             args.splits = gpu::splits_for(args.batch, config_.heads, config_.kv_heads,
                                           args.batch.pages.most_pages * cache.options().page_tokens, backend_->shape());
         }
-        const std::int64_t bytes = gpu::forward_workspace_bytes(type(), config_, args);
+        const std::int64_t bytes = gpu::forward_buffers(nullptr, type(), config_, args).bytes;
         const gpu::workspace space{space_.reserve(bytes), bytes};
         const step_backend backend{*backend_, options_.measures};
         const auto run = [&] { gpu::forward(backend, config_, weights_, args, space); };

@@ -1,4 +1,4 @@
-// A Llama of Hugging Face: config.json and safetensors. Optional: needs nlohmann/json.
+// Reader of a Hugging Face Llama: config.json and safetensors. Needs nlohmann/json.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace ropewalk::llama {
 
-/// A model's configuration, and the encoding that it asks for.
+/// Configuration of a model, and its encoding.
 struct model_description {
     model_config config;
     Encoding encoding;
@@ -22,7 +22,7 @@ struct model_description {
 
 namespace detail {
 
-/// What this stack does not compute must not be passed over in silence.
+/// Refuses variants that this stack would compute wrongly.
 inline void refuse_variants(const config_section& model) {
     const std::string type = model.text("model_type").value_or("llama");
     RW_EXPECTS(type == "llama", "model_type is '{}', this stack computes 'llama'", ropewalk::detail::shown_name(type));
@@ -49,9 +49,9 @@ public:
 
     void read(matrix& w, const std::string& name, std::int64_t rows, std::int64_t columns) {
         const bool norm = is_norm(name);
-        const stored_tensor& stored =
-            norm ? files_->at(name + ".weight", {columns}) : files_->at(name + ".weight", {rows, columns});
-        const matrix file{stored.bytes.data(), type_of_stored(name, stored), rows, columns};
+        const std::string key = name + ".weight";
+        const stored_tensor& stored = files_->at(key, norm ? std::vector{columns} : std::vector{rows, columns});
+        const matrix file{stored.bytes.data(), type_of_stored(key, stored), rows, columns};
         w = file;
         w.type = norm ? element_type::f32 : type_.value_or(file.type);
         const bool aligned = reinterpret_cast<std::uintptr_t>(file.data) % size_of(file.type) == 0;
@@ -73,7 +73,7 @@ private:
 #pragma omp parallel for schedule(static)
 #endif
         for (std::int64_t i = 0; i < count; ++i) {
-            // The file need not align its tensors.
+            // Tensors in a file may be unaligned.
             From element;
             std::memcpy(&element, source + i * static_cast<std::int64_t>(sizeof element), sizeof element);
             const To converted = static_cast<To>(static_cast<float>(element));
@@ -96,35 +96,35 @@ private:
 
 }  // namespace detail
 
-/// Reads a config.json (or one in a folder) of a Llama. `scaling` is a policy expression in place of the scheme that it
-/// names; "" keeps that. Throws ropewalk::error for what this stack does not compute.
+/// Reads a config.json, or the one in a folder, of a Llama. `scaling` is a policy expression that replaces the scaling
+/// method of the file; "" keeps it. Throws ropewalk::error for models that this stack does not compute.
 inline model_description read_model_config(const std::filesystem::path& path, const std::string& scaling = {}) {
     const auto file = is_folder(path) ? path / "config.json" : path;
     const nlohmann::json json = parse_config_file(file);
     RW_EXPECTS(json.is_object(), "{} must be an object, got {}", file.string(), json.type_name());
-    const config_section model(json, file.string());
-    detail::refuse_variants(model);
-    model_description found{{}, encoding_from_config(json, {.policy = scaling})};
-    model_config& config = found.config;
-    config.hidden_size = detail::required_integer(model, "hidden_size");
-    config.layers = detail::required_integer(model, "num_hidden_layers");
-    config.heads = detail::required_integer(model, "num_attention_heads");
-    config.kv_heads = model.integer("num_key_value_heads").value_or(config.heads);
-    config.head_dim = found.encoding.geometry.head_dim;
-    config.intermediate_size = detail::required_integer(model, "intermediate_size");
-    config.vocabulary = detail::required_integer(model, "vocab_size");
-    config.rms_norm_eps = model.number("rms_norm_eps").value_or(1e-6);
-    config.tied_embeddings = model.flag("tie_word_embeddings").value_or(false);
-    config.base = found.encoding.geometry.base;
-    config.max_positions = model.integer("max_position_embeddings").value_or(0);
-    config.layout = found.encoding.geometry.layout.value_or(config.layout);
+    const config_section section(json, file.string());
+    detail::refuse_variants(section);
+    model_description model{{}, encoding_from_config(json, {.policy = scaling})};
+    model_config& config = model.config;
+    config.hidden_size = detail::required_integer(section, "hidden_size");
+    config.layers = detail::required_integer(section, "num_hidden_layers");
+    config.heads = detail::required_integer(section, "num_attention_heads");
+    config.kv_heads = section.integer("num_key_value_heads").value_or(config.heads);
+    config.head_dim = model.encoding.geometry.head_dim;
+    config.intermediate_size = detail::required_integer(section, "intermediate_size");
+    config.vocabulary = detail::required_integer(section, "vocab_size");
+    config.rms_norm_eps = section.number("rms_norm_eps").value_or(1e-6);
+    config.tied_embeddings = section.flag("tie_word_embeddings").value_or(false);
+    config.base = model.encoding.geometry.base;
+    config.max_positions = section.integer("max_position_embeddings").value_or(0);
+    config.layout = model.encoding.geometry.layout.value_or(config.layout);
     config.validate();
-    return found;
+    return model;
 }
 
-/// The weights of a folder with `model.safetensors`, or its shards and their index: all that `config` has, in the type
-/// asked for or else as they are stored, then without a copy. Throws ropewalk::error which names the tensor that is
-/// missing or has another shape. A model without a vocabulary or an MLP leaves those tensors alone.
+/// Reads the weights of a folder: `model.safetensors`, or shards and their index. `type` converts the matrices; without
+/// it they keep the stored type and are views of the files. Tensors that `config` does not need are ignored. Throws
+/// ropewalk::error that names the tensor which is missing or has another shape.
 inline model_weights read_weights(const std::filesystem::path& folder, const model_config& config,
                                   std::optional<element_type> type = {}) {
     config.validate();

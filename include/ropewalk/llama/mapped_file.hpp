@@ -1,12 +1,12 @@
-// A file as memory.
+// A file mapped to memory for reading.
 #pragma once
 
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <span>
-#include <utility>
 
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/error.hpp"
@@ -18,69 +18,45 @@
 #include <unistd.h>
 #else
 #include <fstream>
-#include <memory>
 #endif
 
 namespace ropewalk::llama {
 
-/// The bytes of a file, for reading: mapped, so that only what is looked at is read, and shared with other processes.
-/// (Read as a whole where the system has no mmap.) The file must not shrink meanwhile. Throws ropewalk::error, which
-/// names the file, where it cannot be read.
+/// The bytes of a file, shared by copies of the object. The system reads only the pages that are used; without mmap()
+/// the constructor reads the whole file. The file must not shrink while it is mapped. Throws ropewalk::error that names
+/// the file if it cannot be read.
 class mapped_file {
 public:
     explicit mapped_file(const std::filesystem::path& path) {
 #if defined(RW_MAPS_FILES)
         const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
         RW_EXPECTS(file >= 0, "cannot read {}: {}", path.string(), std::strerror(errno));
-        struct ::stat about {};
-        const bool known = ::fstat(file, &about) == 0 && S_ISREG(about.st_mode);
-        size_ = known ? static_cast<std::size_t>(about.st_size) : 0;
+        struct ::stat status {};
+        const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+        size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
         void* const start = size_ == 0 ? nullptr : ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
         const int problem = errno;
         ::close(file);
-        RW_EXPECTS(known, "cannot read {}: it is no regular file", path.string());
+        RW_EXPECTS(regular, "cannot read {}: it is not a regular file", path.string());
         RW_EXPECTS(start != MAP_FAILED, "cannot map {}, {} bytes: {}", path.string(), size_, std::strerror(problem));
-        data_ = static_cast<const std::byte*>(start);
+        data_ = {static_cast<std::byte*>(start), [size = size_](std::byte* data) {
+                     if (data != nullptr) ::munmap(data, size);
+                 }};
 #else
         std::ifstream file(path, std::ios::binary | std::ios::ate);
         RW_EXPECTS(file, "cannot read {}", path.string());
         size_ = static_cast<std::size_t>(file.tellg());
-        own_ = std::make_unique<std::byte[]>(size_);
-        file.seekg(0);
-        file.read(reinterpret_cast<char*>(own_.get()), static_cast<std::streamsize>(size_));
+        data_ = std::make_shared<std::byte[]>(size_);
+        file.seekg(0).read(reinterpret_cast<char*>(data_.get()), static_cast<std::streamsize>(size_));
         RW_EXPECTS(file, "cannot read {}, {} bytes", path.string(), size_);
-        data_ = own_.get();
-#endif
-    }
-    mapped_file(mapped_file&& other) noexcept { swap(other); }
-    mapped_file& operator=(mapped_file&& other) noexcept {
-        swap(other);
-        return *this;
-    }
-    mapped_file(const mapped_file&) = delete;
-    mapped_file& operator=(const mapped_file&) = delete;
-    ~mapped_file() {
-#if defined(RW_MAPS_FILES)
-        if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 #endif
     }
 
-    [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
+    [[nodiscard]] std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
 
 private:
-    void swap(mapped_file& other) noexcept {
-        std::swap(data_, other.data_);
-        std::swap(size_, other.size_);
-#if !defined(RW_MAPS_FILES)
-        std::swap(own_, other.own_);
-#endif
-    }
-
-    const std::byte* data_ = nullptr;
+    std::shared_ptr<std::byte[]> data_;
     std::size_t size_ = 0;
-#if !defined(RW_MAPS_FILES)
-    std::unique_ptr<std::byte[]> own_;
-#endif
 };
 
 }  // namespace ropewalk::llama

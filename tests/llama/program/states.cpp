@@ -1,11 +1,11 @@
-// Hidden states and logits of a Hugging Face Llama, for test_llama_stack.py to compare with Transformers'.
+// Hidden states and logits of a Hugging Face Llama. test_llama_stack.py compares them with Transformers.
 //
 //     llama_states --model DIR --ids 1,5,9 --out FILE [--scaling EXPRESSION] [--dtype f32|f16|bf16]
 //         [--cache f32|f16|bf16|i8] [--lengths 2,1] [--chunks 1,2] [--page N] [--threads N]
 //
-// --lengths divides the ids into sequences, one behind the other. Forward pass i adds chunks[i] tokens to every
-// sequence that still has so many, else what it has; a last one adds what is left then. FILE is float32 in this
-// machine's order: [ids, hidden_size] behind the last layer, the same normalised, [ids, vocabulary] logits.
+// --lengths divides the ids into consecutive sequences. Forward pass i adds up to chunks[i] tokens to every sequence,
+// and a last pass the rest. FILE holds native float32: hidden states [ids, hidden_size] after the last layer, the same
+// normalised, and logits [ids, vocabulary].
 
 #include <algorithm>
 #include <charconv>
@@ -49,7 +49,7 @@ std::vector<T> numbers(std::string_view list) {
     while (!list.empty()) {
         const std::string_view one = list.substr(0, list.find(','));
         const auto [end, problem] = std::from_chars(one.data(), one.data() + one.size(), values.emplace_back());
-        RW_EXPECTS(problem == std::errc{} && end == one.data() + one.size(), "'{}' is no number", one);
+        RW_EXPECTS(problem == std::errc{} && end == one.data() + one.size(), "'{}' is not a number", one);
         list.remove_prefix(std::min(one.size() + 1, list.size()));
     }
     return values;
@@ -68,7 +68,7 @@ rw::cache_type cache_type_of(const std::string& name) {
     rw::detail::fail("--cache is '{}'", name);
 }
 
-/// One sequence of the batch and how far it has come.
+/// One sequence of the batch and its progress.
 struct sequence {
     int number = 0;
     std::size_t first = 0, tokens = 0, done = 0;  ///< ids
@@ -91,7 +91,7 @@ public:
         RW_EXPECTS(first == ids.size(), "--lengths sum to {}, there are {} ids", first, ids.size());
     }
 
-    /// Adds at most `chunk` tokens to every sequence, in one batch.
+    /// Adds up to `chunk` tokens to every sequence, in one batch.
     void step(std::size_t chunk) {
         std::vector<llama::segment> batch;
         std::vector<std::int32_t> tokens;

@@ -53,83 +53,85 @@ struct attend_body {
         float row_max[Rows];
     };
 
+    const attend_params& p;
+
     template <class Lanes, class Memory>
     static RW_HD RW_INLINE void run(const attend_params& params, std::int64_t index) {
+        attend_body{params}.template run_lanes<Lanes, Memory>(index);
+    }
+
+private:
+    template <class Lanes, class Memory>
+    RW_HD RW_INLINE void run_lanes(std::int64_t index) const {
         constexpr int width = Lanes::width;
         state s[width];
-        for (int i = 0; i < width; ++i) begin<Memory>(params, s[i], index + i);
-        const std::int64_t step = std::int64_t{warp_lanes} / params.lanes * keys_per_step;
+        for (int i = 0; i < width; ++i) begin<Memory>(s[i], index + i);
+        const std::int64_t step = std::int64_t{warp_lanes} / p.lanes * keys_per_step;
         const std::int64_t last = s[0].end;  // the same in all lanes
         RW_KEEP_LOOP
         for (std::int64_t key = s[0].begin; key < last; key += step) {
             float values[width][scores];
-            for (int i = 0; i < width; ++i) score<Memory>(params, s[i], key, values[i]);
-            Lanes::combine(values, 1, params.lanes, add{});
-            for (int i = 0; i < width; ++i) accumulate<Memory>(params, s[i], key, values[i]);
+            for (int i = 0; i < width; ++i) score<Memory>(s[i], key, values[i]);
+            Lanes::combine(values, 1, p.lanes, add{});
+            for (int i = 0; i < width; ++i) accumulate<Memory>(s[i], key, values[i]);
         }
-        merge_groups<Lanes>(params, s);
-        for (int i = 0; i < width; ++i) store<Memory>(params, s[i]);
+        merge_groups<Lanes>(s);
+        for (int i = 0; i < width; ++i) store<Memory>(s[i]);
     }
 
-private:
-    static RW_HD RW_INLINE std::int64_t left(const attend_params& params, const state& s) {
-        return params.head_dim - s.element;
-    }
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t left(const state& s) const { return p.head_dim - s.element; }
     /// Returns the token of a row within its sequence, and the head among all query heads.
-    static RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const attend_params& params, const state& s,
-                                                                    int row) {
-        const auto [token, head] = detail::divide(s.row + row, params.shared);
-        return {token, s.kv_head * params.shared + head};
+    RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const state& s, int row) const {
+        const auto [token, head] = detail::divide(s.row + row, p.shared);
+        return {token, s.kv_head * p.shared + head};
     }
 
     template <class Memory>
-    static RW_HD RW_INLINE void begin(const attend_params& params, state& s, std::int64_t index) {
+    RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
         const auto [item, lane] = detail::divide(index, warp_lanes);
-        const auto [task, tile] = detail::divide(item, params.tiles);
-        const auto [part, split] = detail::divide(task, params.splits);
-        const auto [sequence, kv_head] = detail::divide(part, params.kv_heads);
-        const sequence_rows rows = params.batch.rows_of(sequence);
+        const auto [task, tile] = detail::divide(item, p.tiles);
+        const auto [part, split] = detail::divide(task, p.splits);
+        const auto [sequence, kv_head] = detail::divide(part, p.kv_heads);
+        const sequence_rows rows = p.batch.rows_of(sequence);
         s.sequence = sequence, s.kv_head = kv_head, s.past = rows.past, s.first_row = rows.first;
         s.split = static_cast<std::int32_t>(split);
-        s.group = static_cast<std::int32_t>(lane / params.lanes);
-        s.element = static_cast<std::int32_t>(lane % params.lanes * lane_elements);
+        s.group = static_cast<std::int32_t>(lane / p.lanes);
+        s.element = static_cast<std::int32_t>(lane % p.lanes * lane_elements);
         // The last tokens have the most keys, so their tiles start first.
-        s.row = (params.tiles - 1 - tile) * Rows;
-        s.rows = detail::within(rows.tokens * params.shared - s.row, 0, Rows);
-        set_keys(params, s);
+        s.row = (p.tiles - 1 - tile) * Rows;
+        s.rows = detail::within(rows.tokens * p.shared - s.row, 0, Rows);
+        set_keys(s);
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
             s.row_max[row] = no_score;
             RW_UNROLL
             for (int i = 0; i < row_sums; ++i) s.sum[row][i] = 0;
-            const auto [token, head] = token_of(params, s, row);
+            const auto [token, head] = token_of(s, row);
             s.visible[row] = row < s.rows ? s.past + token + 1 : 0;
-            const std::int64_t start =
-                (s.first_row + token) * params.q.stride_token + head * params.q.stride_head + s.element;
-            load_lane<Wide, Memory>(params.q.type, params.q.data, start, row < s.rows ? left(params, s) : 0, s.q[row]);
+            const std::int64_t start = (s.first_row + token) * p.q.stride_token + head * p.q.stride_head + s.element;
+            load_lane<Wide, Memory>(p.q.type, p.q.data, start, row < s.rows ? left(s) : 0, s.q[row]);
             RW_UNROLL
-            for (int i = 0; i < lane_elements; ++i) s.q[row][i] *= params.scale;
+            for (int i = 0; i < lane_elements; ++i) s.q[row][i] *= p.scale;
         }
     }
 
     /// Sets the keys of this split. All splits have the same number of whole steps.
-    static RW_HD RW_INLINE void set_keys(const attend_params& params, state& s) {
+    RW_HD RW_INLINE void set_keys(state& s) const {
         if (s.rows == 0) return;
-        const std::int64_t all = s.past + token_of(params, s, static_cast<int>(s.rows) - 1).whole + 1;
-        const std::int64_t keys = all < params.batch.capacity ? all : params.batch.capacity;
-        const std::int64_t step = std::int64_t{warp_lanes} / params.lanes * keys_per_step;
+        const std::int64_t all = s.past + token_of(s, static_cast<int>(s.rows) - 1).whole + 1;
+        const std::int64_t keys = all < p.batch.capacity ? all : p.batch.capacity;
+        const std::int64_t step = std::int64_t{warp_lanes} / p.lanes * keys_per_step;
         const std::int64_t steps = detail::divide(keys + step - 1, step).whole;
-        const std::int64_t each = detail::divide(steps + params.splits - 1, params.splits).whole * step;
+        const std::int64_t each = detail::divide(steps + p.splits - 1, p.splits).whole * step;
         s.begin = s.split * each;
         s.end = s.begin + each < keys ? s.begin + each : keys;
     }
 
     /// Computes this lane's part of the products of all rows with the next keys of its group.
     template <class Memory>
-    static RW_HD RW_INLINE void score(const attend_params& params, state& s, std::int64_t step,
-                                      float (&values)[scores]) {
+    RW_HD RW_INLINE void score(state& s, std::int64_t step, float (&values)[scores]) const {
         const std::int64_t first = step + s.group * keys_per_step;
-        detail::entry_cursor cursor(params.batch, s.sequence, first);
+        detail::entry_cursor cursor(p.batch, s.sequence, first);
         RW_UNROLL
         for (int key = 0; key < keys_per_step; ++key) {
             s.page[key] = first + key < s.end ? static_cast<std::int32_t>(cursor.place().page) : -1;
@@ -138,10 +140,10 @@ private:
         }
         lane_values k[keys_per_step];
         RW_UNROLL
-        for (int key = 0; key < keys_per_step; ++key) load_cached<Memory>(params.k, params, s, key, k[key]);
+        for (int key = 0; key < keys_per_step; ++key) load_cached<Memory>(p.k, s, key, k[key]);
         RW_UNROLL
         for (int key = 0; key < keys_per_step; ++key) {
-            const float scale = scale_of<Memory>(params.k, s, key);
+            const float scale = scale_of<Memory>(p.k, s, key);
             RW_UNROLL
             for (int row = 0; row < Rows; ++row) {
                 float products[lane_elements];
@@ -154,16 +156,15 @@ private:
 
     /// Loads this lane's elements of a cached head, or zeros if there is no such key.
     template <class Memory>
-    static RW_HD RW_INLINE void load_cached(const cache_tensor& from, const attend_params& params, const state& s,
-                                            int key, lane_values& x) {
+    RW_HD RW_INLINE void load_cached(const cache_tensor& from, const state& s, int key, lane_values& x) const {
         const bool exists = s.page[key] >= 0;
         const std::int64_t start =
             exists ? detail::element_of(from, {s.page[key], s.token[key]}, s.kv_head) + s.element : 0;
-        load_lane<Wide, Memory>(static_cast<const E*>(from.data) + start, exists ? left(params, s) : 0, x);
+        load_lane<Wide, Memory>(static_cast<const E*>(from.data) + start, exists ? left(s) : 0, x);
     }
     /// Returns the int8 scale of a cached head, or 1 for other types.
     template <class Memory>
-    static RW_HD RW_INLINE float scale_of(const cache_tensor& from, const state& s, int key) {
+    RW_HD RW_INLINE float scale_of(const cache_tensor& from, const state& s, int key) const {
         if constexpr (std::same_as<E, std::int8_t>) {
             return s.page[key] >= 0 ? detail::scale_of<Memory>(from, {s.page[key], s.token[key]}, s.kv_head) : 0;
         } else {
@@ -173,15 +174,14 @@ private:
 
     /// Adds the values of the group's keys, weighted by their scores, after rescaling the sums to the new maximum.
     template <class Memory>
-    static RW_HD RW_INLINE void accumulate(const attend_params& params, state& s, std::int64_t step,
-                                           const float (&values)[scores]) {
+    RW_HD RW_INLINE void accumulate(state& s, std::int64_t step, const float (&values)[scores]) const {
         const std::int64_t first = step + s.group * keys_per_step;
         lane_values v[keys_per_step];
         float scale[keys_per_step];
         RW_UNROLL
         for (int key = 0; key < keys_per_step; ++key) {
-            load_cached<Memory>(params.v, params, s, key, v[key]);
-            scale[key] = scale_of<Memory>(params.v, s, key);
+            load_cached<Memory>(p.v, s, key, v[key]);
+            scale[key] = scale_of<Memory>(p.v, s, key);
         }
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
@@ -210,13 +210,13 @@ private:
 
     /// Merges the maxima and sums of the groups of a warp, in all groups.
     template <class Lanes, int width>
-    static RW_HD RW_INLINE void merge_groups(const attend_params& params, state (&s)[width]) {
+    RW_HD RW_INLINE void merge_groups(state (&s)[width]) const {
         float row_max[width][Rows];
         for (int i = 0; i < width; ++i) {
             RW_UNROLL
             for (int row = 0; row < Rows; ++row) row_max[i][row] = s[i].row_max[row];
         }
-        Lanes::combine(row_max, params.lanes, warp_lanes, larger_number{});
+        Lanes::combine(row_max, p.lanes, warp_lanes, larger_number{});
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
             float sums[width][row_sums];
@@ -226,7 +226,7 @@ private:
                 RW_UNROLL
                 for (int j = 0; j < row_sums; ++j) sums[i][j] = s[i].sum[row][j] * rescale;
             }
-            Lanes::combine(sums, params.lanes, warp_lanes, add{});
+            Lanes::combine(sums, p.lanes, warp_lanes, add{});
             for (int i = 0; i < width; ++i) {
                 RW_UNROLL
                 for (int j = 0; j < row_sums; ++j) s[i].sum[row][j] = sums[i][j];
@@ -235,29 +235,28 @@ private:
     }
 
     template <class Memory>
-    static RW_HD RW_INLINE void store(const attend_params& params, const state& s) {
+    RW_HD RW_INLINE void store(const state& s) const {
         if (s.group != 0) return;
         RW_UNROLL
         for (int row = 0; row < Rows; ++row) {
             if (row >= s.rows) continue;
-            const auto [token, head] = token_of(params, s, row);
+            const auto [token, head] = token_of(s, row);
             const std::int64_t out_row = s.first_row + token;
             const float total = s.sum[row][lane_elements];
             lane_values x;
             // A row without keys becomes zeros.
-            const float factor = params.splits > 1 ? 1 : total == 0 ? 0 : params.v.scale / total;
+            const float factor = p.splits > 1 ? 1 : total == 0 ? 0 : p.v.scale / total;
             RW_UNROLL
             for (int i = 0; i < lane_elements; ++i) x[i] = s.sum[row][i] * factor;
-            if (params.splits == 1) {
-                store_lane<Wide, Memory>(params.out.type, params.out.data,
-                                         out_row * params.out.stride_token + head * params.out.stride_head + s.element,
-                                         left(params, s), x);
+            if (p.splits == 1) {
+                store_lane<Wide, Memory>(p.out.type, p.out.data,
+                                         out_row * p.out.stride_token + head * p.out.stride_head + s.element, left(s),
+                                         x);
                 continue;
             }
-            const std::int64_t split = (out_row * params.heads + head) * params.splits + s.split;
-            store_lane<Wide, Memory>(params.sums + split * params.head_dim + s.element, left(params, s), x);
-            if (s.element == 0)
-                detail::store_elements<float, Memory>(params.states + 2 * split, {s.row_max[row], total});
+            const std::int64_t split = (out_row * p.heads + head) * p.splits + s.split;
+            store_lane<Wide, Memory>(p.sums + split * p.head_dim + s.element, left(s), x);
+            if (s.element == 0) detail::store_elements<float, Memory>(p.states + 2 * split, {s.row_max[row], total});
         }
     }
 };
@@ -304,9 +303,9 @@ private:
 template <class F>
 void with_body(const attend_params& params, const F& f) {
     const auto by_rows = [&]<CacheElement E>(E /*type*/) {
-        if (!params.wide) return f(attend_body<E, false, 1>{});
-        if (params.rows == 1) return f(attend_body<E, true, 1>{});
-        f(attend_body<E, true, 4>{});
+        if (!params.wide) return f(std::type_identity<attend_body<E, false, 1>>{});
+        if (params.rows == 1) return f(std::type_identity<attend_body<E, true, 1>>{});
+        f(std::type_identity<attend_body<E, true, 4>>{});
     };
     switch (params.k.type) {
         case cache_type::f32:

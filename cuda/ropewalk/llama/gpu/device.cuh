@@ -21,20 +21,19 @@ RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::max_threads, 
     if (index < params.threads) Body::template run<device_lanes, ropewalk::gpu::plain_access>(params, index);
 }
 
-/// Launches the kernel of some parameters, unless it has no threads.
+/// Names and addresses of the memory of a call.
+using memory_list = std::initializer_list<std::pair<std::string_view, const void*>>;
+
+/// Launches the kernel of some parameters, unless it has no threads. Checks the memory if the options ask for it.
 template <class Params>
-RW_HIDDEN void run(const Params& params, const options& options) {
+RW_HIDDEN void run(const Params& params, const options& options, memory_list memory = {}) {
     using namespace ropewalk::gpu::detail;
+    if (options.check_pointers)
+        for (const auto& [name, pointer] : memory) check_pointer(name, pointer, current_device());
     if (params.threads == 0) return;
     const auto shape = shape_of_launch(params.threads, 0, shape_of_device(current_device()));
-    with_body(params, [&](auto body) { launch(&kernel<decltype(body), Params>, params, shape, options); });
-}
-
-inline void check_pointers(const options& options,
-                           std::initializer_list<std::pair<std::string_view, const void*>> pointers) {
-    if (!options.check_pointers) return;
-    const int device = ropewalk::gpu::detail::current_device();
-    for (const auto& [name, pointer] : pointers) ropewalk::gpu::detail::check_pointer(name, pointer, device);
+    with_body(params,
+              [&]<class Body>(std::type_identity<Body>) { launch(&kernel<Body, Params>, params, shape, options); });
 }
 
 }  // namespace detail
@@ -43,17 +42,14 @@ inline void check_pointers(const options& options,
 /// nothing launched, if shapes do not fit.
 RW_HIDDEN inline void rms_norm(const matrix_view& x, const matrix_view& weight, double epsilon, const matrix_view& y,
                                const options& options = {}) {
-    const rms_norm_params params = make_rms_norm(x, weight, epsilon, y);
-    detail::check_pointers(options, {{"x", x.data}, {"the norm's weight", weight.data}, {"y", y.data}});
-    detail::run(params, options);
+    detail::run(make_rms_norm(x, weight, epsilon, y), options,
+                {{"x", x.data}, {"the norm's weight", weight.data}, {"y", y.data}});
 }
 
 /// out = gate / (1 + e^−gate) · up. Throws as rms_norm() does.
 RW_HIDDEN inline void silu_multiply(const matrix_view& gate, const matrix_view& up, const matrix_view& out,
                                     const options& options = {}) {
-    const silu_params params = make_silu(gate, up, out);
-    detail::check_pointers(options, {{"gate", gate.data}, {"up", up.data}, {"the output", out.data}});
-    detail::run(params, options);
+    detail::run(make_silu(gate, up, out), options, {{"gate", gate.data}, {"up", up.data}, {"the output", out.data}});
 }
 
 /// Causal attention of queries [tokens, heads, head_dim] of ragged sequences over a cache that already holds their keys
@@ -67,17 +63,17 @@ RW_HIDDEN inline void attend(const tensor& q, const tensor& out, const kv_cache&
                              double scale, std::int64_t splits = 1, const workspace& space = {},
                              const options& options = {}) {
     const attend_plan plan = make_attend(q, out, cache, batch, scale, splits, space);
-    detail::check_pointers(options, {{"q", q.data},
-                                     {"the output", out.data},
-                                     {"the cache of k", cache.k.data},
-                                     {"the cache of v", cache.v.data},
-                                     {"the scales of k", cache.k.scales},
-                                     {"the scales of v", cache.v.scales},
-                                     {"the page table", batch.pages.table},
-                                     {"the starts of sequences", batch.starts},
-                                     {"the pasts of sequences", batch.past},
-                                     {"the workspace", space.data}});
-    detail::run(plan.attend, options);
+    detail::run(plan.attend, options,
+                {{"q", q.data},
+                 {"the output", out.data},
+                 {"the cache of k", cache.k.data},
+                 {"the cache of v", cache.v.data},
+                 {"the scales of k", cache.k.scales},
+                 {"the scales of v", cache.v.scales},
+                 {"the page table", batch.pages.table},
+                 {"the starts of sequences", batch.starts},
+                 {"the pasts of sequences", batch.past},
+                 {"the workspace", space.data}});
     detail::run(plan.merge, options);
 }
 

@@ -36,7 +36,8 @@ struct forward_args {
 /// Part of a step whose time is measured; null: none of them.
 using step_part = double stack_seconds::*;
 
-/// Buffers of a step in its workspace.
+/// Buffers of a step in its workspace, or without a workspace only their `bytes`. These do not shrink if tokens,
+/// sequences or splits grow.
 struct forward_buffers {
     std::int64_t* positions = nullptr;  ///< [tokens]
     std::int64_t* slots = nullptr;      ///< [tokens]
@@ -71,11 +72,6 @@ struct forward_buffers {
         bytes = from.used();
     }
 };
-
-/// Bytes of the workspace of a step. They do not shrink if tokens, sequences or splits grow.
-inline std::int64_t forward_workspace_bytes(element_type type, const model_config& config, const forward_args& args) {
-    return forward_buffers(nullptr, type, config, args).bytes;
-}
 
 namespace detail {
 

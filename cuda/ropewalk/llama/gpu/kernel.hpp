@@ -13,8 +13,8 @@ namespace detail {
 using ropewalk::gpu::detail::divide_up, ropewalk::gpu::detail::allows_access;
 }  // namespace detail
 
-/// Base of the parameters of every kernel. with_body(params, f) calls f with a body, whose
-/// run<Lanes, Memory>(params, index) executes the lanes [index, index + Lanes::width).
+/// Base of the parameters of every kernel. with_body(params, f) calls f(std::type_identity<Body>), where
+/// Body::run<Lanes, Memory>(params, index) executes the lanes [index, index + Lanes::width).
 struct launch_size {
     std::int64_t threads = 0;  ///< whole warps; 0: nothing to launch
 
@@ -56,9 +56,9 @@ struct member_body {
 template <class Params, class F>
 void with_body(const Params& params, const F& f) {
     if constexpr (requires { params.wide; }) {
-        if (params.wide) return f(member_body<true>{});
+        if (params.wide) return f(std::type_identity<member_body<true>>{});
     }
-    f(member_body<false>{});
+    f(std::type_identity<member_body<false>>{});
 }
 
 }  // namespace ropewalk::llama::gpu

@@ -1,8 +1,8 @@
-// The kernels of a layer for one instruction set, all but the rotation. Needs Eigen and xsimd.
+// Kernels of a layer for one instruction set, except the rotation. Needs Eigen and xsimd.
 //
-// Compiled for several instruction sets in one program, nothing here may leave a symbol behind that does not carry the
-// architecture: neither plain inline functions nor containers of the standard library. Eigen's own names are told apart
-// by -DEigen=Eigen_<instruction set>, see bindings/dispatch/attention.
+// A program may compile this for several instruction sets. Every symbol must therefore carry the architecture in its
+// name: no plain inline functions, no containers of the standard library. -DEigen=Eigen_<instruction set> renames
+// Eigen's symbols, see bindings/dispatch/llama.
 #pragma once
 
 #include "ropewalk/llama/cpu/attend.hpp"
@@ -13,7 +13,7 @@
 
 namespace ropewalk::llama::cpu {
 
-/// The kernels of architecture A, of xsimd's; `rotate` and `rerotate` are for the caller to add.
+/// Kernels for xsimd's architecture A. The caller adds `rotate` and `rerotate`.
 template <class A>
 constexpr kernel_table arch_kernels(const char* name) {
     return {.name = name,

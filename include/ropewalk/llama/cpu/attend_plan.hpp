@@ -1,77 +1,77 @@
-// How the attention of a call is cut into items, each of them some queries of one head of keys, over some of the keys.
+// Division of an attention call into items: some queries of one key head over some of the keys.
 #pragma once
 
-#include "ropewalk/llama/cpu/prefill_tile.hpp"
+#include "ropewalk/llama/cpu/kernels.hpp"
+#include "ropewalk/llama/cpu/simd.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
-/// Queries that share the tiles of a head, about: enough that widening them costs little.
-inline constexpr std::int64_t block_rows = 128;
-/// Keys of an item where the keys are shared out, a multiple of tile_tokens. Neither depends on the threads, so results
-/// do not.
+// None of these depends on the number of threads, so results do not either.
+/// Queries per item, about: enough that widening the tiles of a head is cheap.
+inline constexpr std::int64_t item_rows = 128;
+/// Keys per item if the keys are split, a multiple of tile_tokens.
 inline constexpr std::int64_t split_keys = 1024;
-/// Queries of a part, over all heads, whose keys are shared out. More of them occupy threads without that.
-inline constexpr std::int64_t most_split_rows = 256;
+/// Largest number of queries over all heads whose keys are split. More queries occupy the threads without it.
+inline constexpr std::int64_t max_split_rows = 256;
 
-/// Queries of one head of keys below which a strip is faster than a panel that is partly empty.
+/// Queries below which the decode tile is faster than a partly empty prefill tile.
 template <class A>
-inline constexpr std::int64_t strip_rows = lane_count<A> * 3 / 4;
+inline constexpr std::int64_t decode_rows = lane_count<A> * 3 / 4;
 
-/// How one part is cut.
-struct part_plan {
-    std::int64_t group = 1;         ///< queries a token that share a head of keys
-    std::int64_t block_tokens = 1;  ///< tokens an item
+/// Division of one sequence of a call.
+struct sequence_plan {
+    std::int64_t group = 1;         ///< query heads per key head
+    std::int64_t block_tokens = 1;  ///< tokens per item
     std::int64_t blocks = 0, splits = 1, items = 0;
-    std::int64_t partial_floats = 0;  ///< an item's, where keys are shared out
+    std::int64_t partial_floats = 0;  ///< floats per item if the keys are split
 
-    /// Floats of a query's partial result: its elements, the greatest score and the sum of weights.
+    /// Floats of a query's partial result: its elements, the largest score and the sum of weights.
     static RW_INLINE std::int64_t row_floats(std::int64_t head_dim) { return head_dim + 2; }
 
-    static RW_INLINE part_plan of(const attend_params& job, const paged_rows& part) {
-        part_plan plan;
-        plan.group = job.heads / job.layout.kv_heads;
-        plan.block_tokens = plan.group < block_rows ? block_rows / plan.group : 1;
-        plan.blocks = (part.tokens + plan.block_tokens - 1) / plan.block_tokens;
-        if (part.tokens * job.heads <= most_split_rows)
-            plan.splits = (part.past + part.tokens + split_keys - 1) / split_keys;
-        plan.items = plan.blocks * plan.splits * job.layout.kv_heads;
-        const std::int64_t tokens = part.tokens < plan.block_tokens ? part.tokens : plan.block_tokens;
-        if (plan.splits > 1) plan.partial_floats = tokens * plan.group * row_floats(job.layout.head_dim);
+    static RW_INLINE sequence_plan of(const attend_params& params, const paged_rows& sequence) {
+        sequence_plan plan;
+        plan.group = params.heads / params.layout.kv_heads;
+        plan.block_tokens = plan.group < item_rows ? item_rows / plan.group : 1;
+        plan.blocks = (sequence.tokens + plan.block_tokens - 1) / plan.block_tokens;
+        if (sequence.tokens * params.heads <= max_split_rows)
+            plan.splits = (sequence.past + sequence.tokens + split_keys - 1) / split_keys;
+        plan.items = plan.blocks * plan.splits * params.layout.kv_heads;
+        const std::int64_t tokens = sequence.tokens < plan.block_tokens ? sequence.tokens : plan.block_tokens;
+        if (plan.splits > 1) plan.partial_floats = tokens * plan.group * row_floats(params.layout.head_dim);
         return plan;
     }
 };
 
-/// One item.
 struct attend_item {
-    const paged_rows* part = nullptr;
+    const paged_rows* sequence = nullptr;
     std::int64_t group = 1;
     std::int64_t head = 0;                ///< of keys
-    std::int64_t token = 0, tokens = 0;   ///< of the part
-    std::int64_t first_key = 0, end = 0;  ///< keys to look at
-    float* partial = nullptr;             ///< null: the result is whole
+    std::int64_t token = 0, tokens = 0;   ///< of the sequence's rows in the call
+    std::int64_t first_key = 0, end = 0;  ///< keys of this item
+    float* partial = nullptr;             ///< partial results; null if the keys are not split
 
     [[nodiscard]] RW_INLINE std::int64_t rows() const { return tokens * group; }
-    /// Keys that query `row` may look at.
+    /// Number of keys that query `row` sees.
     [[nodiscard]] RW_INLINE std::int64_t visible(std::int64_t row) const {
-        return part->past + token + row / group + 1;
+        return sequence->past + token + row / group + 1;
     }
-    /// Where query `row` lies in q and its result in out.
-    [[nodiscard]] RW_INLINE std::int64_t offset(const attend_params& job, std::int64_t row) const {
-        const std::int64_t at = part->first + token + row / group, query = head * group + row % group;
-        return (at * job.heads + query) * job.layout.head_dim;
+    /// Offset of query `row` in q and out.
+    [[nodiscard]] RW_INLINE std::int64_t offset(const attend_params& params, std::int64_t row) const {
+        const std::int64_t index = sequence->first + token + row / group, query_head = head * group + row % group;
+        return (index * params.heads + query_head) * params.layout.head_dim;
     }
 };
 
-/// Item number n of a part. Heads follow each other, and of a head the blocks with the most keys come first.
-RW_INLINE attend_item item_at(const paged_rows& part, const part_plan& plan, std::int64_t n, float* partials) {
+/// Item n of a sequence. Items of a head are consecutive, blocks with the most keys first.
+RW_INLINE attend_item item_at(const paged_rows& sequence, const sequence_plan& plan, std::int64_t n, float* partials) {
     attend_item item;
-    item.part = &part, item.group = plan.group;
+    item.sequence = &sequence, item.group = plan.group;
     const std::int64_t split = n % plan.splits, block = plan.blocks - 1 - n / plan.splits % plan.blocks;
     item.head = n / plan.splits / plan.blocks;
     item.token = block * plan.block_tokens;
-    const std::int64_t left = part.tokens - item.token;
+    const std::int64_t left = sequence.tokens - item.token;
     item.tokens = left < plan.block_tokens ? left : plan.block_tokens;
-    item.end = part.past + item.token + item.tokens;
+    item.end = sequence.past + item.token + item.tokens;
     if (plan.splits > 1) {
         item.partial = partials + n * plan.partial_floats;
         item.first_key = split * split_keys;
@@ -80,31 +80,31 @@ RW_INLINE attend_item item_at(const paged_rows& part, const part_plan& plan, std
     return item;
 }
 
-/// Walks over the items of all parts in order.
+/// Iterates over the sequences of a call that have tokens, and their items in order.
 struct item_cursor {
-    const attend_params* job = nullptr;
-    std::int64_t at = 0;    ///< part
-    std::int64_t base = 0;  ///< items before it
-    float* partials = nullptr;
-    part_plan plan;
+    const attend_params* params = nullptr;
+    std::size_t index = 0;        ///< of the sequence
+    std::int64_t first_item = 0;  ///< of the sequence, among all items
+    float* partials = nullptr;    ///< of the sequence
+    sequence_plan plan;
 
-    RW_INLINE item_cursor(const attend_params& whole, float* space) : job(&whole), partials(space) { skip_empty(); }
-    [[nodiscard]] RW_INLINE bool finished() const { return at >= static_cast<std::int64_t>(job->sequences.size()); }
-    [[nodiscard]] RW_INLINE const paged_rows& part() const { return job->sequences[static_cast<std::size_t>(at)]; }
-    RW_INLINE void next_part() {
-        base += plan.items, partials += plan.items * plan.partial_floats, ++at;
+    RW_INLINE item_cursor(const attend_params& call, float* space) : params(&call), partials(space) { skip_empty(); }
+    [[nodiscard]] RW_INLINE bool finished() const { return index >= params->sequences.size(); }
+    [[nodiscard]] RW_INLINE const paged_rows& sequence() const { return params->sequences[index]; }
+    RW_INLINE void next_sequence() {
+        first_item += plan.items, partials += plan.items * plan.partial_floats, ++index;
         skip_empty();
     }
-    /// Item number n of all, which is no lower than that of the last call.
+    /// Item n of all. Calls must not decrease n.
     RW_INLINE attend_item item(std::int64_t n) {
-        while (n - base >= plan.items) next_part();
-        return item_at(part(), plan, n - base, partials);
+        while (n - first_item >= plan.items) next_sequence();
+        return item_at(sequence(), plan, n - first_item, partials);
     }
 
 private:
     RW_INLINE void skip_empty() {
-        while (!finished() && part().tokens == 0) ++at;
-        if (!finished()) plan = part_plan::of(*job, part());
+        while (!finished() && sequence().tokens == 0) ++index;
+        if (!finished()) plan = sequence_plan::of(*params, sequence());
     }
 };
 

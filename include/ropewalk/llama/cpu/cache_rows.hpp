@@ -1,4 +1,4 @@
-// Rows of floats into the pages of a key-value cache, and back.
+// Conversion between rows of floats and the pages of a key-value cache.
 #pragma once
 
 #include <cstddef>
@@ -12,10 +12,25 @@
 
 namespace ropewalk::llama::cpu::detail {
 
-/// Asks the second cache for a line that is read soon. RW_PREFETCH_L2 asks to write, which takes it from other threads.
-RW_INLINE void ask_for_line(const void* address) { __builtin_prefetch(address, 0, 2); }
+/// Prefetches a line for reading. RW_PREFETCH_L2 prefetches for writing, which takes the line from other threads.
+RW_INLINE void prefetch_for_reading(const void* address) { __builtin_prefetch(address, 0, 2); }
 
-/// Keys or values of one head of one sequence, as its pages keep them.
+/// Calls f with a value of the element type of a cache.
+template <class F>
+RW_INLINE void with_cache_element(cache_type type, const F& f) {
+    switch (type) {
+        case cache_type::f32:
+            return f(float{});
+        case cache_type::f16:
+            return f(f16{});
+        case cache_type::bf16:
+            return f(bf16{});
+        default:
+            return f(std::int8_t{});
+    }
+}
+
+/// Keys or values of one head of one sequence in their pages.
 struct cached_head {
     page_layout layout;
     std::byte* const* pages = nullptr;
@@ -33,40 +48,16 @@ struct cached_head {
     [[nodiscard]] RW_INLINE T* row(std::int64_t token) const {
         return reinterpret_cast<T*>(bytes(token));
     }
-    /// Of an int8 cache.
+    /// Scale of a token in an int8 cache.
     [[nodiscard]] RW_INLINE float* scale(std::int64_t token) const {
         std::byte* const scales = pages[token / layout.page_tokens] + (keys ? layout.k_scales : layout.v_scales);
         return reinterpret_cast<float*>(scales) + row_of(token);
     }
-    /// Tokens from here to the end of the page, `most` at the utmost.
-    [[nodiscard]] RW_INLINE std::int64_t run(std::int64_t token, std::int64_t most) const {
-        const std::int64_t left = layout.page_tokens - token % layout.page_tokens;
-        return left < most ? left : most;
+    /// True if one page holds `count` tokens from `token` on.
+    [[nodiscard]] RW_INLINE bool in_one_page(std::int64_t token, std::int64_t count) const {
+        return layout.page_tokens - token % layout.page_tokens >= count;
     }
 };
-
-/// lane_count<A> elements of a cache as floats, an int8 without its scale.
-template <class A, class T>
-RW_INLINE floats<A> load_cached(const T* from) {
-    if constexpr (std::is_same_v<T, std::int8_t>) {
-        return ropewalk::cpu::detail::load_signed_bytes<A>(from);
-    } else {
-        return load_elements<A>(from);
-    }
-}
-
-template <class A, class T>
-RW_INLINE void widen_row(const T* from, float factor, std::int64_t width, float* to) {
-    constexpr std::int64_t lanes = lane_count<A>;
-    constexpr bool scaled = std::is_same_v<T, std::int8_t>;
-    const floats<A> factors(factor);
-    std::int64_t i = 0;
-    for (; i + lanes <= width; i += lanes) {
-        const floats<A> value = load_cached<A>(from + i);
-        (scaled ? value * factors : value).store_unaligned(to + i);
-    }
-    for (; i < width; ++i) to[i] = scaled ? static_cast<float>(from[i]) * factor : static_cast<float>(from[i]);
-}
 
 template <class A, class T>
 RW_INLINE void narrow_row(const float* from, std::int64_t width, T* to) {
@@ -76,7 +67,7 @@ RW_INLINE void narrow_row(const float* from, std::int64_t width, T* to) {
     for (; i < width; ++i) to[i] = T(from[i]);
 }
 
-/// A head as int8, and its scale. The product is rounded before it is rounded to an integer, as a GPU's cache has it.
+/// Stores a head as int8 and returns its scale. The product is rounded before it is rounded to an integer, as on a GPU.
 template <class A>
 RW_INLINE float narrow_row_int8(const float* from, std::int64_t width, std::int8_t* to) {
     std::uint32_t largest = 0;
@@ -94,79 +85,58 @@ RW_INLINE float narrow_row_int8(const float* from, std::int64_t width, std::int8
     return scale.stored;
 }
 
-/// `count` consecutive tokens of a head, all in one page, as floats: row i at to + i · stride.
+/// Widens one token of a head to floats.
 template <class A>
-RW_INLINE void widen_run(const cached_head& from, std::int64_t token, std::int64_t count, float* to,
-                         std::int64_t stride) {
-    const std::int64_t width = from.layout.head_dim;
-    const auto rows = [&]<class T>(const T* row) __attribute__((always_inline)) {
-        const float* const scales = std::is_same_v<T, std::int8_t> ? from.scale(token) : nullptr;
-        for (std::int64_t i = 0; i < count; ++i)
-            widen_row<A>(row + i * width, scales != nullptr ? scales[i] : 1.0F, width, to + i * stride);
-    };
-    switch (from.layout.type) {
-        case cache_type::f32:
-            return rows(from.template row<const float>(token));
-        case cache_type::f16:
-            return rows(from.template row<const f16>(token));
-        case cache_type::bf16:
-            return rows(from.template row<const bf16>(token));
-        default:
-            return rows(from.template row<const std::int8_t>(token));
-    }
+RW_INLINE void load_row(const cached_head& from, std::int64_t token, float* to) {
+    with_cache_element(
+        from.layout.type, [&]<class T>(T /*type*/) __attribute__((always_inline)) {
+            const float scale = std::is_same_v<T, std::int8_t> ? *from.scale(token) : 1.0F;
+            widen_row<A>(from.template row<const T>(token), scale, from.layout.head_dim, to);
+        });
 }
 
-/// One head of one token into the cache.
+/// Narrows one token of a head into the cache.
 template <class A>
 RW_INLINE void store_row(const float* from, const cached_head& to, std::int64_t token) {
-    const std::int64_t width = to.layout.head_dim;
-    switch (to.layout.type) {
-        case cache_type::f32:
-            return narrow_row<A>(from, width, to.template row<float>(token));
-        case cache_type::f16:
-            return narrow_row<A>(from, width, to.template row<f16>(token));
-        case cache_type::bf16:
-            return narrow_row<A>(from, width, to.template row<bf16>(token));
-        default:
-            *to.scale(token) = narrow_row_int8<A>(from, width, to.template row<std::int8_t>(token));
-    }
+    with_cache_element(
+        to.layout.type, [&]<class T>(T /*type*/) __attribute__((always_inline)) {
+            if constexpr (std::is_same_v<T, std::int8_t>) {
+                *to.scale(token) = narrow_row_int8<A>(from, to.layout.head_dim, to.template row<T>(token));
+            } else {
+                narrow_row<A>(from, to.layout.head_dim, to.template row<T>(token));
+            }
+        });
 }
 
-/// Calls move(row of floats, head of the cache, its token) for all of them.
+/// Calls move(row of floats, head of the cache, token in the cache) for all rows.
 template <class A, class Move>
-void for_each_row(const cache_params& job, int threads, const Move& move) {
-    const std::int64_t heads = job.layout.kv_heads, width = job.layout.head_dim, tokens = job.sequence.tokens;
-    const auto one = [&](std::int64_t i) __attribute__((always_inline)) {
-        cached_head place{job.layout, job.sequence.pages, 0, job.keys};
-        for (place.head = 0; place.head < heads; ++place.head)
-            move(job.rows + ((job.sequence.first + i) * heads + place.head) * width, place, job.sequence.past + i);
-    };
-    // Waking a thread costs more than moving 128 KiB.
-    const std::int64_t paying = tokens * heads * width * 4 / (128 * 1024);
-    const int team = thread_count<A>(paying < tokens ? paying : tokens, threads);
-    if (team == 1) {
-        for (std::int64_t i = 0; i < tokens; ++i) one(i);
-        return;
-    }
-#if defined(RW_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(static)
-    for (std::int64_t i = 0; i < tokens; ++i) one(i);
-#endif
+void for_each_row(const cache_params& params, int threads, const Move& move) {
+    const page_layout& layout = params.layout;
+    const paged_rows& sequence = params.sequence;
+    const std::int64_t tokens = sequence.tokens, row_floats = layout.kv_heads * layout.head_dim;
+    const std::int64_t shares = tokens * row_floats * 4 / (128 * 1024);  // each pays for waking a thread
+    parallel_for<A>(
+        tokens, thread_count<A>(shares < tokens ? shares : tokens, threads),
+        [&](std::int64_t i) __attribute__((always_inline)) {
+            cached_head head{layout, sequence.pages, 0, params.keys};
+            float* row = params.rows + (sequence.first + i) * row_floats;
+            for (; head.head < layout.kv_heads; ++head.head, row += layout.head_dim) move(row, head, sequence.past + i);
+        });
 }
 
 template <class A>
-void store_rows(const cache_params& job, int threads) {
+void store_rows(const cache_params& params, int threads) {
     for_each_row<A>(
-        job, threads,
-        [](const float* row, const cached_head& place, std::int64_t token)
-            __attribute__((always_inline)) { store_row<A>(row, place, token); });
+        params, threads,
+        [](const float* row, const cached_head& head, std::int64_t token)
+            __attribute__((always_inline)) { store_row<A>(row, head, token); });
 }
 
 template <class A>
-void load_rows(const cache_params& job, int threads) {
+void load_rows(const cache_params& params, int threads) {
     for_each_row<A>(
-        job, threads, [](float* row, const cached_head& place, std::int64_t token) __attribute__((always_inline)) {
-            widen_run<A>(place, token, 1, row, 0);
+        params, threads, [](float* row, const cached_head& head, std::int64_t token) __attribute__((always_inline)) {
+            load_row<A>(head, token, row);
         });
 }
 

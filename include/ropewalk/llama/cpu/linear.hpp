@@ -9,32 +9,32 @@
 
 namespace ropewalk::llama::cpu::detail {
 
-/// x, w and y of linear(), with weights of one type.
+/// Arguments of linear(), with weights of one type.
 template <class A, class T>
-struct few_job {
+struct linear_params {
     const float* x;
+    std::int64_t tokens;
     const T* w;
     float* y;
     std::int64_t rows, columns;
     bool add;
 };
 
-/// Tokens that share a load of a weight, at most.
+/// Largest number of tokens that share a load of a weight.
 template <class A>
-inline constexpr int most_shared = is_avx512<A> ? 8 : 4;
+inline constexpr int shared_tokens = is_avx512<A> ? 8 : 4;
 
-/// Rows at once: as many as leave registers for their sums, their weights and one of x. The rows are so many streams of
-/// memory, which the machine fetches ahead better than one: on a Zen 4, 12 reach 1.1 of the speed of 8 and 1.2 of that
-/// of one row after the other, and prefetch instructions only cost.
+/// Rows per block: as many as leave registers for their sums, their weights and one vector of x. Each row is a stream
+/// for the hardware prefetcher. On a Zen 4, 12 streams are 1.1 times as fast as 8 and 1.2 times as fast as one;
+/// prefetch instructions make it slower.
 template <class A, int N>
-constexpr int rows_at_once() {
+constexpr int block_rows_of() {
     if constexpr (N == 1) return 12;
     constexpr int registers = is_avx512<A> ? 32 : 16;
     return (registers - 1) / (N + 1);
 }
 
-/// What R rows of weights and N tokens are multiplied to: one sum a register, so that a result depends neither on R nor
-/// on N.
+/// Dot products of R rows of weights and N tokens, one sum per register: results depend on neither R nor N.
 template <class A, int R, int N>
 struct dot_sums {
     floats<A> of[R][N];
@@ -60,7 +60,7 @@ struct dot_sums {
     }
 };
 
-/// The last columns, which fill no register, with zeros behind them.
+/// The last columns of a row, padded with zeros to a register.
 template <class A, class T>
 struct padded {
     T elements[lane_count<A>];
@@ -70,76 +70,75 @@ struct padded {
     }
 };
 
-/// Rows first … first + R − 1, of which those below `end`, times N tokens from `token` on.
+/// Rows [first, first + R) below `end`, times N tokens from `token` on.
 template <class A, class T, int R, int N>
-RW_INLINE void few_block(const few_job<A, T>& job, std::int64_t first, std::int64_t end, std::int64_t token) {
+RW_INLINE void few_block(const linear_params<A, T>& p, std::int64_t first, std::int64_t end, std::int64_t token) {
     constexpr std::int64_t lanes = lane_count<A>;
     const T* w[R];
     const float* x[N];
-    // Rows that are not asked for repeat the last one.
-    for (int r = 0; r < R; ++r) w[r] = job.w + (first + r < end ? first + r : end - 1) * job.columns;
-    for (int n = 0; n < N; ++n) x[n] = job.x + (token + n) * job.columns;
+    // Rows from `end` on repeat the last one; their sums are not stored.
+    for (int r = 0; r < R; ++r) w[r] = p.w + (first + r < end ? first + r : end - 1) * p.columns;
+    for (int n = 0; n < N; ++n) x[n] = p.x + (token + n) * p.columns;
 
     dot_sums<A, R, N> sums;
     sums.clear();
     std::int64_t at = 0;
-    for (; at + lanes <= job.columns; at += lanes) sums.add_products(w, x, at);
-    if (at < job.columns) {
+    for (; at + lanes <= p.columns; at += lanes) sums.add_products(w, x, at);
+    if (at < p.columns) {
         padded<A, T> w_rest[R];
         padded<A, float> x_rest[N];
-        for (int r = 0; r < R; ++r) w_rest[r].fill(w[r] + at, job.columns - at), w[r] = w_rest[r].elements;
-        for (int n = 0; n < N; ++n) x_rest[n].fill(x[n] + at, job.columns - at), x[n] = x_rest[n].elements;
+        for (int r = 0; r < R; ++r) w_rest[r].fill(w[r] + at, p.columns - at), w[r] = w_rest[r].elements;
+        for (int n = 0; n < N; ++n) x_rest[n].fill(x[n] + at, p.columns - at), x[n] = x_rest[n].elements;
         sums.add_products(w, x, 0);
     }
     for (int r = 0; r < R && first + r < end; ++r) {
         for (int n = 0; n < N; ++n) {
-            float& y = job.y[(token + n) * job.rows + first + r];
+            float& y = p.y[(token + n) * p.rows + first + r];
             const float sum = sum_of_lanes<A>(sums.of[r][n]);
-            y = job.add ? y + sum : sum;
+            y = p.add ? y + sum : sum;
         }
     }
 }
 
-/// Rows begin … end − 1 of `tokens` <= N tokens from `token` on.
+/// Rows [begin, end) times `tokens` tokens from `token` on, N at a time at most.
 template <class A, class T, int N>
-void few_rows(const few_job<A, T>& job, std::int64_t begin, std::int64_t end, std::int64_t token, std::int64_t tokens) {
+void few_rows(const linear_params<A, T>& p, std::int64_t begin, std::int64_t end, std::int64_t token,
+              std::int64_t tokens) {
     if constexpr (N > 1) {
-        if (tokens < N) return few_rows<A, T, N - 1>(job, begin, end, token, tokens);
+        if (tokens < N) return few_rows<A, T, N - 1>(p, begin, end, token, tokens);
     }
-    constexpr int rows = rows_at_once<A, N>();
-    for (std::int64_t first = begin; first < end; first += rows) few_block<A, T, rows, N>(job, first, end, token);
+    constexpr int rows = block_rows_of<A, N>();
+    for (std::int64_t first = begin; first < end; first += rows) few_block<A, T, rows, N>(p, first, end, token);
 }
 
-/// Rows begin … end − 1 of all tokens; where they do not share a load, the rows come from the cache again.
+/// Rows [begin, end) times all tokens. Groups of tokens after the first read blocks of 256 KiB from the cache again.
 template <class A, class T>
-void few_part(const few_job<A, T>& job, std::int64_t tokens, std::int64_t begin, std::int64_t end) {
+void few_range(const linear_params<A, T>& p, std::int64_t begin, std::int64_t end) {
     constexpr std::int64_t cached = 256 * 1024, step = 24;
-    const std::int64_t steps = cached / (step * job.columns * static_cast<std::int64_t>(sizeof(T)));
-    const std::int64_t block = tokens <= most_shared<A> ? end - begin : step * (steps > 1 ? steps : 1);
+    const std::int64_t steps = cached / (step * p.columns * static_cast<std::int64_t>(sizeof(T)));
+    const std::int64_t block = p.tokens <= shared_tokens<A> ? end - begin : step * (steps > 1 ? steps : 1);
     for (std::int64_t first = begin; first < end; first += block) {
         const std::int64_t last = first + block < end ? first + block : end;
-        for (std::int64_t token = 0; token < tokens; token += most_shared<A>)
-            few_rows<A, T, most_shared<A>>(job, first, last, token, tokens - token);
+        for (std::int64_t token = 0; token < p.tokens; token += shared_tokens<A>)
+            few_rows<A, T, shared_tokens<A>>(p, first, last, token, p.tokens - token);
     }
 }
 
+/// A product for few tokens: streams the weights, each read once.
 template <class A, class T>
-void linear_few(const few_job<A, T>& job, std::int64_t tokens, int threads) {
-    const int team = thread_count<A>(tokens * job.rows * job.columns >> 17, threads);
-#if defined(RW_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(static, 1) if (team > 1)
-#endif
-    for (int part = 0; part < team; ++part) few_part(job, tokens, job.rows * part / team, job.rows * (part + 1) / team);
+void linear_few(const linear_params<A, T>& p, int threads) {
+    const int count = thread_count<A>(p.tokens * p.rows * p.columns >> 17, threads);
+    parallel_for<A>(count, count, [&](std::int64_t i) { few_range(p, p.rows * i / count, p.rows * (i + 1) / count); });
 }
 
-/// What a thread works on at once: rows of weights, tokens, and columns of both. Independent of the number of threads,
-/// because Eigen's sums depend on where a panel begins. Found by measurement (bench_llama).
+/// Sizes of the panels that Eigen multiplies: rows of weights, tokens, and columns of both. They do not depend on the
+/// number of threads, because Eigen's sums depend on where a panel begins. Found by measurement (bench_llama).
 template <class A>
 struct linear_panel {
     static constexpr std::int64_t rows = 480, tokens = 1024, columns = 320;
 };
 
-/// Where Eigen packs its operands: in memory of ours, as it would otherwise allocate within an OpenMP region.
+/// Caller-supplied memory for Eigen's packed operands. Eigen would allocate it inside an OpenMP region.
 template <class A>
 class packing : public Eigen::internal::level3_blocking<float, float> {
 public:
@@ -152,102 +151,79 @@ public:
     }
 };
 
-template <class A, class T>
-struct many_job {
-    const float* x;
-    std::int64_t tokens;
-    const T* w;
-    float* y;
-    std::int64_t rows, columns;
-    bool add;
-};
-
-/// One panel of weights as floats: where it lies, or widened to `scratch`.
+/// Returns a panel of weights as floats: in place, or widened into `scratch`.
 template <class A, class T>
 RW_INLINE const float* widened(const T* w, std::int64_t stride, std::int64_t rows, std::int64_t columns,
                                float* scratch) {
     if constexpr (std::is_same_v<T, float>) {
         return w;
     } else {
-        constexpr std::int64_t lanes = lane_count<A>;
-        for (std::int64_t r = 0; r < rows; ++r) {
-            const T* const from = w + r * stride;
-            float* const to = scratch + r * columns;
-            std::int64_t c = 0;
-            for (; c + lanes <= columns; c += lanes) load_elements<A>(from + c).store_unaligned(to + c);
-            for (; c < columns; ++c) to[c] = static_cast<float>(from[c]);
-        }
+        for (std::int64_t r = 0; r < rows; ++r) widen_row<A>(w + r * stride, 1.0F, columns, scratch + r * columns);
         return scratch;
     }
 }
 
-/// The product of one panel of weights with one of tokens. Eigen's public products would start threads.
+/// Multiplies one panel of weights with one of tokens. Eigen's public products would start threads.
 template <class A, class T>
-void many_panel(const many_job<A, T>& job, std::int64_t row, std::int64_t token, float* scratch) {
+void many_panel(const linear_params<A, T>& p, std::int64_t row, std::int64_t token, float* scratch) {
     using product = Eigen::internal::general_matrix_matrix_product<std::int64_t, float, Eigen::RowMajor, false, float,
                                                                    Eigen::ColMajor, false, Eigen::ColMajor, 1>;
     using size = linear_panel<A>;
-    const std::int64_t rows = job.rows - row < size::rows ? job.rows - row : size::rows;
-    const std::int64_t tokens = job.tokens - token < size::tokens ? job.tokens - token : size::tokens;
+    const std::int64_t rows = p.rows - row < size::rows ? p.rows - row : size::rows;
+    const std::int64_t tokens = p.tokens - token < size::tokens ? p.tokens - token : size::tokens;
     float* const w_packed = scratch;
     float* const x_packed = w_packed + packing<A>::w_floats;
     float* const wide = x_packed + packing<A>::x_floats;
-    float* const y = job.y + token * job.rows + row;
-    for (std::int64_t t = 0; !job.add && t < tokens; ++t) {
-        for (std::int64_t r = 0; r < rows; ++r) y[t * job.rows + r] = 0;
+    float* const y = p.y + token * p.rows + row;
+    for (std::int64_t t = 0; !p.add && t < tokens; ++t) {
+        for (std::int64_t r = 0; r < rows; ++r) y[t * p.rows + r] = 0;
     }
-    for (std::int64_t column = 0; column < job.columns; column += size::columns) {
-        const std::int64_t columns = job.columns - column < size::columns ? job.columns - column : size::columns;
-        const float* const w = widened<A>(job.w + row * job.columns + column, job.columns, rows, columns, wide);
+    for (std::int64_t column = 0; column < p.columns; column += size::columns) {
+        const std::int64_t columns = p.columns - column < size::columns ? p.columns - column : size::columns;
+        const float* const w = widened<A>(p.w + row * p.columns + column, p.columns, rows, columns, wide);
         packing<A> blocks(w_packed, x_packed, rows, tokens, columns);
-        product::run(rows, tokens, columns, w, w == wide ? columns : job.columns, job.x + token * job.columns + column,
-                     job.columns, y, 1, job.rows, 1.0F, blocks, nullptr);
+        product::run(rows, tokens, columns, w, w == wide ? columns : p.columns, p.x + token * p.columns + column,
+                     p.columns, y, 1, p.rows, 1.0F, blocks, nullptr);
     }
 }
 
+/// A product for many tokens, by panels.
 template <class A, class T>
-void linear_many(const many_job<A, T>& job, int threads) {
+void linear_many(const linear_params<A, T>& p, int threads) {
     using size = linear_panel<A>;
-    const std::int64_t row_panels = (job.rows + size::rows - 1) / size::rows;
-    const std::int64_t panels = row_panels * ((job.tokens + size::tokens - 1) / size::tokens);
-    const int team = thread_count<A>(panels, threads);
-    const scratch<A> memory(2 * packing<A>::w_floats + packing<A>::x_floats, team);
-#if defined(RW_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(dynamic, 1) if (team > 1)
-#endif
-    for (std::int64_t one = 0; one < panels; ++one) {
-        many_panel(job, one % row_panels * size::rows, one / row_panels * size::tokens,
-                   memory.region(thread_number<A>()));
-    }
+    const std::int64_t row_panels = (p.rows + size::rows - 1) / size::rows;
+    const std::int64_t panels = row_panels * ((p.tokens + size::tokens - 1) / size::tokens);
+    const int count = thread_count<A>(panels, threads);
+    const scratch<A> memory(2 * packing<A>::w_floats + packing<A>::x_floats, count);
+    share_out<A>(panels, count, [&](int thread, const auto& claim) {
+        for (std::int64_t n = claim(); n >= 0; n = claim())
+            many_panel(p, n % row_panels * size::rows, n / row_panels * size::tokens, memory.region(thread));
+    });
 }
 
-/// Up to so many tokens the weights are streamed. Beyond, packing them pays: on a Zen 4 the stream is 1.9 times as fast
-/// at 16 tokens (AVX2: 1.5), 1.6 (1.2) at 32, and the two are within a tenth of each other at 64.
+/// Largest number of tokens for which weights are streamed; for more, packing pays. On a Zen 4 the stream is 1.9 times
+/// as fast at 16 tokens (AVX2: 1.5) and 1.6 times (AVX2: 1.2) at 32. At 64 the two are within a tenth of each other.
 template <class A>
-inline constexpr std::int64_t most_few = 48;
+inline constexpr std::int64_t few_tokens = 48;
 
-template <class A, class T>
-void linear_of(const float* x, std::int64_t tokens, const matrix& w, float* y, bool add, int threads) {
-    const auto* const weights = static_cast<const T*>(w.data);
-    if (tokens <= most_few<A>) {
-        linear_few<A, T>({x, weights, y, w.rows, w.columns, add}, tokens, threads);
-    } else {
-        linear_many<A, T>({x, tokens, weights, y, w.rows, w.columns, add}, threads);
-    }
-}
-
-/// kernel_table::linear. A result depends on neither the number of threads nor, while the tokens are few, on theirs.
+/// kernel_table::linear. Results do not depend on the number of threads and, up to few_tokens, not on the other tokens.
 template <class A>
 void linear(const float* x, std::int64_t tokens, const matrix& w, float* y, bool add, int threads) {
     if (tokens == 0) return;
-    switch (w.type) {
-        case element_type::f32:
-            return linear_of<A, float>(x, tokens, w, y, add, threads);
-        case element_type::f16:
-            return linear_of<A, f16>(x, tokens, w, y, add, threads);
-        default:
-            return linear_of<A, bf16>(x, tokens, w, y, add, threads);
-    }
+    with_element(w.type, [&]<class T>(T /*type*/) {
+        const linear_params<A, T> p{.x = x,
+                                    .tokens = tokens,
+                                    .w = static_cast<const T*>(w.data),
+                                    .y = y,
+                                    .rows = w.rows,
+                                    .columns = w.columns,
+                                    .add = add};
+        if (tokens <= few_tokens<A>) {
+            linear_few(p, threads);
+        } else {
+            linear_many(p, threads);
+        }
+    });
 }
 
 }  // namespace ropewalk::llama::cpu::detail

@@ -1,4 +1,4 @@
-// The kernels of a layer for the instruction set of this translation unit. Needs Eigen and xsimd.
+// Kernels of a layer for the instruction set of the translation unit. Needs Eigen and xsimd.
 #pragma once
 
 #include "ropewalk/cpu/rotate.hpp"
@@ -22,22 +22,23 @@ void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding
 }
 
 template <class A>
-void rerotate(layout_kind layout, const tensor& k, const Encoding& from, const Encoding& to, const positions& where,
-              int threads) {
-    const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_rerotation_plan(layout, k, k, from, where, to, where);
+void rerotate(layout_kind layout, const tensor& k, const Encoding& source, const Encoding& target,
+              const positions& where, int threads) {
+    const ropewalk::cpu::rotate_plan plan =
+        ropewalk::cpu::make_rerotation_plan(layout, k, k, source, where, target, where);
     ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 }  // namespace detail
 
-/// Kernels for the widest architecture that this translation unit is compiled for: -mavx2 -mfma -mf16c, say. A is in
-/// the name so that files compiled for different ones each get their own.
+/// Kernels for the widest architecture that the translation unit is compiled for, such as -mavx2 -mfma -mf16c. A is
+/// part of the symbol, so that files compiled for different architectures do not share it.
 template <class A = ropewalk::cpu::native_arch>
 const kernel_table& native_kernels() {
     static const kernel_table table = [] {
-        kernel_table made = arch_kernels<A>(A::name());
-        made.rotate = detail::rotate<A>, made.rerotate = detail::rerotate<A>;
-        return made;
+        kernel_table kernels = arch_kernels<A>(A::name());
+        kernels.rotate = detail::rotate<A>, kernels.rerotate = detail::rerotate<A>;
+        return kernels;
     }();
     return table;
 }

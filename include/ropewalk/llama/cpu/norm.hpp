@@ -1,4 +1,4 @@
-// What a layer does element by element, or row by row: the normalisation and the activation.
+// RMSNorm and the activation of the MLP.
 #pragma once
 
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace ropewalk::llama::cpu::detail {
 
-/// Sum of squares, in four registers so that the additions do not wait for each other.
+/// Sum of squares in four registers, so that consecutive additions are independent.
 template <class A>
 RW_INLINE float sum_of_squares(const float* x, std::int64_t count) {
     using F = floats<A>;
@@ -43,17 +43,13 @@ void rms_norm_row(const float* x, std::int64_t width, const float* weight, float
 template <class A>
 void rms_norm(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon, float* y,
               int threads) {
-    // A thread is worth waking for 128 KiB.
-    const std::int64_t paying = tokens * width >> 15;
-    [[maybe_unused]] const int team = thread_count<A>(paying < tokens ? paying : tokens, threads);
-#if defined(RW_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(static) if (team > 1)
-#endif
-    for (std::int64_t t = 0; t < tokens; ++t) rms_norm_row<A>(x + t * width, width, weight, epsilon, y + t * width);
+    const std::int64_t shares = tokens * width >> 15;  // of 128 KiB, which pay for waking a thread
+    parallel_for<A>(tokens, thread_count<A>(shares < tokens ? shares : tokens, threads),
+                    [&](std::int64_t t) { rms_norm_row<A>(x + t * width, width, weight, epsilon, y + t * width); });
 }
 
-/// gate / (1 + e^−gate) · up. Below −88 the exponential leaves float32; the quotient is then −0 but for 6e-37, which is
-/// what a gate of −88 gives. A NaN stays one: xsimd::max returns its second argument.
+/// gate / (1 + e^−gate) · up. Below −88 the exponential overflows float32; the quotient then differs from −0 by at most
+/// 6e-37, its value at −88. A NaN stays a NaN, because xsimd::max returns its second argument.
 template <class A>
 RW_INLINE floats<A> silu_times(const floats<A>& gate, const floats<A>& up) {
     using F = floats<A>;
@@ -62,7 +58,7 @@ RW_INLINE floats<A> silu_times(const floats<A>& gate, const floats<A>& up) {
 }
 
 template <class A>
-void silu_multiply_part(float* gate, const float* up, std::int64_t count) {
+void silu_multiply_range(float* gate, const float* up, std::int64_t count) {
     using F = floats<A>;
     constexpr std::int64_t lanes = lane_count<A>;
     std::int64_t i = 0;
@@ -80,14 +76,10 @@ template <class A>
 void silu_multiply(float* gate, const float* up, std::int64_t count, int threads) {
     constexpr std::int64_t grain = 16384;  // 128 KiB of gate and up
     const std::int64_t grains = (count + grain - 1) / grain;
-    [[maybe_unused]] const int team = thread_count<A>(grains, threads);
-#if defined(RW_OPENMP)
-#pragma omp parallel for num_threads(team) schedule(static) if (team > 1)
-#endif
-    for (std::int64_t one = 0; one < grains; ++one) {
-        const std::int64_t begin = one * grain, left = count - begin;
-        silu_multiply_part<A>(gate + begin, up + begin, left < grain ? left : grain);
-    }
+    parallel_for<A>(grains, thread_count<A>(grains, threads), [&](std::int64_t i) {
+        const std::int64_t begin = i * grain, left = count - begin;
+        silu_multiply_range<A>(gate + begin, up + begin, left < grain ? left : grain);
+    });
 }
 
 }  // namespace ropewalk::llama::cpu::detail

@@ -14,16 +14,7 @@ namespace ropewalk::llama::cpu::detail {
 
 using ropewalk::cpu::detail::thread_count;
 
-template <class A>
-RW_INLINE int thread_number() {
-#if defined(RW_OPENMP)
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
-}
-
-/// Calls body(i) for i = 0 … count − 1 on `threads` threads, equal ranges each.
+/// Calls body(i) for i = 0 … count − 1, equal ranges per thread.
 template <class A, class Body>
 RW_INLINE void parallel_for(std::int64_t count, [[maybe_unused]] int threads, const Body& body) {
 #if defined(RW_OPENMP)
@@ -32,8 +23,30 @@ RW_INLINE void parallel_for(std::int64_t count, [[maybe_unused]] int threads, co
     for (std::int64_t i = 0; i < count; ++i) body(i);
 }
 
-/// Uninitialised floats, a region per thread, each on its own cache lines. Throws std::bad_alloc, which must not leave
-/// an OpenMP region: create it before.
+/// Calls body(thread, claim) on every thread. claim() returns the next index below `count`, or −1 after the last.
+template <class A, class Body>
+RW_INLINE void share_out(std::int64_t count, int threads, const Body& body) {
+    std::int64_t next = 0;
+    const auto claim = [&] {
+        std::int64_t index;
+#if defined(RW_OPENMP)
+#pragma omp atomic capture
+#endif
+        index = next++;
+        return index < count ? index : -1;
+    };
+    if (threads == 1) {
+        body(0, claim);
+        return;
+    }
+#if defined(RW_OPENMP)
+#pragma omp parallel num_threads(threads)
+    body(omp_get_thread_num(), claim);
+#endif
+}
+
+/// Uninitialised floats, a region per thread on its own cache lines. Create it outside parallel regions, because
+/// std::bad_alloc must not leave one.
 template <class A>
 class scratch {
 public:

@@ -1,2 +1,0 @@
-#include "llama/cpu_kind.hpp"
-#include "llama/scheme_cases.inl"
