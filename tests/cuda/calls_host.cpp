@@ -17,11 +17,11 @@ namespace {
 constexpr gpu::device_shape shape{4, 128};
 
 template <class T, class L>
-void run(const gpu::rotate_plan& plan) {
-    gpu::with_rates(plan.work, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = gpu::job_of<Rates>(plan);
+void run(const gpu::launch_plan& plan) {
+    gpu::with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto params = gpu::kernel_params<Rates>(plan);
         gpu::with_access<T>(plan.shape.bytes, [&](auto bytes) {
-            for (std::int64_t i = 0; i < plan.shape.threads; ++i) gpu::rotate_body<T, L, bytes(), Rates>(job, i);
+            for (std::int64_t i = 0; i < plan.shape.threads; ++i) gpu::rotate_body<T, L, bytes(), Rates>(params, i);
         });
     });
 }
@@ -47,8 +47,8 @@ void fused_calls<T, L>::run(const tensors& in, const tensors& out, const gpu::fu
         rw::kind_of<L>, {view_of<const T>(in.q), view_of<const T>(in.k), view_of<const T>(in.v)},
         {view_of<T>(out.q), view_of<T>(out.k), view_of<T>(out.v)}, with, encoding, where, chosen, shape);
     gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto job = gpu::job_of<Rates>(plan);
-        const gpu::fused_body<T, L, bytes(), Rates> body{job};
+        const auto params = gpu::kernel_params<Rates>(plan);
+        const gpu::fused_body<T, L, bytes(), Rates> body{params};
         for (std::int64_t i = 0; i < plan.shape.threads; i += gpu::host_warp::width)
             gpu::run_lanes<gpu::host_warp>(body, i);
     });

@@ -22,11 +22,11 @@ rw::tensor shaped(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim
 const rw::tensor q = shaped(7, 8, 128);
 const rw::Encoding plain = rw::make_encoding({.head_dim = 128});
 
-rw::gpu::rotate_plan plan(const rw::tensor& x, const rw::Encoding& e, const rw::positions& positions,
+rw::gpu::launch_plan plan(const rw::tensor& x, const rw::Encoding& e, const rw::positions& positions,
                           const rw::gpu::options& options = {}) {
     return rw::gpu::make_plan(layout_kind::half_split, x, {}, x, {}, e, positions, options);
 }
-rw::gpu::rotate_plan rerotation_plan(const rw::tensor& k, const rw::Encoding& source, const rw::Encoding& target,
+rw::gpu::launch_plan rerotation_plan(const rw::tensor& k, const rw::Encoding& source, const rw::Encoding& target,
                                      std::int64_t position, const rw::gpu::options& options = {}) {
     return rw::gpu::make_rerotation_plan(layout_kind::half_split, k, k, source, rw::offset{0}, target,
                                          rw::offset{position}, options);
@@ -76,7 +76,7 @@ TEST_CASE("more pairs than a kernel parameter holds, and options that re-rotatio
 
 TEST_CASE("tensors without tokens or heads need no launch", "[gpu]") {
     for (const auto& [tokens, heads] : {std::pair{0, 8}, {7, 0}}) {
-        const rw::gpu::rotate_plan none = plan(shaped(tokens, heads, 128), plain, rw::offset{7});
+        const rw::gpu::launch_plan none = plan(shaped(tokens, heads, 128), plain, rw::offset{7});
         CHECK(none.shape.threads == 0);
         CHECK(none.shape.grid == 0);
     }

@@ -79,7 +79,7 @@ TEST_CASE("shapes of a fused call that do not fit are refused with their values"
 TEST_CASE("scales of caches are checked", "[gpu][fused]") {
     refuses([](fused_args& c) { c.fusion.cache.k.scales = nullptr; }, {"i8", "needs scales"});
     refuses([](fused_args& c) { c.fusion.cache.k.scale_stride_token = 0; }, {"scales of strides [32, 0, 1] share memory"});
-    refuses([](fused_args& c) { c.fusion.cache.v.scales = c.fusion.cache.k.scales; }, {"scales a head belong to i8"});
+    refuses([](fused_args& c) { c.fusion.cache.v.scales = c.fusion.cache.k.scales; }, {"only i8 caches have scales per head"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = 0; }, {"scale must lie", "got 0"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = -1; }, {"scale must lie", "got -1"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = 1e30F; }, {"scale must lie"});

@@ -22,9 +22,9 @@ rw::view<T> as(const rw::tensor& t) {
 template <class T, class L>
 void run(const rw::gpu::fused_plan& plan) {
     rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto job = rw::gpu::job_of<Rates>(plan);
-        const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{job};
-        for (std::int64_t index = 0; index < job.threads; index += rw::gpu::warp_lanes)
+        const auto params = rw::gpu::kernel_params<Rates>(plan);
+        const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{params};
+        for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
             rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
     });
 }
@@ -99,7 +99,7 @@ std::string counts_problem(const fused_call& call, std::size_t memory, const mem
 
 void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& plan, memory_log& log) {
     recorded_access::log = &log;
-    with_type(plan.work.any().type, [&](auto type) {
+    with_type(plan.kernel.rotation.any().type, [&](auto type) {
         using T = decltype(type);
         layout == rw::layout_kind::half_split ? run<T, rw::half_split>(plan) : run<T, rw::interleaved>(plan);
     });
