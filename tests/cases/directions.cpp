@@ -132,8 +132,7 @@ TEST_CASE("re-rotation between several positions per token and one", "[direction
     const rw::Geometry g{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 4, .base = 1e6};
     const test::encoded_at chunked = test::mrope(g, {8, 12, 12}), interleaved = test::mrope(g, {12, 10, 10}, true),
                            plain{test::plain_twin(g), {}};
-    for (const auto& [source, target] :
-         {std::pair{&chunked, &interleaved}, {&plain, &chunked}, {&chunked, &plain}}) {
+    for (const auto& [source, target] : {std::pair{&chunked, &interleaved}, {&plain, &chunked}, {&chunked, &plain}}) {
         for (const rw::element_type type : test::all_types) {
             for (const rw::layout_kind layout : test::all_layouts) {
                 test::rotation_case c = test::random_case(numbers, target->encoding, 9, 7);

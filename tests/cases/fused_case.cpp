@@ -78,10 +78,10 @@ std::string cache_memory::check(const cache_slot& slot, std::int64_t head, std::
     const std::string where = "head " + std::to_string(head) + " of token " + std::to_string(slot.token) + " of page " +
                               std::to_string(slot.page) + ": ";
     if (shape_.type == cache_type::i8) {
-        const auto at = static_cast<std::size_t>((guard + slot.page * shape_.scale_stride_page +
-                                                  slot.token * shape_.scale_stride_token +
-                                                  head * shape_.scale_stride_head) *
-                                                 4);
+        const auto at =
+            static_cast<std::size_t>((guard + slot.page * shape_.scale_stride_page +
+                                      slot.token * shape_.scale_stride_token + head * shape_.scale_stride_head) *
+                                     4);
         for (std::size_t i = at; i < at + 4; ++i) ++named_scales_[i];
         float scale = 0;
         std::memcpy(&scale, scales.data() + at, 4);
@@ -121,12 +121,12 @@ void draw_mapping(slot_case& made, bool narrow, std::int64_t tokens, const cache
     const auto order = shuffled(cache.pages * cache.page_size, numbers);
     for (std::int64_t i = 0; i < tokens; ++i) {
         const bool outside = numbers.integer(0, 5) == 0;
-        const std::int64_t slot = outside
-                                      ? numbers.one_of<std::int64_t>({-1, -7, cache.pages * cache.page_size, 0x7fffffff})
-                                      : order[static_cast<std::size_t>(i)];
+        const std::int64_t slot =
+            outside ? numbers.one_of<std::int64_t>({-1, -7, cache.pages * cache.page_size, 0x7fffffff})
+                    : order[static_cast<std::size_t>(i)];
         made.ids.push_back(slot), made.table.push_back(static_cast<std::int32_t>(slot));
-        made.of_token.push_back(
-            outside ? std::nullopt : std::optional(cache_slot{slot / cache.page_size, slot % cache.page_size}));
+        made.of_token.push_back(outside ? std::nullopt
+                                        : std::optional(cache_slot{slot / cache.page_size, slot % cache.page_size}));
     }
     made.slots = narrow ? rw::gpu::by_mapping(std::span<const std::int32_t>(made.table))
                         : rw::gpu::by_mapping(std::span<const std::int64_t>(made.ids));
@@ -301,7 +301,8 @@ std::vector<double> fused_call::exact(std::size_t i) const {
 std::string fused_call::compare(const std::array<std::vector<double>, 3>& heads, bool is_exact) {
     for (std::size_t m = 0; m < memories.size(); ++m) {
         const memory& x = memories[m];
-        const auto count = static_cast<std::size_t>(x.in.size().heads), dim = static_cast<std::size_t>(x.in.size().head_dim);
+        const auto count = static_cast<std::size_t>(x.in.size().heads),
+                   dim = static_cast<std::size_t>(x.in.size().head_dim);
         const std::vector<double> before = x.before.values(), in = x.in.values(), out = x.out.values(),
                                   untouched = array(x.out.type(), x.out.size()).values();
         for (std::size_t row = 0; row * dim < in.size(); ++row) {
@@ -315,11 +316,11 @@ std::string fused_call::compare(const std::array<std::vector<double>, 3>& heads,
             const bool normed = i < 2 && !weights[i].bytes().empty();
             const double room = is_exact || i == 2 ? 0 : (normed ? 2e-6 : 4e-7) * std::sqrt(squares);
             for (std::size_t j = row * dim; j < (row + 1) * dim; ++j) {
-                const bool right = (p.has_output && p.in_place ? within(in[j], exact[j - row * dim], room, x.in.format())
-                                                               : in[j] == before[j]) &&
-                                   (p.has_output && !p.in_place
-                                        ? within(out[j], exact[j - row * dim], room, x.out.format())
-                                        : out[j] == untouched[j]);
+                const bool right =
+                    (p.has_output && p.in_place ? within(in[j], exact[j - row * dim], room, x.in.format())
+                                                : in[j] == before[j]) &&
+                    (p.has_output && !p.in_place ? within(out[j], exact[j - row * dim], room, x.out.format())
+                                                 : out[j] == untouched[j]);
                 if (!right)
                     return std::string(1, "qkv"[i]) + ": head row " + std::to_string(row) + " element " +
                            std::to_string(j - row * dim) + " is " + std::to_string(in[j]) + " in the input and " +
@@ -327,8 +328,7 @@ std::string fused_call::compare(const std::array<std::vector<double>, 3>& heads,
             }
             const auto token = row / count;
             if (i == 0 || !caches[i - 1] || !slots.of_token[token]) continue;
-            const std::string wrong =
-                caches[i - 1]->check(*slots.of_token[token], head - p.first_head, exact, room);
+            const std::string wrong = caches[i - 1]->check(*slots.of_token[token], head - p.first_head, exact, room);
             if (!wrong.empty()) return std::string("the cache of ") + "qkv"[i] + ", " + wrong;
         }
         if (!x.in.guards_intact() || !x.out.guards_intact()) return "bytes around a tensor changed";

@@ -156,7 +156,7 @@ struct fused_call {
     fused_case setup;
     std::vector<memory> memories;
     std::array<part, 3> parts;
-    std::array<array, 2> weights;                        ///< of the norms of q and k
+    std::array<array, 2> weights;                       ///< of the norms of q and k
     std::array<std::optional<cache_memory>, 2> caches;  ///< of k and v
     slot_case slots;
     token_positions positions;

@@ -17,8 +17,8 @@ constexpr std::int64_t max_int64 = std::numeric_limits<std::int64_t>::max();
 /// A valid rotation of q [2, 4, 4, 16] and k [2, 4, 2, 16], which a test makes invalid.
 struct call {
     test::random numbers{0};
-    test::array q_memory{element_type::f32, {2, 4, 4, 16}, numbers}, k_memory{element_type::f32, {2, 4, 2, 16}, numbers},
-        q_out_memory = q_memory, k_out_memory = k_memory;
+    test::array q_memory{element_type::f32, {2, 4, 4, 16}, numbers},
+        k_memory{element_type::f32, {2, 4, 2, 16}, numbers}, q_out_memory = q_memory, k_out_memory = k_memory;
     std::vector<float> cos = std::vector<float>(128, 1), sin = std::vector<float>(128, 0);
     std::vector<std::int64_t> ids = std::vector<std::int64_t>(36);
     rw::Encoding encoding = rw::make_encoding({.head_dim = 16}), source{};
@@ -47,8 +47,8 @@ struct call {
     std::string message() {
         const test::array before[] = {q_memory, k_memory, q_out_memory, k_out_memory};
         const std::string text = test::refusal(args);
-        const bool same = before[0] == q_memory && before[1] == k_memory && before[2] == q_out_memory &&
-                          before[3] == k_out_memory;
+        const bool same =
+            before[0] == q_memory && before[1] == k_memory && before[2] == q_out_memory && before[3] == k_out_memory;
         return same || text.empty() ? text : "something was written; " + text;
     }
 };
@@ -191,7 +191,8 @@ TEST_CASE("a first position out of the reach of xpos in the element type is refu
     accepts(true, at(element_type::f32, 35691));
     // A stated length moves the centre: f16 then refuses the beginning too.
     refuses(at(element_type::f16, 0, 16384), {"xpos", "position 0", "8192", "4532"});
-    const auto slow = rw::make_encoding({.head_dim = 16}, rw::XPos{.scale_base = 1e17, .length = std::int64_t{1} << 61});
+    const auto slow =
+        rw::make_encoding({.head_dim = 16}, rw::XPos{.scale_base = 1e17, .length = std::int64_t{1} << 61});
     REQUIRE(slow.has_magnitude());
     accepts(true, [&](call& c) { c.encoding = slow; });
     accepts(true, [&](call& c) { c.encoding = slow, c.positions = rw::offset{std::int64_t{1} << 61}; });
@@ -220,9 +221,12 @@ TEST_CASE("a table that does not fit is refused", "[refusals][table]") {
     accepts(true, table([](auto&) {}));
     refuses(table([](auto&) {}, 3), {"position 6", "6 rows"});
     refuses(table([](auto&) {}, -1), {"position -1", "6 rows"});
-    refuses([](call& c) { c.use_table(6), c.ids.assign(4, 1), c.positions.source = rw::positions::kind::fixed,
-                          c.positions.data = c.ids.data(), c.positions.count = 4; },
-            {"fractional positions"});
+    refuses(
+        [](call& c) {
+            c.use_table(6), c.ids.assign(4, 1), c.positions.source = rw::positions::kind::fixed,
+                                                c.positions.data = c.ids.data(), c.positions.count = 4;
+        },
+        {"fractional positions"});
     refuses(table([](auto& t) { t.order = rows_are::by_token, t.rows = 3; }), {"3 rows", "4 tokens"});
     refuses(table([](auto& t) { t.order = rows_are::by_token, t.batch = 3; }), {"3 batches"});
     refuses(table([](auto& t) { t.batch = 2; }), {"one batch", "2"});
@@ -257,7 +261,8 @@ TEST_CASE("rows or batches of a table that overlap are refused, repeated ones ar
 }
 
 TEST_CASE("several positions per token are refused without sections and for tables by index", "[refusals][mrope]") {
-    const auto axes = [](const char* expression, const change& spoil = [](call&) {}) {
+    const auto axes = [](
+                          const char* expression, const change& spoil = [](call&) {}) {
         return [=](call& c) {
             c.encoding = encoding({.head_dim = 16}, expression);
             c.positions = rw::axis_ids(std::span<const std::int64_t>(c.ids).first(24), 2);

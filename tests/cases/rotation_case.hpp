@@ -87,9 +87,8 @@ token_positions random_axis_ids(random& numbers, const extents& size, std::int64
     for (std::size_t axis = 0; axis < ropewalk::position_axes; ++axis) {
         for (std::int64_t i = 0; i < size.batch * size.tokens; ++i) {
             const std::int64_t row = rows == 1 ? i % size.tokens : i;
-            result.exact.push_back({(*memory)[axis * static_cast<std::size_t>(rows * size.tokens) +
-                                              static_cast<std::size_t>(row)],
-                                    0});
+            result.exact.push_back(
+                {(*memory)[axis * static_cast<std::size_t>(rows * size.tokens) + static_cast<std::size_t>(row)], 0});
         }
     }
     return result;
@@ -103,8 +102,8 @@ struct encoded_at {
 
     [[nodiscard]] oracle::place place(std::int64_t pair, std::int64_t token, const extents& size) const {
         const std::size_t axis = axes.empty() || positions.given.axes == 1 ? 0 : axes[static_cast<std::size_t>(pair)];
-        return positions.exact[axis * static_cast<std::size_t>(size.batch * size.tokens) +
-                               static_cast<std::size_t>(token)];
+        return positions
+            .exact[axis * static_cast<std::size_t>(size.batch * size.tokens) + static_cast<std::size_t>(token)];
     }
 };
 
@@ -242,8 +241,8 @@ private:
 };
 inline matches_case matches(const rotation_case& c) { return matches_case(c); }
 
-/// Executes a case on random elements. Every test program defines it by its own backend: the CPU kernels, the GPU bodies
-/// on the host, or a device.
+/// Executes a case on random elements. Every test program defines it by its own backend: the CPU kernels, the GPU
+/// bodies on the host, or a device.
 rotated rotate(const rotation_case& c, random& numbers);
 
 /// A call of the backend as a user makes it. The message of its error, or "". `source` makes it a re-rotation of k.
@@ -266,8 +265,8 @@ inline std::vector<twin> twins_of(std::initializer_list<ropewalk::Geometry> head
         all.push_back({ropewalk::make_encoding(head, Constant{1.25}), all.back().exact});
         all.back().exact.factor = 1.25;
         all.push_back(xpos_twin(head, {.length = 2048}));
-        all.push_back({ropewalk::make_encoding(head, ropewalk::XPos{.length = 2048} | Constant{1.25}),
-                       all.back().exact});
+        all.push_back(
+            {ropewalk::make_encoding(head, ropewalk::XPos{.length = 2048} | Constant{1.25}), all.back().exact});
         all.back().exact.factor = 1.25;
     }
     return all;
@@ -276,12 +275,12 @@ inline std::vector<twin> twins_of(std::initializer_list<ropewalk::Geometry> head
 /// An encoding by M-RoPE whose pairs follow the axes as the published definition says.
 inline encoded_at mrope(const ropewalk::Geometry& head, const std::vector<std::int64_t>& sections,
                         bool interleaved = false) {
-    encoded_at result{{ropewalk::make_encoding(
-                           head, ropewalk::MRope{.sections = {sections[0], sections[1], sections[2]},
-                                                 .interleaved = interleaved}),
-                       oracle::encode(oracle::plain(head.base, head.width()))},
-                      {},
-                      std::vector<std::size_t>(static_cast<std::size_t>(head.width() / 2), 0)};
+    encoded_at result{
+        {ropewalk::make_encoding(
+             head, ropewalk::MRope{.sections = {sections[0], sections[1], sections[2]}, .interleaved = interleaved}),
+         oracle::encode(oracle::plain(head.base, head.width()))},
+        {},
+        std::vector<std::size_t>(static_cast<std::size_t>(head.width() / 2), 0)};
     // Interleaved as in Qwen3-VL: h has every third pair from 1, w every third pair from 2.
     for (std::int64_t j = 0; j < head.width() / 2; ++j) {
         std::size_t& axis = result.axes[static_cast<std::size_t>(j)];

@@ -19,9 +19,11 @@ TEST_CASE("every type, layout and width of the rotary part, anywhere in a head",
                 const std::int64_t only = test::reduced() ? numbers.integer(0, std::ssize(heads) - 1) : -1;
                 for (std::int64_t i = 0; i < std::ssize(heads); ++i) {
                     if (only >= 0 && i != only) continue;
-                    test::rotation_case c = test::case_at(test::plain_twin(heads[static_cast<std::size_t>(i)]), 1000003);
+                    test::rotation_case c =
+                        test::case_at(test::plain_twin(heads[static_cast<std::size_t>(i)]), 1000003);
                     c.type = type, c.layout = layout, c.in_place = in_place = !in_place;
-                    c.axes = numbers.one_of({test::order::bshd, test::order::bshd, test::order::bhsd, test::order::padded});
+                    c.axes =
+                        numbers.one_of({test::order::bshd, test::order::bshd, test::order::bhsd, test::order::padded});
                     const test::rotated result = rotate(c, numbers);
                     CHECK_THAT(result, matches(c));
                     accesses.insert(result.access_bytes);

@@ -23,7 +23,8 @@ test::rotation_case unchecked_case(test::random& numbers, const test::twin& enco
 
 TEST_CASE("invalid cu_seqlens are read within their bounds", "[unchecked]") {
     SEEDED(numbers);
-    for (const std::vector<std::int64_t>& starts : {std::vector<std::int64_t>{5, 3, -100}, {min_int64, 1}, {0, 2, 1, 900}}) {
+    for (const std::vector<std::int64_t>& starts :
+         {std::vector<std::int64_t>{5, 3, -100}, {min_int64, 1}, {0, 2, 1, 900}}) {
         test::rotation_case c = unchecked_case(numbers, test::plain_twin({.head_dim = 64}));
         c.q.batch = 1, c.q.tokens = 9;
         c.target.positions.given = rw::cu_seqlens(std::span<const std::int64_t>(starts));

@@ -10,8 +10,8 @@
 
 namespace rw = ropewalk;
 
-TEMPLATE_TEST_CASE("cos_sin of the headers is within 1.2e-7, at any width and start", "[cos_sin]",
-                   rw::half_split, rw::interleaved) {
+TEMPLATE_TEST_CASE("cos_sin of the headers is within 1.2e-7, at any width and start", "[cos_sin]", rw::half_split,
+                   rw::interleaved) {
     SEEDED(numbers);
     double worst = 0;
     for (std::int64_t width = 2; width <= 140; width += 2) {

@@ -85,7 +85,8 @@ TEST_CASE("powers of a register of exponents", "[simd]") {
     CHECK(worst <= 1.3e-7);
 }
 
-TEMPLATE_TEST_CASE("registers store 16-bit elements as the oracle rounds them, including NaNs", "[simd]", rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("registers store 16-bit elements as the oracle rounds them, including NaNs", "[simd]", rw::f16,
+                   rw::bf16) {
     SEEDED(numbers);
     const oracle::format& f = rw::type_of<TestType> == rw::element_type::f16 ? oracle::f16 : oracle::bf16;
     std::int64_t wrong = 0;

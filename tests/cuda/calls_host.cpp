@@ -54,10 +54,10 @@ void fused_calls<T, L>::run(const tensors& in, const tensors& out, const gpu::fu
     });
 }
 
-#define INSTANTIATE(type)                                     \
-    template struct calls<type, rw::half_split>;              \
-    template struct calls<type, rw::interleaved>;             \
-    template struct fused_calls<type, rw::half_split>;        \
+#define INSTANTIATE(type)                              \
+    template struct calls<type, rw::half_split>;       \
+    template struct calls<type, rw::interleaved>;      \
+    template struct fused_calls<type, rw::half_split>; \
     template struct fused_calls<type, rw::interleaved>
 INSTANTIATE(float);
 INSTANTIATE(rw::f16);

@@ -136,12 +136,12 @@ inline std::uint32_t rngSeed() { return check::current().seed; }
     static void function()
 #define CHECK(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, false)
 #define REQUIRE(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, true)
-#define CHECK_THAT(value, matcher)                                                                          \
-    do {                                                                                                     \
-        const auto& check_matcher = matcher;                                                                 \
-        const bool check_holds = check_matcher.match(value);                                                 \
+#define CHECK_THAT(value, matcher)                                                                              \
+    do {                                                                                                        \
+        const auto& check_matcher = matcher;                                                                    \
+        const bool check_holds = check_matcher.match(value);                                                    \
         check::take({check_holds, check_holds ? "" : check_matcher.describe()}, #value ", " #matcher, __FILE__, \
-                    __LINE__, false);                                                                        \
+                    __LINE__, false);                                                                           \
     } while (false)
 #define INFO(text) const check::note CHECK_JOIN(note_, __LINE__)((std::ostringstream{} << text).str())
 #define SKIP(text) \

@@ -46,10 +46,10 @@ facts look() {
 std::string describe() {
     const facts device = look();
     std::ostringstream text;
-    text << device.name << " (compute capability " << device.major << '.' << device.minor << ", " << device.multiprocessors
-         << " multiprocessors, " << (device.free >> 20) << " of " << (device.memory >> 20) << " MiB free, driver for CUDA "
-         << device.driver / 1000 << '.' << device.driver % 1000 / 10 << ", runtime " << device.runtime / 1000 << '.'
-         << device.runtime % 1000 / 10 << ")";
+    text << device.name << " (compute capability " << device.major << '.' << device.minor << ", "
+         << device.multiprocessors << " multiprocessors, " << (device.free >> 20) << " of " << (device.memory >> 20)
+         << " MiB free, driver for CUDA " << device.driver / 1000 << '.' << device.driver % 1000 / 10 << ", runtime "
+         << device.runtime / 1000 << '.' << device.runtime % 1000 / 10 << ")";
     return text.str();
 }
 

@@ -58,7 +58,8 @@ std::string describe() { return "no device: the host executes the kernels"; }
 memory::memory(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
 memory::memory(const void* host, std::size_t bytes) : memory(bytes) { copy(data_, host, bytes); }
 memory::~memory() {
-    if (data_ != nullptr && !pieces().give_back(data_)) ::operator delete(data_, std::align_val_t{small_pieces::alignment});
+    if (data_ != nullptr && !pieces().give_back(data_))
+        ::operator delete(data_, std::align_val_t{small_pieces::alignment});
 }
 
 void copy(void* to, const void* from, std::size_t bytes) {

@@ -19,8 +19,7 @@ public:
         : entries_(host.slots.entries), table_(copy_of(host.table)), ids_(copy_of(host.ids)), slots_(host.slots) {
         slots_.entries = entries_.get();
         if (slots_.table != nullptr) slots_.table = static_cast<const std::int32_t*>(table_.data());
-        if (slots_.mapping != nullptr)
-            slots_.mapping = slots_.mapping == host.ids.data() ? ids_.data() : table_.data();
+        if (slots_.mapping != nullptr) slots_.mapping = slots_.mapping == host.ids.data() ? ids_.data() : table_.data();
     }
     [[nodiscard]] const rw::gpu::cache_slots& get() const { return slots_; }
 
@@ -51,8 +50,8 @@ fused_call run(const fused_case& c, random& numbers) {
     rw::gpu::cache_tensor* const caches[] = {&fusion.cache.k, &fusion.cache.v};
     for (std::size_t i = 0; i < 2; ++i) {
         if (norms[i]->weight != nullptr) {
-            weights[i] = device::memory(norms[i]->weight, static_cast<std::size_t>(c.q.head_dim) *
-                                                              rw::size_of(norms[i]->type));
+            weights[i] =
+                device::memory(norms[i]->weight, static_cast<std::size_t>(c.q.head_dim) * rw::size_of(norms[i]->type));
             norms[i]->weight = weights[i].data();
         }
         if (!call.caches[i]) continue;

@@ -2,10 +2,10 @@
 #include <cstring>
 #include <span>
 
+#include "device_array.hpp"
 #include "support/effort.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
-#include "device_array.hpp"
 
 namespace rw = ropewalk;
 
@@ -16,8 +16,8 @@ constexpr auto half = rw::layout_kind::half_split;
 constexpr auto f32 = rw::element_type::f32;
 
 /// One rotation of queries and keys on the device.
-void rotate(const device::tensors& in, const device::tensors& out, const rw::Encoding& encoding, const rw::positions& positions,
-            const rw::gpu::options& options = {}, rw::layout_kind layout = half) {
+void rotate(const device::tensors& in, const device::tensors& out, const rw::Encoding& encoding,
+            const rw::positions& positions, const rw::gpu::options& options = {}, rw::layout_kind layout = half) {
     const rw::tensor& any = in.q.exists() ? in.q : in.k;
     device::with_calls(any.type, layout, [&](auto calls) { calls.rotate(in, out, encoding, positions, options); });
 }
@@ -108,9 +108,8 @@ TEST_CASE("without norm and cache a fused call has the bits of a rotation", "[cu
             test::device_array x_copy(x), y_copy(y);
             const device::tensors in = queries(x_copy.tensor()), fused = queries(y_copy.tensor());
             rotate(in, in, t.ours, rw::offset{1000000}, {}, layout);
-            device::with_fused_calls(type, layout, [&](auto calls) {
-                calls.run(fused, fused, {}, t.ours, rw::offset{1000000}, {});
-            });
+            device::with_fused_calls(type, layout,
+                                     [&](auto calls) { calls.run(fused, fused, {}, t.ours, rw::offset{1000000}, {}); });
             device::finish();
             x_copy.fetch(), y_copy.fetch();
             CHECK(x == y);

@@ -51,8 +51,7 @@ test::verdict compare_one(test::random& numbers, rw::element_type type, rw::layo
     c.target.positions = test::from_ids(c.q, ids, 1);
     const test::rotated result = rotate(c, numbers);
     const test::operand& x = is_query ? result.q : result.k;
-    const auto exact =
-        expected(c, x.in.size(), x.before.values(), is_query ? oracle::role::query : oracle::role::key);
+    const auto exact = expected(c, x.in.size(), x.before.values(), is_query ? oracle::role::query : oracle::role::key);
     return test::compare(x.result(), exact, test::shape_of(x.in.size(), c.geometry(), layout));
 }
 
@@ -107,10 +106,10 @@ TEST_CASE("xpos: rotations with magnitudes stay as close, where the element type
     for (const rw::element_type type : test::all_types) {
         for (std::int64_t i = 0; i < test::cases(60); ++i) {
             check_pairs(numbers, type, 1, [&] {
-                const test::twin t = test::xpos_twin(random_geometry(numbers),
-                                                     {.scale_base = numbers.logarithmic(128, 2048),
-                                                      .gamma = numbers.uniform(0.2, 1),
-                                                      .length = numbers.integer(0, 2000)});
+                const test::twin t =
+                    test::xpos_twin(random_geometry(numbers), {.scale_base = numbers.logarithmic(128, 2048),
+                                                               .gamma = numbers.uniform(0.2, 1),
+                                                               .length = numbers.integer(0, 2000)});
                 // Products of a normal number with 2^±10 are seldom subnormal in f16.
                 const std::int64_t reach = t.ours.reach(type == rw::element_type::f16 ? 10.0 : 120.0);
                 return std::pair(t, make_ids(24, [&] { return t.ours.centre + numbers.integer(-reach, reach); }));

@@ -65,7 +65,8 @@ TEST_CASE("position 0 and a frequency of 0 leave every bit unchanged", "[propert
 
 TEST_CASE("without magnitudes the adjoint is the inverse bit for bit", "[properties]") {
     SEEDED(numbers);
-    const rw::Encoding e = rw::make_encoding({.head_dim = 72, .rotary_dim = 68, .rotary_offset = 2}, rw::Power{.k = 0.5});
+    const rw::Encoding e =
+        rw::make_encoding({.head_dim = 72, .rotary_dim = 68, .rotary_offset = 2}, rw::Power{.k = 0.5});
     test::array q(rw::element_type::f32, {2, 9, 3, 72}, numbers), k(q), q_adjoint(q), k_adjoint(q);
     test::rotate_both(rw::layout_kind::half_split, q, k, e, rw::offset{1500}, {.direction = rw::direction::inverse});
     test::rotate_both(rw::layout_kind::half_split, q_adjoint, k_adjoint, e, rw::offset{1500},

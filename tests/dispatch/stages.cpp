@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::int64_t width = 128, keys_per_stage = 24;
 
-/// Keys at some positions of a growing sequence: unrotated, in a cache that is re-rotated at every stage, and in a stale
-/// cache that is not.
+/// Keys at some positions of a growing sequence: unrotated, in a cache that is re-rotated at every stage, and in a
+/// stale cache that is not.
 class growing_cache {
 public:
     growing_cache(test::random& numbers, rw::element_type type, rw::layout_kind layout)

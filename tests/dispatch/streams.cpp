@@ -55,9 +55,9 @@ rw::tensor over(guarded_bytes& memory, rw::element_type type, std::int64_t token
 }
 
 bool streams(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& out, const rw::Encoding& e,
-                      const rw::cpu::options& options = {}) {
-    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, options).params.loop.order ==
-           rw::cpu::traversal::streaming;
+             const rw::cpu::options& options = {}) {
+    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, options)
+               .params.loop.order == rw::cpu::traversal::streaming;
 }
 
 /// Rotates 17 MiB in place, into memory at the start of a cache line and into memory after it.

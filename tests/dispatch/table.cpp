@@ -16,7 +16,8 @@ TEST_CASE("a table of cos_sin() gives the bits of the phases", "[table]") {
             std::vector<float> cos(50 * static_cast<std::size_t>(columns)), sin(cos.size());
             rw::dispatch::cos_sin(layout, e, rw::offset{0}, 50, columns, cos, sin);
             rw::cpu::options options;
-            options.table = {.cos = cos.data(), .sin = sin.data(), .rows = 50, .columns = columns, .stride_row = columns};
+            options.table = {
+                .cos = cos.data(), .sin = sin.data(), .rows = 50, .columns = columns, .stride_row = columns};
             for (const rw::element_type type : test::all_types) {
                 test::array x(type, {1, 20, 3, 80}, numbers), y = x;
                 test::rotate_q(layout, x, e, rw::offset{30}, options);

@@ -49,11 +49,8 @@ TEST_CASE("inputs, outputs and caches of a fused call must belong together", "[g
     refuses([](fused_args& c) { c.out.k = {}, c.fusion.cache.k = {}; }, {"k", "neither an output nor a cache"});
     refuses([](fused_args& c) { c.in.k = {}; }, {"k has an output but no input"});
     refuses([](fused_args& c) { c.in.v = {}, c.out.v = {}; }, {"a cache of v is given but no v"});
-    refuses(
-        [](fused_args& c) {
-            c.in.q = {}, c.out.q = {}, c.in.k = {}, c.out.k = {}, c.fusion.cache.k = {};
-        },
-        {"values alone"});
+    refuses([](fused_args& c) { c.in.q = {}, c.out.q = {}, c.in.k = {}, c.out.k = {}, c.fusion.cache.k = {}; },
+            {"values alone"});
     refuses([](fused_args& c) { c.fusion.slots = {}; }, {"no slots"});
     refuses([](fused_args& c) { c.fusion.cache = {}; }, {"no cache"});
     refuses([](fused_args& c) { c.options.direction = rw::direction::inverse; }, {"only direction::forward"});
@@ -78,8 +75,10 @@ TEST_CASE("shapes of a fused call that do not fit are refused with their values"
 
 TEST_CASE("scales of caches are checked", "[gpu][fused]") {
     refuses([](fused_args& c) { c.fusion.cache.k.scales = nullptr; }, {"i8", "needs scales"});
-    refuses([](fused_args& c) { c.fusion.cache.k.scale_stride_token = 0; }, {"scales of strides [32, 0, 1] share memory"});
-    refuses([](fused_args& c) { c.fusion.cache.v.scales = c.fusion.cache.k.scales; }, {"only i8 caches have scales per head"});
+    refuses([](fused_args& c) { c.fusion.cache.k.scale_stride_token = 0; },
+            {"scales of strides [32, 0, 1] share memory"});
+    refuses([](fused_args& c) { c.fusion.cache.v.scales = c.fusion.cache.k.scales; },
+            {"only i8 caches have scales per head"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = 0; }, {"scale must lie", "got 0"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = -1; }, {"scale must lie", "got -1"});
     refuses([](fused_args& c) { c.fusion.cache.v.scale = 1e30F; }, {"scale must lie"});

@@ -39,10 +39,10 @@ namespace {
 template <class T, class L>
 void run(const rw::gpu::launch_plan& prepared) {
     rw::gpu::with_rates(prepared.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = rw::gpu::kernel_params<Rates>(prepared);
+        const auto params = rw::gpu::kernel_params<Rates>(prepared);
         rw::gpu::with_access<T, Rates>(prepared.shape.bytes, [&](auto bytes) {
             for_each_thread(prepared.shape, [&](std::int64_t index) {
-                rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(job, index);
+                rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(params, index);
             });
         });
     });

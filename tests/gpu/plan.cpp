@@ -158,10 +158,10 @@ TEST_CASE("the kind of kernel parameters depends on the call", "[gpu]") {
 
 TEST_CASE("steps by value follow the axis that has them", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 64}, "mrope:[8,12,12]");
-    rw::rotate_params work;
-    work.pairs = 32;
-    work.target.steps = e.axis_steps.data(), work.target.positions.axes = 3;
-    const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(work);
+    rw::rotate_params params;
+    params.pairs = 32;
+    params.target.steps = e.axis_steps.data(), params.target.positions.axes = 3;
+    const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(params);
     for (std::size_t pair = 0; pair < 32; ++pair) {
         CHECK(rates.target.step[pair] == e.steps[pair]);
         CHECK(rates.target.axis[pair] == (pair < 8 ? 0 : pair < 20 ? 1 : 2));

@@ -80,8 +80,8 @@ inline verdict compare(const array& result, const std::vector<double>& exact, co
         for (std::int64_t i = 0; i < s.head_dim; ++i) {
             const bool is_rotary = i >= s.offset && i < s.offset + s.width;
             if (!is_rotary && g[i] != e[i] && v.first_problem.empty()) {
-                v.first_problem = "element " + std::to_string(i) + " is not rotary but changed in head row " +
-                                  std::to_string(row);
+                v.first_problem =
+                    "element " + std::to_string(i) + " is not rotary but changed in head row " + std::to_string(row);
             }
         }
     }

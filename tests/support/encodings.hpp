@@ -40,8 +40,8 @@ inline double random_base(random& numbers) {
 }
 
 /// Appends a random NTK, dynamic NTK, YaRN, Llama 3 or proportional policy to both.
-inline void append_scaling_method(random& numbers, const ropewalk::Geometry& g, std::vector<ropewalk::any_policy>& policies,
-                          std::vector<oracle::dd>& theta) {
+inline void append_scaling_method(random& numbers, const ropewalk::Geometry& g,
+                                  std::vector<ropewalk::any_policy>& policies, std::vector<oracle::dd>& theta) {
     const double factor = numbers.coin() ? numbers.one_of({2.0, 4.0, 8.0, 32.0}) : numbers.logarithmic(1, 64);
     const auto original = numbers.one_of<std::int64_t>({2048, 4096, 8192, 32768});
     switch (numbers.integer(0, 4)) {

@@ -21,7 +21,7 @@ struct random_table {
     std::vector<unsigned char> cos_bytes, sin_bytes;
 
     random_table(random& numbers, ropewalk::element_type type_, ropewalk::layout_kind layout_, std::int64_t rows_,
-                  std::int64_t pairs_, bool doubled_)
+                 std::int64_t pairs_, bool doubled_)
         : type(type_),
           rows(rows_),
           pairs(pairs_),
