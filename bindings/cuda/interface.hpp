@@ -18,18 +18,18 @@ struct failure {
 /// What the module's capsule points to.
 struct device_functions {
     std::uint32_t version;
-    std::uint32_t plan_bytes;  ///< of a rotate_plan, which both must understand alike
+    std::uint32_t plan_bytes;  ///< of a launch_plan, which both must understand alike
 
     /// What plans must know of a device.
     bool (*shape)(int device, gpu::device_shape& shape, failure& why) noexcept;
     /// Launches a plan on a device, and leaves the current device what it was.
-    bool (*run)(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& chosen,
+    bool (*run)(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& chosen,
                 failure& why) noexcept;
 };
 
 inline constexpr std::uint32_t interface_version = 1;
 inline constexpr char capsule_name[] = "ropewalk._cuda.interface";
 
-static_assert(std::is_trivially_copyable_v<gpu::rotate_plan> && std::is_trivially_copyable_v<gpu::options>);
+static_assert(std::is_trivially_copyable_v<gpu::launch_plan> && std::is_trivially_copyable_v<gpu::options>);
 
 }  // namespace ropewalk::cuda

@@ -8,7 +8,7 @@
 namespace ropewalk::cuda {
 
 template <Element T>
-void launch(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& chosen) {
+void launch(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& chosen) {
     if (layout == layout_kind::half_split) return gpu::detail::run<T, half_split>(plan, device, chosen);
     gpu::detail::run<T, interleaved>(plan, device, chosen);
 }

@@ -15,9 +15,9 @@ const cuda::device_functions& open(const py::module_& module) {
         static_cast<const cuda::device_functions*>(PyCapsule_GetPointer(capsule.ptr(), cuda::capsule_name));
     if (found == nullptr) throw py::error_already_set();
     RW_EXPECTS(
-        found->version == cuda::interface_version && found->plan_bytes == sizeof(gpu::rotate_plan),
+        found->version == cuda::interface_version && found->plan_bytes == sizeof(gpu::launch_plan),
         "ropewalk._cuda is of another build (interface {} of {} bytes, expected {} of {}): install ropewalk again",
-        found->version, found->plan_bytes, cuda::interface_version, sizeof(gpu::rotate_plan));
+        found->version, found->plan_bytes, cuda::interface_version, sizeof(gpu::launch_plan));
     return *found;
 }
 
@@ -64,7 +64,7 @@ void launch(const array& like, layout_kind layout, gpu::options chosen, const Ma
     const py::gil_scoped_release released;
     gpu::device_shape shape;
     if (!module.shape(like.device, shape, why)) throw error(why.text);
-    const gpu::rotate_plan plan = make(chosen, shape);
+    const gpu::launch_plan plan = make(chosen, shape);
     if (!module.run(layout, plan, like.device, chosen, why)) throw error(why.text);
 }
 

@@ -15,9 +15,9 @@ namespace {
 constexpr gpu::device_shape shape{4, 128};
 
 template <class T, class L>
-void run(const gpu::rotate_plan& plan) {
-    gpu::with_rates(plan.work, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = gpu::job_of<Rates>(plan);
+void run(const gpu::launch_plan& plan) {
+    gpu::with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto job = gpu::kernel_params<Rates>(plan);
         gpu::with_access<T>(plan.shape.bytes, [&](auto bytes) {
             for (std::int64_t i = 0; i < plan.shape.threads; ++i) gpu::rotate_body<T, L, bytes(), Rates>(job, i);
         });

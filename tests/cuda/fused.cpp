@@ -63,7 +63,7 @@ std::string describe(const fused_trial& one, const test::slot_choice& slots) {
          << (one.norms ? ", normed" : "");
     if (one.caches)
         text << ", cache " << gpu::to_string(one.cached_as) << (one.hnd ? " hnd" : " nhd") << ", slots of kind "
-             << static_cast<int>(slots.slots.how) << ", " << slots.pages << " pages of " << slots.page_size;
+             << static_cast<int>(slots.slots.source) << ", " << slots.pages << " pages of " << slots.page_size;
     return text.str() + ": ";
 }
 

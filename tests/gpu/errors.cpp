@@ -16,7 +16,7 @@ rw::tensor shaped(std::int64_t tokens, std::int64_t heads, std::int64_t head_dim
     return v;
 }
 
-rw::gpu::rotate_plan plan(const rw::tensor& q, const rw::tensor& k, const rw::Encoding& e, const rw::positions& where,
+rw::gpu::launch_plan plan(const rw::tensor& q, const rw::tensor& k, const rw::Encoding& e, const rw::positions& where,
                           const rw::gpu::options& chosen = {}) {
     return rw::gpu::make_plan(layout_kind::half_split, q, k, q, k, e, where, chosen);
 }

@@ -59,7 +59,7 @@ TEST_CASE("parts of a fused call must belong together", "[gpu][fused]") {
         {"values alone"});
     refuses([](call_of& c) { c.with.slots = {}; }, {"no slots"});
     refuses([](call_of& c) { c.with.cache = {}; }, {"no cache"});
-    refuses([](call_of& c) { c.chosen.direction = rw::direction::inverse; }, {"go back by rotate"});
+    refuses([](call_of& c) { c.chosen.direction = rw::direction::inverse; }, {"use rotate()"});
 }
 
 TEST_CASE("shapes of a fused call that do not fit are named with their values", "[gpu][fused]") {
@@ -82,7 +82,7 @@ TEST_CASE("shapes of a fused call that do not fit are named with their values", 
 TEST_CASE("scales of caches are checked", "[gpu][fused]") {
     refuses([](call_of& c) { c.with.cache.k.scales = nullptr; }, {"i8", "needs scales"});
     refuses([](call_of& c) { c.with.cache.k.scale_stride_token = 0; }, {"scales of strides [32, 0, 1] share memory"});
-    refuses([](call_of& c) { c.with.cache.v.scales = c.with.cache.k.scales; }, {"scales a head belong to i8"});
+    refuses([](call_of& c) { c.with.cache.v.scales = c.with.cache.k.scales; }, {"only i8 caches have scales per head"});
     refuses([](call_of& c) { c.with.cache.v.scale = 0; }, {"scale must lie", "got 0"});
     refuses([](call_of& c) { c.with.cache.v.scale = -1; }, {"scale must lie", "got -1"});
     refuses([](call_of& c) { c.with.cache.v.scale = 1e30F; }, {"scale must lie"});

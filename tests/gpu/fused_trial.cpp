@@ -37,7 +37,7 @@ rw::view<T> as(const rw::tensor& t) {
 template <class T, class L>
 void run(const rw::gpu::fused_plan& prepared) {
     rw::gpu::with_fused_kernel<T>(prepared, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto job = rw::gpu::job_of<Rates>(prepared);
+        const auto job = rw::gpu::kernel_params<Rates>(prepared);
         const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{job};
         for (std::int64_t index = 0; index < job.threads; index += rw::gpu::warp_lanes)
             rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
@@ -62,7 +62,7 @@ array widened(const array& x) {
 
 void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& prepared, memory_log& log) {
     recorded_access::log = &log;
-    with_type(prepared.work.any().type, [&](auto type) {
+    with_type(prepared.kernel.rotation.any().type, [&](auto type) {
         using T = decltype(type);
         layout == rw::layout_kind::half_split ? run<T, rw::half_split>(prepared) : run<T, rw::interleaved>(prepared);
     });
@@ -152,7 +152,7 @@ std::string describe(const fused_trial& one, const rw::gpu::fused_plan& made, co
          << (one.k_cache ? rw::gpu::to_string(*one.k_cache) : "none") << ' '
          << (one.v_cache ? rw::gpu::to_string(*one.v_cache) : "none") << " axes " << static_cast<int>(one.cache_axes)
          << " pages of " << one.page_size << " slots " << static_cast<int>(one.slots) << ", '" << one.by.ours.expression
-         << "', access " << made.shape.bytes << ", " << made.frame.lanes << " lanes: " << problem;
+         << "', access " << made.shape.bytes << ", " << made.kernel.lanes << " lanes: " << problem;
     return text.str();
 }
 

@@ -49,7 +49,7 @@ struct summing {
         return gpu::sum_of_neighbours(part);
     }
     void take_sum(state& s, int /*row*/, float sum) const { s.sum = sum; }
-    void turn(state& /*s*/) const {}
+    void rotate(state& /*s*/) const {}
     [[nodiscard]] std::uint32_t measure(const state& s, int /*row*/) const {
         std::uint32_t largest = 0;
         for (int i = 0; i < N; ++i) largest = gpu::larger{}(largest, gpu::magnitude_bits(at(s, i)));

@@ -37,9 +37,9 @@ void memory_log::record(const void* address, int bytes, bool writes) {
 namespace {
 
 template <class T, class L>
-void run(const rw::gpu::rotate_plan& prepared) {
-    rw::gpu::with_rates(prepared.work, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = rw::gpu::job_of<Rates>(prepared);
+void run(const rw::gpu::launch_plan& prepared) {
+    rw::gpu::with_rates(prepared.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto job = rw::gpu::kernel_params<Rates>(prepared);
         rw::gpu::with_access<T, Rates>(prepared.shape.bytes, [&](auto bytes) {
             for_each_thread(prepared.shape, [&](std::int64_t index) {
                 rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(job, index);
@@ -49,15 +49,15 @@ void run(const rw::gpu::rotate_plan& prepared) {
 }
 
 template <class T>
-void run(rw::layout_kind layout, const rw::gpu::rotate_plan& prepared) {
+void run(rw::layout_kind layout, const rw::gpu::launch_plan& prepared) {
     layout == rw::layout_kind::half_split ? run<T, rw::half_split>(prepared) : run<T, rw::interleaved>(prepared);
 }
 
 }  // namespace
 
-void run_on_host(rw::layout_kind layout, const rw::gpu::rotate_plan& prepared, memory_log& log) {
+void run_on_host(rw::layout_kind layout, const rw::gpu::launch_plan& prepared, memory_log& log) {
     recorded_access::log = &log;
-    switch (prepared.work.any().type) {
+    switch (prepared.kernel.rotation.any().type) {
         case rw::element_type::f32:
             return run<float>(layout, prepared);
         case rw::element_type::f16:

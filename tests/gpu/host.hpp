@@ -48,12 +48,12 @@ struct recorded_access {
     static thread_local memory_log* log;
 
     template <int Bytes>
-    static ropewalk::gpu::packet<Bytes> load(const void* from) {
+    static ropewalk::gpu::vec_bits<Bytes> load(const void* from) {
         log->record(from, Bytes, false);
         return ropewalk::gpu::plain_access::load<Bytes>(from);
     }
     template <int Bytes>
-    static void store(void* to, const ropewalk::gpu::packet<Bytes>& value) {
+    static void store(void* to, const ropewalk::gpu::vec_bits<Bytes>& value) {
         log->record(to, Bytes, true);
         ropewalk::gpu::plain_access::store<Bytes>(to, value);
     }
@@ -71,7 +71,7 @@ void for_each_thread(const ropewalk::gpu::launch_shape& shape, const Body& body)
 }
 
 /// Executes a rotation's launch.
-void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::rotate_plan& prepared, memory_log& log);
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::launch_plan& prepared, memory_log& log);
 
 /// The same call by the CPU's kernels, compiled with the same flags.
 void rotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& q, const ropewalk::tensor& k,

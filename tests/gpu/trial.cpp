@@ -68,7 +68,7 @@ std::string problem_of(const trial& one, random& numbers, int* bytes) {
     memory_log log;
     for (side* each : {&q, &k}) log.watch(each->in), log.watch(each->out);
 
-    const rw::gpu::rotate_plan prepared =
+    const rw::gpu::launch_plan prepared =
         rw::gpu::make_plan(one.layout, q.in.tensor(), keys(k.in), q.result().tensor(), keys(k.result()), one.by.ours,
                            one.where, one.options, one.device);
     if (bytes != nullptr) *bytes = prepared.shape.bytes;

@@ -92,7 +92,7 @@ struct gather_cache_params : chunk_launch {
         const auto [head, entry] = detail::divide(row, count);
         if (head >= from.heads) return;
         const std::int64_t element = chunk * lane_elements, left = from.head_dim - element;
-        const cache_place place = batch.place_of(sequence, first + entry);
+        const cache_slot place = batch.place_of(sequence, first + entry);
         const bool exists = place.page >= 0;
         lane_values x;
         const std::int64_t start = exists ? detail::element_of(from, place, head) + element : 0;

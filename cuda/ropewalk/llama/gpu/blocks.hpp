@@ -34,7 +34,7 @@ struct block_attention {
     const block_buffers& buffers;
     const block_sizes& sizes;
     /// A product reads a contiguous cache of the queries' type in place.
-    const bool in_place = batch.slots.how == cache_slots::kind::by_sequence && cache.k.type == cache_type_of(q.type);
+    const bool in_place = batch.slots.source == cache_slots::kind::by_sequence && cache.k.type == cache_type_of(q.type);
 
     void run(std::int64_t sequence, const sequence_rows& part) const {
         for (std::int64_t row = 0; row < part.tokens; row += sizes.queries) {
@@ -113,7 +113,7 @@ struct block_attention {
         finish_params params;
         params.buffers = buffers, params.sizes = sizes, params.out = out;
         params.out.data = at(out.data, first * out.stride_token, out.type), params.out.tokens = rows;
-        params.wide = q.head_dim % lane_elements == 0 && detail::takes_access(out, 16);
+        params.wide = q.head_dim % lane_elements == 0 && detail::allows_access(out, 16);
         params.set_chunks(rows * q.heads, q.head_dim);
         backend.run(params);
     }

@@ -14,7 +14,7 @@ using ropewalk::gpu::options;
 namespace detail {
 
 template <class Body, class Params>
-RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::most_threads, Body::blocks_resident)
+RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::max_threads, Body::blocks_resident)
     kernel(const __grid_constant__ Params params) {
     ropewalk::gpu::detail::wait_for_previous();
     const std::int64_t index = ropewalk::gpu::detail::launch_index();

@@ -19,7 +19,7 @@ struct locate_params : launch_size {
         const std::int64_t sequence = batch.sequence_of(token);
         const sequence_rows rows = sequence < 0 ? sequence_rows{token, 0, 0} : batch.rows_of(sequence);
         const std::int64_t entry = rows.past + token - rows.first;
-        cache_place place;
+        cache_slot place;
         if (sequence >= 0) place = batch.place_of(sequence, entry);
         positions[token] = entry;
         slots[token] = place.page < 0 ? -1 : place.page * batch.slots.page_size + place.token;
