@@ -1,4 +1,4 @@
-// The functions of the interface: the current device, errors as text, and the kernels of the element type.
+// The functions of the interface: they switch devices, turn errors into text and select the element type.
 #include <cstring>
 
 #include <ropewalk/gpu/launch.cuh>
@@ -10,7 +10,7 @@ namespace ropewalk::cuda {
 
 namespace {
 
-/// Makes a device the current one for as long as it lives. Most callers have it so already.
+/// Makes a device the current one during its lifetime. For most callers it already is.
 class device_guard {
 public:
     explicit device_guard(int device) : before_(gpu::detail::current_device()), switched_(device != before_) {
@@ -27,34 +27,34 @@ private:
     bool switched_;
 };
 
-/// Runs f; what it throws becomes text.
+/// Runs f and copies the message of an exception.
 template <class F>
-bool without_exceptions(failure& why, const F& f) noexcept {
+bool without_exceptions(failure& failure, const F& f) noexcept {
     try {
         f();
         return true;
     } catch (const std::exception& problem) {
-        std::strncpy(why.text, problem.what(), sizeof why.text - 1);
-        why.text[sizeof why.text - 1] = '\0';
+        std::strncpy(failure.text, problem.what(), sizeof failure.text - 1);
+        failure.text[sizeof failure.text - 1] = '\0';
         return false;
     }
 }
 
-bool shape(int device, gpu::device_shape& shape, failure& why) noexcept {
-    return without_exceptions(why, [&] { shape = gpu::detail::shape_of_device(device); });
+bool shape(int device, gpu::device_shape& shape, failure& failure) noexcept {
+    return without_exceptions(failure, [&] { shape = gpu::detail::shape_of_device(device); });
 }
 
-bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& chosen,
-         failure& why) noexcept {
-    return without_exceptions(why, [&] {
-        const device_guard here(device);
+bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
+         failure& failure) noexcept {
+    return without_exceptions(failure, [&] {
+        const device_guard guard(device);
         switch (plan.kernel.rotation.any().type) {
             case element_type::f32:
-                return launch<float>(layout, plan, device, chosen);
+                return launch<float>(layout, plan, device, options);
             case element_type::f16:
-                return launch<f16>(layout, plan, device, chosen);
+                return launch<f16>(layout, plan, device, options);
             case element_type::bf16:
-                return launch<bf16>(layout, plan, device, chosen);
+                return launch<bf16>(layout, plan, device, options);
         }
     });
 }

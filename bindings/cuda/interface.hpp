@@ -1,5 +1,5 @@
-// What crosses between the Python module and the one for CUDA: plain data, plain functions, and no exception. Each is
-// whole without the other, so that the first imports where there is no CUDA.
+// Interface between the modules ropewalk._ropewalk and ropewalk._cuda: plain data, plain functions, no exceptions.
+// Neither links the other, so that the first one imports without CUDA.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +10,21 @@
 
 namespace ropewalk::cuda {
 
-/// Why a function of the module returned false.
+/// The message of a function that returned false.
 struct failure {
     char text[1024];
 };
 
-/// What the module's capsule points to.
+/// Table of functions in the module's capsule.
 struct device_functions {
     std::uint32_t version;
-    std::uint32_t plan_bytes;  ///< of a launch_plan, which both must understand alike
+    std::uint32_t plan_bytes;  ///< size of a launch_plan, which must agree in both modules
 
-    /// What plans must know of a device.
-    bool (*shape)(int device, gpu::device_shape& shape, failure& why) noexcept;
-    /// Launches a plan on a device, and leaves the current device what it was.
-    bool (*run)(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& chosen,
-                failure& why) noexcept;
+    /// Reads the properties of a device that plans need.
+    bool (*shape)(int device, gpu::device_shape& shape, failure& failure) noexcept;
+    /// Launches a plan on a device, then restores the current device.
+    bool (*run)(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
+                failure& failure) noexcept;
 };
 
 inline constexpr std::uint32_t interface_version = 1;

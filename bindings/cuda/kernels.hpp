@@ -1,15 +1,15 @@
-// What the translation units compiled by nvcc provide.
+// Functions of the translation units that nvcc compiles.
 #pragma once
 
 #include "interface.hpp"
 
 namespace ropewalk::cuda {
 
-/// Launches a plan for a layout chosen at run time, on the current device. Defined in kernels_<type>.cu.
+/// Launches a plan on the current device. Defined in kernels_<type>.cu.
 template <Element T>
-RW_HIDDEN void launch(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& chosen);
+RW_HIDDEN void launch(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options);
 
-/// What the module exports.
+/// The table that the module exports.
 RW_HIDDEN extern const device_functions functions;
 
 }  // namespace ropewalk::cuda

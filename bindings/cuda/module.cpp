@@ -1,5 +1,5 @@
-// The module ropewalk._cuda: one capsule. Whoever imports it needs neither a device nor a driver, since the CUDA
-// runtime is linked into it and looks for them at the first call.
+// The module ropewalk._cuda, which holds one capsule. Its import needs neither a device nor a driver: the CUDA runtime is
+// linked into it and looks for them at the first call.
 
 #include <Python.h>
 
@@ -11,7 +11,7 @@ namespace ropewalk::cuda {
 namespace {
 
 int fill(PyObject* module) {
-    // The capsule has no const; nobody writes through it.
+    // The capsule takes no const pointer, but nothing writes through it.
     PyObject* const capsule =
         PyCapsule_New(const_cast<void*>(static_cast<const void*>(&functions)), capsule_name, nullptr);
     if (capsule == nullptr || PyModule_AddObject(module, "interface", capsule) != 0) {
@@ -24,7 +24,7 @@ int fill(PyObject* module) {
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(fill)}, {0, nullptr}};
 PyModuleDef definition{PyModuleDef_HEAD_INIT,
                        "ropewalk._cuda",
-                       "The kernels for CUDA, which ropewalk loads when a tensor on a GPU arrives.",
+                       "The CUDA kernels, which ropewalk loads for the first tensor on a GPU.",
                        0,
                        nullptr,
                        slots,

@@ -3,21 +3,19 @@
 #include <algorithm>
 #include <cstring>
 
-#include "positional.hpp"
-
 namespace ropewalk::python {
 
 namespace {
 
 struct axis_order {
     std::string_view name;
-    int batch, token, head;  ///< -1: there is no such axis
+    int batch, token, head;  ///< -1: no such axis
 };
 constexpr std::array<axis_order, 4> axis_orders{
     {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}}};
 
-/// Where an empty tensor lies: its checks run like those of any other.
-alignas(64) char nothing[64];
+/// The address of every empty tensor, which is checked like any other.
+alignas(64) char no_elements[64];
 
 const axis_order& order_of(const array& a, const char* name, py::handle order) {
     if (order.is_none()) {
@@ -26,14 +24,14 @@ const axis_order& order_of(const array& a, const char* name, py::handle order) {
                    describe(a, name), a.axes);
         return axis_orders[a.axes == 3 ? 0 : 1];
     }
-    const std::string wanted = py::str(order);
-    for (const axis_order& one : axis_orders) {
-        if (one.name != wanted) continue;
-        RW_EXPECTS(a.axes == static_cast<int>(wanted.size()), "{} has {} axes, but the order '{}' names {}",
-                   describe(a, name), a.axes, wanted, wanted.size());
-        return one;
+    const std::string text = py::str(order);
+    for (const axis_order& known : axis_orders) {
+        if (known.name != text) continue;
+        RW_EXPECTS(a.axes == static_cast<int>(text.size()), "{} has {} axes, but the order '{}' names {}",
+                   describe(a, name), a.axes, text, text.size());
+        return known;
     }
-    detail::fail("order must be 'thd', 'bshd', 'bhsd' or 'sbhd', got '{}'", wanted);
+    detail::fail("order must be 'thd', 'bshd', 'bhsd' or 'sbhd', got '{}'", text);
 }
 
 element_type element_of(const array& a, const char* name) {
@@ -49,10 +47,10 @@ element_type element_of(const array& a, const char* name) {
     }
 }
 
-/// Python's own numbers as an array that the caller keeps.
+/// A new NumPy array of Python's own numbers.
 py::object as_numpy(py::handle object, const char* name) {
     RW_EXPECTS(!PyLong_Check(object.ptr()),
-               "{} must name every token, got the number {}: give a list of them, or offset= where a call takes it",
+               "{} must have one entry per token, got the number {}; pass a list, or offset= for consecutive positions",
                name, std::string(py::str(object)));
     const py::module_ numpy = py::module_::import("numpy");
     try {
@@ -60,39 +58,78 @@ py::object as_numpy(py::handle object, const char* name) {
             return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
                                         py::arg("dtype") = "int64");
         }
-        const py::object made = numpy.attr("asarray")(object);
-        return made.attr("size").cast<std::int64_t>() == 0 ? made.attr("astype")("int64") : made;
+        const py::object numbers = numpy.attr("asarray")(object);
+        return numbers.attr("size").cast<std::int64_t>() == 0 ? numbers.attr("astype")("int64") : numbers;
     } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits
         if (!problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
         detail::fail("{} cannot be int32 or int64: {}", name, std::string(py::str(problem.value())));
     }
 }
 
+/// Appends the entries of an array of up to three axes, in row-major order.
 template <class I>
-void copy_rows(const array& a, std::vector<std::int64_t>& into) {
-    // Missing axes in front have one entry.
-    std::array<std::int64_t, 3> extent{1, 1, 1}, stride{};
-    for (int axis = 0; axis < a.axes; ++axis) {
-        const auto to = static_cast<std::size_t>(3 - a.axes + axis);
-        extent[to] = a.shape[static_cast<std::size_t>(axis)], stride[to] = a.strides[static_cast<std::size_t>(axis)];
-    }
+void append_entries(const array& a, std::vector<std::int64_t>& copy) {
+    std::array<std::int64_t, 3> extent{1, 1, 1}, stride{};  // missing leading axes have one entry
+    for (std::size_t axis = 0, to = static_cast<std::size_t>(3 - a.axes); to < 3; ++axis, ++to)
+        extent[to] = a.shape[axis], stride[to] = a.strides[axis];
     const auto* const data = static_cast<const char*>(a.data);
     for (std::int64_t i = 0; i < extent[0] * extent[1] * extent[2]; ++i) {
         const std::int64_t column = i % extent[2], row = i / extent[2] % extent[1], axis = i / extent[2] / extent[1];
-        const std::int64_t at = axis * stride[0] + row * stride[1] + column * stride[2];
-        I value{};  // memcpy: the address may be odd
-        std::memcpy(&value, data + at * static_cast<std::int64_t>(sizeof(I)), sizeof value);
-        into.push_back(value);
+        const std::int64_t entry = axis * stride[0] + row * stride[1] + column * stride[2];
+        I value{};  // memcpy: the address may be unaligned
+        std::memcpy(&value, data + entry * static_cast<std::int64_t>(sizeof(I)), sizeof value);
+        copy.push_back(value);
     }
 }
 
 }  // namespace
 
+std::int64_t as_int64(py::handle number, const char* name) {
+    if (PyIndex_Check(number.ptr()) == 0) {
+        throw py::type_error(
+            detail::format("ropewalk: {} must be an integer, got {}", name, Py_TYPE(number.ptr())->tp_name));
+    }
+    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+    if (!integer) throw py::error_already_set();
+    const long long value = PyLong_AsLongLong(integer.ptr());
+    if (value == -1 && PyErr_Occurred() != nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
+        PyErr_Clear();
+        detail::fail("{} must be an integer of 64 bits, got {}", name, std::string(py::str(integer)));
+    }
+    return value;
+}
+
+bool as_bool(py::handle truth, const char* name) {
+    py::detail::make_caster<bool> caster;
+    if (!caster.load(truth, true)) {
+        throw py::type_error(
+            detail::format("ropewalk: {} must be True or False, got {}", name, Py_TYPE(truth.ptr())->tp_name));
+    }
+    return py::detail::cast_op<bool>(caster);
+}
+
+layout_kind as_layout(std::string_view name) {
+    if (name == half_split::name) return layout_kind::half_split;
+    if (name == interleaved::name) return layout_kind::interleaved;
+    detail::fail("layout must be '{}' or '{}', got '{}'", half_split::name, interleaved::name, name);
+}
+
+int thread_count(py::handle threads) {
+    if (!threads.is_none()) {
+        const std::int64_t count = as_int64(threads, "threads");
+        RW_EXPECTS(count >= 1, "threads must be at least 1, got {}", count);
+        return static_cast<int>(std::min<std::int64_t>(count, 1 << 20));
+    }
+    const torch_module* const torch = loaded_torch();
+    return torch == nullptr ? 0 : static_cast<int>(PyLong_AsLong(call(torch->get_num_threads).ptr()));
+}
+
 const Encoding& as_encoding(py::handle object, const char* name) {
     py::detail::make_caster<Encoding> caster;
     if (object.is_none() || !caster.load(object, false)) {
         throw py::type_error(
-            detail::format("ropewalk: {} must be a ropewalk.Encoding, got {}: ropewalk.encoding() makes one", name,
+            detail::format("ropewalk: {} must be a ropewalk.Encoding, got {}; call ropewalk.encoding()", name,
                            Py_TYPE(object.ptr())->tp_name));
     }
     return py::detail::cast_op<const Encoding&>(caster);
@@ -103,176 +140,152 @@ tensor as_tensor(const array& a, const char* name, py::handle order) {
     const auto shape = [&a](int axis) { return axis < 0 ? 1 : a.shape[static_cast<std::size_t>(axis)]; };
     const auto stride = [&a](int axis) { return axis < 0 ? 0 : a.strides[static_cast<std::size_t>(axis)]; };
     const int last = a.axes - 1;
-    tensor t{a.data,      element_of(a, name), shape(axes.batch),  shape(axes.token), shape(axes.head),
-             shape(last), stride(axes.batch),  stride(axes.token), stride(axes.head), stride(last)};
-    if (t.elements() == 0) t.data = nothing;
+    tensor t{.data = a.data,
+             .type = element_of(a, name),
+             .batch = shape(axes.batch),
+             .tokens = shape(axes.token),
+             .heads = shape(axes.head),
+             .head_dim = shape(last),
+             .stride_batch = stride(axes.batch),
+             .stride_token = stride(axes.token),
+             .stride_head = stride(axes.head),
+             .stride_element = stride(last)};
+    if (t.elements() == 0) t.data = no_elements;
     return t;
 }
 
 void check_writable(const array& a, const char* name, const char* function) {
-    RW_EXPECTS(a.writable, "{} is read-only and {} would write it: {}", describe(a, name), function,
-               std::string_view(function) == "rotate" ? "give out= memory that may be written"
-                                                      : "use rotate(), or pass a copy");
-}
-
-namespace {
-
-bool records_gradients() { return call(loaded_torch()->is_grad_enabled).ptr() == Py_True; }
-
-bool wants_gradient(py::handle tensor) {
-    static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
-    return attribute(tensor, requires_grad).ptr() == Py_True && records_gradients();
-}
-
-}  // namespace
-
-bool needs_operator(py::handle object) {
-    if (!is_torch_tensor(object)) return false;
-    // Subclasses (of a tracer, a mesh of devices, a mode) have no memory of their own to point at.
-    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-    const torch_module& torch = *loaded_torch();
-    return (type != torch.tensor_type && type != torch.parameter_type) || wants_gradient(object);
-}
-
-void announce_write(py::handle q, py::handle k) {
-    py::list written;
-    for (const py::handle array : {q, k}) {
-        if (is_torch_tensor(array)) written.append(array);
-    }
-    if (!written.empty()) call_with(loaded_torch()->increment_version, written);
+    RW_EXPECTS(a.writable, "{} is read-only and {} would write it; {}", describe(a, name), function,
+               std::string_view(function) == "rotate" ? "pass writable memory" : "use rotate(), or pass a copy");
 }
 
 void check_gradient(const array& a, const char* name, const char* function) {
     RW_EXPECTS(a.origin != array::library::torch || !wants_gradient(a.source),
-               "{} requires grad, and {} would lose its gradient: pass {}.detach() or call under torch.no_grad()",
+               "{} requires grad, and {} would lose its gradient; pass {}.detach() or call under torch.no_grad()",
                describe(a, name), function, name);
 }
 
 namespace {
 
-array read_and_keep(py::object made, const char* name) {
-    array a = read_array(made, name);
-    a.owner = std::move(made);
+array read_and_own(py::object object, const char* name) {
+    array a = read_array(object, name);
+    a.owner = std::move(object);
     return a;
 }
 
 }  // namespace
 
-array copy_beside(py::handle object, const array& like, const char* name) {
+array copy_to_device(py::handle object, const array& like, const char* name) {
     py::object copy;
     if (is_torch_tensor(object)) {
-        py::object from = object.attr("contiguous")();
-        // Pinned memory is read when the stream comes to it: the caller may have changed it, as a recording wants.
-        if (from.attr("is_pinned")().cast<bool>() &&
+        py::object rows = object.attr("contiguous")();
+        // Pinned memory is read when the stream reaches the copy. Unless a CUDA graph is captured, which wants exactly
+        // that, a clone protects it from writes until then.
+        if (rows.attr("is_pinned")().cast<bool>() &&
             !py::module_::import("torch").attr("cuda").attr("is_current_stream_capturing")().cast<bool>())
-            from = from.attr("clone")();
-        copy = from.attr("to")(like.source.attr("device"), py::arg("non_blocking") = true);
+            rows = rows.attr("clone")();
+        copy = rows.attr("to")(like.source.attr("device"), py::arg("non_blocking") = true);
     } else {
         const py::object numbers = py::module_::import("numpy").attr("asarray")(object);
         copy = py::module_::import("torch").attr("tensor")(numbers, py::arg("device") = like.source.attr("device"));
     }
-    return read_and_keep(std::move(copy), name);
+    return read_and_own(std::move(copy), name);
 }
 
 token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
                                  const array& like, const char* name)
     : name_(name) {
     const bool draws = static_cast<bool>(encoding.draw_positions);
-    RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "give either positions or cu_seqlens");
+    RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "positions and cu_seqlens exclude each other; pass one of them");
     if (!ids.is_none()) {
-        RW_EXPECTS(offset == 0, "give either {} or an offset, got both and an offset of {}", name, offset);
+        RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
         read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
-        if (encoding.has_axes()) read_axes(encoding);
+        if (encoding.has_axes()) split_axes(encoding);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1, like, draws);
-        where.source =
-            where.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
+        value.source =
+            value.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
     }
-    where.first = offset;
+    value.first = offset;
 }
 
 namespace {
 
-/// Has positions lie where they are read. A tensor that comes from a device is waited for.
-void take_to(array& source, const char* name, const array& like, bool draws) {
+/// Moves positions to the device that reads them: to the host if the encoding draws from them, else to that of `like`.
+/// A copy from a device to the host is waited for.
+void move_to_reader(array& source, const char* name, const array& like, bool draws) {
     const bool with_torch = source.origin == array::library::torch;
     if (draws && with_torch && !source.on_host() && source.device == like.device) {
-        source = read_and_keep(source.source.attr("cpu")(), name);
+        source = read_and_own(source.source.attr("cpu")(), name);
     } else if (!draws && source.on_host() && !like.on_host() && like.origin == array::library::torch) {
-        source = copy_beside(source.source, like, name);
+        source = copy_to_device(source.source, like, name);
     } else if (!(draws && source.on_host())) {
-        check_place(source, name, like);
+        check_device(source, name, like);
     }
     const auto last = static_cast<std::size_t>(source.axes - 1);
     if (!source.on_host() && with_torch && source.strides[last] != 1 && source.shape[last] > 1)
-        source = read_and_keep(source.source.attr("contiguous")(), name);
+        source = read_and_own(source.source.attr("contiguous")(), name);
 }
 
 }  // namespace
 
-void token_positions::read(py::handle object, const char* name, int most_axes, const array& like, bool draws) {
-    source = is_array(object) ? read_array(object, name) : read_and_keep(as_numpy(object, name), name);
-    RW_EXPECTS(source.type == number::i32 || source.type == number::i64, "{}: expected int32 or int64",
-               describe(source, name));
-    RW_EXPECTS(source.axes >= 1 && source.axes <= most_axes, "{}: expected [{}]{}", describe(source, name),
-               most_axes == 1 ? "sequences + 1" : "tokens",
-               most_axes == 1   ? ""
-               : most_axes == 2 ? " or [batch, tokens]"
-                                : ", [3, tokens] or [3, batch, tokens]");
+void token_positions::read(py::handle object, const char* name, int max_axes, const array& like, bool draws) {
+    constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
+                                                "[tokens], [3, tokens] or [3, batch, tokens]"};
+    source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
+    const bool narrow = source.type == number::i32;
+    RW_EXPECTS(narrow || source.type == number::i64, "{}: expected int32 or int64", describe(source, name));
+    RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
+               shapes[static_cast<std::size_t>(max_axes - 1)]);
     check_reach(source, name);
-    take_to(source, name, like, draws);
-    const bool rows = source.axes >= 2;
+    move_to_reader(source, name, like, draws);
     const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
-    where.source = source.type == number::i32 ? positions::kind::ids32 : positions::kind::ids64;
-    where.data = source.data;
-    where.count = source.shape[last];
-    where.rows = rows ? source.shape[row] : 1;
-    where.stride_row = rows ? source.strides[row] : 0;
-    where.axes = source.axes == 3 ? source.shape[0] : 1;
-    where.stride_axis = source.axes == 3 ? source.strides[0] : 0;
-    const std::size_t size = source.type == number::i32 ? 4 : 8;
-    const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % size == 0;
-    if ((source.strides[last] == 1 || where.count <= 1) && aligned) return;
+    value.source = narrow ? positions::kind::ids32 : positions::kind::ids64;
+    value.data = source.data;
+    value.count = source.shape[last];
+    if (source.axes >= 2) value.rows = source.shape[row], value.stride_row = source.strides[row];
+    if (source.axes == 3) value.axes = source.shape[0], value.stride_axis = source.strides[0];
+    const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % (narrow ? 4 : 8) == 0;
+    if ((source.strides[last] == 1 || value.count <= 1) && aligned) return;
     RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
-    if (source.type == number::i32) copy_rows<std::int32_t>(source, copy);
-    if (source.type == number::i64) copy_rows<std::int64_t>(source, copy);
-    where.source = positions::kind::ids64;
-    where.data = copy.data();
-    where.stride_row = where.count;
-    where.stride_axis = where.rows * where.count;
+    narrow ? append_entries<std::int32_t>(source, copy) : append_entries<std::int64_t>(source, copy);
+    value.source = positions::kind::ids64;
+    value.data = copy.data();
+    value.stride_row = value.count;
+    value.stride_axis = value.rows * value.count;
 }
 
-void token_positions::read_axes(const Encoding& encoding) {
+void token_positions::split_axes(const Encoding& encoding) {
     if (source.axes == 2) {  // [3, tokens]
-        where.axes = where.rows, where.stride_axis = where.stride_row;
-        where.rows = 1, where.stride_row = 0;
+        value.axes = value.rows, value.stride_axis = value.stride_row;
+        value.rows = 1, value.stride_row = 0;
     }
-    RW_EXPECTS(source.axes == 1 || where.axes == static_cast<std::int64_t>(position_axes),
-               "{}: '{}' takes [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
+    RW_EXPECTS(source.axes == 1 || value.axes == static_cast<std::int64_t>(position_axes),
+               "{}: '{}' needs [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
                encoding.expression);
 }
 
 void token_positions::check_tokens(std::int64_t tokens) const {
-    const bool ids = where.source == positions::kind::ids32 || where.source == positions::kind::ids64;
-    RW_EXPECTS(!ids || where.count == tokens,
-               "{} has {} entries for {} tokens: which axis is the tokens' is said by order", name_, where.count,
-               tokens);
+    const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
+    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens; set order= to name the token axis",
+               name_, value.count, tokens);
 }
 
-kept_table as_table(py::handle pair, const array& like) {
+owned_table as_table(py::handle pair, const array& like) {
     if (pair.is_none()) return {};
     RW_EXPECTS(py::isinstance<py::sequence>(pair) && !is_array(pair) && py::len(pair) == 2,
                "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
     py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
     const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
-    for (const auto& [one, name] : {std::pair{&cos, "cos"}, std::pair{&sin, "sin"}})
-        RW_EXPECTS(one->origin != array::library::torch || !wants_gradient(one->source),
-                   "{} requires grad, but a table gets no gradient: pass {}.detach()", name, name);
-    check_place(cos, "cos", like);
-    check_place(sin, "sin", like);
+    for (const auto& [half, name] : {std::pair{&cos, "cos"}, std::pair{&sin, "sin"}}) {
+        RW_EXPECTS(half->origin != array::library::torch || !wants_gradient(half->source),
+                   "{} requires grad, but a table gets no gradient; pass {}.detach()", name, name);
+        check_device(*half, name, like);
+    }
     check_reach(cos, "cos");
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
-               "cos and sin must be alike, got {} and {}", describe(cos, "cos"), describe(sin, "sin"));
+               "cos and sin must have the same type, shape and strides, got {} and {}", describe(cos, "cos"),
+               describe(sin, "sin"));
     RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",
                describe(cos, "cos"));
     RW_EXPECTS(
@@ -282,31 +295,19 @@ kept_table as_table(py::handle pair, const array& like) {
     const auto row = static_cast<std::size_t>(cos.axes - 2), column = row + 1;
     RW_EXPECTS(cos.strides[column] == 1 || cos.shape[column] <= 1, "{}: a row must be contiguous (last stride 1)",
                describe(cos, "cos"));
-    cos_sin_table table{cos.data,       sin.data,          element_of(cos, "cos"),
-                        cos.shape[row], cos.shape[column], cos.strides[row]};
+    cos_sin_table table{.cos = cos.data,
+                        .sin = sin.data,
+                        .type = element_of(cos, "cos"),
+                        .rows = cos.shape[row],
+                        .columns = cos.shape[column],
+                        .stride_row = cos.strides[row]};
     if (cos.axes == 3) {
         table.order = cos_sin_table::rows_are::by_token;
         table.batch = cos.shape[0];
         table.stride_batch = cos.strides[0];
     }
-    if (cos.is_empty()) table.cos = table.sin = nothing;
+    if (cos.is_empty()) table.cos = table.sin = no_elements;
     return {table, {std::move(cos_object), std::move(sin_object), cos.owner, sin.owner}};
-}
-
-int as_threads(py::handle threads) {
-    if (!threads.is_none()) {
-        const std::int64_t count = as_int64(threads, "threads");
-        RW_EXPECTS(count >= 1, "threads must be at least 1, got {}", count);
-        return static_cast<int>(std::min<std::int64_t>(count, 1 << 20));
-    }
-    const torch_module* const torch = loaded_torch();
-    return torch == nullptr ? 0 : static_cast<int>(PyLong_AsLong(call(torch->get_num_threads).ptr()));
-}
-
-layout_kind as_layout(std::string_view name) {
-    if (name == half_split::name) return layout_kind::half_split;
-    if (name == interleaved::name) return layout_kind::interleaved;
-    detail::fail("layout must be '{}' or '{}', got '{}'", half_split::name, interleaved::name, name);
 }
 
 }  // namespace ropewalk::python

@@ -1,5 +1,7 @@
 #include "array.hpp"
 
+#include <dlpack/dlpack.h>
+
 #include <cmath>
 
 #include <ropewalk/core/error.hpp>
@@ -8,8 +10,8 @@ namespace ropewalk::python {
 
 namespace {
 
-/// Attribute names, made once.
-struct names {
+/// Attribute names, interned once.
+struct attribute_names {
     PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
     PyObject* shape = PyUnicode_InternFromString("shape");
     PyObject* stride = PyUnicode_InternFromString("stride");
@@ -21,23 +23,153 @@ struct names {
     PyObject* array_struct = PyUnicode_InternFromString("__array_struct__");
     PyObject* dlpack = PyUnicode_InternFromString("__dlpack__");
 };
-const names& name_of() {
-    static const names all;
+const attribute_names& names() {
+    static const attribute_names all;
     return all;
 }
 
-void read_tuple(py::handle tuple, std::array<std::int64_t, array::most_axes>& values) {
+void check_axes(std::int64_t axes, const char* name) {
+    RW_EXPECTS(axes <= array::max_axes, "{} must have at most {} axes, got {}", name, array::max_axes, axes);
+}
+
+// DLPack: https://dmlc.github.io/dlpack/latest/python_spec.html
+
+/// DLManagedTensorVersioned of DLPack 1.0, which older headers lack.
+struct versioned_tensor {
+    std::uint32_t major, minor;
+    void* manager;
+    void (*deleter)(versioned_tensor*);
+    std::uint64_t flags;
+    DLTensor tensor;
+};
+constexpr std::uint64_t read_only = 1, copied = 2;
+
+/// DLPackExchangeAPI of DLPack 1.3: C functions that describe a tensor without a Python object or an allocation.
+struct exchange_table {
+    std::uint32_t major, minor;
+    const exchange_table* older;
+    void *allocate, *export_managed, *import_managed;
+    int (*describe)(void* object, DLTensor* out);  ///< may be null; not 0 with a Python error
+    void* current_stream;
+};
+
+number type_of(const DLDataType& type) {
+    if (type.lanes != 1) return number::other;
+    if (type.code == kDLFloat) return type.bits == 32 ? number::f32 : type.bits == 16 ? number::f16 : number::other;
+    if (type.code == kDLBfloat && type.bits == 16) return number::bf16;
+    if (type.code == kDLInt) return type.bits == 64 ? number::i64 : type.bits == 32 ? number::i32 : number::other;
+    return number::other;
+}
+
+void read_dltensor(const DLTensor& tensor, array& a) {
+    a.type = type_of(tensor.dtype);
+    a.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    a.axes = tensor.ndim;
+    std::int64_t contiguous = 1;
+    for (int i = a.axes - 1; i >= 0; --i) {
+        const auto axis = static_cast<std::size_t>(i);
+        a.shape[axis] = tensor.shape[i];
+        a.strides[axis] = tensor.strides == nullptr ? contiguous : tensor.strides[i];
+        contiguous *= tensor.shape[i];
+    }
+}
+
+/// Producers before DLPack 1.0 do not know `max_version`. Without a stream, a producer on CUDA has the memory ready for
+/// the legacy default stream.
+py::object export_capsule(py::handle object) {
+    const py::object method = object.attr("__dlpack__");
+    try {
+        return method(py::arg("max_version") = py::make_tuple(1, 0));
+    } catch (const py::error_already_set& problem) {
+        if (!problem.matches(PyExc_TypeError)) throw;
+    }
+    return method();
+}
+
+/// The tensor inside. The capsule owns it until a consumer renames the capsule, which this one never does.
+const DLTensor& open_capsule(const py::object& capsule, bool& writable, const char* name) {
+    if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned") != 0) {
+        const auto* const managed =
+            static_cast<const versioned_tensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+        RW_EXPECTS(managed->major == 1, "{} uses DLPack {}.{}, and ropewalk reads version 1", name, managed->major,
+                   managed->minor);
+        writable = (managed->flags & (read_only | copied)) == 0;  // writes to a copy would be lost
+        return managed->tensor;
+    }
+    const auto* const managed = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+    if (managed == nullptr) throw py::error_already_set();
+    return managed->dl_tensor;
+}
+
+/// JAX's arrays are immutable, but its DLPack (0.10) does not say so.
+bool is_immutable(py::handle object) {
+    return std::string(py::str(py::type::of(object).attr("__module__"))).rfind("jax", 0) == 0;
+}
+
+int dlpack_device(py::handle object, const char* name) {
+    std::pair<int, int> device;
+    try {
+        device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    } catch (const py::error_already_set& problem) {
+        if (!problem.matches(PyExc_AttributeError)) throw;
+        detail::fail("{} is a {} without memory, like the tracers inside of jax.jit, grad and vmap: {}", name,
+                     Py_TYPE(object.ptr())->tp_name, std::string(py::str(problem.value())));
+    }
+    if (device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost) return array::host;
+    RW_EXPECTS(device.first == kDLCUDA || device.first == kDLCUDAManaged,
+               "{} is on DLPack device {}:{}, but ropewalk computes on CPUs and CUDA devices; copy it to one first",
+               name, device.first, device.second);
+    return device.second;
+}
+
+array read_dlpack(py::handle object, const char* name) {
+    array a;
+    a.device = dlpack_device(object, name);
+    a.origin = array::library::other;
+    a.source = object;
+    a.owner = export_capsule(object);
+    const DLTensor& tensor = open_capsule(a.owner, a.writable, name);
+    if (is_immutable(object)) a.writable = false;
+    check_axes(tensor.ndim, name);
+    read_dltensor(tensor, a);
+    return a;
+}
+
+/// The table of torch.Tensor; null before PyTorch 2.10.
+const exchange_table* torch_exchange() {
+    static const exchange_table* const found = []() -> const exchange_table* {
+        constexpr const char* name = "dlpack_exchange_api";
+        const auto capsule = py::getattr(loaded_torch()->tensor_type, "__dlpack_c_exchange_api__", py::none());
+        if (PyCapsule_IsValid(capsule.ptr(), name) == 0) return nullptr;
+        const auto* table = static_cast<const exchange_table*>(PyCapsule_GetPointer(capsule.ptr(), name));
+        while (table != nullptr && table->major != 1) table = table->older;
+        return table == nullptr || table->describe == nullptr ? nullptr : table;
+    }();
+    return found;
+}
+
+/// Fills data, shape, type and device. False, without an error, for tensors that have none on the CPU or on CUDA.
+bool read_exchanged(py::handle tensor, array& a) {
+    const exchange_table* const table = torch_exchange();
+    DLTensor described;
+    if (table == nullptr) return false;
+    if (table->describe(tensor.ptr(), &described) != 0) return PyErr_Clear(), false;
+    const bool host = described.device.device_type == kDLCPU;
+    if (described.ndim > array::max_axes || !(host || described.device.device_type == kDLCUDA)) return false;
+    a.device = host ? array::host : described.device.device_id;
+    read_dltensor(described, a);
+    return true;
+}
+
+void read_tuple(py::handle tuple, std::array<std::int64_t, array::max_axes>& values) {
     for (int i = 0; i < PyTuple_GET_SIZE(tuple.ptr()); ++i) {
         values[static_cast<std::size_t>(i)] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple.ptr(), i));
     }
     if (PyErr_Occurred() != nullptr) throw py::error_already_set();
 }
 
-void check_axes(py::ssize_t axes, const char* name) {
-    RW_EXPECTS(axes <= array::most_axes, "{} has {} axes", name, axes);
-}
-
-number torch_type(PyObject* dtype, const torch_module& torch) {
+number torch_type(PyObject* dtype) {
+    const torch_module& torch = *loaded_torch();
     if (dtype == torch.float32) return number::f32;
     if (dtype == torch.bfloat16) return number::bf16;
     if (dtype == torch.float16) return number::f16;
@@ -47,47 +179,44 @@ number torch_type(PyObject* dtype, const torch_module& torch) {
 }
 
 int torch_device(py::handle tensor, const char* name) {
-    const names& n = name_of();
-    if (attribute(tensor, n.is_cpu).ptr() == Py_True) return array::host;
+    if (attribute(tensor, names().is_cpu).ptr() == Py_True) return array::host;
     RW_EXPECTS(tensor.attr("is_meta").ptr() != Py_True, "{} is on the device meta, where tensors hold no numbers",
                name);
-    RW_EXPECTS(attribute(tensor, n.is_cuda).ptr() == Py_True,
-               "{} is on the device {}, and ropewalk computes on CPUs and CUDA devices: pass {}.cpu()", name,
+    RW_EXPECTS(attribute(tensor, names().is_cuda).ptr() == Py_True,
+               "{} is on the device {}, but ropewalk computes on CPUs and CUDA devices; pass {}.cpu()", name,
                std::string(py::str(tensor.attr("device"))), name);
-    return call(tensor, n.get_device).cast<int>();
+    return call(tensor, names().get_device).cast<int>();
 }
 
-bool is_negated(py::handle tensor) { return call(tensor, name_of().is_neg).ptr() == Py_True; }
+bool is_negated(py::handle tensor) { return call(tensor, names().is_neg).ptr() == Py_True; }
 
 array read_torch(py::handle tensor, const char* name) {
-    const names& n = name_of();
-    const torch_module& torch = *loaded_torch();
     array a;
     a.origin = array::library::torch;
     a.source = tensor;
-    if (torch.exchange != nullptr && read_exchanged(tensor, *torch.exchange, a) && !is_negated(tensor)) return a;
-    // By attributes: before torch 2.10, and for words about what is refused.
+    if (read_exchanged(tensor, a) && !is_negated(tensor)) return a;
+    // By attributes: before PyTorch 2.10, and for the message if the tensor is refused.
     a.device = torch_device(tensor, name);
     try {
-        const py::object shape = attribute(tensor, n.shape);
+        const py::object shape = attribute(tensor, names().shape);
         check_axes(PyTuple_GET_SIZE(shape.ptr()), name);
         a.axes = static_cast<int>(PyTuple_GET_SIZE(shape.ptr()));
         read_tuple(shape, a.shape);
-        read_tuple(call(tensor, n.stride), a.strides);
+        read_tuple(call(tensor, names().stride), a.strides);
         a.data = torch_data(tensor);
-        RW_EXPECTS(!is_negated(tensor), "{} is a lazy negation: pass {}.resolve_neg()", name, name);
+        RW_EXPECTS(!is_negated(tensor), "{} is a lazy negation; pass {}.resolve_neg()", name, name);
     } catch (py::error_already_set& problem) {
-        // Nested tensors have no shape; sparse and traced ones no memory to point at.
+        // Nested tensors have no shape; sparse and traced ones have no address.
         detail::fail(
             "{} has no strided memory, like sparse, nested and traced tensors and those inside torch.vmap (which is "
             "not needed: a batch is an axis of q and k): {}",
             name, std::string(py::str(problem.value())));
     }
-    a.type = torch_type(attribute(tensor, n.dtype).ptr(), torch);
+    a.type = torch_type(attribute(tensor, names().dtype).ptr());
     return a;
 }
 
-/// What NumPy's `__array_struct__` points at: a layout that no version of NumPy has changed.
+/// The struct of NumPy's `__array_struct__`, whose layout is the same in all versions of NumPy.
 struct array_interface {
     int two;
     int axes;
@@ -101,10 +230,10 @@ struct array_interface {
 };
 constexpr int native_byte_order = 0x200, writable = 0x400;
 
-/// NumPy has no bfloat16; the one of ml_dtypes, which JAX uses too, reaches it as two opaque bytes.
+/// NumPy has no bfloat16. The one of ml_dtypes, which JAX uses too, appears as two opaque bytes.
 bool is_bfloat16(py::handle array_object) {
-    static PyObject* known = nullptr;  // the last dtype that was one, held for good
-    const py::object dtype = attribute(array_object, name_of().dtype);
+    static PyObject* known = nullptr;  // the last such dtype, never released
+    const py::object dtype = attribute(array_object, names().dtype);
     if (dtype.ptr() == known) return true;
     if (std::string(py::str(dtype.attr("name"))) != "bfloat16") return false;
     known = dtype.inc_ref().ptr();
@@ -134,14 +263,14 @@ array read_numpy(py::handle object, const py::object& capsule, const char* name)
         const auto axis = static_cast<std::size_t>(i);
         a.shape[axis] = raw->shape[i];
         RW_EXPECTS(a.type == number::other || raw->strides[i] % raw->item_size == 0,
-                   "{} has a stride of {} bytes along axis {}, no multiple of its {} bytes an element", name,
-                   raw->strides[i], i, raw->item_size);
+                   "{} has a stride of {} bytes along axis {}, which is not a multiple of the element size of {} bytes",
+                   name, raw->strides[i], i, raw->item_size);
         a.strides[axis] = raw->item_size == 0 ? 0 : raw->strides[i] / raw->item_size;
     }
     return a;
 }
 
-std::string list(const std::array<std::int64_t, array::most_axes>& values, int count) {
+std::string list(const std::array<std::int64_t, array::max_axes>& values, int count) {
     std::string text = "[";
     for (int i = 0; i < count; ++i) text += (i == 0 ? "" : ", ") + std::to_string(values[static_cast<std::size_t>(i)]);
     return text + "]";
@@ -150,46 +279,45 @@ std::string list(const std::array<std::int64_t, array::most_axes>& values, int c
 }  // namespace
 
 void* torch_data(py::handle tensor) {
-    const exchange_table* const exchange = loaded_torch()->exchange;
-    if (array a; exchange != nullptr && read_exchanged(tensor, *exchange, a)) return a.data;
-    return PyLong_AsVoidPtr(call(tensor, name_of().data_ptr).ptr());
+    array a;
+    return read_exchanged(tensor, a) ? a.data : PyLong_AsVoidPtr(call(tensor, names().data_ptr).ptr());
 }
 
 bool is_array(py::handle object) {
-    return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), name_of().array_struct) != 0 ||
-           PyObject_HasAttr(object.ptr(), name_of().dlpack) != 0;
+    return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), names().array_struct) != 0 ||
+           PyObject_HasAttr(object.ptr(), names().dlpack) != 0;
 }
 
 array read_array(py::handle object, const char* name) {
     if (is_torch_tensor(object)) return read_torch(object, name);
-    const names& n = name_of();
-    if (PyType_Check(object.ptr()) == 0) {  // a class has the attributes of its arrays
-        if (PyObject* const capsule = PyObject_GetAttr(object.ptr(), n.array_struct)) {
+    if (PyType_Check(object.ptr()) == 0) {  // a class has the attributes of its instances
+        if (PyObject* const capsule = PyObject_GetAttr(object.ptr(), names().array_struct)) {
             return read_numpy(object, py::reinterpret_steal<py::object>(capsule), name);
         }
         PyErr_Clear();
-        if (PyObject_HasAttr(object.ptr(), n.dlpack) != 0) return read_dlpack(object, name);
+        if (PyObject_HasAttr(object.ptr(), names().dlpack) != 0) return read_dlpack(object, name);
     }
     throw py::type_error(
         detail::format("ropewalk: {} must be a NumPy array, a PyTorch tensor or an object with __dlpack__, got {}",
                        name, Py_TYPE(object.ptr())->tp_name));
 }
 
-std::string place_of(const array& a) { return a.on_host() ? "the CPU" : "cuda:" + std::to_string(a.device); }
+std::string device_name(const array& a) { return a.on_host() ? "the CPU" : "cuda:" + std::to_string(a.device); }
 
-void check_place(const array& a, const char* name, const array& like) {
-    RW_EXPECTS(a.device == like.device, "{} is on {}, and the call runs on {}", name, place_of(a), place_of(like));
+void check_device(const array& a, const char* name, const array& like) {
+    RW_EXPECTS(a.device == like.device, "{} is on {}, and the call runs on {}", name, device_name(a),
+               device_name(like));
 }
 
 void check_reach(const array& a, const char* name) {
-    constexpr double most = 0x1p60;
+    constexpr double max_reach = 0x1p60;
     double reach = 0;
     for (int i = 0; i < a.axes; ++i) {
         const auto axis = static_cast<std::size_t>(i);
         if (a.shape[axis] > 1)
             reach += static_cast<double>(a.shape[axis]) * std::fabs(static_cast<double>(a.strides[axis]));
     }
-    RW_EXPECTS(reach <= most || a.is_empty(), "{}: the strides lead further than 2^60 elements", describe(a, name));
+    RW_EXPECTS(reach <= max_reach || a.is_empty(), "{} must span at most 2^60 elements", describe(a, name));
 }
 
 std::string describe(const array& a, const char* name) {

@@ -1,4 +1,4 @@
-// The parts of the module.
+// Functions that fill the module ropewalk._ropewalk.
 #pragma once
 
 #include <span>
@@ -21,7 +21,7 @@ void bind_score(py::module_& m);
 /// The policies of a Python object: an expression, or one of the policy objects.
 std::vector<any_policy> as_policies(py::handle object);
 
-/// The Python object of policies: of its own class where there is one policy.
+/// The Python object of policies: of the policy's own class if there is only one.
 py::object policy_object(std::vector<any_policy> chain);
 
 }  // namespace ropewalk::python

@@ -1,5 +1,4 @@
-// from_config and to_hf_config: the text of a Hugging Face configuration. In a file of its own, so that JSON is
-// compiled once.
+// The text of Hugging Face configurations. JSON is compiled in this file only.
 
 #include <pybind11/pybind11.h>
 
@@ -8,13 +7,12 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
-#include "positional.hpp"
 
 namespace ropewalk::python {
 
 namespace {
 
-/// TypeError for what is neither text nor None, which is no text.
+/// Empty for None. Throws TypeError for any other object that is no text.
 std::string text_or_none(py::handle object, const char* name) {
     if (object.is_none()) return {};
     if (!py::isinstance<py::str>(object)) {
@@ -23,13 +21,13 @@ std::string text_or_none(py::handle object, const char* name) {
     return py::str(object);
 }
 
-/// What stands in place of the configuration's scheme; nothing for None.
+/// The policy that replaces the configuration's scheme. Empty for None.
 std::string expression_of(py::handle policy) {
     if (policy.is_none()) return {};
     const bool is_text = py::isinstance<py::str>(policy);
     std::string text =
         py::str(is_text ? py::reinterpret_borrow<py::object>(policy) : policy_object(as_policies(policy)));
-    RW_EXPECTS(!text.empty(), "policy is empty: None leaves the configuration's own scheme");
+    RW_EXPECTS(!text.empty(), "policy is empty; pass None for the configuration's own scheme");
     return text;
 }
 
@@ -37,7 +35,7 @@ std::string expression_of(py::handle policy) {
 
 void bind_config(py::module_& m) {
     m.attr("reads_config") = true;
-    // `source` is what messages call the text: a path, or "the configuration".
+    // `source` is the name of the text in messages: a path, or "the configuration".
     m.def("encoding_from_config", [](const std::string& text, const std::string& source, py::handle layer_type,
                                      py::handle sequence_length, py::handle layout, py::handle policy) {
         config_choices choices{text_or_none(layer_type, "layer_type"), 0, {}, expression_of(policy)};

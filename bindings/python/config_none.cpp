@@ -1,4 +1,4 @@
-// In place of config.cpp where there is no nlohmann/json: says so to who asks.
+// Replacement of config.cpp without nlohmann/json: its functions throw.
 
 #include <pybind11/pybind11.h>
 
@@ -13,7 +13,7 @@ void bind_config(py::module_& m) {
     for (const char* name : {"encoding_from_config", "encoding_to_config"}) {
         m.def(name, [](const py::args&) {
             detail::fail(
-                "this build reads and writes no config.json: it was compiled without nlohmann/json "
+                "this build cannot read or write config.json: it was compiled without nlohmann/json "
                 "(ROPEWALK_JSON=OFF); install that package and build again");
         });
     }

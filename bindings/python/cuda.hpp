@@ -1,25 +1,14 @@
-// Calls on a CUDA device, through ropewalk._cuda: that is imported when the first array on a device arrives.
+// Rotations on a CUDA device, through the module ropewalk._cuda, which the first array on a device imports.
 #pragma once
 
 #include <ropewalk/rotation/args.hpp>
 
-#include "arguments.hpp"
+#include "array.hpp"
 
 namespace ropewalk::python {
 
-/// One call on the device where an array lies: on torch's current stream for its tensors, on the legacy default stream
-/// for the arrays of others, as DLPack has it. Throws, with how to get the module, where it is missing.
-class device_call {
-public:
-    explicit device_call(const array& where);
-
-    void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out, const Encoding& encoding,
-                const token_positions& where, direction direction, const cos_sin_table& table) const;
-    void rerotate(const tensor& k, const Encoding& from, const token_positions& from_where, const Encoding& to,
-                  const token_positions& to_where) const;
-
-private:
-    const array& like_;
-};
+/// Runs on the device of `like`: on PyTorch's current stream for its tensors, on the legacy default stream for arrays
+/// of other libraries, as DLPack specifies. Throws, with the way to get the module, if it is missing.
+void run_on_device(const array& like, rotate_args args);
 
 }  // namespace ropewalk::python

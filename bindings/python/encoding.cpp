@@ -1,4 +1,4 @@
-// The class Encoding.
+// The Python class Encoding.
 
 #include <algorithm>
 #include <array>
@@ -11,7 +11,6 @@
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "dispatch/dispatch.hpp"
-#include "positional.hpp"
 
 namespace ropewalk::python {
 
@@ -19,7 +18,7 @@ namespace {
 
 std::int64_t integer_or_0(py::handle number, const char* name) { return number.is_none() ? 0 : as_int64(number, name); }
 
-/// TypeError for what is no number.
+/// Throws TypeError for an object that is no number.
 double as_double(py::handle number, const char* name) {
     const double value = PyFloat_AsDouble(number.ptr());
     if (value != -1 || PyErr_Occurred() == nullptr) return value;
@@ -27,30 +26,33 @@ double as_double(py::handle number, const char* name) {
     throw py::type_error(detail::format("ropewalk: {} must be a number, got {}", name, std::string(py::repr(number))));
 }
 
-Encoding make(py::handle chosen, py::handle head_dim, py::handle base, py::handle rotary_dim, py::handle rotary_offset,
+Encoding make(py::handle policy, py::handle head_dim, py::handle base, py::handle rotary_dim, py::handle rotary_offset,
               py::handle layout, py::handle sequence_length) {
     const std::int64_t width = integer_or_0(rotary_dim, "rotary_dim");
     RW_EXPECTS(width != 0 || rotary_dim.is_none(), "rotary_dim must be even and positive, got 0");
-    const Geometry geometry{as_int64(head_dim, "head_dim"),           width,
-                            as_int64(rotary_offset, "rotary_offset"), as_double(base, "base"),
-                            as_layout(std::string(py::str(layout))),  integer_or_0(sequence_length, "sequence_length")};
-    const std::vector<any_policy> chain = as_policies(chosen);
+    const Geometry geometry{.head_dim = as_int64(head_dim, "head_dim"),
+                            .rotary_dim = width,
+                            .rotary_offset = as_int64(rotary_offset, "rotary_offset"),
+                            .base = as_double(base, "base"),
+                            .layout = as_layout(std::string(py::str(layout))),
+                            .sequence_length = integer_or_0(sequence_length, "sequence_length")};
+    const std::vector<any_policy> chain = as_policies(policy);
     return make_encoding(geometry, std::span<const any_policy>(chain));
 }
 
 std::string layout_of(const Encoding& self) { return std::string(to_string(*self.geometry.layout)); }
 
-/// What tells one encoding from another, and what makes it again.
+/// The arguments of the constructor, by which encodings are compared.
 py::tuple key_of(const Encoding& self) {
     const Geometry& g = self.geometry;
     return py::make_tuple(self.expression, g.head_dim, g.base, g.width(), g.rotary_offset, layout_of(self),
                           g.sequence_length);
 }
 
-/// The same as one text, "linear:8@128@10000@128@0@half_split@0": what an operator of torch is given at every call.
+/// The same as one text, "linear:8@128@10000@128@0@half_split@0", for the operators of PyTorch.
 std::string text_key(const Encoding& self) {
     const Geometry& g = self.geometry;
-    std::array<char, 32> base{};  // the shortest text that is this number
+    std::array<char, 32> base{};  // the shortest text that reads back as this number
     const auto* const end = std::to_chars(base.data(), base.data() + base.size(), g.base).ptr;
     std::string text = self.expression;
     const auto append = [&text](std::string_view part) { text.append("@").append(part); };
@@ -65,7 +67,7 @@ std::string text_key(const Encoding& self) {
 
 Encoding from_text_key(const std::string& key) {
     const py::list parts = py::str(key).attr("split")("@");
-    RW_EXPECTS(parts.size() == 7, "'{}' is no key of an encoding", key);
+    RW_EXPECTS(parts.size() == 7, "'{}' is not the key of an encoding; pass Encoding.key", key);
     const auto integer = [&parts](std::size_t i) { return py::int_(parts[i]); };
     return make(parts[0], integer(1), py::float_(parts[2]), integer(3), integer(4), parts[5], integer(6));
 }
@@ -88,36 +90,36 @@ py::object numpy_empty(const py::tuple& shape, const char* type) {
 /// A new NumPy array with a copy of the values.
 template <class T>
 py::object to_numpy(const std::vector<T>& values, const char* type) {
-    const py::object made = numpy_empty(py::make_tuple(values.size()), type);
-    if (!values.empty()) std::memcpy(read_array(made, "result").data, values.data(), values.size() * sizeof(T));
-    return made;
+    py::object copy = numpy_empty(py::make_tuple(values.size()), type);
+    if (!values.empty()) std::memcpy(read_array(copy, "result").data, values.data(), values.size() * sizeof(T));
+    return copy;
 }
 
-py::tuple cos_sin(const Encoding& self, py::handle where, bool elementwise, py::handle threads) {
-    RW_EXPECTS(!where.is_none(), "positions is None");
-    RW_EXPECTS(!is_torch_tensor(where) || !torch_records(),
-               "cos_sin is no operator that torch could record: call it outside of modes and traces");
-    const token_positions read(self, where, 0, py::none());
-    RW_EXPECTS(read.source.axes == (read.where.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
-               describe(read.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");
-    const std::int64_t tokens = read.where.count, columns = self.pairs() * (elementwise ? 2 : 1);
+py::tuple cos_sin(const Encoding& self, py::handle ids, bool elementwise, py::handle threads) {
+    RW_EXPECTS(!ids.is_none(), "positions is None");
+    RW_EXPECTS(!is_torch_tensor(ids) || !torch_records(),
+               "cos_sin cannot be traced; call it outside of modes and traces");
+    const token_positions positions(self, ids, 0, py::none());
+    RW_EXPECTS(positions.source.axes == (positions.value.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
+               describe(positions.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");
+    const std::int64_t tokens = positions.value.count, columns = self.pairs() * (elementwise ? 2 : 1);
     const py::tuple shape = py::make_tuple(tokens, columns);
     const auto allocate = [&] {
-        if (read.source.origin != array::library::torch) return numpy_empty(shape, "float32");
+        if (positions.source.origin != array::library::torch) return numpy_empty(shape, "float32");
         const torch_module& torch = *loaded_torch();
         return py::object(
             py::handle(torch.empty)(shape, py::arg("dtype") = py::handle(torch.float32), py::arg("device") = "cpu"));
     };
-    py::object cos = allocate(), sin = allocate();
-    const auto floats = [&](const py::object& made) {
-        return std::span<float>(static_cast<float*>(read_array(made, "result").data),
+    const auto floats = [&](const py::object& result) {
+        return std::span<float>(static_cast<float*>(read_array(result, "result").data),
                                 static_cast<std::size_t>(tokens * columns));
     };
+    py::object cos = allocate(), sin = allocate();
     const auto cos_floats = floats(cos), sin_floats = floats(sin);
-    const int team = as_threads(threads);
+    const int count = thread_count(threads);
     {
         const py::gil_scoped_release released;
-        dispatch::cos_sin(*self.geometry.layout, self, read.where, tokens, columns, cos_floats, sin_floats, team);
+        dispatch::cos_sin(*self.geometry.layout, self, positions.value, tokens, columns, cos_floats, sin_floats, count);
     }
     return py::make_tuple(std::move(cos), std::move(sin));
 }
@@ -136,84 +138,112 @@ std::int64_t max_position(const Encoding& self, py::handle dtype) {
     return self.centre + self.reach(element_named(dtype));
 }
 
+py::object sequence_length_of(const Encoding& self) {
+    const std::int64_t length = self.geometry.sequence_length;
+    return length == 0 ? py::object(py::none()) : py::object(py::int_(length));
+}
+
+py::object magnitude_rates_of(const Encoding& self) {
+    std::vector<double> bits(self.steps.size());
+    std::transform(self.magnitude_rates.begin(), self.magnitude_rates.end(), bits.begin(),
+                   [](auto rate) { return static_cast<double>(rate) * 0x1p-56; });
+    return to_numpy(bits, "float64");
+}
+
 }  // namespace
 
 void bind_encoding(py::module_& m) {
     using namespace py::literals;
-    py::class_<Encoding> made(m, "Encoding",
-                              "Policies and the shape of a head, worked out: the frequency of every pair. Immutable; "
-                              "ropewalk.encoding() makes "
-                              "one. Pair j of the token at position p turns by p * inv_freq[j] radians.");
-    made.def(py::init(&make), "policy"_a, "head_dim"_a, "base"_a = 10000.0, "rotary_dim"_a = py::none(),
-             "rotary_offset"_a = 0, "layout"_a = "half_split", "sequence_length"_a = py::none());
-    made.def_property_readonly(
+    py::class_<Encoding> encoding(m, "Encoding",
+                                  R"(Rotation frequencies of one head shape: policies applied to a geometry.
+
+Immutable, hashable and picklable. ropewalk.encoding() makes one. Pair j of the token at position p is rotated by
+p * inv_freq[j] radians.)");
+    encoding.def(py::init(&make), "policy"_a, "head_dim"_a, "base"_a = 10000.0, "rotary_dim"_a = py::none(),
+                 "rotary_offset"_a = 0, "layout"_a = "half_split", "sequence_length"_a = py::none(),
+                 "Takes the arguments of ropewalk.encoding().");
+    const auto property = [&encoding](const char* name, auto get, const char* text) {
+        encoding.def_property_readonly(name, get, text);
+    };
+    property(
         "inv_freq", [](const Encoding& self) { return to_numpy(self.inv_freq, "float64"); },
-        "float64 [rotary_dim/2], radians a token, after every policy. A copy.");
-    made.def_property_readonly(
+        "Angle per token of each pair, after all policies: float64 [rotary_dim/2], radians. A copy.");
+    property(
         "steps", [](const Encoding& self) { return to_numpy(self.steps, "uint64"); },
-        "uint64 [rotary_dim/2], 2^-64 turns a token: what the kernels use. A copy.");
-    made.def_property_readonly(
-        "magnitude_rates",
-        [](const Encoding& self) {
-            std::vector<double> bits(self.steps.size());
-            for (std::size_t pair = 0; pair < self.magnitude_rates.size(); ++pair)
-                bits[pair] = static_cast<double>(self.magnitude_rates[pair]) * 0x1p-56;
-            return to_numpy(bits, "float64");
-        },
-        "float64 [rotary_dim/2]: what tokens d apart add to a score is multiplied by 2**(-d * magnitude_rates); 0 "
-        "without xPos.");
-    made.def_property_readonly(
+        "The same in fixed point, as the kernels use it: uint64 [rotary_dim/2], 2^-64 turns per token. A copy.");
+    property(
+        "magnitude_rates", &magnitude_rates_of,
+        "Magnitude of xPos per token of distance: float64 [rotary_dim/2], in bits. The contribution of pair j to the "
+        "score of two tokens at distance d is multiplied by 2**(-d * magnitude_rates[j]). 0 without xPos. A copy.");
+    property(
         "draws_positions", [](const Encoding& self) { return static_cast<bool>(self.draw_positions); },
-        "Whether the token at index i gets a number of its own making (randomized) instead of i.");
-    made.def_readonly("attention_factor", &Encoding::attention_factor,
-                      "Multiplies cos and sin, for queries and keys alike.");
-    made.def_readonly("softmax_factor", &Encoding::softmax_factor,
-                      "Multiplies the softmax scale of attention (DeepSeek); no rotation applies it.");
-    made.def_readonly(
-        "stage", &Encoding::stage,
-        "Changes when sequence_length moves a policy to other frequencies: keys cached in one stage do not fit "
-        "into another, see ropewalk.rerotate_().");
-    made.def_readonly("expression", &Encoding::expression,
-                      "The policies as text, which ropewalk.encoding() reads back.");
-    made.def_property_readonly(
+        "True if the policies draw random positions for the tokens (randomized).");
+    property(
+        "attention_factor", [](const Encoding& self) { return self.attention_factor; },
+        "Multiplies cosines and sines, for queries and keys alike (YaRN, LongRoPE).");
+    property(
+        "softmax_factor", [](const Encoding& self) { return self.softmax_factor; },
+        "Multiplies the softmax scale of attention (DeepSeek). Rotations do not apply it.");
+    property(
+        "stage", [](const Encoding& self) { return self.stage; },
+        "Number of the frequencies that a length-dependent policy uses at sequence_length. Keys cached in one stage do "
+        "not fit another one: see ropewalk.rerotate_().");
+    property(
+        "expression", [](const Encoding& self) { return self.expression; },
+        "The policies as text, which ropewalk.encoding() reads.");
+    property(
         "policy", [](const Encoding& self) { return policy_object(parse_policies(self.expression)); },
-        "The policies as objects.");
-    made.def_property_readonly(
-        "head_dim", [](const Encoding& self) { return self.geometry.head_dim; }, "Elements a head.");
-    made.def_property_readonly(
-        "rotary_dim", [](const Encoding& self) { return self.geometry.width(); }, "Elements that turn.");
-    made.def_property_readonly(
+        "The policies as an object.");
+    property(
+        "head_dim", [](const Encoding& self) { return self.geometry.head_dim; }, "Elements per head.");
+    property(
+        "rotary_dim", [](const Encoding& self) { return self.geometry.width(); }, "Elements of a head to rotate.");
+    property(
         "rotary_offset", [](const Encoding& self) { return self.geometry.rotary_offset; },
-        "The first element that turns.");
-    made.def_property_readonly(
-        "base", [](const Encoding& self) { return self.geometry.base; }, "`rope_theta`.");
-    made.def_property_readonly("layout", &layout_of,
-                               "'half_split' pairs (j, j + rotary_dim/2), 'interleaved' (2j, 2j + 1).");
-    made.def_property_readonly(
-        "sequence_length",
-        [](const Encoding& self) {
-            const std::int64_t length = self.geometry.sequence_length;
-            return length == 0 ? py::object(py::none()) : py::object(py::int_(length));
-        },
-        "Tokens, or None where it was not stated.");
-    made.def("max_position", &max_position, "dtype"_a,
-             "The largest position that an xPos magnitude lets elements of this type hold; 2**62 without one.\n\n"
-             "dtype: float32, float16 or bfloat16, as text or of any library.");
-    made.def(
-        "cos_sin", &cos_sin, "positions"_a, "elementwise"_a = false, "threads"_a = py::none(),
-        "Cosines and sines at positions [n] (or [3, n] for mrope), int32 or int64: two float32 arrays [n, "
-        "rotary_dim/2].\n\n"
-        "The angle alone, without attention_factor or xPos magnitudes. Max error 1.2e-7 for |p| < 2^31. With "
-        "elementwise=True [n, rotary_dim] in the order of the layout, as Transformers multiplies by. NumPy arrays, or "
-        "torch tensors where positions is one. Throws ropewalk.Error for positions of another type or shape.");
-    made.def_property_readonly("key", &text_key, "All that makes this encoding, as one text: see from_key().");
-    made.def_static("from_key", &from_text_key, "key"_a, "The encoding whose `key` this is.");
-    made.def("__repr__", &repr);
-    made.def("__eq__", [](const Encoding& self, py::handle other) {
+        "The first element of a head to rotate.");
+    property(
+        "base", [](const Encoding& self) { return self.geometry.base; },
+        "Base of the frequencies, `rope_theta` in Hugging Face configurations.");
+    property("layout", &layout_of,
+             "The two elements of pair j: (j, j + rotary_dim/2) for 'half_split', (2j, 2j + 1) for 'interleaved'.");
+    property("sequence_length", &sequence_length_of,
+             "Tokens of the sequence, for policies that depend on it, or None.");
+    property("key", &text_key, "All arguments of the constructor as one text, which from_key() reads.");
+    encoding.def_static("from_key", &from_text_key, "key"_a, R"(Return the encoding with this `key`.
+
+Raises:
+    Error: The text is not a key.)");
+    encoding.def("max_position", &max_position, "dtype"_a, R"(Return the largest position that this element type holds.
+
+The magnitude of xPos limits it. Without xPos it is 2**62.
+
+Args:
+    dtype: float32, float16 or bfloat16, as text or as the dtype of any library.
+
+Raises:
+    Error: The type is another one.)");
+    encoding.def("cos_sin", &cos_sin, "positions"_a, "elementwise"_a = false, "threads"_a = py::none(),
+                 R"(Return cosines and sines of the angles, without attention_factor and xPos magnitudes.
+
+The largest error is 1.2e-7 for |p| < 2^31.
+
+Args:
+    positions: int32 or int64 [n], or [3, n] for mrope.
+    elementwise: Repeats each value for both elements of its pair, in the order of the layout, as Transformers does.
+    threads: Upper limit; see ropewalk.rotate_().
+
+Returns:
+    (cos, sin), each float32 [n, rotary_dim/2], or [n, rotary_dim] if elementwise. PyTorch tensors if positions is one,
+    else NumPy arrays.
+
+Raises:
+    Error: The positions have another type or shape.)");
+    encoding.def("__repr__", &repr);
+    encoding.def("__eq__", [](const Encoding& self, py::handle other) {
         return py::isinstance<Encoding>(other) && key_of(self).equal(key_of(other.cast<const Encoding&>()));
     });
-    made.def("__hash__", [](const Encoding& self) { return py::hash(key_of(self)); });
-    made.def("__reduce__", [made](const Encoding& self) { return py::make_tuple(made, key_of(self)); });
+    encoding.def("__hash__", [](const Encoding& self) { return py::hash(key_of(self)); });
+    encoding.def("__reduce__", [encoding](const Encoding& self) { return py::make_tuple(encoding, key_of(self)); });
 }
 
 }  // namespace ropewalk::python

@@ -1,4 +1,4 @@
-// One Python class for each policy of the registry, made from its name and its tuple of parameters.
+// The Python class of each policy in the registry, made from the policy's name and tuple of parameters.
 
 #include <pybind11/stl.h>
 
@@ -8,12 +8,12 @@ namespace ropewalk::python {
 
 namespace {
 
-/// What every policy is in Python: policies in a row, often just one.
+/// Base class in Python: a chain of policies, often just one.
 struct policy {
     std::vector<any_policy> chain;
 };
 
-/// A class of its own for each member of the registry.
+/// The class of a single policy of the registry.
 template <class P>
 struct single : policy {
     explicit single(P only) : policy{{std::move(only)}} {}
@@ -22,9 +22,9 @@ struct single : policy {
 
 std::string expression_of(const std::vector<any_policy>& chain) {
     std::string text;
-    for (const any_policy& one : chain) {
+    for (const any_policy& part : chain) {
         if (!text.empty()) text += "|";
-        text += std::visit([](const auto& chosen) { return describe(chosen); }, one);
+        text += std::visit([](const auto& policy) { return describe(policy); }, part);
     }
     return text;
 }
@@ -36,21 +36,21 @@ std::string class_name() {
     return name.substr(name.rfind(':') + 1);
 }
 
-/// repr(), in words that Python reads back.
+/// repr() of a parameter, as Python code.
 std::string text_of(const py::object& value) {
     const auto text = std::string(py::repr(value));
     return text.ends_with("inf") ? "float('" + text + "')" : text;
 }
 
 template <class P>
-std::string repr_of(const P& chosen) {
+std::string repr_of(const P& policy) {
     std::string text = class_name<P>() + "(";
     const P defaults{};
     bool first = true;
-    const auto append = [&](const auto& one, bool always) {
-        const py::object value = py::cast(chosen.*one.member);
-        if (value.is_none() || (!always && chosen.*one.member == defaults.*one.member)) return;
-        text += (text.back() == '(' ? "" : ", ") + std::string(one.name) + "=" + text_of(value);
+    const auto append = [&](const auto& parameter, bool always) {
+        const py::object value = py::cast(policy.*parameter.member);
+        if (value.is_none() || (!always && policy.*parameter.member == defaults.*parameter.member)) return;
+        text += (text.back() == '(' ? "" : ", ") + std::string(parameter.name) + "=" + text_of(value);
     };
     std::apply([&](const auto&... each) { ((append(each, first), first = false), ...); }, P::parameters);
     return text + ")";
@@ -58,9 +58,9 @@ std::string repr_of(const P& chosen) {
 
 std::string repr_of_chain(const policy& all) {
     std::string text;
-    for (const any_policy& one : all.chain) {
+    for (const any_policy& part : all.chain) {
         if (!text.empty()) text += " | ";
-        text += std::visit([](const auto& chosen) { return repr_of(chosen); }, one);
+        text += std::visit([](const auto& policy) { return repr_of(policy); }, part);
     }
     return text;
 }
@@ -75,40 +75,39 @@ template <class P>
 std::string documentation() {
     std::string text = "The policy '" + std::string(P::name) + "'.";
     if constexpr (requires { P::about; }) text += " " + std::string(P::about);
-    text += "\n\nA parameter that makes no sense is refused by ropewalk.encoding(), with ropewalk.Error.";
+    text += "\n\nropewalk.encoding() raises ropewalk.Error for an invalid parameter.";
     return text;
 }
 
 template <class P>
 void bind_policy(py::module_& m) {
-    py::class_<single<P>, policy> made(m, class_name<P>().c_str(), documentation<P>().c_str());
+    py::class_<single<P>, policy> bound(m, class_name<P>().c_str(), documentation<P>().c_str());
     const P defaults{};
     std::apply(
         [&](const auto&... each) {
-            made.def(py::init([](std::remove_cvref_t<decltype(defaults.*each.member)>... values) {
-                         P chosen{};
-                         std::apply([&](const auto&... one) { ((chosen.*one.member = values), ...); }, P::parameters);
-                         return single<P>(chosen);
-                     }),
-                     (py::arg(std::string(each.name).c_str()) = defaults.*each.member)...);
-            [[maybe_unused]] const auto read = [&made](const auto& one) {
-                const auto member = one.member;
-                made.def_property_readonly(std::string(one.name).c_str(),
-                                           [member](const single<P>& self) { return self.get().*member; });
-            };
-            (read(each), ...);
+            bound.def(py::init([](std::remove_cvref_t<decltype(defaults.*each.member)>... values) {
+                          P policy{};
+                          std::apply([&](const auto&... parameter) { ((policy.*parameter.member = values), ...); },
+                                     P::parameters);
+                          return single<P>(policy);
+                      }),
+                      (py::arg(std::string(each.name).c_str()) = defaults.*each.member)...);
+            (bound.def_property_readonly(std::string(each.name).c_str(),
+                                         [member = each.member](const single<P>& self) { return self.get().*member; }),
+             ...);
         },
         P::parameters);
-    made.def("__reduce__", [](const single<P>& self) {
+    bound.def("__reduce__", [](const single<P>& self) {
         const py::tuple values =
-            std::apply([&](const auto&... one) { return py::make_tuple(self.get().*one.member...); }, P::parameters);
+            std::apply([&](const auto&... each) { return py::make_tuple(self.get().*each.member...); }, P::parameters);
         return py::make_tuple(py::type::of<single<P>>(), values);
     });
-    made.attr("name") = std::string(P::name);
-    if constexpr (requires { P::about; }) made.attr("about") = std::string(P::about);
+    bound.attr("name") = std::string(P::name);
+    if constexpr (requires { P::about; }) bound.attr("about") = std::string(P::about);
     if constexpr (requires { P::example(); }) {
-        made.def_static(
-            "example", [] { return single<P>(P::example()); }, "The policy as some model has it.");
+        bound.def_static(
+            "example", [] { return single<P>(P::example()); },
+            "Return the policy with the parameters of a published model.");
     }
 }
 
@@ -125,7 +124,7 @@ std::vector<any_policy> as_policies(py::handle object) {
     if (py::isinstance<py::str>(object)) return parse_policies(object.cast<std::string>());
     if (py::isinstance<policy>(object)) return object.cast<const policy&>().chain;
     throw py::type_error(
-        "ropewalk: a policy is an expression such as 'linear:8' or an object such as ropewalk.Linear(8), got " +
+        "ropewalk: policy must be an expression such as 'linear:8' or an object such as ropewalk.Linear(8), got " +
         std::string(Py_TYPE(object.ptr())->tp_name));
 }
 
@@ -135,10 +134,9 @@ py::object policy_object(std::vector<any_policy> chain) {
 }
 
 void bind_policies(py::module_& m) {
-    py::class_<policy>(
-        m, "Policy",
-        "Policies in the order of their application: `ropewalk.Linear(4) | ropewalk.Truncated(4096)`.\n\n"
-        "str() is the expression, `linear:4|truncated:4096`, which ropewalk.policy() reads back.")
+    py::class_<policy>(m, "Policy",
+                       "Policies in the order of application: `ropewalk.Linear(4) | ropewalk.Truncated(4096)`.\n\n"
+                       "str() returns the expression, `linear:4|truncated:4096`, which ropewalk.policy() reads.")
         .def(py::init([](const std::string& expression) { return policy{parse_policies(expression)}; }),
              py::arg("expression"))
         .def("__str__", [](const policy& self) { return expression_of(self.chain); })
@@ -157,17 +155,22 @@ void bind_policies(py::module_& m) {
     m.def(
         "policy", [](const std::string& expression) { return policy_object(parse_policies(expression)); },
         py::arg("expression"),
-        "The policy object of an expression: `name[:value][,key=value...]`, joined by `|`.\n\n"
-        "Throws ropewalk.Error with a mark under the character that is wrong.");
+        R"(Return the policy object of an expression.
+
+Args:
+    expression: `name[:value][,key=value...]`, joined by `|` in the order of application.
+
+Raises:
+    Error: The expression is wrong; the message marks the character.)");
     m.def(
         "policies",
         [] {
             py::list names;
-            for (const py::handle one : py::module_::import("ropewalk._ropewalk").attr("policy_classes"))
-                names.append(one.attr("name"));
+            for (const py::handle policy : py::module_::import("ropewalk._ropewalk").attr("policy_classes"))
+                names.append(policy.attr("name"));
             return names;
         },
-        "The names of all policies, as expressions use them.");
+        "Return the names of all policies, as expressions use them.");
 }
 
 }  // namespace ropewalk::python

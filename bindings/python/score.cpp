@@ -1,4 +1,4 @@
-// The score axis: what happens to a logit besides the rotation of its query and key.
+// The score axis: ALiBi slopes and the query temperature of Llama 4.
 
 #include <pybind11/numpy.h>
 
@@ -10,12 +10,12 @@ namespace ropewalk::python {
 
 namespace {
 
-/// Integers of any shape, as NumPy understands them.
+/// Integers of any shape as a NumPy array.
 py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> integers(py::handle object) {
-    const py::array given = py::module_::import("numpy").attr("asarray")(object);
-    RW_EXPECTS(given.dtype().kind() == 'i', "positions must be int32 or int64, got {}",
-               py::str(given.dtype()).cast<std::string>());
-    return given;
+    const py::array numbers = py::module_::import("numpy").attr("asarray")(object);
+    RW_EXPECTS(numbers.dtype().kind() == 'i', "positions must be int32 or int64, got {}",
+               py::str(numbers.dtype()).cast<std::string>());
+    return numbers;
 }
 
 py::array_t<double> query_temperature(py::handle positions, double scale, std::int64_t length) {
@@ -37,17 +37,34 @@ void bind_score(py::module_& m) {
             const std::vector<double> slopes = alibi_slopes(heads);
             return py::array_t<double>(static_cast<py::ssize_t>(slopes.size()), slopes.data());
         },
-        "heads"_a,
-        "float64 [heads]: the logit of head h falls by slopes[h] for every token between query and key.\n\n"
-        "2**(-8 * (h + 1) / heads) where heads is a power of two; else those of the power of two below, then every "
-        "second one of twice that (ALiBi, arXiv 2108.12409, section 3). Throws ropewalk.Error unless heads is "
-        "positive.");
-    m.def(
-        "query_temperature", &query_temperature, "positions"_a, "scale"_a = 0.1, "length"_a = 8192,
-        "float64 of the shape of positions (int32 or int64): what a query is multiplied by in Llama-4's layers without "
-        "RoPE.\n\n"
-        "1 + scale * ln(1 + (p + 1) // length), length in tokens (`attn_scale` and `floor_scale` of Transformers). "
-        "Throws ropewalk.Error for negative positions and a length that is not positive.");
+        "heads"_a, R"(Return the ALiBi slopes of a layer (arXiv 2108.12409, section 3).
+
+The logit of head h decreases by slopes[h] per token between query and key. slopes[h] is 2**(-8 * (h + 1) / heads) if heads
+is a power of two. Otherwise they are the slopes for the next lower power of two, then every second one for twice that.
+
+Args:
+    heads: Number of query heads.
+
+Returns:
+    float64 [heads].
+
+Raises:
+    Error: heads is not positive.)");
+    m.def("query_temperature", &query_temperature, "positions"_a, "scale"_a = 0.1, "length"_a = 8192,
+          R"(Return the factor of the queries in the layers of Llama 4 without RoPE.
+
+The factor at position p is 1 + scale * ln(1 + (p + 1) // length).
+
+Args:
+    positions: int32 or int64 of any shape, not negative.
+    scale: `attn_scale` of Transformers.
+    length: Tokens, `floor_scale` of Transformers.
+
+Returns:
+    float64 of the shape of positions.
+
+Raises:
+    Error: A position is negative, length is not positive or scale is not finite.)");
 }
 
 }  // namespace ropewalk::python

@@ -1,69 +1,55 @@
 #include "torch.hpp"
 
-#include <array>
+#include <sstream>
 #include <string>
-#include <string_view>
-#include <utility>
-
-#include "array.hpp"
 
 namespace ropewalk::python {
 
 namespace {
 
-/// The attribute at the end of a path such as "nn.Parameter"; null, with a Python error, where it is missing.
-PyObject* find(PyObject* module, std::string_view path) {
-    py::object at = py::reinterpret_borrow<py::object>(module);
-    while (!path.empty()) {
-        const auto dot = path.find('.');
-        PyObject* const next = PyObject_GetAttrString(at.ptr(), std::string(path.substr(0, dot)).c_str());
-        if (next == nullptr) return nullptr;
-        at = py::reinterpret_steal<py::object>(next);
-        path = dot == std::string_view::npos ? std::string_view{} : path.substr(dot + 1);
+/// A new reference to the attribute at the end of a path such as "nn.Parameter"; null if it is missing.
+PyObject* find(PyObject* module, const char* path) {
+    py::object object = py::reinterpret_borrow<py::object>(module);
+    std::istringstream names{path};
+    for (std::string name; std::getline(names, name, '.');) {
+        object = py::reinterpret_steal<py::object>(PyObject_GetAttrString(object.ptr(), name.c_str()));
+        if (!object) return PyErr_Clear(), nullptr;
     }
-    return at.release().ptr();
+    return object.release().ptr();
 }
 
-/// Null where an attribute is still missing: somebody is importing torch this very moment.
+/// Null if a public attribute is missing: another thread is importing PyTorch at this moment.
 const torch_module* look_up(PyObject* module) {
-    torch_module found{};
-    const std::array<std::pair<PyObject**, const char*>, 13> attributes{{
-        {&found.tensor_type, "Tensor"},
-        {&found.float32, "float32"},
-        {&found.float16, "float16"},
-        {&found.bfloat16, "bfloat16"},
-        {&found.int32, "int32"},
-        {&found.int64, "int64"},
-        {&found.empty, "empty"},
-        {&found.empty_like, "empty_like"},
-        {&found.get_num_threads, "get_num_threads"},
-        {&found.is_grad_enabled, "is_grad_enabled"},
-        {&found.parameter_type, "nn.Parameter"},
-        {&found.increment_version, "autograd.graph.increment_version"},
-        {&found.forward_ad, "autograd.forward_ad"},
-    }};
-    for (const auto& [place, name] : attributes) {
-        *place = find(module, name);
-        if (*place == nullptr) {
-            PyErr_Clear();
-            return nullptr;
-        }
-    }
-    const std::array<std::pair<PyObject**, const char*>, 3> private_ones{{
-        {&found.dispatch_modes, "_C._len_torch_dispatch_stack"},
-        {&found.is_tracing, "_C._is_tracing"},
-        {&found.transform, "_C._functorch.peek_interpreter_stack"},
-    }};
-    for (const auto& [place, name] : private_ones) {
-        *place = find(module, name);
-        if (*place == nullptr) PyErr_Clear();
-    }
-    found.exchange = exchange_of(found.tensor_type);
-    return new torch_module(found);
+    bool complete = true;
+    const auto find_public = [&](const char* path) {
+        PyObject* const object = find(module, path);
+        complete = complete && object != nullptr;
+        return object;
+    };
+    const torch_module torch{
+        .tensor_type = find_public("Tensor"),
+        .parameter_type = find_public("nn.Parameter"),
+        .float32 = find_public("float32"),
+        .float16 = find_public("float16"),
+        .bfloat16 = find_public("bfloat16"),
+        .int32 = find_public("int32"),
+        .int64 = find_public("int64"),
+        .empty = find_public("empty"),
+        .empty_like = find_public("empty_like"),
+        .get_num_threads = find_public("get_num_threads"),
+        .is_grad_enabled = find_public("is_grad_enabled"),
+        .increment_version = find_public("autograd.graph.increment_version"),
+        .is_tracing = find_public("jit.is_tracing"),
+        .forward_ad = find_public("autograd.forward_ad"),
+        // The modes of this thread. The public is_in_torch_dispatch_mode() is one flag for all threads.
+        .dispatch_modes = find(module, "_C._len_torch_dispatch_stack"),
+        // The transforms of torch.func, for which there is no public function.
+        .transform = find(module, "_C._functorch.peek_interpreter_stack"),
+    };
+    return complete ? new torch_module(torch) : nullptr;
 }
 
-/// The answer to a question that torch may not know.
-bool holds(PyObject* question) { return question != nullptr && PyObject_IsTrue(call(question).ptr()) == 1; }
+bool is_true(PyObject* question) { return question != nullptr && PyObject_IsTrue(call(question).ptr()) == 1; }
 
 }  // namespace
 
@@ -78,16 +64,15 @@ const torch_module* loaded_torch() {
 
 bool torch_records() {
     const torch_module& torch = *loaded_torch();
-    return holds(torch.dispatch_modes) || holds(torch.is_tracing);
+    return is_true(torch.dispatch_modes) || is_true(torch.is_tracing);
 }
 
-bool torch_listens() {
+bool torch_observes() {
     const torch_module& torch = *loaded_torch();
-    if (torch_records() || holds(torch.transform)) return true;
+    if (torch_records() || is_true(torch.transform)) return true;
+    // The level of forward mode costs 0.5 us less than unpack_dual() of q and k.
     static PyObject* const level = PyUnicode_InternFromString("_current_level");
-    const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(torch.forward_ad, level));
-    if (!now) PyErr_Clear();
-    return now && PyLong_AsLong(now.ptr()) >= 0;
+    return PyLong_AsLong(attribute(torch.forward_ad, level).ptr()) >= 0;
 }
 
 bool is_torch_tensor(py::handle object) {
@@ -97,6 +82,26 @@ bool is_torch_tensor(py::handle object) {
     const int answer = PyObject_IsInstance(object.ptr(), torch->tensor_type);
     if (answer < 0) throw py::error_already_set();
     return answer == 1;
+}
+
+bool wants_gradient(py::handle tensor) {
+    static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+    return attribute(tensor, requires_grad).ptr() == Py_True && is_true(loaded_torch()->is_grad_enabled);
+}
+
+bool needs_operator(py::handle object) {
+    if (!is_torch_tensor(object)) return false;
+    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    const torch_module& torch = *loaded_torch();
+    return (type != torch.tensor_type && type != torch.parameter_type) || wants_gradient(object);
+}
+
+void count_write(py::handle q, py::handle k) {
+    const bool q_is_tensor = is_torch_tensor(q), k_is_tensor = is_torch_tensor(k);
+    if (!q_is_tensor && !k_is_tensor) return;
+    call_with(loaded_torch()->increment_version, q_is_tensor && k_is_tensor
+                                                     ? py::object(py::make_tuple(q, k))
+                                                     : py::reinterpret_borrow<py::object>(q_is_tensor ? q : k));
 }
 
 }  // namespace ropewalk::python

@@ -1,11 +1,11 @@
-"""Fixtures of several files."""
+"""Fixtures that several files use."""
 
 import pytest
 
 
 @pytest.fixture
 def one_thread():
-    """Models as small as those of tests lose by waking a second thread, and much where other tests run beside them."""
+    """Runs torch on one thread: tiny models are slower with two, and slower still when tests run in parallel."""
     import torch
 
     threads = torch.get_num_threads()

@@ -1,5 +1,5 @@
-// What ropewalk._cuda is, on the host: the same interface, whose launches run every thread one after the other. So the
-// way from Python's arguments to a launch runs where there is no device.
+// Stand-in for ropewalk._cuda on the host: the same interface, whose launches run the threads one after another. The
+// path from the arguments in Python to a launch thus runs without a device.
 #include "cuda/interface.hpp"
 
 #include "gpu/host.hpp"
@@ -13,14 +13,14 @@ bool shape(int, rw::gpu::device_shape& shape, rw::cuda::failure&) noexcept {
     return true;
 }
 
-bool run(rw::layout_kind layout, const rw::gpu::rotate_plan& plan, int, const rw::gpu::options&,
+bool run(rw::layout_kind layout, const rw::gpu::launch_plan& plan, int, const rw::gpu::options&,
          rw::cuda::failure&) noexcept {
-    test::memory_log nobody_looks;
-    test::run_on_host(layout, plan, nobody_looks);
+    test::memory_log unused;
+    test::run_on_host(layout, plan, unused);
     return true;
 }
 
-constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, sizeof(rw::gpu::rotate_plan), shape, run};
+constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, sizeof(rw::gpu::launch_plan), shape, run};
 
 }  // namespace
 

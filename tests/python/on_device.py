@@ -1,4 +1,4 @@
-"""An array which says that it lies on a CUDA device, as CuPy's do by DLPack, and lies in NumPy's memory."""
+"""Arrays in host memory that claim by DLPack to lie on a CUDA device, as those of CuPy do."""
 
 import ctypes
 
@@ -23,7 +23,7 @@ class Tensor(ctypes.Structure):
         ("shape", ctypes.POINTER(ctypes.c_int64)),
         ("strides", ctypes.POINTER(ctypes.c_int64)),
         ("byte_offset", ctypes.c_uint64),
-        ("manager", ctypes.c_void_p),  # the rest is DLManagedTensor's
+        ("manager", ctypes.c_void_p),  # the remaining fields are those of DLManagedTensor
         ("deleter", ctypes.c_void_p),
     )
 
@@ -39,9 +39,9 @@ class Array:
         self.device = device
         self.dtype = self.memory.dtype
         axes = self.memory.ndim
-        steps = [stride // self.memory.itemsize for stride in self.memory.strides]
+        strides = [stride // self.memory.itemsize for stride in self.memory.strides]
         self.shape = (ctypes.c_int64 * axes)(*self.memory.shape)
-        self.strides = (ctypes.c_int64 * axes)(*steps)
+        self.strides = (ctypes.c_int64 * axes)(*strides)
         code = 4 if self.dtype == ml_dtypes.bfloat16 else CODES[self.dtype.kind]
         bits = 8 * self.memory.itemsize
         self.tensor = Tensor(
@@ -52,10 +52,10 @@ class Array:
         return (CUDA, self.device)
 
     def __dlpack__(self, stream=None):
-        assert stream is None  # the legacy default stream, on which ropewalk launches
+        assert stream is None  # ropewalk launches on the legacy default stream
         return new_capsule(ctypes.addressof(self.tensor), b"dltensor", None)
 
 
 def empty_like(array):
-    """What ropewalk asks the library of an array for."""
+    """The function that ropewalk takes from the library of an array to make a result."""
     return Array(np.full_like(array.memory, -1), array.device)

@@ -1,4 +1,4 @@
-"""Every policy of the registry as some model has it."""
+"""One example of each registered policy, with the parameters of a published model."""
 
 import ropewalk as rw
 

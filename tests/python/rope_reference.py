@@ -1,13 +1,17 @@
-"""Rotary encodings once more, in float64 NumPy and from the papers alone: nothing here is ropewalk's."""
+"""Rotary encodings in float64 NumPy, written from the papers. This module uses no code of ropewalk."""
 
 import ml_dtypes
 import numpy as np
 import torch
 
-# Half a unit in the last place, relative to a value just above a power of two.
+# Half a unit in the last place, relative to a value slightly above a power of two.
 HALF_ULP = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-AXES = {"thd": "thd", "bshd": "bthd", "bhsd": "bhtd", "sbhd": "tbhd"}  # t: tokens, in whatever order they lie
+TYPES = list(NUMPY_TYPES)
+LIBRARIES = ["numpy", "torch"]
+LAYOUTS = ["half_split", "interleaved"]
+AXES = {"thd": "thd", "bshd": "bthd", "bhsd": "bhtd", "sbhd": "tbhd"}  # t names the token axis
+ORDERS = list(AXES)
 
 
 def plain(rotary_dim, base=10000.0):
@@ -25,69 +29,72 @@ def truncated(theta, length):
     return np.where(theta >= upper, theta, np.where(theta >= upper / 8, upper / 16, 0.0))
 
 
-def turn(x, theta, positions, layout="half_split", start=0, sign=1, magnitude=None):
-    """x [batch, tokens, heads, head_dim] at positions [batch or 1, tokens]; exact for |p| < 2^20 or so."""
-    x = np.asarray(x, np.float64)
-    result = x.copy()
-    pairs = len(theta)
+def rotate_exactly(x, theta, positions, layout="half_split", start=0, magnitude=None):
+    """x [..., tokens, heads, head_dim] at positions [tokens] or [batch, tokens]; exact below about 2^20."""
+    x, positions = exact(x), np.asarray(positions, np.float64)[..., None, None]
+    result, pairs = x.copy(), len(theta)
     j = np.arange(pairs)
     first, second = (j, j + pairs) if layout == "half_split" else (2 * j, 2 * j + 1)
-    angle = sign * np.asarray(positions, np.float64)[:, :, None, None] * theta
-    scale = 1.0 if magnitude is None else magnitude(np.asarray(positions, np.float64)[:, :, None, None], j)
-    c, s = np.cos(angle) * scale, np.sin(angle) * scale
+    scale = 1.0 if magnitude is None else magnitude(positions, j)
+    cos, sin = np.cos(positions * theta) * scale, np.sin(positions * theta) * scale
     a, b = x[..., start + first], x[..., start + second]
-    result[..., start + first] = a * c - b * s
-    result[..., start + second] = b * c + a * s
+    result[..., start + first] = a * cos - b * sin
+    result[..., start + second] = b * cos + a * sin
     return result
 
 
-def xpos(rotary_dim, sign, scale_base=512.0, gamma=0.4, centre=0):
+def xpos(rotary_dim, sign, scale_base=512.0, gamma=0.4):
     """The magnitude of queries (sign +1) or keys (-1)."""
 
     def magnitude(positions, j):
         zeta = (2 * j / rotary_dim + gamma) / (1 + gamma)
-        return zeta ** (sign * (positions - centre) / scale_base)
+        return zeta ** (sign * positions / scale_base)
 
     return magnitude
 
 
-def make(kind, type_name, shape, seed=0):
+def make(library, type_name, shape, seed=0):
     """Random numbers as a NumPy array or a torch tensor."""
     values = np.random.default_rng(seed).standard_normal(shape).astype(NUMPY_TYPES[type_name])
-    if kind == "numpy":
-        return values
-    if type_name == "bfloat16":
-        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(values)
+    return values if library == "numpy" else as_torch(values)
+
+
+def as_torch(x):
+    """A tensor on the memory of a NumPy array."""
+    if x.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
 
 
 def exact(x):
     """The values as float64 NumPy, a copy."""
     if isinstance(x, torch.Tensor):
-        x = x.detach().double().numpy()
+        x = x.detach().double().cpu().numpy()
     return np.array(x, np.float64)
 
 
+def type_of(x):
+    """The element type of an array or a tensor, such as "float32"."""
+    return str(x.dtype).removeprefix("torch.")
+
+
 def arrange(x, order):
-    """[batch, tokens, heads, head_dim] in memory as `order` names its axes; "thd" needs a batch of one."""
+    """[batch, tokens, heads, head_dim] with the axes of `order` in memory; "thd" needs a batch of one."""
     if order == "thd":
         return x[0]
     axes = ["bthd".index(axis) for axis in AXES[order]]
-    moved = x.permute(axes).contiguous() if isinstance(x, torch.Tensor) else np.ascontiguousarray(x.transpose(axes))
-    return moved
+    return x.permute(axes).contiguous() if isinstance(x, torch.Tensor) else np.ascontiguousarray(x.transpose(axes))
 
 
 def restore(x, order):
     """The inverse of arrange(), in float64."""
-    x = exact(x)
-    if order == "thd":
-        return x[None]
-    return x.transpose([AXES[order].index(axis) for axis in "bthd"])
+    return exact(x)[None] if order == "thd" else exact(x).transpose([AXES[order].index(axis) for axis in "bthd"])
 
 
-def assert_close(ours, expected, type_name):
+def assert_close(ours, expected, type_name=None):
     """Within one rounding of the exact result, and 3e-7 of the vector's norm (float32 arithmetic)."""
+    type_name = type_name or type_of(ours)
     norm = np.linalg.norm(expected, axis=-1, keepdims=True)
     bound = HALF_ULP[type_name] * np.abs(expected) + 3e-7 * norm + (2.0**-25 if type_name == "float16" else 0)
-    worst = (np.abs(ours - expected) - bound).max(initial=-np.inf)
-    assert worst <= 0, f"beyond the bound by {worst}"
+    worst = (np.abs(exact(ours) - expected) - bound).max(initial=-np.inf)
+    assert worst <= 0, f"the error exceeds its bound by {worst}"

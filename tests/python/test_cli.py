@@ -1,11 +1,9 @@
-"""`python -m ropewalk` as its users meet it: exit codes, messages, cards, JSON and pictures."""
+"""Command line `python -m ropewalk`: exit codes, messages, cards, JSON and plots."""
 
 import io
 import json
-import os
 import re
 import struct
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -13,25 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ropewalk as rw
+from checks import run
 from policy_examples import EXAMPLES
 from ropewalk import _card, _target
-from ropewalk.__main__ import main, parser
+from ropewalk.__main__ import main, make_parser
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "configs"
 
 
 def command(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "ropewalk", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
+    return run(sys.executable, "-m", "ropewalk", *arguments, **environment)
 
 
-def numbers(capsys, *arguments):
+def json_of(capsys, *arguments):
     assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -43,7 +36,7 @@ def config(folder, **entries):
     return path
 
 
-def picture_size(path):
+def plot_size(path):
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     return struct.unpack(">II", content[16:24])
@@ -75,31 +68,34 @@ def test_help_names_every_policy(capsys):
         assert re.search(rf"^  {name} +{re.escape(EXAMPLES[name].about)}$", text, re.MULTILINE)
 
 
-def test_a_card_on_a_terminal():
-    """With rich: the same words in a box of 100 columns."""
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "yarn:16,original_length=4096",
+        f"longrope:factor=32,short_factor=[{'1.0625,' * 63}1],original_length=4096",
+    ],
+)
+def test_a_card_on_a_terminal(expression):
+    """rich prints the same words in a box of 100 columns."""
     from rich.console import Console
 
-    for expression in ("yarn:16,original_length=4096", "longrope:factor=32,short_factor=[" + "1.0625," * 63 + "1]"):
-        if expression.startswith("long"):
-            expression += ",original_length=4096"
-        one = rw.inspect(rw.encoding(expression, head_dim=128))
-        screen = io.StringIO()
-        _card.rich_printed(_card.inspection_card(one), Console(file=screen, width=100, force_terminal=True))
-        text = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
-        assert max(map(len, text.splitlines())) <= 100
-        for name, value in _card.inspection_card(one).facts:
-            assert name in text and value.split()[0] in text
-        assert "\x1b[" in screen.getvalue()
+    card = _card.inspection_card(rw.inspect(rw.encoding(expression, head_dim=128)))
+    screen = io.StringIO()
+    _card.print_box(card, Console(file=screen, width=100, force_terminal=True))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    assert "\x1b[" in screen.getvalue() and max(map(len, text.splitlines())) <= 100
+    for name, value in card.facts:
+        assert name in text and value.split()[0] in text
 
 
 def test_json_is_the_inspection(capsys):
-    ours = numbers(capsys, "inspect", "linear:4|truncated:4096", "--head-dim", 64, "--base", 500000, "--length", 9000)
+    ours = json_of(capsys, "inspect", "linear:4|truncated:4096", "--head-dim", 64, "--base", 500000, "--length", 9000)
     expected = rw.inspect(rw.encoding("linear:4|truncated:4096", head_dim=64, base=5e5), length=9000)
     assert ours == json.loads(json.dumps(expected.to_dict()))
 
 
 def test_options_reach_the_encoding(capsys):
-    ours = numbers(
+    ours = json_of(
         capsys,
         *("inspect", "linear:8", "--head-dim", 96, "--rotary-dim", 32, "--layout", "interleaved"),
         *("--original-length", 1000, "--sequence-length", 77),
@@ -108,14 +104,14 @@ def test_options_reach_the_encoding(capsys):
     assert (ours["original_length"], ours["length"], ours["sequence_length"]) == (1000, 8000, 77)
 
 
-def test_schemes_that_follow_the_sequence_are_shown_at_the_extended_length(capsys):
+def test_length_dependent_policies_are_shown_at_the_extended_length(capsys):
     dynamic = "dynamic:4,original_length=4096"
-    grown = numbers(capsys, "inspect", dynamic)
-    assert grown["sequence_length"] == grown["length"] == 16384 and grown["stage"] != 0
-    np.testing.assert_allclose(grown["ratio"][-1], 1 / 13, rtol=1e-12)  # 4 * 16384/4096 - 3
-    early = numbers(capsys, "inspect", dynamic, "--sequence-length", 4096)
-    assert early["stage"] == 0 and early["most_changed_pair"] is None
-    assert numbers(capsys, "inspect", "linear:4")["sequence_length"] is None
+    extended = json_of(capsys, "inspect", dynamic)
+    assert extended["sequence_length"] == extended["length"] == 16384 and extended["stage"] != 0
+    np.testing.assert_allclose(extended["ratio"][-1], 1 / 13, rtol=1e-12)  # 4 * 16384/4096 - 3
+    original = json_of(capsys, "inspect", dynamic, "--sequence-length", 4096)
+    assert original["stage"] == 0 and original["most_changed_pair"] is None
+    assert json_of(capsys, "inspect", "linear:4")["sequence_length"] is None
 
 
 @pytest.mark.parametrize(
@@ -129,15 +125,15 @@ def test_schemes_that_follow_the_sequence_are_shown_at_the_extended_length(capsy
     ],
 )
 def test_lengths_of_a_configuration(entries, lengths, tmp_path, capsys):
-    """Some state the extended length, others the original one and a factor."""
+    """Some configurations hold the extended length, others the original length and a factor."""
     path = config(tmp_path, **entries)
     for target in (path, tmp_path):
-        ours = numbers(capsys, "inspect", target)
+        ours = json_of(capsys, "inspect", target)
         assert (ours["original_length"], ours["length"]) == lengths
 
 
-def test_lengths_of_a_configuration_that_states_both(tmp_path):
-    options = parser().parse_args(["inspect", "x"])
+def test_lengths_of_a_configuration_with_both(tmp_path):
+    options = make_parser().parse_args(["inspect", "x"])
     path = config(tmp_path, max_position_embeddings=131072)
     for stated, lengths in ((32768, (32768, 131072)), (131072, (131072, None))):
         encoding = rw.encoding(f"yarn:4,original_length={stated}", head_dim=128)
@@ -147,76 +143,80 @@ def test_lengths_of_a_configuration_that_states_both(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
 def test_configurations_of_real_models(path, capsys):
-    """A card for each; where layers differ, the message says which there are."""
+    """Each has a card. If its layers differ, the message lists their types."""
     choices = []
     if main(["inspect", str(path)]) != 0:
         message = capsys.readouterr().err
         assert "--layer-type must be one of" in message and "full_attention" in message
         choices = ["--layer-type", "full_attention"]
     capsys.readouterr()
-    ours = numbers(capsys, "inspect", path, *choices)
+    ours = json_of(capsys, "inspect", path, *choices)
     entries = json.loads(path.read_text())
     entries = entries.get("text_config", entries)
     assert 2048 <= ours["original_length"] <= ours["length"] <= 10 * entries["max_position_embeddings"]
     assert ours["error_length"] < 1.2e-7
 
 
-def test_text_of_a_larger_model(tmp_path, capsys):
+def test_the_text_part_of_a_larger_model(tmp_path, capsys):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"text_config": {"head_dim": 64, "max_position_embeddings": 8192}}))
-    ours = numbers(capsys, "inspect", path, "--layout", "interleaved")
+    ours = json_of(capsys, "inspect", path, "--layout", "interleaved")
     assert (ours["head_dim"], ours["original_length"], ours["layout"]) == (64, 8192, "interleaved")
 
 
 def test_compare_all(tmp_path):
-    expressions = [str(one) for one in EXAMPLES.values()]
+    expressions = [str(policy) for policy in EXAMPLES.values()]
     result = command("compare", *expressions, CONFIGS / "llama-2-7b-32k.json", "--plot", tmp_path / "all.png")
     assert result.returncode == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100
     rows = lines[lines.index("") + 3 :][: len(expressions) + 1]
-    assert [row.split()[0] for row in rows] == [*(_card.short(one, 30) for one in expressions), "linear:8"]
-    width, height = picture_size(tmp_path / "all.png")
+    assert [row.split()[0] for row in rows] == [
+        *(_card.short(expression, 30) for expression in expressions),
+        "linear:8",
+    ]
+    width, height = plot_size(tmp_path / "all.png")
     assert 800 < width < 1300 and height > 600 and (tmp_path / "all.png").stat().st_size < 300_000
 
 
 def test_compare_shares_the_lengths(tmp_path, capsys):
-    ours = numbers(capsys, "compare", "default", "linear:8", "llama3:2", "dynamic:2,original_length=4096")
-    assert {(one["original_length"], one["length"]) for one in ours} == {(8192, 65536)}
-    assert ours[3]["sequence_length"] == 65536 and ours[1]["sequence_length"] is None
-    assert [one["expression"] for one in ours][:2] == ["default", "linear:8"]
-    ours = numbers(capsys, "compare", "default", "yarn:2,original_length=1024")
-    assert {(one["original_length"], one["length"]) for one in ours} == {(1024, 2048)}
+    def lengths(*arguments):
+        return {(row["original_length"], row["length"]) for row in json_of(capsys, "compare", *arguments)}
+
+    policies = ("default", "linear:8", "llama3:2", "dynamic:2,original_length=4096")
+    assert lengths(*policies) == {(8192, 65536)}
+    rows = json_of(capsys, "compare", *policies)
+    assert rows[3]["sequence_length"] == 65536 and rows[1]["sequence_length"] is None
+    assert [row["expression"] for row in rows][:2] == ["default", "linear:8"]
+    assert lengths("default", "yarn:2,original_length=1024") == {(1024, 2048)}
     configs = [config(tmp_path / str(length), max_position_embeddings=length) for length in (2048, 4096)]
-    ours = numbers(capsys, "compare", *configs)
-    assert {(one["original_length"], one["length"]) for one in ours} == {(4096, 4096)}
-    ours = numbers(capsys, "compare", "default", "linear:8", "--original-length", 1024, "--length", 2048)
-    assert {(one["original_length"], one["length"]) for one in ours} == {(1024, 2048)}
+    assert lengths(*configs) == {(4096, 4096)}
+    assert lengths("default", "linear:8", "--original-length", 1024, "--length", 2048) == {(1024, 2048)}
 
 
-def test_pictures(tmp_path):
+def test_png_plots(tmp_path):
     result = command("inspect", "yarn:16,original_length=4096", "--plot", tmp_path / "one.png")
     assert result.returncode == 0 and result.stderr == ""
-    assert picture_size(tmp_path / "one.png")[0] > 800
+    assert plot_size(tmp_path / "one.png")[0] > 800
     assert 20_000 < (tmp_path / "one.png").stat().st_size < 150_000
 
 
-def test_svg_pictures_are_reproducible(tmp_path, capsys):
+def test_svg_plots_are_reproducible(tmp_path, capsys):
     for name in ("one.svg", "two.svg"):
         assert main(["inspect", "truncated:4096", "--length", "16384", "--plot", str(tmp_path / name)]) == 0
     content = (tmp_path / "one.svg").read_text()
     assert content == (tmp_path / "two.svg").read_text()
     assert ElementTree.fromstring(content).tag.endswith("svg")
-    for words in ("How long each pair takes", "How scores fall", "policies side by side", "never turn", "linear:4"):
+    for words in ("Tokens per full turn", "Score by distance", "for each policy", "never rotate", "linear:4"):
         assert f"<!-- {words}" in content or words in content
 
 
 @pytest.mark.parametrize("arguments", [("default", "--length", 1, "--original-length", 1), ("proportional:0",)])
 @pytest.mark.filterwarnings("error")
-def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
-    path = tmp_path / "little.png"
+def test_plots_of_a_single_pair(arguments, tmp_path, capsys):
+    path = tmp_path / "pair.png"
     assert main([*map(str, ("inspect", *arguments, "--head-dim", 2, "--plot", path))]) == 0
-    assert picture_size(path)[0] > 800
+    assert plot_size(path)[0] > 800
 
 
 @pytest.mark.parametrize(
@@ -226,25 +226,25 @@ def test_pictures_of_next_to_nothing(arguments, tmp_path, capsys):
         (("inspect", "linear:8|"), "expected the name of a policy, got the end"),
         (("inspect", "linear:0"), "factor must be a positive number, got 0"),
         (("inspect", "linear:8", "--head-dim", "7"), "rotary_dim must be even"),
-        (("inspect", "linear:8", "--length", "0"), "length must lie in"),
+        (("inspect", "linear:8", "--length", "0"), "length must be in"),
         (("inspect", "missing/config.json"), "missing/config.json: No such file or directory"),
         (("inspect", "linear:8", "--plot", "missing/picture.png"), "missing/picture.png: No such file or directory"),
         (("inspect", "linear:8", "--plot", "picture.jpg"), "'picture.jpg' must end in .png or .svg"),
-        (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim is for expressions"),
-        (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base is for expressions"),
+        (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim needs an expression"),
+        (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base needs an expression"),
         (("compare", "linear:8", "linear:x"), "expected a number"),
         (
             ("inspect", "linear:8", "--layer-type", "zz"),
-            "--layer-type is for configurations, linear:8 is an expression",
+            "--layer-type needs a configuration, got the expression linear:8",
         ),
         (("inspect", str(CONFIGS / "gemma-4.json")), "--layer-type must be one of full_attention, sliding_attention"),
         (("inspect", "linear:99999999"), "got 4.096e+11, the original length of 4096 times"),
         (("inspect", "linear:1e300|linear:1e300"), "got inf"),
-        (("inspect", "linear:\udcff"), "'linear:\\udcff' is no UTF-8 text"),
-        (("inspect", "missing/\udcff.json"), "is no UTF-8 text"),
-        (("inspect", str(CONFIGS), "--layer-type", "\udcff"), "'\\udcff' is no UTF-8 text"),
+        (("inspect", "linear:\udcff"), "'linear:\\udcff' is not UTF-8 text"),
+        (("inspect", "missing/\udcff.json"), "is not UTF-8 text"),
+        (("inspect", str(CONFIGS), "--layer-type", "\udcff"), "'\\udcff' is not UTF-8 text"),
         *(
-            (("inspect", "linear:8", name, "9" * 20), f"{name} must lie in [1, 2^63), got {'9' * 20}")
+            (("inspect", "linear:8", name, "9" * 20), f"{name} must be in [1, 2^63), got {'9' * 20}")
             for name in ("--head-dim", "--rotary-dim", "--sequence-length")
         ),
         (("compare",), "required: target"),
@@ -257,24 +257,24 @@ def test_mistakes(arguments, message):
     assert message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_mark_under_the_character():
+def test_an_error_marks_the_character():
     lines = command("inspect", "linear:8|yarm:16").stderr.splitlines()
     assert lines[0].startswith("ropewalk: unknown policy 'yarm'") and lines[0].count("ropewalk:") == 1
     assert lines[1:] == ["  linear:8|yarm:16", "           ^"]
 
 
 def test_commands_of_the_documentation(monkeypatch, tmp_path, capsys):
-    """The site shows their output; here they run without the site."""
+    """The site shows their output. This test runs the commands without the site."""
     monkeypatch.chdir(ROOT)
     text = "".join(page.read_text(encoding="utf-8") for page in Path("docs").rglob("*.md"))
     commands = re.findall(r"^\$ python -m ropewalk ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     commands = [words.replace("\\\n", " ") for words in commands if "--help" not in words]
     assert len(commands) >= 4
     for words in commands:
-        words, _, picture = words.partition(" --plot ")
-        assert main([*words.split(), *(["--plot", str(tmp_path / "plot.png")] if picture else [])]) == 0
+        words, _, plot = words.partition(" --plot ")
+        assert main([*words.split(), *(["--plot", str(tmp_path / "plot.png")] if plot else [])]) == 0
         assert len(capsys.readouterr().out.splitlines()) > 5
-        assert not picture or (tmp_path / "plot.png").stat().st_size < 150_000
+        assert not plot or (tmp_path / "plot.png").stat().st_size < 150_000
 
 
 @pytest.mark.parametrize(
@@ -289,32 +289,29 @@ def test_broken_configurations(content, tmp_path, capsys):
 
 
 def test_without_matplotlib(tmp_path):
-    """Tables need none of it; pictures say what is missing."""
+    """Cards do not need it, and the error of a plot names the package."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('no', name='matplotlib')")
     assert command("inspect", "linear:8", PYTHONPATH=str(tmp_path)).returncode == 0
     result = command("inspect", "linear:8", "--plot", tmp_path / "x.png", PYTHONPATH=str(tmp_path))
-    assert (
-        result.returncode == 2 and result.stderr == "ropewalk: --plot needs matplotlib: pip install 'ropewalk[plot]'\n"
-    )
+    message = "ropewalk: --plot needs matplotlib: pip install 'ropewalk[plot]'\n"
+    assert result.returncode == 2 and result.stderr == message
 
 
-def test_a_reader_who_leaves_early():
-    code = f"{sys.executable} -m ropewalk inspect linear:8 --json | head -c 10"
-    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+def test_a_closed_pipe():
+    result = run("bash", "-c", f"{sys.executable} -m ropewalk inspect linear:8 --json | head -c 10")
     assert result.stderr == "" and len(result.stdout) == 10
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk():
-    code = f"{sys.executable} -m ropewalk inspect linear:8 --json > /dev/full"
-    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+    result = run("bash", "-c", f"{sys.executable} -m ropewalk inspect linear:8 --json > /dev/full")
     assert result.returncode == 2 and result.stderr == "ropewalk: standard output: No space left on device\n"
 
 
 def test_an_interruption(monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_target, "load_all", interrupted)
+    monkeypatch.setattr(_target, "load_all", interrupt)
     assert main(["inspect", "linear:8"]) == 130
     assert capsys.readouterr().err == ""

@@ -68,7 +68,7 @@ def test_errors(config, message):
         ({"layer_type": 3}, "layer_type must be text, got int"),
         ({"layout": 3}, "layout must be text, got int"),
         ({"sequence_length": "4096"}, "sequence_length must be an integer, got str"),
-        ({"policy": 8}, "a policy is an expression .*, got int"),
+        ({"policy": 8}, "policy must be an expression .*, got int"),
     ],
 )
 def test_arguments_of_another_type_are_named_without_the_configuration(argument, message):

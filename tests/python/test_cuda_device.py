@@ -1,77 +1,49 @@
-"""Tensors on a CUDA device: equal to the same call on the CPU, on torch's stream, in graphs, compiled and in models."""
+"""Tensors on a CUDA device: results as on the CPU, streams, graphs, compiled functions and patched models."""
 
 import pytest
 import rope_reference as reference
 import ropewalk as rw
 import torch
+from device_calls import BATCH, CASES, DIM, TOKENS, encode, pair
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-BATCH, TOKENS, DIM = 2, 33, 64
-TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def pair(type_name="float32", order="bshd"):
-    batch = 1 if order == "thd" else BATCH
-    return [
-        reference.arrange(reference.make("torch", type_name, (batch, TOKENS, heads, DIM), seed=heads), order)
-        for heads in (8, 2)
-    ]
+def tensors(order="bshd"):
+    return [reference.as_torch(x) for x in pair(order=order)]
 
 
-def assert_close(there, here):
-    """Both lie within one rounding of exact arithmetic, so within two of each other."""
-    assert there.is_cuda and there.dtype == here.dtype and there.shape == here.shape
-    step = max(2 * reference.HALF_ULP[str(here.dtype).split(".")[1]], 2.0**-20)
-    torch.testing.assert_close(there.cpu().double(), here.double(), rtol=step, atol=step)
+def assert_close(ours, expected):
+    """Both are within one rounding of exact arithmetic, so within two of each other."""
+    assert ours.is_cuda and ours.dtype == expected.dtype and ours.shape == expected.shape
+    step = max(2 * reference.HALF_ULP[reference.type_of(expected)], 2.0**-20)
+    torch.testing.assert_close(ours.cpu().double(), expected.double(), rtol=step, atol=step)
 
 
 def compare(call, *tensors, moved=True):
-    """The call on the CPU and on the device, with whatever tensors it is given."""
-    here = call(*(one.clone() for one in tensors))
-    there = call(*(one.cuda() for one in tensors))
-    for ours, theirs in zip(there, here):
-        assert_close(ours, theirs)
-    if moved:
-        assert not torch.equal(here[0], tensors[0])
+    """Compares the call on the CPU with the call on the device, for copies of the tensors."""
+    on_cpu = call(*(x.clone() for x in tensors))
+    on_device = call(*(x.cuda() for x in tensors))
+    for ours, expected in zip(on_device, on_cpu):
+        assert_close(ours, expected)
+    assert not (moved and torch.equal(on_cpu[0], tensors[0]))
 
 
-@pytest.mark.parametrize("order", list(reference.AXES))
-@pytest.mark.parametrize("layout", ["half_split", "interleaved"])
-@pytest.mark.parametrize("type_name", TYPES)
-def test_both_ways(type_name, layout, order):
-    encoding = rw.encoding("yarn:8,original_length=64", head_dim=DIM, layout=layout)
-    q, k = pair(type_name, order)
-    compare(lambda q, k: rw.rotate_(q, k, encoding=encoding, offset=1 << 20, order=order), q, k)
-    compare(lambda q, k: rw.rotate(q, k, encoding=encoding, offset=-9, order=order), q, k)
+@pytest.mark.parametrize("name", CASES)
+def test_results_equal_those_of_the_cpu(name):
+    call, arrays = CASES[name]
+    compare(call, *map(reference.as_torch, arrays))
 
 
 def test_against_the_formula():
-    encoding = rw.encoding("linear:8", head_dim=DIM)
-    q, _ = pair()
+    q, _ = tensors()
     ids = torch.arange(TOKENS) * 7 - 20
-    ours = rw.rotate(q.cuda(), encoding=encoding, positions=ids.cuda())
-    exact = reference.turn(q.numpy(), reference.plain(DIM) / 8, ids[None].numpy())
-    reference.assert_close(reference.exact(ours.cpu()), exact, "float32")
-
-
-@pytest.mark.parametrize("rotary_dim", [16, 30, 62])
-def test_partial_width(rotary_dim):
-    encoding = rw.encoding("default", head_dim=DIM, rotary_dim=rotary_dim)
-    compare(lambda q, k: rw.rotate(q, k, encoding=encoding, offset=5), *pair("bfloat16"))
-
-
-@pytest.mark.parametrize("ids_type", [torch.int32, torch.int64])
-@pytest.mark.parametrize("policy", ["default", "xpos:64"])
-def test_positions(policy, ids_type):
-    encoding = rw.encoding(policy, head_dim=DIM)
-    # Not farther: xPos stretches keys, and CPU kernels without fused multiplications round once more.
-    ids = torch.randint(-20, 20, (BATCH, TOKENS), generator=torch.Generator().manual_seed(7)).to(ids_type)
-    compare(lambda q, k, ids: rw.rotate_(q, k, encoding=encoding, positions=ids), *pair(), ids)
+    ours = rw.rotate(q.cuda(), encoding=encode("linear:8"), positions=ids.cuda())
+    reference.assert_close(ours, reference.rotate_exactly(q, reference.plain(DIM) / 8, ids))
 
 
 @pytest.mark.parametrize("kind", ["list", "numpy", "cpu", "strided", "pinned"])
 def test_positions_from_elsewhere(kind):
-    encoding = rw.encoding("default", head_dim=DIM)
     ids = torch.randint(0, 999, (TOKENS,))
     given = {
         "list": ids.tolist(),
@@ -80,127 +52,95 @@ def test_positions_from_elsewhere(kind):
         "strided": torch.stack((ids, ids), dim=1).cuda()[:, 0],
         "pinned": ids.pin_memory(),
     }[kind]
-    q, k = pair()
-    there = rw.rotate(q.cuda(), k.cuda(), encoding=encoding, positions=given)
-    for ours, theirs in zip(there, rw.rotate(q, k, encoding=encoding, positions=ids)):
-        assert_close(ours, theirs)
+    q, k = tensors()
+    ours = rw.rotate(q.cuda(), k.cuda(), encoding=encode(), positions=given)
+    for x, expected in zip(ours, rw.rotate(q, k, encoding=encode(), positions=ids)):
+        assert_close(x, expected)
 
 
-def test_pinned_positions_may_change_once_the_call_is_back():
-    encoding = rw.encoding("default", head_dim=DIM)
-    q, _ = pair()
+def test_pinned_positions_may_change_after_the_call():
+    q, _ = tensors()
     x, ids = q.cuda(), torch.arange(TOKENS).pin_memory()
-    expected = rw.rotate(q, encoding=encoding)
+    expected = rw.rotate(q, encoding=encode())
     torch.cuda._sleep(200_000_000)  # about 0.1 s, for which the copy would wait
-    rw.rotate_(x, encoding=encoding, positions=ids)
+    rw.rotate_(x, encoding=encode(), positions=ids)
     ids.zero_()
     assert_close(x, expected)
 
 
-def test_ragged_batches():
-    encoding = rw.encoding("default", head_dim=DIM)
-    starts = torch.tensor([0, 5, 5, 30, TOKENS], dtype=torch.int32)
-    q, k = pair(order="thd")
-    compare(lambda q, k, starts: rw.rotate_(q, k, encoding=encoding, cu_seqlens=starts), q, k, starts)
-    there = rw.rotate(q.cuda(), encoding=encoding, cu_seqlens=starts.tolist())
-    assert_close(there, rw.rotate(q, encoding=encoding, cu_seqlens=starts))
-
-
-def test_several_positions_a_token():
-    encoding = rw.encoding("mrope:[16,8,8]", head_dim=DIM)
-    ids = torch.randint(0, 99, (3, BATCH, TOKENS))
-    compare(lambda q, k, ids: rw.rotate_(q, k, encoding=encoding, positions=ids), *pair(), ids)
+def test_ragged_batches_from_a_list():
+    q, _ = tensors("thd")
+    starts = [0, 5, 5, 30, TOKENS]
+    ours = rw.rotate(q.cuda(), encoding=encode(), cu_seqlens=starts)
+    assert_close(ours, rw.rotate(q, encoding=encode(), cu_seqlens=starts))
 
 
 @pytest.mark.parametrize("given", [False, True])
 def test_drawn_positions(given):
-    encoding = rw.encoding("randomized:4096,seed=3", head_dim=DIM, sequence_length=TOKENS)
-    ids = torch.randperm(TOKENS)
+    encoding = encode("randomized:4096,seed=3", sequence_length=TOKENS)
 
     def call(q, k, ids):
         return rw.rotate(q, k, encoding=encoding, positions=ids if given else None)
 
-    compare(call, *pair(), ids)
+    compare(call, *tensors(), torch.randperm(TOKENS))
 
 
-@pytest.mark.parametrize("columns", [DIM, DIM // 2])
 @pytest.mark.parametrize("type_name", ["float32", "bfloat16"])
-def test_tables(type_name, columns):
-    encoding = rw.encoding("default", head_dim=DIM)
-    cos, sin = (torch.randn(1, TOKENS, columns).to(TYPES[type_name]) for _ in range(2))
-    compare(lambda q, k, cos, sin: rw.rotate(q, k, encoding=encoding, table=(cos, sin)), *pair(), cos, sin)
-    q, k = (one.transpose(1, 2).cuda() for one in pair())
-    if columns == DIM:
-        both = rw.apply_rotary_transformers(q, k, cos.cuda(), sin.cuda())
-        here = rw.apply_rotary_transformers(q.cpu(), k.cpu(), cos, sin)
-        for ours, theirs in zip(both, here):
-            assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("inverse", [False, True])
-def test_directions(inverse, adjoint):
-    encoding = rw.encoding("xpos:64", head_dim=DIM)
-    compare(lambda q, k: rw.rotate_(q, k, encoding=encoding, offset=5, inverse=inverse, adjoint=adjoint), *pair())
-
-
-def test_rerotation():
-    old, new = rw.encoding("linear:8", head_dim=DIM), rw.encoding("xpos:64", head_dim=DIM)
-    _, k = pair()
-    compare(lambda k: [rw.rerotate_(k, old, new, offset=3, new_offset=-4)], k)
+def test_apply_rotary_transformers(type_name):
+    dtype = getattr(torch, type_name)
+    cos, sin = (torch.randn(1, TOKENS, DIM).to(dtype) for _ in range(2))
+    compare(rw.apply_rotary_transformers, *(x.transpose(1, 2) for x in tensors()), cos, sin)
 
 
 def test_views_and_outputs():
-    encoding = rw.encoding("default", head_dim=DIM)
+    encoding = encode()
     whole = torch.randn(BATCH, TOKENS, 6, DIM + 3)
     compare(lambda whole: [rw.rotate_(whole[:, 1:, 1:5, 3:], encoding=encoding, offset=9), whole], whole, moved=False)
-    q, k = (one.cuda() for one in pair())
-    outs = torch.empty_like(q), torch.empty_like(k)
-    assert rw.rotate(q, k, encoding=encoding, out=outs) == outs
-    assert torch.equal(outs[0], rw.rotate(q, k, encoding=encoding)[0])
+    q, k = (x.cuda() for x in tensors())
+    out = torch.empty_like(q), torch.empty_like(k)
+    assert rw.rotate(q, k, encoding=encoding, out=out) == out
+    assert torch.equal(out[0], rw.rotate(q, k, encoding=encoding)[0])
     expanded = q[:, :, :1].expand(-1, -1, 4, -1)
     assert torch.equal(rw.rotate(expanded, encoding=encoding), rw.rotate(expanded.contiguous(), encoding=encoding))
     with pytest.raises(rw.Error, match="share memory"):
         rw.rotate_(expanded, encoding=encoding)
 
 
-@pytest.mark.parametrize("which", ["both", "q", "k", "in place"])
-def test_gradients(which):
-    encoding = rw.encoding("xpos:64", head_dim=DIM)
-    weights = pair()
+@pytest.mark.parametrize("learning", ["both", "q", "k", "in place"])
+def test_gradients(learning):
+    encoding, positions, weights = encode("xpos:64"), list(range(TOKENS)), tensors()
 
     def call(q, k, *weights):
-        q.requires_grad_(which != "k")
-        k.requires_grad_(which != "q")
-        if which == "in place":
-            done = rw.rotate_(q * 1, k * 1, encoding=encoding, positions=list(range(TOKENS)))
+        q.requires_grad_(learning != "k")
+        k.requires_grad_(learning != "q")
+        if learning == "in place":
+            result = rw.rotate_(q * 1, k * 1, encoding=encoding, positions=positions)
         else:
-            done = rw.rotate(q, k, encoding=encoding, positions=list(range(TOKENS)))
-        sum((one * weight).sum() for one, weight in zip(done, weights) if one.requires_grad).backward()
-        return [one.grad for one in (q, k) if one.grad is not None]
+            result = rw.rotate(q, k, encoding=encoding, positions=positions)
+        sum((x * weight).sum() for x, weight in zip(result, weights) if x.requires_grad).backward()
+        return [x.grad for x in (q, k) if x.grad is not None]
 
-    compare(call, *(one + 1 for one in pair()), *weights)
+    compare(call, *(x + 1 for x in tensors()), *weights)
 
 
-def test_compiled_without_a_break():
-    encoding = rw.encoding("linear:8", head_dim=DIM)
-
+def test_compiled_without_a_graph_break():
     def step(q, k, ids):
         q, k = rw.rotate(q * 2, k, encoding=encoding, positions=ids)
         return rw.rotate_(q + 1, k + 1, encoding=encoding)
 
+    encoding = encode("linear:8")
     compiled = torch.compile(step, fullgraph=True, dynamic=True)
     for tokens in (4, 9, TOKENS):
-        q, k = (one[:, :tokens].cuda() for one in pair())
+        q, k = (x[:, :tokens].cuda() for x in tensors())
         ids = torch.arange(tokens, device="cuda") + 3
-        for ours, theirs in zip(compiled(q, k, ids), step(q.cpu(), k.cpu(), ids.cpu())):
-            assert_close(ours, theirs)
+        for ours, expected in zip(compiled(q, k, ids), step(q.cpu(), k.cpu(), ids.cpu())):
+            assert_close(ours, expected)
 
 
-@pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])  # the parameters of the second have more than 4 KB
+@pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])  # the parameters of xpos exceed 4 KB
 def test_graphs_replay_with_new_numbers(policy):
-    encoding = rw.encoding(policy, head_dim=DIM)
-    q, k = (one.cuda() for one in pair())
+    encoding = encode(policy)
+    q, k = (x.cuda() for x in tensors())
     ids = torch.arange(TOKENS, device="cuda")
     rw.rotate_(q.clone(), k.clone(), encoding=encoding, positions=ids)  # loads the kernels
     rw.rotate(q, k, encoding=encoding, positions=ids)
@@ -218,9 +158,9 @@ def test_graphs_replay_with_new_numbers(policy):
 
 
 def test_calls_join_the_current_stream():
-    """What waits in a stream before the call has happened when it runs, and the call does not wait for it."""
-    encoding = rw.encoding("linear:8", head_dim=DIM)
-    q, _ = pair()
+    """A call runs after the earlier work in the stream, and returns before that work is finished."""
+    encoding = encode("linear:8")
+    q, _ = tensors()
     x = torch.zeros_like(q, device="cuda")
     source = q.pin_memory()
     rw.rotate_(x, encoding=encoding)
@@ -230,14 +170,14 @@ def test_calls_join_the_current_stream():
         torch.cuda._sleep(200_000_000)  # about 0.1 s
         x.copy_(source, non_blocking=True)
         rw.rotate_(x, encoding=encoding, offset=4)
-        assert not side.query()  # nobody has waited
+        assert not side.query()  # the call did not wait
     side.synchronize()
     assert_close(x, rw.rotate(q, encoding=encoding, offset=4))
 
 
-def test_places_do_not_mix():
-    encoding = rw.encoding("default", head_dim=DIM)
-    q, k = pair()
+def test_tensors_on_different_devices_are_refused():
+    encoding = encode()
+    q, k = tensors()
     for call in (rw.rotate, rw.rotate_):
         with pytest.raises(rw.Error, match="k is on the CPU, and the call runs on cuda:0"):
             call(q.cuda(), k, encoding=encoding)
@@ -251,24 +191,19 @@ def test_places_do_not_mix():
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
 def test_the_second_device():
-    encoding = rw.encoding("default", head_dim=DIM)
-    q, k = pair()
-    there = rw.rotate(q.to("cuda:1"), k.to("cuda:1"), encoding=encoding, positions=list(range(TOKENS)))
-    assert torch.cuda.current_device() == 0 and there[0].device.index == 1
-    assert_close(there[0], rw.rotate(q, k, encoding=encoding)[0])
+    q, k = tensors()
+    ours = rw.rotate(q.to("cuda:1"), k.to("cuda:1"), encoding=encode(), positions=list(range(TOKENS)))
+    assert torch.cuda.current_device() == 0 and ours[0].device.index == 1
+    assert_close(ours[0], rw.rotate(q, k, encoding=encode())[0])
 
 
 @pytest.mark.parametrize("policy", [None, "linear:8", "xpos:64"])
 def test_patched_models(policy):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     if not rw._ropewalk.reads_config:
         pytest.skip("this build of ropewalk reads no config.json")
-    torch.manual_seed(5)
-    shape = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-    model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2)).eval()
-    ids = torch.randint(3, 97, (2, 40))
-    with torch.no_grad():
-        here = rw.patch(model, policy)(ids).logits
-        there = model.cuda()(ids.cuda()).logits
-    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
+    import tiny_model
+
+    model = rw.patch(tiny_model.build(), policy)
+    on_cpu = tiny_model.logits(model)
+    on_device = tiny_model.logits(model.cuda(), tiny_model.IDS.cuda())
+    torch.testing.assert_close(on_device.cpu(), on_cpu, rtol=1e-4, atol=1e-4)

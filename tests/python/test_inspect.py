@@ -1,4 +1,4 @@
-"""The numbers that the command line shows, against formulas in float64."""
+"""Numbers of inspect(), compared with formulas in float64."""
 
 import json
 
@@ -11,7 +11,7 @@ from ropewalk import _inspect
 
 
 def yarn(theta, factor, length, base):
-    """Interpolation by parts between the pairs of 32 turns and of 1 turn (arXiv 2309.00071, section 3.2)."""
+    """Interpolation by parts, between the pairs with 32 turns and with 1 turn (arXiv 2309.00071, section 3.2)."""
     d = 2 * len(theta)
     low, high = (d * np.log(length / (2 * np.pi * turns)) / (2 * np.log(base)) for turns in (32, 1))
     low, high = max(np.floor(low), 0), min(np.ceil(high), d - 1)
@@ -31,19 +31,19 @@ SCHEMES = {
 
 
 @pytest.mark.parametrize("expression", SCHEMES)
-def test_turns_and_wavelengths(expression):
+def test_wavelengths(expression):
     theta, factor = SCHEMES[expression]
-    one = rw.inspect(rw.encoding(expression, head_dim=128), original_length=4096, length=20000)
+    report = rw.inspect(rw.encoding(expression, head_dim=128), original_length=4096, length=20000)
     waves = 2 * np.pi / theta[theta > 0]
-    np.testing.assert_allclose(one.wavelength[theta > 0], waves, rtol=1e-12)
-    np.testing.assert_allclose(one.ratio, theta / THETA, rtol=1e-12)
-    assert np.isinf(one.wavelength[theta == 0]).all()
-    assert one.never_turning == (theta == 0).sum()
-    assert one.turning_within_original == (4096 * theta >= 2 * np.pi).sum()
-    assert one.turning_within_length == (20000 * theta >= 2 * np.pi).sum()
-    assert one.shortest_wavelength == pytest.approx(waves.min(), rel=1e-12)
-    assert one.longest_wavelength == pytest.approx(waves.max(), rel=1e-12)
-    assert one.attention_factor == pytest.approx(factor, rel=1e-12)
+    np.testing.assert_allclose(report.wavelength[theta > 0], waves, rtol=1e-12)
+    np.testing.assert_allclose(report.ratio, theta / THETA, rtol=1e-12)
+    assert np.isinf(report.wavelength[theta == 0]).all()
+    assert report.never_rotating == (theta == 0).sum()
+    assert report.full_turns_within_original == (4096 * theta >= 2 * np.pi).sum()
+    assert report.full_turns_within_length == (20000 * theta >= 2 * np.pi).sum()
+    assert report.shortest_wavelength == pytest.approx(waves.min(), rel=1e-12)
+    assert report.longest_wavelength == pytest.approx(waves.max(), rel=1e-12)
+    assert report.attention_factor == pytest.approx(factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_turns_and_wavelengths(expression):
         ("xpos:512", None),
         ("linear:8", 0),
         ("power:0.5", 63),
-        ("truncated:4096", 60),  # the first that stands still
-        ("yarn:16,original_length=4096", 46),  # the first that is interpolated in full
+        ("truncated:4096", 60),  # the first with frequency 0
+        ("yarn:16,original_length=4096", 46),  # the first that is interpolated fully
     ],
 )
 def test_the_most_changed_pair(expression, pair):
@@ -71,36 +71,36 @@ def test_scores_by_distance(expression):
     expected = terms.mean(axis=1) * factor**2
     encoding = rw.encoding(expression, head_dim=128)
     np.testing.assert_allclose(_inspect.mean_scores(encoding, distance[:, 0]), expected, atol=3e-7)
-    one = rw.inspect(encoding, original_length=1000, length=8999)
-    assert one.mean_score_beyond_original == pytest.approx(np.abs(expected[1001:]).mean(), rel=1e-5)
+    report = rw.inspect(encoding, original_length=1000, length=8999)
+    assert report.mean_score_beyond_original == pytest.approx(np.abs(expected[1001:]).mean(), rel=1e-5)
     assert rw.inspect(encoding, original_length=1000, length=1000).mean_score_beyond_original is None
 
 
 @pytest.mark.parametrize("length", [4096, 65536])
 def test_errors_of_angles(length):
-    """All positions of the upper half, where the inspection takes 512 of them; float64 is right to 1e-11 there."""
+    """The oracle takes all positions of the upper half, inspect() 512 of them; float64 is exact to 1e-11 there."""
     theta = SCHEMES["yarn:16,original_length=4096"][0]
     positions = np.arange(length // 2, length)[:, None]
     exact, product = positions * theta, np.float32(positions) * np.float32(theta)
     worst = max(np.abs(f(product.astype(np.float64)) - f(exact)).max() for f in (np.cos, np.sin))
-    one = rw.inspect(rw.encoding("yarn:16,original_length=4096", head_dim=128), length=length)
-    assert 0.7 * worst <= one.float32_error_length <= worst * (1 + 1e-6)
-    assert 1e-8 < one.error_length < 1.2e-7
+    report = rw.inspect(rw.encoding("yarn:16,original_length=4096", head_dim=128), length=length)
+    assert 0.7 * worst <= report.float32_error_length <= worst * (1 + 1e-6)
+    assert 1e-8 < report.error_length < 1.2e-7
     if length == 4096:
-        assert one.float32_error_original == one.float32_error_length
+        assert report.float32_error_original == report.float32_error_length
 
 
 def test_errors_of_angles_near_2_31():
-    one = rw.inspect(rw.encoding("default", head_dim=128), length=2**31 - 1)
-    assert one.float32_error_length > 1.9 and one.error_length < 1.2e-7
+    report = rw.inspect(rw.encoding("default", head_dim=128), length=2**31 - 1)
+    assert report.float32_error_length > 1.9 and report.error_length < 1.2e-7
 
 
 def test_the_largest_position_of_xpos():
-    one = rw.inspect(rw.encoding("xpos:512,length=2000", head_dim=128))
+    report = rw.inspect(rw.encoding("xpos:512,length=2000", head_dim=128))
     steepest = -np.log2(0.4 / 1.4) / 512  # pair 0
-    assert one.max_position["float16"] == pytest.approx(1000 + np.log2(65504) / steepest, abs=1)
-    assert one.max_position["float32"] == one.max_position["bfloat16"]
-    assert one.max_position["float32"] == pytest.approx(1000 + 126 / steepest, abs=1)
+    assert report.max_position["float16"] == pytest.approx(1000 + np.log2(65504) / steepest, abs=1)
+    assert report.max_position["float32"] == report.max_position["bfloat16"]
+    assert report.max_position["float32"] == pytest.approx(1000 + 126 / steepest, abs=1)
     assert rw.inspect(rw.encoding("linear:8", head_dim=128)).max_position is None
 
 
@@ -118,52 +118,52 @@ def test_the_largest_position_of_xpos():
     ],
 )
 def test_lengths(expression, given, expected):
-    one = rw.inspect(rw.encoding(expression, head_dim=16), **given)
-    assert (one.original_length, one.length) == expected
+    report = rw.inspect(rw.encoding(expression, head_dim=16), **given)
+    assert (report.original_length, report.length) == expected
 
 
 @pytest.mark.parametrize("name", ["original_length", "length"])
 @pytest.mark.parametrize("value", [0, -1, 2**31])
-def test_lengths_that_make_no_sense(name, value):
-    with pytest.raises(rw.Error, match=f"{name} must lie in .*, got {value}"):
+def test_lengths_out_of_range(name, value):
+    with pytest.raises(rw.Error, match=f"{name} must be in .*, got {value}"):
         rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["original_length", "length"])
 @pytest.mark.parametrize("value", ["4096", 1.5, 4096.0])
-def test_lengths_that_are_no_whole_numbers(name, value):
+def test_lengths_must_be_integers(name, value):
     with pytest.raises(TypeError, match=f"ropewalk: {name} must be a whole number of tokens, got {value!r}"):
         rw.inspect(rw.encoding("default", head_dim=16), **{name: value})
 
 
-def test_a_length_that_nobody_stated():
+def test_the_default_length():
     encoding = rw.encoding("linear:99999999", head_dim=16)
-    with pytest.raises(rw.Error, match=r"must lie in .* 4096 times the policies' factor of 1e\+08: state length"):
+    with pytest.raises(rw.Error, match=r"must be in .* 4096 times the policies' factor of 1e\+08; pass length"):
         rw.inspect(encoding)
     longest = rw.inspect(rw.encoding("default", head_dim=16), original_length=2**31 - 1)
     assert longest.length == 2**31 - 1
     assert rw.inspect(encoding, length=np.int64(8192)).length == 8192
 
 
-def test_what_is_no_encoding():
-    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str: ropewalk\.encoding\(\)"):
+def test_inspect_needs_an_encoding():
+    with pytest.raises(TypeError, match=r"encoding must be a ropewalk\.Encoding, got str; call ropewalk\.encoding\(\)"):
         rw.inspect("linear:8")
 
 
 @pytest.mark.parametrize("name", rw.policies())
 def test_every_policy(name):
-    one = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))
-    assert one.expression == str(EXAMPLES[name]) and one.about == (EXAMPLES[name].about,)
-    assert one.about[0].endswith(".") and one.about[0] in type(EXAMPLES[name]).__doc__
-    assert 0 <= one.turning_within_original <= one.turning_within_length <= 32 - one.never_turning
-    assert one.error_original < 1.2e-7 and one.error_length < 1.2e-7
-    again = json.loads(json.dumps(one.to_dict(), allow_nan=False))
-    assert again["expression"] == one.expression and len(again["wavelength"]) == 32
-    assert again["wavelength"].count(None) == one.never_turning
+    report = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))
+    assert report.expression == str(EXAMPLES[name]) and report.about == (EXAMPLES[name].about,)
+    assert report.about[0].endswith(".") and report.about[0] in type(EXAMPLES[name]).__doc__
+    assert 0 <= report.full_turns_within_original <= report.full_turns_within_length <= 32 - report.never_rotating
+    assert report.error_original < 1.2e-7 and report.error_length < 1.2e-7
+    again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert again["expression"] == report.expression and len(again["wavelength"]) == 32
+    assert again["wavelength"].count(None) == report.never_rotating
 
 
-def test_drawn_positions_leave_the_turns_alone():
-    """Distances are those of the numbers that are drawn, however few the policy draws."""
+def test_drawn_positions_do_not_change_the_numbers():
+    """Distances are differences of drawn positions, even if the policy draws few."""
     drawn = rw.inspect(rw.encoding("linear:8|randomized:1024", head_dim=64), length=8192)
     given = rw.inspect(rw.encoding("linear:8", head_dim=64), length=8192)
     assert drawn.draws_positions and not given.draws_positions
@@ -172,7 +172,7 @@ def test_drawn_positions_leave_the_turns_alone():
 
 
 def test_part_of_a_head():
-    one = rw.inspect(rw.encoding("linear:2", 64, 1e6, 32, 16, "interleaved"))
-    assert (one.head_dim, one.rotary_dim, one.rotary_offset, one.layout) == (64, 32, 16, "interleaved")
-    np.testing.assert_allclose(one.inv_freq, plain(32, 1e6) / 2, rtol=1e-12)
-    np.testing.assert_allclose(one.ratio, 0.5, rtol=1e-12)
+    report = rw.inspect(rw.encoding("linear:2", 64, 1e6, 32, 16, "interleaved"))
+    assert (report.head_dim, report.rotary_dim, report.rotary_offset, report.layout) == (64, 32, 16, "interleaved")
+    np.testing.assert_allclose(report.inv_freq, plain(32, 1e6) / 2, rtol=1e-12)
+    np.testing.assert_allclose(report.ratio, 0.5, rtol=1e-12)

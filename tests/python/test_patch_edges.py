@@ -48,7 +48,7 @@ def test_a_module_on_meta_that_cannot_be_made_again_is_refused():
 def test_a_model_with_a_scheme_for_each_kind_of_layer_is_told_what_it_lacks():
     """Not a layer_type, which patch() has no argument for."""
     model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SHAPE))
-    with pytest.raises(rw.Error, match=r"takes \['x', 'position_ids', 'layer_type'\] .* does not know this kind"):
+    with pytest.raises(rw.Error, match=r"takes \['x', 'position_ids', 'layer_type'\] .* does not support this kind"):
         rw.patch(model)
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_model(function, model):
 def test_what_is_no_policy(policy):
     model = build()
     for function in (lambda: rw.patch(model, policy), lambda: rw.from_config(model.config, policy=policy)):
-        with pytest.raises(TypeError, match=f"a policy is an expression such as .*, got .*{type(policy).__name__}"):
+        with pytest.raises(TypeError, match=f"policy must be an expression such as .*, got .*{type(policy).__name__}"):
             function()
 
 

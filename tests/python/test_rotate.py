@@ -1,15 +1,12 @@
-"""rotate_ and rotate against the float64 reference."""
+"""rotate_, rotate and rerotate_ compared with the float64 reference."""
 
 import numpy as np
 import pytest
+import rope_reference as reference
 import ropewalk as rw
 import torch
-from rope_reference import arrange, assert_close, exact, make, plain, power, restore, truncated, turn, xpos
+from rope_reference import LAYOUTS, LIBRARIES, ORDERS, TYPES, assert_close, exact, make, plain, rotate_exactly
 
-LIBRARIES = ["numpy", "torch"]
-TYPES = ["float32", "float16", "bfloat16"]
-LAYOUTS = ["half_split", "interleaved"]
-ORDERS = ["thd", "bshd", "bhsd", "sbhd"]
 POSITIONS = np.array([[5, 0, -3, 4000, 17], [1, 2, 3, 4, 100000]])
 
 
@@ -20,27 +17,23 @@ POSITIONS = np.array([[5, 0, -3, 4000, 17], [1, 2, 3, 4, 100000]])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_against_reference(library, type_name, layout, order, mode):
     batch = 1 if order == "thd" else 2
-    positions = POSITIONS[:batch]
-    encoding = rw.encoding("linear:4", head_dim=48, layout=layout)
-    q, k = make(library, type_name, (batch, 5, 6, 48), 1), make(library, type_name, (batch, 5, 2, 48), 2)
-    expected = [turn(exact(x), plain(48) / 4, positions, layout) for x in (q, k)]
-    q, k = arrange(q, order), arrange(k, order)
+    options = {"encoding": rw.encoding("linear:4", head_dim=48, layout=layout), "positions": POSITIONS[:batch]}
+    given = make(library, type_name, (batch, 5, 6, 48), 1), make(library, type_name, (batch, 5, 2, 48), 2)
+    expected = [rotate_exactly(x, plain(48) / 4, POSITIONS[:batch], layout) for x in given]
+    q, k = (reference.arrange(x, order) for x in given)
     before = exact(q), exact(k)
     if mode == "in_place":
-        result = rw.rotate_(q, k, encoding=encoding, positions=positions, order=order)
+        result = rw.rotate_(q, k, **options, order=order)
         assert result[0] is q and result[1] is k
-    elif mode == "new":
-        result = rw.rotate(q, k, encoding=encoding, positions=positions, order=order)
     else:
-        out = (q * 0, k * 0)
-        result = rw.rotate(q, k, encoding=encoding, positions=positions, order=order, out=out)
-        assert result[0] is out[0] and result[1] is out[1]
-    if mode != "in_place":
+        out = (q * 0, k * 0) if mode == "out" else None
+        result = rw.rotate(q, k, **options, order=order, out=out)
+        assert mode == "new" or (result[0] is out[0] and result[1] is out[1])
         np.testing.assert_array_equal(exact(q), before[0])
         np.testing.assert_array_equal(exact(k), before[1])
-    for ours, reference, given in zip(result, expected, (q, k)):
-        assert type(ours) is type(given) and ours.dtype == given.dtype and ours.shape == given.shape
-        assert_close(restore(ours, order), reference, type_name)
+    for ours, exactly, x in zip(result, expected, (q, k)):
+        assert type(ours) is type(x) and ours.dtype == x.dtype and ours.shape == x.shape
+        assert_close(reference.restore(ours, order), exactly, type_name)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -49,8 +42,8 @@ def test_against_reference(library, type_name, layout, order, mode):
 def test_head_dims(library, head_dim, layout):
     encoding = rw.encoding("default", head_dim=head_dim, layout=layout, base=500000.0)
     q = make(library, "float32", (1, 33, 3, head_dim))
-    expected = turn(exact(q), plain(head_dim, 500000.0), np.arange(7, 40)[None], layout)
-    assert_close(exact(rw.rotate(q, encoding=encoding, offset=7)), expected, "float32")
+    expected = rotate_exactly(q, plain(head_dim, 500000.0), np.arange(7, 40), layout)
+    assert_close(rw.rotate(q, encoding=encoding, offset=7), expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -58,11 +51,10 @@ def test_head_dims(library, head_dim, layout):
 def test_partial_width(layout, rotary_dim, rotary_offset):
     encoding = rw.encoding("default", 64, rotary_dim=rotary_dim, rotary_offset=rotary_offset, layout=layout)
     q = make("torch", "float32", (2, 9, 3, 64))
-    expected = turn(exact(q), plain(rotary_dim), np.arange(9)[None], layout, rotary_offset)
-    turned = exact(rw.rotate(q, encoding=encoding))
-    assert_close(turned, expected, "float32")
+    ours = rw.rotate(q, encoding=encoding)
+    assert_close(ours, rotate_exactly(q, plain(rotary_dim), np.arange(9), layout, rotary_offset))
     others = [i for i in range(64) if not rotary_offset <= i < rotary_offset + rotary_dim]
-    np.testing.assert_array_equal(turned[..., others], exact(q)[..., others])
+    assert torch.equal(ours[..., others], q[..., others])
 
 
 @pytest.mark.parametrize(
@@ -70,10 +62,10 @@ def test_partial_width(layout, rotary_dim, rotary_offset):
     [
         ("default", lambda theta: theta),
         (rw.Linear(8), lambda theta: theta / 8),
-        (rw.Power(0.5), lambda theta: power(theta, 0.5)),
-        (rw.Truncated(4096), lambda theta: truncated(theta, 4096)),
-        (rw.Linear(4) | rw.Truncated(4096), lambda theta: truncated(theta / 4, 4096)),
-        (rw.Linear(4) | "power:0.1", lambda theta: power(theta / 4, 0.1)),
+        (rw.Power(0.5), lambda theta: reference.power(theta, 0.5)),
+        (rw.Truncated(4096), lambda theta: reference.truncated(theta, 4096)),
+        (rw.Linear(4) | rw.Truncated(4096), lambda theta: reference.truncated(theta / 4, 4096)),
+        (rw.Linear(4) | "power:0.1", lambda theta: reference.power(theta / 4, 0.1)),
     ],
 )
 def test_policies(policy, frequencies):
@@ -81,55 +73,49 @@ def test_policies(policy, frequencies):
     theta = frequencies(plain(128))
     np.testing.assert_allclose(encoding.inv_freq, theta, rtol=1e-14, atol=0)
     q = make("numpy", "float32", (1, 64, 2, 128))
-    assert_close(rw.rotate(q, encoding=encoding, offset=1000), turn(q, theta, np.arange(1000, 1064)[None]), "float32")
+    assert_close(rw.rotate(q, encoding=encoding, offset=1000), rotate_exactly(q, theta, np.arange(1000, 1064)))
 
 
-@pytest.mark.parametrize("what", ["q", "k", "both"])
-def test_alone_and_together(what):
+@pytest.mark.parametrize("names", ["q", "k", "qk"])
+def test_queries_and_keys_alone_and_together(names):
     encoding = rw.encoding("xpos:512", head_dim=32, layout="interleaved")
-    q, k = make("torch", "float32", (1, 40, 4, 32), 1), make("torch", "float32", (1, 40, 2, 32), 2)
-    given = {"q": (q, None), "k": (None, k), "both": (q, k)}[what]
-    places = np.arange(100, 140)[None]
-    expected = {
-        "q": turn(exact(q), plain(32), places, "interleaved", magnitude=xpos(32, 1)),
-        "k": turn(exact(k), plain(32), places, "interleaved", magnitude=xpos(32, -1)),
-    }
+    tensors = {"q": make("torch", "float32", (1, 40, 4, 32), 1), "k": make("torch", "float32", (1, 40, 2, 32), 2)}
+    given = [tensors[name] if name in names else None for name in "qk"]
     result = rw.rotate(*given, encoding=encoding, offset=100)
-    assert isinstance(result, tuple) == (what == "both")
-    for name, ours in zip("qk" if what == "both" else what, result if what == "both" else (result,)):
-        assert_close(exact(ours), expected[name], "float32")
-    copies = tuple(None if x is None else x.clone() for x in given)
-    in_place = rw.rotate_(*copies, encoding=encoding, offset=100)
-    for a, b in zip(in_place if what == "both" else (in_place,), result if what == "both" else (result,)):
-        assert torch.equal(a, b)
+    in_place = rw.rotate_(*(None if x is None else x.clone() for x in given), encoding=encoding, offset=100)
+    assert isinstance(result, tuple) == isinstance(in_place, tuple) == (names == "qk")
+    if names != "qk":
+        result, in_place = (result,), (in_place,)
+    for name, ours, written in zip(names, result, in_place):
+        magnitude = reference.xpos(32, 1 if name == "q" else -1)
+        expected = rotate_exactly(tensors[name], plain(32), np.arange(100, 140), "interleaved", magnitude=magnitude)
+        assert_close(ours, expected)
+        assert torch.equal(ours, written)
 
 
 @pytest.mark.parametrize("policy", ["linear:2", "xpos:512"])
 def test_inverse_and_adjoint(policy):
-    encoding = rw.encoding(policy, head_dim=64)
-    q, k = make("numpy", "float32", (2, 50, 4, 64), 1), make("numpy", "float32", (2, 50, 4, 64), 2)
-    back = rw.rotate(*rw.rotate(q, k, encoding=encoding, offset=9), encoding=encoding, offset=9, inverse=True)
-    np.testing.assert_allclose(back[0], q, atol=2e-6)
-    np.testing.assert_allclose(back[1], k, atol=2e-6)
-    # <R q, g> = <q, R^T g>, for queries and for keys
-    g = make("numpy", "float32", (2, 50, 4, 64), 3).astype(np.float64)
-    forward = rw.rotate(q, k, encoding=encoding, offset=9)
-    adjoint = rw.rotate(g.astype(np.float32), g.astype(np.float32), encoding=encoding, offset=9, adjoint=True)
-    for x, y, z in zip((q, k), forward, adjoint):
-        np.testing.assert_allclose((y * g).sum(), (x * z.astype(np.float64)).sum(), rtol=1e-5)
+    options = {"encoding": rw.encoding(policy, head_dim=64), "offset": 9}
+    q, k, g = (make("numpy", "float32", (2, 50, 4, 64), seed) for seed in (1, 2, 3))
+    forward = rw.rotate(q, k, **options)
+    adjoint = rw.rotate(g, g, **options, adjoint=True)
+    # <R x, g> = <x, R^T g>, for queries and for keys
+    for x, y, restored, z in zip((q, k), forward, rw.rotate(*forward, **options, inverse=True), adjoint):
+        np.testing.assert_allclose(restored, x, atol=2e-6)
+        np.testing.assert_allclose((y * exact(g)).sum(), (x * exact(z)).sum(), rtol=1e-5)
 
 
-def test_rerotate_takes_keys_to_another_encoding_and_place():
+def test_rerotate_moves_keys_to_another_encoding_and_position():
     old, new = rw.encoding("default", head_dim=64), rw.encoding("linear:4", head_dim=64)
     k = make("torch", "float32", (1, 30, 2, 64))
     ids = torch.arange(30) * 3
     cached = rw.rotate(k, encoding=old, positions=ids)
     assert rw.rerotate_(cached, old, new, positions=ids) is cached
-    assert_close(exact(cached), turn(exact(k), plain(64) / 4, ids.numpy()[None]), "float32")
+    assert_close(cached, rotate_exactly(k, plain(64) / 4, ids))
     rw.rerotate_(cached, new, new, positions=ids, new_offset=5)
-    assert_close(exact(cached), turn(exact(k), plain(64) / 4, np.arange(5, 35)[None]), "float32")
+    assert_close(cached, rotate_exactly(k, plain(64) / 4, np.arange(5, 35)))
     rw.rerotate_(cached, new, old, offset=5, new_positions=[7] * 30)
-    assert_close(exact(cached), turn(exact(k), plain(64), np.full((1, 30), 7)), "float32")
+    assert_close(cached, rotate_exactly(k, plain(64), np.full(30, 7)))
 
 
 def test_scores_depend_on_the_distance_alone():
@@ -137,15 +123,14 @@ def test_scores_depend_on_the_distance_alone():
     q, k = make("numpy", "float32", (1, 1, 64), 1), make("numpy", "float32", (1, 1, 64), 2)
     scores = []
     for start in (0, 12345, 2**31 - 100, -(2**40)):
-        turned = rw.rotate(q, encoding=encoding, offset=start + 57), rw.rotate(k, encoding=encoding, offset=start)
-        scores.append(float((turned[0].astype(np.float64) * turned[1]).sum()))
+        rotated_q, rotated_k = (rw.rotate(x, encoding=encoding, offset=start + n) for x, n in ((q, 57), (k, 0)))
+        scores.append((exact(rotated_q) * rotated_k).sum())
     np.testing.assert_allclose(scores, scores[0], rtol=0, atol=1e-5)
 
 
-def test_randomized_positions_are_the_same_every_time():
+def test_a_draw_of_randomized_positions_is_reproducible():
     q = make("numpy", "float32", (3, 200, 2, 32))
-    one = rw.encoding(rw.Randomized(length=200, seed=3), head_dim=32)
-    first = rw.rotate(q, encoding=one)
-    np.testing.assert_array_equal(first, rw.rotate(q, encoding=one, threads=2))
-    other = rw.encoding(rw.Randomized(length=200, seed=3, draw=1), head_dim=32)
-    assert np.abs(first - rw.rotate(q, encoding=other)).max() > 0.1
+    first, second = (rw.encoding(rw.Randomized(length=200, seed=3, draw=n), head_dim=32) for n in (0, 1))
+    rotated = rw.rotate(q, encoding=first)
+    np.testing.assert_array_equal(rotated, rw.rotate(q, encoding=first, threads=2))
+    assert np.abs(rotated - rw.rotate(q, encoding=second)).max() > 0.1

@@ -1,10 +1,10 @@
-"""Sequences that outgrow the frequencies their first keys were cached with."""
+"""Stages of length-dependent policies: cached keys move to the frequencies of a longer sequence."""
 
 import numpy as np
 import pytest
 import ropewalk as rw
 import torch
-from rope_reference import HALF_ULP, exact, make
+from rope_reference import HALF_ULP, TYPES, exact, make
 
 HEAD_DIM, KEYS = 128, 24
 LISTS = {
@@ -20,14 +20,14 @@ GROWTH = {
 
 
 def scores(queries, keys):
-    """Over the norms: [queries, keys]."""
+    """Products divided by the norms, [queries, keys]."""
     q, k = exact(queries)[:, 0], exact(keys)[:, 0]
     return (q @ k.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(k, axis=1)
 
 
-@pytest.mark.parametrize("type_name", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("growth", list(GROWTH))
-def test_moved_keys_score_like_fresh_ones(growth, type_name):
+@pytest.mark.parametrize("type_name", TYPES)
+@pytest.mark.parametrize("growth", GROWTH)
+def test_rerotated_keys_score_like_fresh_ones(growth, type_name):
     policy, lengths = GROWTH[growth]
     numbers = np.random.default_rng(7)
     raw = make("torch", type_name, (0, 1, HEAD_DIM))
@@ -43,7 +43,7 @@ def test_moved_keys_score_like_fresh_ones(growth, type_name):
         fresh = rw.rotate(keys, encoding=now, positions=added)
         raw, ids = torch.cat([raw, keys]), torch.cat([ids, added])
         cached, stale = torch.cat([cached, fresh]), torch.cat([stale, fresh])
-        # Queries at the end of the sequence that resemble each key in turn.
+        # Queries at the end of the sequence, each similar to one key.
         queries = rw.rotate(raw, encoding=now, positions=torch.full_like(ids, length - 1))
         expected = scores(queries, rw.rotate(raw, encoding=now, positions=ids))
         rounding = 2 * HALF_ULP[type_name] + 3e-7
@@ -53,7 +53,7 @@ def test_moved_keys_score_like_fresh_ones(growth, type_name):
         last, done = now, length
 
 
-def test_longrope_switches_strictly_beyond_the_original_length():
+def test_longrope_switches_above_the_original_length():
     at = {
         length: rw.encoding(rw.LongRope(**LISTS, factor=32, original_length=4096), HEAD_DIM, sequence_length=length)
         for length in (1, 4096, 4097, 131072)
@@ -62,10 +62,10 @@ def test_longrope_switches_strictly_beyond_the_original_length():
     for length, key in ((1, "short_factor"), (4096, "short_factor"), (4097, "long_factor"), (131072, "long_factor")):
         np.testing.assert_allclose(at[length].inv_freq, plain / LISTS[key], rtol=1e-15)
     assert at[1].stage == at[4096].stage != at[4097].stage == at[131072].stage
-    assert {one.attention_factor for one in at.values()} == {at[1].attention_factor}
+    assert {encoding.attention_factor for encoding in at.values()} == {at[1].attention_factor}
     assert at[1].attention_factor == pytest.approx(np.sqrt(1 + 5 / 12), rel=1e-15)
 
 
-def test_dynamic_has_an_epoch_a_length_beyond_the_original_one():
+def test_dynamic_has_one_stage_per_length_above_the_original():
     stages = [rw.encoding("dynamic:4,original_length=64", 32, sequence_length=n).stage for n in (1, 64, 65, 66, 1000)]
     assert stages[0] == stages[1] and len(set(stages)) == 4

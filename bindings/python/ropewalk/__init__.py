@@ -2,14 +2,18 @@
 
     import ropewalk as rw
 
-    enc = rw.encoding("linear:8", head_dim=128)              # or rw.Linear(8), or rw.from_config("config.json")
-    rw.rotate_(q, k, encoding=enc)                           # NumPy arrays or torch tensors, in place
-    q2, k2 = rw.rotate(q, k, encoding=enc, positions=ids)    # new ones
+    enc = rw.encoding("linear:8", head_dim=128)              # or from a model: rw.from_config("config.json")
+    rw.rotate_(q, k, encoding=enc)                           # NumPy arrays or PyTorch tensors, in place
+    q2, k2 = rw.rotate(q, k, encoding=enc, positions=ids)    # into new arrays
+    model = rw.patch(model, "linear:8")                      # a Hugging Face model
 
-Pair j of the token at position p turns by `p * enc.inv_freq[j]` radians. Which two elements are a pair is the layout:
-`half_split` (j, j + rotary_dim/2) for Llama on Hugging Face, `interleaved` (2j, 2j + 1) for GPT-J and Meta's own Llama.
-`rw.policies()` names the policies; each is a class here, such as `rw.Truncated`, and they compose with `|`.
-`python -m ropewalk inspect yarn:8,original_length=4096` shows what one does.
+An encoding holds the frequencies of one head shape: rotate() rotates pair j of the token at position p by
+`p * enc.inv_freq[j]` radians. The layout says which two elements are pair j: (j, j + rotary_dim/2) for `half_split`, as
+in Llama on Hugging Face, and (2j, 2j + 1) for `interleaved`, as in GPT-J and Meta's own Llama.
+
+A policy extends the context: `linear:8` divides all frequencies by 8. `rw.policies()` lists the names. Each policy is
+also a class, such as `rw.Linear`, and policies compose with `|`. `python -m ropewalk inspect linear:8` shows the effect
+of one, and `python -m ropewalk compare linear:8 ntk:8` compares several.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ropewalk import (
-    _openmp,  # first: it chooses the runtime that the next one finds
+    _openmp,  # before _ropewalk: it selects the OpenMP runtime that _ropewalk finds
     _ropewalk,
 )
 from ropewalk._encoding import encoding, from_config, to_hf_config
@@ -36,8 +40,8 @@ from ropewalk._ropewalk import (
 )
 from ropewalk._rotate import rerotate_, rotate, rotate_
 
-# What takes NumPy or torch is imported when it is asked for: import ropewalk shall be quick.
-_LATER = {
+# Imported on first use, since NumPy and PyTorch take seconds to import.
+_LAZY = {
     "Inspection": "_inspect",
     "RotaryEmbedding": "_modules",
     "apply_rotary_transformers": "_huggingface",
@@ -50,26 +54,25 @@ if TYPE_CHECKING:
     from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
     from ropewalk._modules import RotaryEmbedding
-    from ropewalk._policies import *  # noqa: F403 - the classes below
+    from ropewalk._policies import *  # noqa: F403 - the policy classes
 
 else:
 
     def __getattr__(name):
-        if name not in _LATER:
+        if name not in _LAZY:
             raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
         try:
-            return getattr(import_module(f"ropewalk.{_LATER[name]}"), name)
+            return getattr(import_module(f"ropewalk.{_LAZY[name]}"), name)
         except ModuleNotFoundError as missing:
             if missing.name is None or missing.name.startswith("ropewalk"):
                 raise
             raise AttributeError(f"ropewalk.{name} needs {missing.name}, which is not installed") from missing
 
     def __dir__():
-        return sorted({*globals(), *_LATER})
+        return sorted({*globals(), *_LAZY})
 
 
-# One class for each policy that the library was compiled with.
-globals().update({one.__name__: one for one in _ropewalk.policy_classes})
+globals().update({policy_class.__name__: policy_class for policy_class in _ropewalk.policy_classes})
 
 __all__ = [
     "Encoding",
@@ -94,8 +97,8 @@ __all__ = [
     "rotate_",
     "to_hf_config",
     "unpatch",
-    *(one.__name__ for one in _ropewalk.policy_classes),
+    *(policy_class.__name__ for policy_class in _ropewalk.policy_classes),
 ]
 
-if not TYPE_CHECKING and not _openmp.has_torch():  # import * takes what there is
-    __all__ = [name for name in __all__ if _LATER.get(name) not in ("_huggingface", "_modules")]
+if not TYPE_CHECKING and not _openmp.has_torch():  # without PyTorch, import * skips the functions that need it
+    __all__ = [name for name in __all__ if _LAZY.get(name) not in ("_huggingface", "_modules")]

@@ -1,4 +1,4 @@
-"""Inspections as text: with rich on a terminal where that is installed, else plain."""
+"""Inspections as text: in a box with colours on a terminal if rich is installed, else plain."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from ropewalk._inspect import Inspection
 
 WIDTH = 100
-EVERY = 8  # pairs a row of the table
+NAME_WIDTH = 18  # of the facts
+PAIR_INTERVAL = 8  # between the rows of the table of pairs
 PAIRS = {"half_split": "pairs (j, j + {half})", "interleaved": "pairs (2j, 2j + 1)"}
 
 
 @dataclass
 class Table:
-    header: Sequence[str]  # of one line or all of two
-    rows: list[Sequence[str]] = field(default_factory=list)  # the first column is set left, the others right
+    header: Sequence[str]  # each of one line, or each of two
+    rows: list[Sequence[str]] = field(default_factory=list)  # the first column is aligned left, the others right
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Card:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Four significant digits, whole numbers from 1000 on with separators."""
+    """Format with four significant digits, from 1000 on as a whole number with separators."""
     if value is None:
         return "-"
     if abs(value) >= 1e9:
@@ -47,7 +48,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def brief(expression: str) -> str:
-    """Lists of more than four numbers as [first,...,last]."""
+    """Abbreviate lists of more than four numbers to [first,...,last]."""
     return re.sub(
         r"\[([^,\]]*)(?:,[^,\]]*){3,},([^,\]]*)\]",
         lambda ends: f"[{float(ends[1]):.4g},...,{float(ends[2]):.4g}]",
@@ -56,167 +57,155 @@ def brief(expression: str) -> str:
 
 
 def short(expression: str, width: int) -> str:
-    """At most so many characters."""
+    """Abbreviate to at most `width` characters."""
     expression = brief(expression)
     return expression if len(expression) <= width else expression[: width - 3] + "..."
 
 
-def change_of(one: Inspection) -> str:
-    pair = one.most_changed_pair
+def change_of(data: Inspection) -> str:
+    pair = data.most_changed_pair
     if pair is None:
         return "no pair: the frequencies are those of default"
-    ratio = one.ratio[pair]
+    ratio = data.ratio[pair]
     if ratio == 0:
-        return f"pair {pair} never turns"
-    how = f"{number(1 / ratio)} times slower" if ratio < 1 else f"{number(ratio)} times faster"
-    all_alike = max(one.ratio) - min(one.ratio) < 1e-12 * ratio
-    return f"every pair is {how} than default" if all_alike else f"pair {pair} is {how} than default"
+        return f"pair {pair} never rotates"
+    change = f"{number(1 / ratio)} times slower" if ratio < 1 else f"{number(ratio)} times faster"
+    uniform = max(data.ratio) - min(data.ratio) < 1e-12 * ratio
+    return f"{'every pair' if uniform else f'pair {pair}'} is {change} than default"
 
 
-def inspection_card(one: Inspection) -> Card:
-    pairs = len(one.inv_freq)
-    rotary = "" if one.rotary_dim == one.head_dim else f", {one.rotary_dim} of them turn"
-    after = "" if one.rotary_offset == 0 else f" from element {one.rotary_offset} on"
-    squared = "" if one.attention_factor == 1 else f", so {number(one.attention_factor**2, 6)} on every score"
-    at = "" if one.sequence_length is None else f" at a sequence length of {one.sequence_length:,}"
-    limits = one.max_position
+def inspection_card(data: Inspection) -> Card:
+    pairs = len(data.inv_freq)
+    rotary = "" if data.rotary_dim == data.head_dim else f", {data.rotary_dim} of them rotary"
+    after = "" if data.rotary_offset == 0 else f" from element {data.rotary_offset} on"
+    squared = "" if data.attention_factor == 1 else f", so {number(data.attention_factor**2, 6)} on every score"
+    at = "" if data.sequence_length is None else f" at a sequence length of {data.sequence_length:,}"
+    limits = data.max_position
     facts = [
-        ("head", f"{one.head_dim} elements{rotary}{after}, base {number(one.base)}"),
-        ("layout", f"{one.layout}: {PAIRS[one.layout].format(half=pairs)}"),
-        ("lengths", lengths_of(one)),
-        ("wavelengths", waves_of(one)),
-        ("full turns", turns_of(one)),
-        ("most changed", change_of(one)),
-        ("attention factor", f"{number(one.attention_factor, 6)} on cos and sin{squared}"),
-        ("softmax factor", number(one.softmax_factor, 6)),
-        ("stage", f"{one.stage}{at}"),
+        ("head", f"{data.head_dim} elements{rotary}{after}, base {number(data.base)}"),
+        ("layout", f"{data.layout}: {PAIRS[data.layout].format(half=pairs)}"),
+        ("lengths", lengths_of(data)),
+        ("wavelengths", waves_of(data)),
+        ("full turns", full_turns_of(data)),
+        ("most changed", change_of(data)),
+        ("attention factor", f"{number(data.attention_factor, 6)} on cos and sin{squared}"),
+        ("softmax factor", number(data.softmax_factor, 6)),
+        ("stage", f"{data.stage}{at}"),
         (
             "largest position",
             "any" if limits is None else ", ".join(f"{name} {limit:,}" for name, limit in limits.items()),
         ),
     ]
-    if one.draws_positions:
-        facts.append(("positions", "drawn anew; lengths and errors here are of the numbers drawn"))
-    return Card(brief(one.expression), one.about, facts, [error_table(one), pair_table(one)])
+    if data.draws_positions:
+        facts.append(("positions", "random; lengths and errors here refer to the positions drawn"))
+    return Card(brief(data.expression), data.about, facts, [error_table(data), pair_table(data)])
 
 
-def lengths_of(one: Inspection) -> str:
-    extended = "" if one.length == one.original_length else f", {one.length:,} extended"
-    return f"{one.original_length:,} tokens originally{extended}"
+def lengths_of(data: Inspection) -> str:
+    extended = "" if data.length == data.original_length else f", {data.length:,} extended"
+    return f"{data.original_length:,} tokens originally{extended}"
 
 
-def waves_of(one: Inspection) -> str:
-    if one.shortest_wavelength is None:
-        return "none: no pair turns"
-    return f"{number(one.shortest_wavelength)} to {number(one.longest_wavelength)} tokens"
+def waves_of(data: Inspection) -> str:
+    if data.shortest_wavelength is None:
+        return "none: all frequencies are 0"
+    return f"{number(data.shortest_wavelength)} to {number(data.longest_wavelength)} tokens"
 
 
-def turns_of(one: Inspection) -> str:
-    text = f"{one.turning_within_original} of {len(one.inv_freq)} pairs within {one.original_length:,} tokens"
-    if one.length != one.original_length:
-        text += f", {one.turning_within_length} within {one.length:,}"
-    return text + (f"; {one.never_turning} never turn" if one.never_turning else "")
+def full_turns_of(data: Inspection) -> str:
+    text = f"{data.full_turns_within_original} of {len(data.inv_freq)} pairs within {data.original_length:,} tokens"
+    if data.length != data.original_length:
+        text += f", {data.full_turns_within_length} within {data.length:,}"
+    return text + (f"; {data.never_rotating} never rotate" if data.never_rotating else "")
 
 
-def error_table(one: Inspection) -> Table:
+def error_table(data: Inspection) -> Table:
     errors = Table(("largest error of cos and sin", "float32 product", "ropewalk"))
     rows = {
-        one.original_length: (one.float32_error_original, one.error_original),
-        one.length: (one.float32_error_length, one.error_length),
+        data.original_length: (data.float32_error_original, data.error_original),
+        data.length: (data.float32_error_length, data.error_length),
     }
     for length, values in rows.items():
-        errors.rows.append((f"towards {length:,}", *(f"{value:.1e}" for value in values)))
+        errors.rows.append((f"below {length:,}", *(f"{value:.1e}" for value in values)))
     return errors
 
 
-def pair_table(one: Inspection) -> Table:
-    table = Table(("pair", "radians a token", "wavelength", f"turns in {one.length:,}", "times default"))
-    last = len(one.inv_freq) - 1
-    for pair in sorted({*range(0, last, EVERY), last}):
-        theta, wavelength = one.inv_freq[pair], one.wavelength[pair]
-        cells = ["0", "never turns", "0"]
+def pair_table(data: Inspection) -> Table:
+    table = Table(("pair", "radians per token", "wavelength", f"turns in {data.length:,}", "times default"))
+    last = len(data.inv_freq) - 1
+    for pair in sorted({*range(0, last, PAIR_INTERVAL), last}):
+        theta, wavelength = data.inv_freq[pair], data.wavelength[pair]
+        cells = ["0", "infinite", "0"]
         if theta > 0:
-            cells = [f"{theta:.3e}", number(wavelength), number(one.length / wavelength)]
-        table.rows.append((str(pair), *cells, number(one.ratio[pair])))
+            cells = [f"{theta:.3e}", number(wavelength), number(data.length / wavelength)]
+        table.rows.append((str(pair), *cells, number(data.ratio[pair])))
     return table
 
 
-def comparison_card(all_of_them: Sequence[Inspection]) -> Card:
-    first = all_of_them[0]
-    turning = (f"turn in\n{length:,}" for length in (first.original_length, first.length))
-    header = ("policy\n", "longest\nwave", *turning, "never\nturn", "attention\nfactor")
+def comparison_card(inspections: Sequence[Inspection]) -> Card:
+    first = inspections[0]
+    full_turns = (f"turns\n{length:,}" for length in (first.original_length, first.length))
+    header = ("policy\n", "longest\nwave", *full_turns, "never\nrotate", "attention\nfactor")
     table = Table((*header, "|score|\nbeyond", "f32 error\nat the end"))
-    for one in all_of_them:
+    for data in inspections:
         table.rows.append(
             (
-                short(one.expression, 30),
-                number(one.longest_wavelength),
-                str(one.turning_within_original),
-                str(one.turning_within_length),
-                str(one.never_turning),
-                number(one.attention_factor),
-                "-" if one.mean_score_beyond_original is None else f"{one.mean_score_beyond_original:.4f}",
-                f"{one.float32_error_length:.1e}",
+                short(data.expression, 30),
+                number(data.longest_wavelength),
+                str(data.full_turns_within_original),
+                str(data.full_turns_within_length),
+                str(data.never_rotating),
+                number(data.attention_factor),
+                "-" if data.mean_score_beyond_original is None else f"{data.mean_score_beyond_original:.4f}",
+                f"{data.float32_error_length:.1e}",
             )
         )
-    ours = max(one.error_length for one in all_of_them)
+    ours = max(data.error_length for data in inspections)
     note = (
-        "turn in n: the pairs that complete a full turn within n tokens. "
-        f"|score| beyond: the mean over distances from {first.original_length + 1:,} to {first.length:,}. "
-        f"f32 error: of cos and sin of the float32 product that others form; ropewalk's stays below {ours:.1e}."
+        "turns: number of pairs that complete a full turn within so many tokens. "
+        f"|score| beyond: mean over distances from {first.original_length + 1:,} to {first.length:,}. "
+        f"f32 error: of cos and sin of a float32 product, as other libraries use; ropewalk's error is {ours:.1e}."
     )
-    return Card(f"{len(all_of_them)} policies", tables=[table], note=note)
+    return Card(f"{len(inspections)} policies", tables=[table], note=note)
 
 
-def plain(card: Card) -> str:
-    lines = [
-        *textwrap.wrap(card.title, WIDTH),
-        *(line for text in card.about for line in textwrap.wrap("  " + text, WIDTH)),
-    ]
+Line = list[tuple[str, str]]  # pieces of text, each with a style of rich
+
+
+def render(card: Card, width: int) -> Iterator[Line]:
+    for text in textwrap.wrap(card.title, width):
+        yield [(text, "bold")]
+    for about in card.about:
+        yield from ([(text, "italic")] for text in textwrap.wrap("  " + about, width))
     if card.facts:
-        lines.append("")
+        yield []
     for name, value in card.facts:
-        lines += textwrap.wrap(f"{name:18}{value}", WIDTH, subsequent_indent=" " * 18)
+        for text in textwrap.wrap(value, width - NAME_WIDTH):
+            yield [(name.ljust(NAME_WIDTH), "cyan"), (text, "")]
+            name = ""
     for table in card.tables:
-        rows = [*zip(*(name.split("\n") for name in table.header)), *table.rows]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines.append("")
-        for first, *others in rows:
-            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
-            lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+        header = [*zip(*(name.split("\n") for name in table.header))]
+        widths = [max(map(len, column)) for column in zip(*header, *table.rows)]
+        yield []
+        for style, rows in (("cyan", header), ("", table.rows)):
+            for first, *others in rows:
+                cells = [cell.rjust(width) for cell, width in zip(others, widths[1:])]
+                yield [("  ".join([first.ljust(widths[0]), *cells]).rstrip(), style)]
     if card.note:
-        lines += ["", *textwrap.wrap(card.note, WIDTH)]
-    return "\n".join(lines) + "\n"
+        yield []
+        yield from ([(text, "dim")] for text in textwrap.wrap(card.note, width))
 
 
-def rich_printed(card: Card, console: Console) -> None:
-    from rich import box
-    from rich.console import Group
+def print_box(card: Card, console: Console) -> None:
     from rich.panel import Panel
-    from rich.table import Table as RichTable
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(text, style="italic") for text in card.about]
-    if card.facts:
-        grid = RichTable.grid(padding=(0, 2))
-        for name, value in card.facts:
-            grid.add_row(Text(name, style="cyan"), Text(value))
-        parts += ["", grid]
-    for table in card.tables:
-        made = RichTable(box=box.SIMPLE, header_style="cyan", pad_edge=False, padding=(0, 1, 0, 0))
-        for i, name in enumerate(table.header):
-            made.add_column(Text(name), justify="right" if i else "left")
-        for row in table.rows:
-            made.add_row(*map(Text, row))
-        parts += [made]
-    if card.note:
-        parts.append(Text(card.note, style="dim"))
-    title = Text(short(card.title, WIDTH - 8), style="bold")
-    console.print(Panel(Group(*parts), title=title, title_align="left", expand=False, padding=1))
+    lines = (Text.assemble(*line) for line in render(card, console.width - 4))
+    console.print(Panel(Text("\n").join(lines), expand=False))
 
 
 def show(card: Card) -> None:
-    """Print the card: boxes and colours on a terminal, plain text into a pipe."""
+    """Print the card."""
     if sys.stdout.isatty():
         try:
             from rich.console import Console
@@ -224,7 +213,7 @@ def show(card: Card) -> None:
             pass
         else:
             console = Console(highlight=False)
-            console.width = min(console.width, WIDTH)
-            rich_printed(card, console)
-            return
-    sys.stdout.write(plain(card))
+            console.width = min(console.width, WIDTH + 4)
+            return print_box(card, console)
+    for line in render(card, WIDTH):
+        print("".join(text for text, _ in line).rstrip())

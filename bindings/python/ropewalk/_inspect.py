@@ -1,4 +1,4 @@
-"""What a scheme does to the pairs of a head, in numbers."""
+"""Numbers that describe the effect of an encoding on the pairs of a head."""
 
 from __future__ import annotations
 
@@ -34,16 +34,19 @@ OF_ENCODING = (
     "draws_positions",
 )
 TYPES = ("float32", "bfloat16", "float16")
-MOST_DISTANCES = 2**20  # beyond as many, scores are sampled evenly
+MAX_DISTANCES = 2**20  # more than these are sampled evenly
 ERROR_SAMPLES = 512
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The numbers of inspect(). Lengths, distances and wavelengths are tokens; arrays have one entry a pair."""
+    """The result of inspect().
+
+    Lengths, distances and wavelengths are in tokens. Arrays have one entry per pair. A full turn is 2 pi radians.
+    """
 
     expression: str
-    about: tuple[str, ...]  # a sentence for each policy
+    about: tuple[str, ...]  # one sentence per policy
     head_dim: int
     rotary_dim: int
     rotary_offset: int
@@ -52,48 +55,56 @@ class Inspection:
     sequence_length: int | None
     original_length: int
     length: int
-    inv_freq: NDArray[np.float64]  # radians a token
-    wavelength: NDArray[np.float64]  # 2 pi / inv_freq; infinite for a pair that never turns
-    ratio: NDArray[np.float64]  # inv_freq over that of plain RoPE
-    shortest_wavelength: float | None  # of the pairs that turn
+    inv_freq: NDArray[np.float64]  # radians per token
+    wavelength: NDArray[np.float64]  # 2 pi / inv_freq; infinite for a frequency of 0
+    ratio: NDArray[np.float64]  # inv_freq divided by that of plain RoPE
+    shortest_wavelength: float | None  # of the pairs with a finite one
     longest_wavelength: float | None
-    turning_within_original: int  # pairs that complete a full turn
-    turning_within_length: int
-    never_turning: int
-    most_changed_pair: int | None  # the first of those whose frequency moved furthest; None where none moved
+    full_turns_within_original: int  # number of pairs that complete a full turn
+    full_turns_within_length: int
+    never_rotating: int  # number of pairs with a frequency of 0
+    most_changed_pair: int | None  # the first pair with the largest change of frequency; None without a change
     attention_factor: float
     softmax_factor: float
     stage: int
-    draws_positions: bool  # then distances are those between the numbers drawn
-    max_position: dict[str, int] | None  # by element type; None without xPos
+    draws_positions: bool  # if so, distances are those between the positions drawn
+    max_position: dict[str, int] | None  # per element type; None without xPos
     mean_score_beyond_original: float | None  # mean |score| for distances in (original_length, length]
-    float32_error_original: float  # the largest error of cos and sin of float32(p) * float32(inv_freq)
+    float32_error_original: float  # largest error of cos and sin of float32(p) * float32(inv_freq)
     float32_error_length: float
     error_original: float  # the same for the library's own cos and sin
     error_length: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: lists for arrays, None for what is infinite."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        """Return a dict for JSON: lists for arrays, None for infinity."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return [_plain(float(one)) for one in value]
+        return [_plain(float(number)) for number in value]
     if isinstance(value, tuple):
         return list(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, length: int | None = None) -> Inspection:
-    """Work out what an encoding does to its pairs within the original and within the extended length.
+    """Compute the effect of an encoding on its pairs within the original and within the extended length.
 
-    original_length: tokens of the training before; by default the policies' own original_length, or 4096.
-    length: tokens of the extended context; by default original_length times the policies' factor.
+    Errors are the largest ones over all pairs and up to 512 positions of the upper half of the length, compared with
+    64-bit phases in float64.
 
-    A pair turns fully within n tokens where n * inv_freq >= 2 pi. Errors are the largest over all pairs and up to 512
-    positions of the upper half of the length, against 64-bit phases in float64. Throws Error unless both lengths are
-    positive, and TypeError unless they are whole numbers.
+    Args:
+        encoding: From encoding() or from_config().
+        original_length: Tokens of the original training. The default is the policies' own original_length, or 4096.
+        length: Tokens of the extended context. The default is original_length times the policies' factor.
+
+    Returns:
+        Frequencies, wavelengths, scores and errors; to_dict() makes them JSON.
+
+    Raises:
+        Error: A length is not in [1, 2^31).
+        TypeError: encoding is no Encoding, or a length is no integer.
     """
     check_encoding(encoding)
     original_length, length = lengths(encoding, original_length, length)
@@ -102,23 +113,23 @@ def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, le
     wavelength = wavelengths(encoding)
     with np.errstate(divide="ignore"):
         moved = np.abs(np.log(ratio))
-    turning = wavelength[np.isfinite(wavelength)]
-    placed = without_draws(encoding)
-    beyond = mean_scores(placed, spread(original_length + 1, length))
-    float32_original, ours_original = angle_errors(placed, original_length)
-    float32_length, ours_length = angle_errors(placed, length)
+    finite = wavelength[np.isfinite(wavelength)]
+    fixed = without_draws(encoding)
+    beyond = mean_scores(fixed, sampled_distances(original_length + 1, length))
+    float32_original, ours_original = angle_errors(fixed, original_length)
+    float32_length, ours_length = angle_errors(fixed, length)
     return Inspection(
         **{name: getattr(encoding, name) for name in OF_ENCODING},
-        about=tuple(one.about for one in policies_of(encoding) if hasattr(one, "about")),
+        about=tuple(policy.about for policy in policies_of(encoding) if hasattr(policy, "about")),
         original_length=original_length,
         length=length,
         wavelength=wavelength,
         ratio=ratio,
-        shortest_wavelength=float(turning.min()) if turning.size else None,
-        longest_wavelength=float(turning.max()) if turning.size else None,
-        turning_within_original=turning_within(wavelength, original_length),
-        turning_within_length=turning_within(wavelength, length),
-        never_turning=int((theta == 0).sum()),
+        shortest_wavelength=float(finite.min()) if finite.size else None,
+        longest_wavelength=float(finite.max()) if finite.size else None,
+        full_turns_within_original=int((wavelength <= original_length).sum()),
+        full_turns_within_length=int((wavelength <= length).sum()),
+        never_rotating=int((theta == 0).sum()),
         most_changed_pair=int(moved.argmax()) if moved.max() > 1e-12 else None,
         max_position={name: encoding.max_position(name) for name in TYPES} if encoding.magnitude_rates.any() else None,
         mean_score_beyond_original=float(np.abs(beyond).mean()) if beyond.size else None,
@@ -130,17 +141,17 @@ def inspect(encoding: _ropewalk.Encoding, original_length: int | None = None, le
 
 
 def policies_of(encoding: _ropewalk.Encoding) -> Iterator[_ropewalk.Policy]:
-    """One object for each policy, in order."""
+    """Return the policy objects in order."""
     return map(_ropewalk.policy, encoding.expression.split("|"))
 
 
 def default_like(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
-    """Plain RoPE of the same geometry."""
+    """Return plain RoPE of the same geometry."""
     return like(encoding, "default")
 
 
 def like(encoding: _ropewalk.Encoding, policy: str, sequence_length: int | None = None) -> _ropewalk.Encoding:
-    """Another policy with the geometry of this encoding."""
+    """Return another policy with the geometry of this encoding."""
     return _ropewalk.Encoding(
         policy,
         encoding.head_dim,
@@ -153,31 +164,28 @@ def like(encoding: _ropewalk.Encoding, policy: str, sequence_length: int | None 
 
 
 def without_draws(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
-    """The same turns at the positions that are given, where policies would draw others."""
+    """Return the encoding without the policies that draw positions."""
     if not encoding.draws_positions:
         return encoding
-    kept = [str(one) for one in policies_of(encoding) if not like(encoding, str(one)).draws_positions]
+    kept = [str(policy) for policy in policies_of(encoding) if not like(encoding, str(policy)).draws_positions]
     return like(encoding, "|".join(kept) or "default", encoding.sequence_length)
 
 
 def factor_of(encoding: _ropewalk.Encoding) -> float:
-    """How many times longer the policies make the context, as far as their parameters say."""
-    factor = 1.0
-    for one in policies_of(encoding):
-        factor *= getattr(one, "factor", getattr(one, "alpha", 1.0))
-    return factor
+    """Return the product of the policies' factors, by which they extend the context."""
+    return math.prod(getattr(policy, "factor", getattr(policy, "alpha", 1.0)) for policy in policies_of(encoding))
 
 
 def original_length_of(encoding: _ropewalk.Encoding) -> int | None:
-    """The first original_length that a policy states."""
-    stated = (getattr(one, "original_length", 0) for one in policies_of(encoding))
+    """Return the first original_length that a policy states."""
+    stated = (getattr(policy, "original_length", 0) for policy in policies_of(encoding))
     return next(filter(None, stated), None)
 
 
 def lengths(
     encoding: _ropewalk.Encoding, original_length: int | None = None, length: int | None = None
 ) -> tuple[int, int]:
-    """The original and the extended length, where not given."""
+    """Return the original and the extended length, with defaults for None."""
     if original_length is None:
         original_length = original_length_of(encoding) or DEFAULT_ORIGINAL_LENGTH
     original_length = in_range("original_length", original_length)
@@ -186,8 +194,8 @@ def lengths(
     factor = factor_of(encoding)
     if not original_length * factor < 2**31 - 0.5:
         raise _ropewalk.Error(
-            f"ropewalk: length must lie in [1, 2^31), got {original_length * factor:g}, the original length of "
-            f"{original_length} times the policies' factor of {factor:g}: state length (--length on the command line)"
+            f"ropewalk: length must be in [1, 2^31), got {original_length * factor:g}, the original length of "
+            f"{original_length} times the policies' factor of {factor:g}; pass length (--length on the command line)"
         )
     return original_length, max(original_length, round(original_length * factor))
 
@@ -198,46 +206,42 @@ def in_range(name: str, value: SupportsIndex) -> int:
     except TypeError:
         raise TypeError(f"ropewalk: {name} must be a whole number of tokens, got {value!r}") from None
     if not 0 < whole < 2**31:
-        raise _ropewalk.Error(f"ropewalk: {name} must lie in [1, 2^31), got {whole}")
+        raise _ropewalk.Error(f"ropewalk: {name} must be in [1, 2^31), got {whole}")
     return whole
 
 
 def wavelengths(encoding: _ropewalk.Encoding) -> NDArray[np.float64]:
-    """[pairs], tokens; infinite for a pair that never turns."""
+    """Return the tokens per full turn: [pairs], infinite for a frequency of 0."""
     with np.errstate(divide="ignore"):
         return 2 * np.pi / encoding.inv_freq
 
 
-def turning_within(wavelength: NDArray[np.float64], length: int) -> int:
-    return int((wavelength <= length).sum())
-
-
-def spread(first: int, last: int) -> NDArray[np.int64]:
-    """The distances first ... last, evenly thinned out to at most MOST_DISTANCES."""
-    return np.arange(first, last + 1, max(1, -(-(last - first + 1) // MOST_DISTANCES)), dtype=np.int64)
+def sampled_distances(first: int, last: int) -> NDArray[np.int64]:
+    """Return the distances first ... last, or an even sample of at most MAX_DISTANCES."""
+    return np.arange(first, last + 1, max(1, -(-(last - first + 1) // MAX_DISTANCES)), dtype=np.int64)
 
 
 def mean_scores(encoding: _ropewalk.Encoding, distances: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean over the pairs of what two like tokens so far apart add to a score.
+    """Return the score of two identical tokens at each distance, as a mean over the pairs.
 
-    cos(d * inv_freq) * 2**(-d * decay) * attention_factor**2; the score of two equal vectors of equal pairs is
-    proportional to it (RoFormer, arXiv 2104.09864, section 3.4.3).
+    A pair contributes cos(d * inv_freq) * 2**(-d * magnitude_rate) * attention_factor**2. The score of two equal
+    vectors of equal pairs is proportional to the mean (RoFormer, arXiv 2104.09864, section 3.4.3).
     """
-    decay = encoding.magnitude_rates
+    rates = encoding.magnitude_rates
     scores = np.empty(len(distances))
     for start in range(0, len(distances), 8192):
-        some = distances[start : start + 8192]
-        cos, _ = encoding.cos_sin(some)
-        if decay.any():
-            cos = cos * np.exp2(-some[:, None] * decay)
-        scores[start : start + len(some)] = cos.mean(axis=1, dtype=np.float64)
+        part = distances[start : start + 8192]
+        cos, _ = encoding.cos_sin(part)
+        if rates.any():
+            cos = cos * np.exp2(-part[:, None] * rates)
+        scores[start : start + len(part)] = cos.mean(axis=1, dtype=np.float64)
     return scores * encoding.attention_factor**2
 
 
 def angle_errors(encoding: _ropewalk.Encoding, length: int) -> tuple[float, float]:
-    """The largest error of cos and sin near the end of the length: of the float32 product, and of the library."""
+    """Return the largest errors of cos and sin in the upper half of the length: of a float32 product, of ropewalk."""
     positions = np.unique(np.linspace(length // 2, length - 1, ERROR_SAMPLES).astype(np.int64))
-    # Products of unsigned integers wrap, which is the reduction to one turn.
+    # Products of unsigned integers wrap, which reduces the phase to one turn.
     phases = (positions.astype(np.uint64)[:, None] * encoding.steps).astype(np.int64)
     exact = phases * (2.0**-64 * 2 * np.pi)
     product = (positions.astype(np.float32)[:, None] * encoding.inv_freq.astype(np.float32)).astype(np.float64)

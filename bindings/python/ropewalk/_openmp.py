@@ -1,9 +1,9 @@
-"""One OpenMP runtime beside torch's.
+"""Sharing of PyTorch's OpenMP runtime.
 
-Wheels of torch bring a libgomp of their own, at times under another soname (libgomp-a34b3233.so.1). The module would
-then load the system's besides, and two pools of threads that wait for work by spinning would fight for the cores: small
-rotations become hundreds of times slower. Symbols are looked for among the global libraries first, so torch's runtime
-serves the module too once it is one of them. Imported before the module, for that effect.
+PyTorch wheels contain their own libgomp, sometimes under another soname (libgomp-a34b3233.so.1). The compiled module
+would then load the system's libgomp as well, and the spinning threads of two pools would compete for the cores: small
+rotations become hundreds of times slower. The dynamic linker searches global libraries first, so that making PyTorch's
+libgomp global makes the module use it. This file does so when it is imported, before the module.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from pathlib import Path
 
 @functools.lru_cache
 def _folders() -> list[str] | None:
-    """Where torch lies, without importing it; None where there is none."""
+    """Return the folders of PyTorch without importing it, or None if it is not installed."""
     try:
         spec = find_spec("torch")
     except ImportError:
         return None
-    except ValueError:  # a torch that somebody has put together by hand
+    except ValueError:  # a hand-made module without a spec
         return []
     return None if spec is None else list(spec.submodule_search_locations or [])
 
 
 def has_torch() -> bool:
-    """Whether torch can be imported."""
+    """Return whether PyTorch can be imported."""
     return _folders() is not None
 
 
 def share() -> None:
-    """Make the libgomp that comes with torch, where there is one, that of this package."""
+    """Make the libgomp of PyTorch, if it contains one, global."""
     if not sys.platform.startswith("linux"):
         return
     for folder in _folders() or []:
         for library in (*Path(folder, "lib").glob("libgomp*.so*"), *Path(f"{folder}.libs").glob("libgomp*.so*")):
             try:
                 ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-            except OSError:  # for another machine, say: the system's has to do
+            except OSError:  # for example of another architecture: the system's libgomp is used
                 continue
             return
 

@@ -39,7 +39,7 @@ _library = torch.library.Library("ropewalk", "DEF")
 _library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]")  # the results of q and k, without those of None
 _library.define(f"rotate_(Tensor(a!)? q, Tensor(b!)? k, {_SCHEMA}) -> ()")
 
-# The innermost transform of torch.func, or None. No public function of PyTorch tells.
+# Returns the innermost transform of torch.func, or None. PyTorch has no public function for it.
 _functorch = getattr(torch._C, "_functorch", None)
 transform = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 
@@ -49,7 +49,7 @@ _encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
 
 
 def present(q: Tensor | None, k: Tensor | None) -> list[Tensor]:
-    """Returns those of q and k that are not None."""
+    """Return those of q and k that are not None."""
     return [x for x in (q, k) if x is not None]
 
 
@@ -61,7 +61,7 @@ def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any)
 
 
 def rotate(q: Tensor | None, k: Tensor | None, *arguments: Any, inside: bool = True) -> Any:
-    """Runs the kernel and returns a tuple of the results.
+    """Run the kernel and returns a tuple of the results.
 
     Returns NotImplemented if PyTorch must see the call and it is not `inside` an operator.
     """
@@ -98,20 +98,21 @@ _always_recomputed.add(torch.ops.ropewalk.rotate_.default)
 
 
 def differentiate(name: str, function: Any) -> None:
-    """Makes `function(q, k, arguments)` run in place of the operator for arguments with derivatives."""
+    """Make `function(q, k, arguments)` run in place of the operator for arguments with derivatives."""
     operator, kernel = getattr(torch.ops.ropewalk, name).default, _KERNELS[name]
-    below_autograd = torch._C._after_autograd_keyset  # no public name passes a call on to the kernel of the device
+    below_autograd = torch._C._after_autograd_keyset  # there is no public name for the keys of the devices' kernels
 
     def run_or_record(keys: Any, q: Tensor | None, k: Tensor | None, *arguments: Any) -> Any:
         within: Any = transform()
-        if within is not None and within.key().name in ("Grad", "Jvp"):  # no Function could follow it down here
-            raise NotImplementedError(  # which breaks the graph of torch.compile where that is allowed
-                "ropewalk: a rotation has no derivatives by torch.func inside of a graph: leave that function "
+        if within is not None and within.key().name in ("Grad", "Jvp"):
+            # At this level a Function would record nothing. The error breaks the graph, if torch.compile allows that.
+            raise NotImplementedError(
+                "ropewalk: a rotation has no derivatives by torch.func inside of a graph; leave that function "
                 "uncompiled, or use torch.autograd.grad()"
             )
         if _has_tangents(q, k, *arguments):
             if name == "rotate_":
-                raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode: use rotate()")
+                raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode; use rotate()")
             return function(q, k, Arguments(*arguments))
         if torch.is_grad_enabled() and any([x.requires_grad for x in present(q, k)]):
             return function(q, k, Arguments(*arguments))

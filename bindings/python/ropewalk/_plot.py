@@ -1,4 +1,4 @@
-"""Pictures of schemes: their frequencies, and how scores fall with the distance. Needs matplotlib."""
+"""Plots of encodings: wavelengths of the pairs and scores by distance. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -22,64 +22,64 @@ if TYPE_CHECKING:
     from ropewalk import Encoding
     from ropewalk._target import Target
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without their yellow.
+# Okabe and Ito's colours for colour-blind readers, without yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", ":", "-.")
 GREY = "#555555"
 LINE = "#aaaaaa"
 WIDTH = 10  # inches
-NAME = 40  # characters
+NAME_WIDTH = 40  # characters
 POINTS = 240
-WINDOW = 1.08  # how far a distance is averaged, as a factor
-SATURATED = 0.75  # the score at which the heat map's colours end: what is far away stays visible
+WINDOW = 1.08  # distances are averaged over this factor in both directions
+SATURATED = 0.75  # score at the end of the colour scale, so that small scores at long distances stay visible
 COMPANIONS = ("linear:{factor:g}", "ntk:{factor:g}", "yarn:{factor:g},original_length={length}")
 LOOK: Any = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.hashsalt": "ropewalk",  # the same picture is the same file
+    "svg.hashsalt": "ropewalk",  # reproducible files
 }
 
 
 def plot_one(target: Target, path: Path) -> None:
-    """The scheme against plain RoPE, and with others of the same factor in the heat map."""
+    """Plot an encoding and plain RoPE, with other policies of the same factor in the heat map."""
     plain = _inspect.default_like(target.encoding)
     shown = [target.encoding] if target.encoding.expression == "default" else [plain, target.encoding]
     draw(shown, [*shown, *companions(target)], target, path)
 
 
 def plot_comparison(targets: Sequence[Target], path: Path) -> None:
-    """All of them, with plain RoPE first."""
-    chosen = [one.encoding for one in targets]
-    plain = _inspect.default_like(chosen[0])
-    shown = chosen if any(one.expression == "default" for one in chosen) else [plain, *chosen]
+    """Plot all targets, with plain RoPE first."""
+    encodings = [target.encoding for target in targets]
+    plain = _inspect.default_like(encodings[0])
+    shown = encodings if any(e.expression == "default" for e in encodings) else [plain, *encodings]
     draw(shown, shown, targets[0], path)
 
 
 def companions(target: Target) -> list[Encoding]:
     factor = _inspect.factor_of(target.encoding)
     factor = factor if factor > 1 else max(2.0, target.length / target.original_length)
-    texts = [one.format(factor=factor, length=target.original_length) for one in COMPANIONS]
-    made = [_inspect.like(target.encoding, text) for text in texts]
-    return [one for one in made if one.expression != target.encoding.expression]
+    texts = [text.format(factor=factor, length=target.original_length) for text in COMPANIONS]
+    encodings = [_inspect.like(target.encoding, text) for text in texts]
+    return [e for e in encodings if e.expression != target.encoding.expression]
 
 
 def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, path: Path) -> None:
-    """Lines for `shown`, and a row of the heat map for each of `rows`, which starts with them."""
-    distances = _inspect.spread(1, target.length)
+    """Draw lines for `shown`, and one row of the heat map for each of `rows`, which begin with `shown`."""
+    distances = _inspect.sampled_distances(1, target.length)
     points = np.unique(np.searchsorted(distances, np.geomspace(1, distances[-1], POINTS).round()))
-    scores = np.array([smooth_scores(_inspect.without_draws(one), distances)[points] for one in rows])
+    scores = np.array([smooth_scores(_inspect.without_draws(e), distances)[points] for e in rows])
     looks = list(looks_of(shown))
-    names = [short(one.expression, NAME) for one in rows]
+    names = [short(e.expression, NAME_WIDTH) for e in rows]
     columns = min(len(shown), int(WIDTH / (0.6 + 0.08 * max(map(len, names[: len(shown)])))))
     legend, heat = 0.2 * -(-len(shown) // columns), 0.9 + 0.27 * len(rows)
     engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
     with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(WIDTH, 4.4 + legend + heat), dpi=100, layout=engine)
-        panels = figure.subplot_mosaic([["spectrum", "decay"], ["heat", "heat"]], height_ratios=[3.6, heat])
+        panels = figure.subplot_mosaic([["spectrum", "scores"], ["heat", "heat"]], height_ratios=[3.6, heat])
         draw_spectrum(panels["spectrum"], shown, looks, target)
-        draw_decay(panels["decay"], distances[points], scores[: len(shown)], looks, target)
+        draw_scores(panels["scores"], distances[points], scores[: len(shown)], looks, target)
         draw_heat(panels["heat"], distances[points], scores, names, target)
         handles = panels["spectrum"].get_lines()[: len(shown)]
         figure.legend(handles, names[: len(shown)], loc="outside upper center", ncols=columns, frameon=False)
@@ -87,10 +87,10 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, pa
 
 
 def looks_of(shown: Sequence[Encoding]) -> Iterator[dict[str, Any]]:
-    """A colour for each, and a thin grey line above all for plain RoPE."""
+    """Yield one line style per encoding: a thin grey line on top for plain RoPE, a colour for each other one."""
     count = 0
-    for one in shown:
-        if one.expression == "default":
+    for e in shown:
+        if e.expression == "default":
             yield {"color": GREY, "linewidth": 1.1, "zorder": 3}
             continue
         style = STYLES[count // len(COLOURS) % len(STYLES)]
@@ -99,13 +99,13 @@ def looks_of(shown: Sequence[Encoding]) -> Iterator[dict[str, Any]]:
 
 
 def smooth_scores(encoding: Encoding, distances: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean scores, averaged over neighbouring distances: single ones jump with the phase of the fastest pairs."""
+    """Return the mean scores averaged over neighbouring distances, without the oscillation of the fastest pairs."""
     scores = _inspect.mean_scores(encoding, distances)
     first = np.searchsorted(distances, (distances / WINDOW).round())
-    behind = np.searchsorted(distances, (distances * WINDOW).round(), side="right")
-    for _ in range(2):  # once more, so that distances do not enter the average at full weight
+    end = np.searchsorted(distances, (distances * WINDOW).round(), side="right")
+    for _ in range(2):  # a second pass makes the weights of the window triangular
         sums = np.append(0, np.cumsum(scores))
-        scores = (sums[behind] - sums[first]) / (behind - first)
+        scores = (sums[end] - sums[first]) / (end - first)
     return scores
 
 
@@ -117,7 +117,7 @@ def length_marks(target: Target) -> dict[str, int]:
 
 
 def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict[str, Any]], target: Target) -> None:
-    waves = [_inspect.wavelengths(one) for one in shown]
+    waves = [_inspect.wavelengths(e) for e in shown]
     for wave, look in zip(waves, looks):
         axes.semilogy(np.where(np.isfinite(wave), wave, np.nan), **look)
     height = 6 * max(target.length, *(wave[np.isfinite(wave)].max(initial=1) for wave in waves))
@@ -126,7 +126,7 @@ def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict[st
         if len(still) == 0:
             continue
         axes.plot(still, np.full(len(still), height), "^", color=look["color"], markersize=4)
-        axes.text(still[0] - 1, height, "never turn", ha="right", va="center", color=look["color"], fontsize=8)
+        axes.text(still[0] - 1, height, "never rotate", ha="right", va="center", color=look["color"], fontsize=8)
         height *= 4
     for name, length in length_marks(target).items():
         axes.axhline(length, color=LINE, linewidth=0.8, linestyle="--", zorder=0)
@@ -138,12 +138,12 @@ def draw_spectrum(axes: Axes, shown: Sequence[Encoding], looks: Sequence[dict[st
             fontsize=8,
             transform=axes.get_yaxis_transform(),
         )
-    shapes = {f" (of {one.rotary_dim} elements, base {number(one.base)})" for one in shown}
+    shapes = {f" (of {e.rotary_dim} elements, base {number(e.base)})" for e in shown}
     axes.set(xlabel="pair" + (shapes.pop() if len(shapes) == 1 else ""), ylabel="wavelength, tokens")
-    axes.set(xlim=(-0.5, max(map(len, waves)) + 0.5), title="How long each pair takes to turn once")
+    axes.set(xlim=(-0.5, max(map(len, waves)) + 0.5), title="Tokens per full turn of each pair")
 
 
-def draw_decay(
+def draw_scores(
     axes: Axes,
     distances: NDArray[np.int64],
     scores: NDArray[np.float64],
@@ -154,7 +154,7 @@ def draw_decay(
     for row, look in zip(scores, looks):
         axes.plot(distances, row, **look)
     distance_axis(axes, target)
-    axes.set(ylabel="mean score", title="How scores fall with the distance")
+    axes.set(ylabel="mean score", title="Score by distance")
     if target.length != target.original_length:
         axes.text(
             target.original_length * 0.93,
@@ -181,7 +181,7 @@ def draw_heat(
     axes.spines[:].set_visible(False)
     axes.hlines(range(1, len(names)), 1, target.length, color="white", linewidth=2)
     distance_axis(axes, target)
-    axes.set_title("Mean score by distance, policies side by side")
+    axes.set_title("Mean score by distance for each policy")
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.01, aspect=10, extend="both", ticks=(-SATURATED, 0, SATURATED))
     bar.outline.set_visible(False)
 

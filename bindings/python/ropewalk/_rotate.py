@@ -1,4 +1,4 @@
-"""Turning queries and keys."""
+"""Rotation of queries and keys."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Optional, Union
 
 from ropewalk import _ropewalk
 
-Array = Any  # a NumPy array, a torch tensor, or anything with __dlpack__, on the CPU or on a CUDA device
+Array = Any  # a NumPy array, a torch.Tensor, or an object with __dlpack__, on the CPU or on a CUDA device
 Positions = Union[Array, Sequence[int], None]
 Table = Optional[tuple[Array, Array]]
 
 
 def _traced() -> bool:
-    """Whether torch.compile is looking: it sees operators and no pointers."""
+    """Return whether torch.compile is tracing. It records operators and sees no pointers."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_compiling()
 
@@ -33,36 +33,47 @@ def rotate_(
     table: Table = None,
     threads: int | None = None,
 ) -> Array:
-    """Encode queries q and keys k in place; return what was given, q, k or (q, k).
+    """Encode queries and keys in place.
 
-    q, k: float32, float16 or bfloat16 (NumPy's is that of ml_dtypes), [tokens, heads, head_dim] or
-        [batch, tokens, heads, head_dim], strided as they like as long as the last stride is 1; no copy is made. k may
-        have fewer heads, by a whole factor. Either may be None.
-    encoding: from encoding() or from_config().
-    positions: int32 or int64 [tokens] or [batch or 1, tokens]: the position of each token, negative ones too. For an
-        encoding by mrope [tokens], [3, tokens] or [3, batch, tokens]: the numbers t, h and w of each token.
-    offset: the position of the first token, where positions is None.
-    cu_seqlens: int32 or int64 [sequences + 1] for packed sequences (3 axes): token cu_seqlens[i] is the first of
-        sequence i. It starts with 0, ascends and ends with the number of tokens.
-    order: of the axes: "thd", "bshd" (the defaults for 3 and 4 axes), "bhsd" or "sbhd".
-    inverse: undo the encoding. adjoint: its transpose, for gradients; the same unless there are magnitudes (xpos).
-        Both: the transpose of the inverse.
-    table: (cos, sin) of float32 or bfloat16, used instead of the encoding's own angles: [n, columns], whose row p
-        serves position p, or [batch or 1, tokens, columns] with a row a token, as Transformers hands to its layers.
-        columns is rotary_dim, in the order of the layout, or rotary_dim/2.
-    threads: at most so many; torch.get_num_threads() by default, or OpenMP's number where torch is not loaded. Small
-        calls use one, and so does a child forked after a threaded call, which has OpenMP's threads no more.
+    Pair j of the token at position p is rotated by p * encoding.inv_freq[j] radians. float32 results are within 3e-7 of
+    the norm of the head's vector for |p| < 2^31, 16-bit results within one rounding. Gradients flow through PyTorch
+    tensors, and torch.compile records one operator. Forward mode and torch.func need rotate().
 
-    On a CUDA device q, k and table lie on that one device, and the call joins torch's current stream (the legacy
-    default stream for arrays of others) without waiting for it. Positions and cu_seqlens that lie elsewhere cost a
-    transfer: have them on the device, above all where a CUDA graph is captured. Randomized positions are drawn on the
-    CPU and taken there; given ones on the device are then waited for. What positions on the device hold cannot be
-    checked: rows of a table that they leave are taken to be its last ones. threads means nothing there.
+    On a CUDA device, q, k and table must be on one device. The call joins PyTorch's current stream (for arrays of other
+    libraries the legacy default stream) and does not wait for it. Positions and cu_seqlens on the host are copied to
+    the device: pass them on the device when a CUDA graph is captured. Positions on the device are not checked, and
+    those outside a table read its last row. Randomized positions are drawn on the host, which waits for positions on
+    the device. threads has no effect.
 
-    Pair j at position p turns by p * encoding.inv_freq[j] radians. float32 results lie within 3e-7 of the norm of the
-    head's vector for |p| < 2^31, 16-bit ones within one rounding. Throws Error, with nothing written, when shapes,
-    strides, types or positions do not fit, and for read-only memory. Gradients flow through torch tensors, by
-    rotate() also those in forward mode and of torch.func, and torch.compile sees one operator.
+    Args:
+        q: Queries: float32, float16 or bfloat16 (of ml_dtypes in NumPy), [tokens, heads, head_dim] or
+            [batch, tokens, heads, head_dim]. Any strides are supported if the last one is 1. No copy is made. None for
+            keys only.
+        k: Keys of the same type, batch and tokens. The heads of q must be a multiple of those of k. None for queries
+            only.
+        encoding: From encoding() or from_config().
+        positions: Position of each token, which may be negative: int32 or int64 [tokens] or [batch or 1, tokens]. For
+            mrope [tokens], [3, tokens] or [3, batch, tokens]: the positions t, h and w of each token.
+        offset: Position of the first token, if positions is None.
+        cu_seqlens: Starts of packed sequences (3 axes): int32 or int64 [sequences + 1], ascending from 0 to the number
+            of tokens.
+        order: Order of the axes: "thd" (the default for 3 axes), "bshd" (for 4 axes), "bhsd" or "sbhd".
+        inverse: Undo the encoding.
+        adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos only. Together with inverse:
+            the transpose of the inverse.
+        table: (cos, sin) in float32 or bfloat16, used in place of the encoding's angles: [n, columns], where row p is
+            for position p, or [batch or 1, tokens, columns] with one row per token, as in Transformers. columns is
+            rotary_dim, in the order of the layout, or rotary_dim/2.
+        threads: Upper limit of threads. The default is torch.get_num_threads(), or OpenMP's number if PyTorch is not
+            loaded. Small calls use one thread. So does a process forked after a threaded call, because OpenMP threads
+            do not survive fork.
+
+    Returns:
+        q, k or (q, k), as passed.
+
+    Raises:
+        Error: Shapes, strides, types or positions do not fit, or memory is read-only. Nothing is written then.
+        TypeError: An argument is of the wrong kind.
     """
     if not _traced():
         done = _ropewalk.rotate_(
@@ -90,13 +101,24 @@ def rotate(
     threads: int | None = None,
     out: Any = None,
 ) -> Array:
-    """Encode queries q and keys k into new arrays; the arguments are those of rotate_().
+    """Encode queries and keys into new arrays.
 
-    out: where the results go, (q, k), or one array where one of q and k is None. It may be the input itself; an overlap
-        with it otherwise is an error. Without out, results are new arrays of the library of the input (of NumPy where
-        that library has no __array_namespace__; on a CUDA device always of its own).
+    Also supports derivatives in forward mode and by torch.func. The arguments that are not listed here are those of
+    rotate_().
 
-    Returns q, k or (q, k), as given.
+    Args:
+        q: Queries.
+        k: Keys.
+        out: Arrays for the results: (q, k), or one array if one of q and k is None. It may be the input itself; any
+            other overlap with the input is an error. Not supported with gradients or torch.compile.
+
+    Returns:
+        q, k or (q, k): out if passed, else new arrays of the library of the input. On the CPU, libraries without
+        __array_namespace__ get NumPy arrays.
+
+    Raises:
+        Error: As for rotate_().
+        TypeError: As for rotate_().
     """
     if not _traced():
         done = _ropewalk.rotate(
@@ -107,7 +129,7 @@ def rotate(
     from ropewalk import _torch
 
     if out is not None:
-        raise _ropewalk.Error("ropewalk: out= goes with neither gradients nor torch.compile: use the result")
+        raise _ropewalk.Error("ropewalk: out= is not supported with gradients or torch.compile; use the result")
     return _torch.rotate(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
@@ -122,11 +144,27 @@ def rerotate_(
     order: str | None = None,
     threads: int | None = None,
 ) -> Array:
-    """Take cached keys in place from one encoding, and from one position, to another; return them.
+    """Move cached keys in place from one encoding, and from one position, to another.
 
-    The keys were encoded by old_encoding at positions (or from offset on) and come out as new_encoding would encode
-    them at new_positions (or from new_offset on), by default at the old places. Within one rounding of encoding afresh.
-    k, positions, offset, order and threads are those of rotate_(); both encodings must turn the same elements.
+    The result is within one rounding of encoding the keys afresh.
+
+    Args:
+        k: Keys that old_encoding has encoded.
+        old_encoding: The source encoding.
+        new_encoding: The target encoding, which must rotate the same elements.
+        positions: Positions of the keys in the source encoding; see rotate_().
+        offset: Position of the first key, if positions is None.
+        new_positions: Positions in the target encoding. By default they stay.
+        new_offset: Position of the first key in the target encoding, if new_positions is None.
+        order: Order of the axes; see rotate_().
+        threads: Upper limit of threads; see rotate_().
+
+    Returns:
+        k.
+
+    Raises:
+        Error: As for rotate_(), or if k requires grad or the call is traced.
+        TypeError: An argument is of the wrong kind.
     """
     return _ropewalk.rerotate_(
         k, old_encoding, new_encoding, positions, offset, new_positions, new_offset, order, threads

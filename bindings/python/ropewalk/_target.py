@@ -1,4 +1,4 @@
-"""From a word on the command line to an encoding and the lengths that it is seen within."""
+"""Encodings and lengths of the words on the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ropewalk._encoding import from_config
 if TYPE_CHECKING:
     import argparse
 
-SHORTEST_TRAINING = 2048  # tokens: no model that was stretched had been trained on fewer
+SHORTEST_TRAINING = 2048  # tokens: no published model with an extended context was trained on fewer
 
 
 @dataclass(frozen=True)
@@ -22,44 +22,46 @@ class Target:
     encoding: _ropewalk.Encoding
     original_length: int
     length: int
-    stated_length: int | None  # original_length, where it is not just the default
+    stated_length: int | None  # original_length, unless it is the default
 
     def inspection(self) -> _inspect.Inspection:
         return _inspect.inspect(self.encoding, self.original_length, self.length)
 
 
 def load_all(words: list[str], options: argparse.Namespace) -> list[Target]:
-    """What the command line asks for: one target, or several within the same lengths."""
+    """Read one target, or several within the same lengths."""
     for name in ("head_dim", "base", "rotary_dim"):
         if all(map(is_config, words)) and getattr(options, name) is not None:
-            raise _ropewalk.Error(f"ropewalk: --{name.replace('_', '-')} is for expressions, {words[0]} has its own")
+            raise _ropewalk.Error(
+                f"ropewalk: --{name.replace('_', '-')} needs an expression, but {words[0]} is a configuration"
+            )
     return load_alike(words, options) if len(words) > 1 else [load(words[0], options)]
 
 
 def load(word: str, options: argparse.Namespace) -> Target:
-    """Read an expression, or the configuration in a file or folder, with the options of the command line.
+    """Read an expression, or the configuration in a file or folder.
 
-    A scheme that depends on the sequence length is shown at the extended one, unless the options state another.
+    A policy that depends on the sequence length is shown at the extended length, unless the options state another.
     """
     encoding = make(word, options, options.sequence_length)
     stated = config_lengths(word, encoding) if is_config(word) else (None, None)
     original = stated[0] if options.original_length is None else options.original_length
     original = _inspect.original_length_of(encoding) if original is None else original
     length = stated[1] if options.length is None and options.original_length is None else options.length
-    seen = _inspect.lengths(encoding, original, length)
+    lengths = _inspect.lengths(encoding, original, length)
     if options.sequence_length is None:
-        encoding = at_length(encoding, word, options, seen[1])
-    return Target(encoding, *seen, stated_length=original)
+        encoding = at_length(encoding, word, options, lengths[1])
+    return Target(encoding, *lengths, stated_length=original)
 
 
 def load_alike(words: list[str], options: argparse.Namespace) -> list[Target]:
-    """All of them within the same lengths: the largest original one that any states, and the largest extended one."""
+    """Read all targets within the same lengths: the largest stated original length and the largest extended length."""
     targets = [load(word, options) for word in words]
-    stated = [one.stated_length for one in targets if one.stated_length is not None]
+    stated = [target.stated_length for target in targets if target.stated_length is not None]
     options.original_length = max(stated, default=targets[0].original_length)
     if options.length is None:
-        grown = [_inspect.lengths(one.encoding, options.original_length)[1] for one in targets]
-        options.length = max(*grown, *(one.length for one in targets if one.stated_length is not None))
+        extended = [_inspect.lengths(target.encoding, options.original_length)[1] for target in targets]
+        options.length = max(*extended, *(target.length for target in targets if target.stated_length is not None))
     return [load(word, options) for word in words]
 
 
@@ -77,19 +79,19 @@ def make(word: str, options: argparse.Namespace, sequence_length: int | None) ->
 
 
 def at_length(encoding: _ropewalk.Encoding, word: str, options: argparse.Namespace, length: int) -> _ropewalk.Encoding:
-    """The encoding for sequences of that length, where that is another one."""
+    """Return the encoding for sequences of that length, or the given one if the length does not change it."""
     try:
-        grown = make(word, options, length)
-    except _ropewalk.Error:  # randomized_sorted has a range that sequences must fit into
+        extended = make(word, options, length)
+    except _ropewalk.Error:  # the length exceeds the range of randomized_sorted
         return encoding
-    return grown if grown.stage != encoding.stage else encoding
+    return extended if extended.stage != encoding.stage else encoding
 
 
 def config_lengths(path: str, encoding: _ropewalk.Encoding) -> tuple[int | None, int | None]:
-    """The original and the extended length that a configuration states.
+    """Return the original and the extended length that a configuration states.
 
-    `max_position_embeddings` is the longest context in most, and the original one in those that leave the rest to the
-    factor. It is taken for the longest where dividing it by the factor leaves a length that a model may have seen.
+    `max_position_embeddings` is the extended length in most configurations and the original one in some with a factor.
+    It is read as the extended length if the quotient by the factor is at least SHORTEST_TRAINING.
     """
     model = read_model(path)
     longest = whole_number(model.get("max_position_embeddings"))
@@ -103,7 +105,7 @@ def config_lengths(path: str, encoding: _ropewalk.Encoding) -> tuple[int | None,
 
 
 def read_model(path: str) -> dict[str, Any]:
-    """The part of a configuration about the language model; from_config() has found it to be an object."""
+    """Return the language model's part of a configuration, which from_config() has accepted."""
     file = Path(path)
     whole = json.loads((file / "config.json" if file.is_dir() else file).read_text(encoding="utf-8"))
     text = whole.get("text_config")

@@ -18,11 +18,11 @@ from ropewalk import _operators, _ropewalk
 from ropewalk._encoding import check_encoding
 from ropewalk._operators import Arguments, differentiate, present, transform
 
-# A saved tensor that a finished transform of torch.func has wrapped becomes a tensor again. No public function does it.
+# Unwraps a saved tensor of a finished transform of torch.func. PyTorch has no public function for it.
 _unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
 
-# Kinds of views that autograd lets no one write, by the names of PyTorch's CreationMeta. Without this private function
-# autograd refuses only after the memory is written.
+# Kinds of views that autograd does not allow to be written, by the names of PyTorch's CreationMeta. Public functions
+# report them only after the memory is written.
 _VIEWS = {
     "MULTI_OUTPUT_NODE": "by a call with several results, like split() and unbind()",
     "IN_CUSTOM_FUNCTION": "by an autograd.Function",
@@ -31,7 +31,7 @@ _creation = getattr(torch._C._autograd, "_get_creation_meta", lambda view: None)
 
 
 def _transformed() -> bool:
-    """Returns whether derivatives are taken in forward mode or by torch.func."""
+    """Return whether derivatives are taken in forward mode or by torch.func."""
     if torch.compiler.is_compiling():
         return False
     within: Any = transform()
@@ -39,7 +39,7 @@ def _transformed() -> bool:
 
 
 def _records(q: Tensor | None, k: Tensor | None) -> bool:
-    """Returns whether autograd needs a Function here. In a graph or a trace, the operator has the gradients."""
+    """Return whether autograd needs a Function here. In a graph or a trace, the operator has the gradients."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ def _records(q: Tensor | None, k: Tensor | None) -> bool:
 
 
 def _run(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[Tensor]:
-    """Rotates without gradients.
+    """Rotate without gradients.
 
     The direct call of the module saves 9 us of 28 us. It is possible if nothing records operators.
     """
@@ -60,7 +60,7 @@ def _run(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[T
 
 
 def _rotated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[Tensor]:
-    """Rotates into new tensors, with gradients of gradients where they are needed."""
+    """Rotate into new tensors, with gradients of gradients where they are needed."""
     if _transformed():
         results: Sequence[Tensor] = _TransformedRotation.apply(q, k, arguments)
         return results
@@ -68,7 +68,7 @@ def _rotated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequen
 
 
 def _rows(gradient: Tensor | None) -> Tensor | None:
-    """Makes the elements of a head contiguous: gradients may be expanded or transposed."""
+    """Make the elements of a head contiguous: gradients may be expanded or transposed."""
     return gradient if gradient is None or gradient.stride(-1) == 1 else gradient.contiguous()
 
 
@@ -148,7 +148,7 @@ class _RotationInPlace(torch.autograd.Function):
 
 
 def _write(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> tuple[Tensor | None, Tensor | None]:
-    """Rotates in place, with gradients where they are needed."""
+    """Rotate in place, with gradients where they are needed."""
     for x, pair in ((q, (q, None)), (k, (None, k))):
         if x is not None and x.requires_grad:
             _RotationInPlace.apply(*pair, arguments)
@@ -170,7 +170,7 @@ differentiate("rotate_", _differentiated_)
 
 
 def _as_tensor(array: Any, name: str, types: str) -> Any:
-    """Returns a tensor as it is, anything else as a copy: the caller may write to it before backward reads it."""
+    """Return a tensor as it is, anything else as a copy: the caller may write to it before backward reads it."""
     if array is None or isinstance(array, Tensor):
         return array
     if hasattr(array, "__cuda_array_interface__"):
@@ -200,13 +200,13 @@ def _prepare(
     table: Any,
     threads: int | None,
 ) -> Arguments:
-    """Checks the arguments of rotate() and converts them to those of an operator."""
+    """Check the arguments of rotate() and converts them to those of an operator."""
     for name, x in (("q", q), ("k", k)):
         if x is not None and not isinstance(x, Tensor):
             raise _ropewalk.Error(f"ropewalk: {name} is a {type(x).__name__}, but the other one is a torch.Tensor")
         if x is not None and x.is_nested:
             raise _ropewalk.Error(
-                f"ropewalk: {name} is a nested tensor: pass its values(), and cu_seqlens=its offsets()"
+                f"ropewalk: {name} is a nested tensor; pass its values(), and cu_seqlens=its offsets()"
             )
     check_encoding(encoding)
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
@@ -217,20 +217,20 @@ def _prepare(
     cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
     for name, x in (("cos", cos), ("sin", sin)):
         if x is not None and x.requires_grad:
-            raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient: pass {name}.detach()")
+            raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
     positions = _as_tensor(positions, "positions", "int32 or int64")
     cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int32 or int64")
     return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
 def _check_pair(q: Any, k: Any, encoding: _ropewalk.Encoding, order: str | None) -> None:
-    """Checks q and k together, since autograd has them written one after the other."""
+    """Check q and k together, since autograd has them written one after the other."""
     if all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in (q, k)):
-        _ropewalk.check_both(q, k, encoding, order)
+        _ropewalk.check_pair(q, k, encoding, order)
 
 
 def _check_writable(name: str, x: Tensor | None) -> None:
-    """Refuses what autograd would refuse after the memory is written."""
+    """Refuse what autograd would refuse after the memory is written."""
     if x is None or not x.requires_grad:
         return
     base = x._base
@@ -239,11 +239,11 @@ def _check_writable(name: str, x: Tensor | None) -> None:
             f"ropewalk: {name} {list(x.shape)} is {'' if x.is_leaf else 'a view of '}a leaf that requires grad, and "
             "rotate_ would overwrite it: use rotate(), or call under torch.no_grad()"
         )
-    made = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
-    if made is not None:
+    origin = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
+    if origin is not None:
         raise _ropewalk.Error(
-            f"ropewalk: {name} {list(x.shape)} is a view made {made}, which autograd does not allow to be written: use "
-            "rotate(), or make the view by a slice"
+            f"ropewalk: {name} {list(x.shape)} is a view made {origin}, which autograd does not allow to be "
+            "written; use rotate(), or make the view by a slice"
         )
 
 
@@ -259,7 +259,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     if _transformed():
         _check_pair(q, k, arguments[0], prepared.order)
         raise _ropewalk.Error(
-            "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has: use that"
+            "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has; use that"
         )
     if _records(q, k):
         _check_writable("q", q)

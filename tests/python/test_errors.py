@@ -1,0 +1,161 @@
+"""Error messages for arguments of the wrong type, value or shape."""
+
+import numpy as np
+import pytest
+import ropewalk as rw
+import torch
+from checks import assert_refused, run_python
+from rope_reference import make
+
+ENCODING = rw.encoding("default", head_dim=64)
+INTERLEAVED = rw.encoding("default", head_dim=64, layout="interleaved")
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": zeros(4, 2, 64, dtype=np.float64)}, r"q float64 \[4, 2, 64\] of strides \[128, 64, 1\]"),
+        ({"q": zeros(4, 2, 64, dtype=">f4")}, r"q >f4 \[4, 2, 64\]"),
+        ({"q": zeros(2, 64)}, r"q float32 \[2, 64\].*2 axes"),
+        ({"q": zeros(4, 2, 32)}, "head_dim 32.*the encoding is for head_dim 64"),
+        ({"k": zeros(3, 2, 64)}, "same batch and tokens"),
+        ({"k": zeros(4, 3, 64)}, "multiple of those of k, got 2 and 3"),
+        ({"k": zeros(4, 2, 64, dtype=np.float16)}, "q is f32 but k is f16"),
+        ({"order": "bshd"}, "has 3 axes, but the order 'bshd' names 4"),
+        ({"order": "hsd"}, "'sbhd', got 'hsd'"),
+        ({"q": None}, "both None"),
+        ({"q": torch.sparse_coo_tensor(size=(4, 2, 64), check_invariants=True)}, "q has no strided memory"),
+        ({"q": torch.ones(4, 2, 64, dtype=torch.cfloat).conj().imag}, "q is a lazy negation"),
+        ({"threads": 0}, "at least 1, got 0"),
+    ],
+)
+def test_errors_write_nothing(change, message):
+    q = make("numpy", "float32", (4, 2, 64))
+    assert_refused(message, lambda: rw.rotate_(**{"q": q, "encoding": ENCODING, "offset": 3, **change}), q)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (zeros(4, 2, 64), "out must be a pair for q and k, got numpy.ndarray"),
+        ((zeros(4, 2, 64),), "out must hold 2 arrays, got 1"),
+        ((zeros(4, 2, 64, dtype=np.float16), zeros(4, 2, 64, dtype=np.float16)), "q is f32 but its output is f16"),
+        ((zeros(5, 2, 64), zeros(4, 2, 64)), "one shape"),
+    ],
+)
+def test_outputs_of_another_shape_or_type(out, message):
+    q = make("numpy", "float32", (4, 2, 64))
+    assert_refused(message, lambda: rw.rotate(q, q.copy(), encoding=ENCODING, out=out), q, *out)
+
+
+@pytest.mark.parametrize("ids", [np.arange(11), np.tile(np.arange(11), (2, 1)), np.arange(9)])
+def test_ids_have_one_entry_per_token(ids):
+    with pytest.raises(rw.Error, match=rf"positions has {ids.shape[-1]} entries for 10 tokens; set order="):
+        rw.rotate(zeros(2, 10, 4, 64), encoding=ENCODING, positions=ids)
+
+
+def test_order_names_the_token_axis():
+    q, ids = zeros(2, 32, 100, 64), np.tile(np.arange(100), (2, 1))
+    with pytest.raises(rw.Error, match="positions has 100 entries for 32 tokens"):
+        rw.rotate(q, encoding=ENCODING, positions=ids)
+    rw.rotate(q, encoding=ENCODING, positions=ids, order="bhsd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"q": [[[1.0]]]}, TypeError, r"q must be a NumPy array, a PyTorch tensor .* got list"),
+        ({"encoding": "linear:8"}, TypeError, r"encoding must be a ropewalk\.Encoding, got str"),
+        ({"offset": 1.0}, TypeError, "offset must be an integer, got float"),
+        ({"offset": 2**63}, rw.Error, "offset must be an integer of 64 bits, got 9223372036854775808"),
+        ({"inverse": "no"}, TypeError, "inverse must be True or False, got str"),
+    ],
+)
+def test_rotate_names_the_argument(arguments, error, message):
+    for function in (rw.rotate, rw.rotate_):
+        with pytest.raises(error, match=message):
+            function(**{"q": zeros(4, 2, 64), "encoding": ENCODING, **arguments})
+
+
+def test_rotate_needs_an_encoding():
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'encoding'"):
+        rw.rotate_(zeros(4, 2, 64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"new_positions": np.arange(9)}, rw.Error, "new_positions has 9 entries for 10 tokens"),
+        ({"new_positions": np.arange(10), "new_offset": 5}, rw.Error, "new_positions and an offset exclude each other"),
+        ({"offset": 2**63}, rw.Error, "offset must be an integer of 64 bits, got 9223372036854775808"),
+        ({"offset": 1.5}, TypeError, "offset must be an integer, got float"),
+        ({"new_encoding": INTERLEAVED}, rw.Error, "is for half_split, but new_encoding is for interleaved"),
+    ],
+)
+def test_rerotate_names_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        rw.rerotate_(zeros(10, 2, 64), **{"old_encoding": ENCODING, "new_encoding": ENCODING, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"head_dim": 128.0}, TypeError, "head_dim must be an integer, got float"),
+        ({"base": "1e4"}, TypeError, "base must be a number, got '1e4'"),
+        ({"sequence_length": 1.5}, TypeError, "sequence_length must be an integer, got float"),
+        ({"layout": None}, rw.Error, "layout must be 'half_split' or 'interleaved', got 'None'"),
+        ({"head_dim": 2**70}, rw.Error, "head_dim must be an integer of 64 bits, got 1180591620717411303424"),
+        ({"rotary_dim": 0}, rw.Error, "rotary_dim must be even and positive, got 0"),
+    ],
+)
+def test_an_encoding_names_the_argument(arguments, error, message):
+    with pytest.raises(error, match=message):
+        rw.encoding("linear:8", **{"head_dim": 128, **arguments})
+
+
+def test_from_config_names_the_problem(tmp_path):
+    for wrong in (None, b"x", [], 3):
+        with pytest.raises(TypeError, match=f"config must be a path, a dict or .* got {type(wrong).__name__}"):
+            rw.from_config(wrong)
+    with pytest.raises(rw.Error, match="policy is empty"):
+        rw.from_config({"head_dim": 64, "rope_theta": 1e4}, policy="")
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"model_type": "\xff"}')
+    with pytest.raises(rw.Error, match=r"config\.json is not UTF-8 text"):
+        rw.from_config(path)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_query_temperature_needs_a_finite_scale(scale):
+    with pytest.raises(rw.Error, match=f"scale must be finite, got {scale}"):
+        rw.query_temperature([8192], scale=scale)
+
+
+def test_repr_of_infinity_is_python():
+    assert repr(rw.XPos(scale_base=float("inf"))) == "XPos(scale_base=float('inf'))"
+
+
+def test_without_torch():
+    """The package works, except for the functions on models."""
+    program = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+import ropewalk as rw
+from ropewalk import *
+assert rw.inspect is inspect and "inspect" in dir(rw) and not hasattr(rw, "patch")
+try:
+    rw.patch
+except AttributeError as problem:
+    print(problem)
+"""
+    assert run_python(program) == "ropewalk.patch needs torch, which is not installed"
