@@ -184,15 +184,16 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
     detail::check_side("k", in.k, out.k, with.k_norm, with.cache.k);
     detail::check_side("v", in.v, out.v, {}, with.cache.v);
     fused_plan plan{.v = in.v, .v_out = out.v, .with = with};
-    plan.kernel.rotation =
-        detail::make_device_params({.layout = layout,
-                                    .q_in = in.q,
-                                    .k_in = in.k,
-                                    .q_out = out.q,
-                                    .k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k,
-                                    .target = &encoding,
-                                    .target_positions = positions,
-                                    .table = options.table});
+    // A named object: in a template, nvcc 13 cannot compile a braced argument with designators.
+    const rotate_args args{.layout = layout,
+                           .q_in = in.q,
+                           .k_in = in.k,
+                           .q_out = out.q,
+                           .k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k,
+                           .target = &encoding,
+                           .target_positions = positions,
+                           .table = options.table};
+    plan.kernel.rotation = detail::make_device_params(args);
     detail::check_values(plan.v, plan.v_out, plan.kernel.rotation, in.k.exists());
     detail::check_fusion(with, plan.kernel.rotation, plan.v, plan.v_out);
     if (!out.k.exists()) plan.kernel.rotation.k_out = tensor{};

@@ -30,7 +30,7 @@ inline std::int32_t lanes_of_head(std::int64_t head_dim) {
 }
 
 /// Returns whether wide accesses reach the elements of every lane in a cache.
-inline bool takes_wide(const cache_tensor& cache) {
+inline bool allows_wide(const cache_tensor& cache) {
     return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::allows_vecs(cache, lane_elements);
 }
 
@@ -85,7 +85,7 @@ inline void check_attention(const tensor& q, const tensor& out, const kv_cache& 
                shape_of("the cache of v", cache.v));
     RW_EXPECTS(q.head_dim <= widest_head, "head_dim {} exceeds the limit {} of attention", q.head_dim, widest_head);
     RW_EXPECTS(std::isfinite(scale), "the scale of the scores must be finite, got {}", scale);
-    // Kernels keep the places of keys in 32 bits.
+    // Kernels keep the slots of keys in 32 bits.
     RW_EXPECTS(std::max(cache.k.pages, cache.k.page_size) < std::int64_t{1} << 31,
                "pages and their tokens must be fewer than 2^31, got {}", shape_of("the cache of k", cache.k));
     check_batch(batch, cache.k, q.tokens);
@@ -130,7 +130,7 @@ inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cach
     params.shared = params.heads / params.kv_heads, params.head_dim = static_cast<std::int32_t>(q.head_dim);
     params.lanes = detail::lanes_of_head(q.head_dim);
     params.wide =
-        allows_access(q, 16) && allows_access(out, 16) && detail::takes_wide(cache.k) && detail::takes_wide(cache.v);
+        allows_access(q, 16) && allows_access(out, 16) && detail::allows_wide(cache.k) && detail::allows_wide(cache.v);
     // A warp compares several query rows with every key if there are several.
     params.rows = params.wide && batch.most_tokens * params.shared > 1 ? 4 : 1;
     params.tiles = detail::tiles_of(batch, params.shared, params.rows);

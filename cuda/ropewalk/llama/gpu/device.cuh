@@ -2,8 +2,7 @@
 #pragma once
 
 #include "ropewalk/gpu/launch.cuh"
-#include "ropewalk/llama/gpu/attend_plan.hpp"
-#include "ropewalk/llama/gpu/block_kernels.hpp"
+#include "ropewalk/llama/gpu/blocks.hpp"
 #include "ropewalk/llama/gpu/rows.hpp"
 #include "ropewalk/llama/gpu/tokens.hpp"
 
