@@ -53,9 +53,10 @@ TEST_CASE("every order of the axes and number of heads, in place and out of plac
             for (const rw::layout_kind layout : test::all_layouts) {
                 for (const test::order axes : test::all_orders) {
                     for (const bool in_place : {true, false}) {
-                        const std::int64_t width = numbers.one_of<std::int64_t>({6, 20, 64, 128});
+                        const auto heads = test::heads_of_width(numbers.one_of<std::int64_t>({6, 20, 64, 128}));
                         test::rotation_case c = test::random_case(
-                            numbers, test::plain_twin(test::heads_of_width(width)[numbers.integer(0, 6)]), 19, 70000);
+                            numbers, test::plain_twin(heads[static_cast<std::size_t>(numbers.integer(0, 6))]), 19,
+                            70000);
                         c.type = type, c.layout = layout, c.axes = axes, c.in_place = in_place;
                         c.k_heads = numbers.integer(0, 5);
                         c.q.heads = c.k_heads == 0 ? numbers.integer(1, 40) : c.k_heads * numbers.integer(0, 8);

@@ -103,7 +103,8 @@ inline std::int32_t lanes_per_head(const fused_kernel_base& kernel, int lane_chu
     std::int64_t lanes = 1;
     for (const fused_heads& side : kernel.side) lanes = std::max(lanes, divide_up(side.chunks, lane_chunks));
     const bool reduces = kernel.sums || kernel.measures;
-    return static_cast<std::int32_t>(reduces ? std::bit_ceil(static_cast<std::uint64_t>(lanes)) : lanes);
+    if (reduces) return static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint64_t>(lanes)));
+    return static_cast<std::int32_t>(lanes);
 }
 
 /// Fills in the heads of every side with their norms and caches.
