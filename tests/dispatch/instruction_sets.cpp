@@ -83,8 +83,10 @@ void check_agreement(test::random& numbers, const rw::Encoding& e, rw::element_t
     INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " width " << e.geometry.width() << ' ' << e.expression);
     for (const auto& [name, result] : results) {
         INFO(name);
-        // Each rounds products and sums separately, or once if it fuses them.
-        const double bound = std::ldexp(1.0, -x.q.format().digits) * 2 + 2e-7;
+        // Sets round products and sums separately, or once with fused multiply-add. With magnitudes each result is only
+        // known to be within f32_bound of the exact one: some seeds reach 3.5e-7 between two sets.
+        const double rounding = std::ldexp(1.0, -x.q.format().digits) * 2;
+        const double bound = rounding + (e.has_magnitude() ? 2 * test::f32_bound : 2e-7);
         CHECK_THAT(result.q, test::matches(results["scalar"].q.values(), shape, bound));
         CHECK_THAT(result.k, test::matches(results["scalar"].k.values(), shape, bound));
     }
