@@ -86,7 +86,7 @@ summary() {
 
 # --- Build: plain compiler calls, in parallel on all cores ------------------------------------------------------------
 
-tests=(main rotate positions streams fused llama cache_contents)
+tests=(main backend fused_backend shapes positions directions unchecked fused fused_case large streams llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
@@ -127,7 +127,7 @@ start_kernels() { # <architecture> <type> <layout>
 
 source_of() { # <name>
     local file
-    for file in {tests/cuda,tests/llama_gpu,benchmarks/cuda}/"$1".{cpp,cu}; do
+    for file in {tests/cuda,tests/cases,tests/llama_gpu,benchmarks/cuda}/"$1".{cpp,cu}; do
         if [[ -f $file ]]; then echo "$file" && return; fi
     done
 }
@@ -235,7 +235,7 @@ compile_only() {
 
 # Builds the tests and benchmarks with the kernels executed by the host: everything except launches.
 host_build() {
-    local stem source optimise host=(device_host calls_host fused_calls_host llama_calls_host) cxx=${CXX:-c++}
+    local stem source optimise host=(device_host calls_host llama_calls_host) cxx=${CXX:-c++}
     prepare_build
     for stem in "${host[@]}" "${tests[@]}" "${benches[@]}"; do
         wait_for_room "$cores"

@@ -44,11 +44,11 @@ bool shape(int device, gpu::device_shape& shape, failure& failure) noexcept {
     return without_exceptions(failure, [&] { shape = gpu::detail::shape_of_device(device); });
 }
 
-bool run(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& options,
+bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
          failure& failure) noexcept {
     return without_exceptions(failure, [&] {
         const device_guard guard(device);
-        switch (plan.work.any().type) {
+        switch (plan.kernel.rotation.any().type) {
             case element_type::f32:
                 return launch<float>(layout, plan, device, options);
             case element_type::f16:
@@ -61,6 +61,6 @@ bool run(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu
 
 }  // namespace
 
-const device_functions functions{interface_version, sizeof(gpu::rotate_plan), shape, run};
+const device_functions functions{interface_version, sizeof(gpu::launch_plan), shape, run};
 
 }  // namespace ropewalk::cuda

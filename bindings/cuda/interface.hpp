@@ -1,5 +1,5 @@
-// Interface between the modules ropewalk._ropewalk and ropewalk._cuda: plain data, plain functions, no exceptions. Neither
-// links the other, so that the first one imports without CUDA.
+// Interface between the modules ropewalk._ropewalk and ropewalk._cuda: plain data, plain functions, no exceptions.
+// Neither links the other, so that the first one imports without CUDA.
 #pragma once
 
 #include <cstddef>
@@ -18,18 +18,18 @@ struct failure {
 /// Table of functions in the module's capsule.
 struct device_functions {
     std::uint32_t version;
-    std::uint32_t plan_bytes;  ///< size of a rotate_plan, which must agree in both modules
+    std::uint32_t plan_bytes;  ///< size of a launch_plan, which must agree in both modules
 
     /// Reads the properties of a device that plans need.
     bool (*shape)(int device, gpu::device_shape& shape, failure& failure) noexcept;
     /// Launches a plan on a device, then restores the current device.
-    bool (*run)(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& options,
+    bool (*run)(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
                 failure& failure) noexcept;
 };
 
 inline constexpr std::uint32_t interface_version = 1;
 inline constexpr char capsule_name[] = "ropewalk._cuda.interface";
 
-static_assert(std::is_trivially_copyable_v<gpu::rotate_plan> && std::is_trivially_copyable_v<gpu::options>);
+static_assert(std::is_trivially_copyable_v<gpu::launch_plan> && std::is_trivially_copyable_v<gpu::options>);
 
 }  // namespace ropewalk::cuda

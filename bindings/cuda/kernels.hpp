@@ -7,7 +7,7 @@ namespace ropewalk::cuda {
 
 /// Launches a plan on the current device. Defined in kernels_<type>.cu.
 template <Element T>
-RW_HIDDEN void launch(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& options);
+RW_HIDDEN void launch(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options);
 
 /// The table that the module exports.
 RW_HIDDEN extern const device_functions functions;

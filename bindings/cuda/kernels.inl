@@ -8,7 +8,7 @@
 namespace ropewalk::cuda {
 
 template <Element T>
-void launch(layout_kind layout, const gpu::rotate_plan& plan, int device, const gpu::options& options) {
+void launch(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options) {
     if (layout == layout_kind::half_split) return gpu::detail::run<T, half_split>(plan, device, options);
     gpu::detail::run<T, interleaved>(plan, device, options);
 }

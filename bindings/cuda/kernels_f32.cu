@@ -1,5 +1,5 @@
 #include "kernels.inl"
 
 namespace ropewalk::cuda {
-template void launch<float>(layout_kind, const gpu::rotate_plan&, int, const gpu::options&);
+template void launch<float>(layout_kind, const gpu::launch_plan&, int, const gpu::options&);
 }  // namespace ropewalk::cuda

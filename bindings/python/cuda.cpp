@@ -16,10 +16,10 @@ const cuda::device_functions& functions_of(const py::module_& module) {
     const auto* const functions =
         static_cast<const cuda::device_functions*>(PyCapsule_GetPointer(capsule.ptr(), cuda::capsule_name));
     if (functions == nullptr) throw py::error_already_set();
-    RW_EXPECTS(functions->version == cuda::interface_version && functions->plan_bytes == sizeof(gpu::rotate_plan),
+    RW_EXPECTS(functions->version == cuda::interface_version && functions->plan_bytes == sizeof(gpu::launch_plan),
                "ropewalk._cuda is of another build (interface {} of {} bytes, expected {} of {}); install ropewalk "
                "again",
-               functions->version, functions->plan_bytes, cuda::interface_version, sizeof(gpu::rotate_plan));
+               functions->version, functions->plan_bytes, cuda::interface_version, sizeof(gpu::launch_plan));
     return *functions;
 }
 
@@ -84,7 +84,7 @@ void run_on_device(const array& like, rotate_args args) {
     const py::gil_scoped_release released;
     gpu::device_shape shape;
     if (!module.shape(like.device, shape, failure)) throw error(failure.text);
-    const gpu::rotate_plan plan = gpu::make_plan(args, shape);
+    const gpu::launch_plan plan = gpu::make_plan(args, shape);
     if (!module.run(args.layout, plan, like.device, options, failure)) throw error(failure.text);
 }
 

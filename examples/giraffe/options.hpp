@@ -55,7 +55,7 @@ inline constexpr const char* usage =
 /// bits.
 template <class T>
 inline constexpr T largest_number =
-    static_cast<T>(std::min<std::int64_t>(std::numeric_limits<T>::max(), std::int64_t{1} << 36));
+    static_cast<T>(std::min(static_cast<std::uint64_t>(std::numeric_limits<T>::max()), std::uint64_t{1} << 36));
 
 template <class T>
 T number(std::string_view flag, std::string_view text, T least, T largest = largest_number<T>) {
@@ -66,11 +66,13 @@ T number(std::string_view flag, std::string_view text, T least, T largest = larg
     return value;
 }
 
-inline std::vector<std::int32_t> numbers(std::string_view flag, std::string_view text) {
-    std::vector<std::int32_t> values;
+/// Numbers separated by commas.
+template <class T>
+std::vector<T> numbers(std::string_view flag, std::string_view text) {
+    std::vector<T> values;
     while (true) {
         const std::size_t comma = text.find(',');
-        values.push_back(number<std::int32_t>(flag, text.substr(0, comma), 0));
+        values.push_back(number<T>(flag, text.substr(0, comma), 0));
         if (comma == std::string_view::npos) return values;
         text.remove_prefix(comma + 1);
     }
@@ -142,7 +144,7 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else if (flag == "--threads")
             o.threads = number<int>(flag, text(), 0);
         else if (flag == "--prompt-ids")
-            o.prompt = numbers(flag, text());
+            o.prompt = numbers<std::int32_t>(flag, text());
         else
             rw::detail::fail("unknown option '{}'; --help lists them", flag);
     }

@@ -1,3 +1,4 @@
+// cos_sin() of the headers.
 #include <ropewalk/cpu/cos_sin.hpp>
 
 #include <cmath>
@@ -9,8 +10,8 @@
 
 namespace rw = ropewalk;
 
-TEMPLATE_TEST_CASE("a table of the header's cos_sin is within 1.2e-7, at any width and start", "[cos_sin]",
-                   rw::half_split, rw::interleaved) {
+TEMPLATE_TEST_CASE("cos_sin of the headers is within 1.2e-7, at any width and start", "[cos_sin]", rw::half_split,
+                   rw::interleaved) {
     SEEDED(numbers);
     double worst = 0;
     for (std::int64_t width = 2; width <= 140; width += 2) {
@@ -43,7 +44,7 @@ TEST_CASE("cos_sin refuses spans that are too short", "[cos_sin]") {
                   "576460752303423488 tokens", "32 columns", "got 7 and 8");
 }
 
-TEST_CASE("cos_sin refuses the other layout than the encoding's, and an encoding that nobody made", "[cos_sin]") {
+TEST_CASE("cos_sin refuses another layout and encodings that are not from make_encoding()", "[cos_sin]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 8, .layout = rw::layout_kind::half_split});
     std::vector<float> cos(8), sin(8);
     CHECK_REFUSED(rw::cpu::cos_sin<rw::interleaved>(e, rw::offset{0}, 1, 8, cos, sin), "half_split", "interleaved");

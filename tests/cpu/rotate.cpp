@@ -1,10 +1,7 @@
+// Kernels of the headers, compiled with the flags of this file.
 #include <ropewalk/cpu/rotate.hpp>
 
-#include <vector>
-
-#include "support/catch.hpp"
-#include "support/compare.hpp"
-#include "support/encodings.hpp"
+#include "cases/rotation_case.hpp"
 #include "support/errors.hpp"
 
 namespace rw = ropewalk;
@@ -12,22 +9,6 @@ namespace rw = ropewalk;
 namespace {
 
 constexpr rw::Geometry head{.head_dim = 100, .rotary_dim = 94, .rotary_offset = 4};
-constexpr test::extents q_size{2, 9, 4, 100}, k_size{2, 9, 2, 100};
-
-test::twin scaled_twin() {
-    return {rw::make_encoding(head, rw::Linear{.factor = 8}),
-            oracle::encode(oracle::linear(oracle::plain(10000, 94), 8))};
-}
-
-template <class L>
-std::string problem_of(const test::array& result, const std::vector<double>& before, const test::twin& t,
-                       std::int64_t first, oracle::role who = oracle::role::query,
-                       oracle::direction direction = oracle::direction::forward) {
-    const auto shape = test::shape_of(result.size(), head, rw::kind_of<L>);
-    const auto exact = oracle::rotate(shape, before, t.exact, test::consecutive(result.size(), first), who, direction);
-    if (!result.guards_intact()) return "bytes around the tensor changed";
-    return test::compare(result, exact, shape).first_problem;
-}
 
 template <class T, class L>
 struct typed {
@@ -38,46 +19,58 @@ using f32_half_split = typed<float, rw::half_split>;
 using f16_interleaved = typed<rw::f16, rw::interleaved>;
 using bf16_half_split = typed<rw::bf16, rw::half_split>;
 
+/// Rotates a case of one type and layout by the calls that users of the headers make.
+template <class T, class L>
+test::rotated rotate(test::rotation_case& c, test::random& numbers) {
+    c.type = rw::type_of<T>, c.layout = rw::kind_of<L>;
+    test::rotated r(c, numbers);
+    const auto view = [](test::operand& x) { return x.exists() ? x.in.view<T>() : rw::view<T>{}; };
+    const auto output = [](test::operand& x) { return x.exists() ? x.result().view<T>() : rw::view<T>{}; };
+    const rw::Encoding& target = c.target.encoding.ours;
+    const rw::positions& positions = c.target.positions.given;
+    if (c.source) {
+        rw::cpu::rerotate<L>(view(r.k), c.source->encoding.ours, c.source->positions.given, target, positions);
+    } else if (c.in_place) {
+        rw::cpu::rotate<L>(view(r.q), view(r.k), target, positions, {.direction = c.direction});
+    } else {
+        rw::cpu::rotate<L>(rw::view<const T>(view(r.q)), rw::view<const T>(view(r.k)), output(r.q), output(r.k), target,
+                           positions, {.direction = c.direction});
+    }
+    return r;
+}
+
 }  // namespace
 
-TEMPLATE_TEST_CASE("the header's kernels rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved,
+TEMPLATE_TEST_CASE("kernels of the headers rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved,
                    bf16_half_split) {
-    using T = typename TestType::type;
-    using L = typename TestType::layout;
     SEEDED(numbers);
-    const test::twin t = scaled_twin();
-    for (const test::order order : test::all_orders) {
-        test::array q(rw::type_of<T>, q_size, numbers, order), k(rw::type_of<T>, k_size, numbers, order);
-        test::array q_out(rw::type_of<T>, q_size, order), k_out(rw::type_of<T>, k_size, order);
-        const auto q_before = q.values(), k_before = k.values();
-        rw::cpu::rotate<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_out.view<T>(),
-                           k_out.view<T>(), t.ours, rw::offset{70000});
-        rw::cpu::rotate<L>(q.view<T>(), k.view<T>(), t.ours, rw::offset{70000});
-        CHECK(problem_of<L>(q, q_before, t, 70000) == "");
-        CHECK(problem_of<L>(k, k_before, t, 70000, oracle::role::key) == "");
-        CHECK(q_out == q);
-        CHECK(k_out == k);
+    const test::twin linear = test::linear_twin(head, 8), xpos = test::xpos_twin(head, {.length = 1000});
+    for (const test::order axes : test::all_orders) {
+        for (const bool in_place : {true, false}) {
+            test::rotation_case c = test::case_at(linear, 70000);
+            c.q = {2, 9, 4, 100}, c.axes = axes, c.in_place = in_place;
+            c.target.positions = test::from_offset(c.q, 70000);
+            CHECK_THAT((rotate<typename TestType::type, typename TestType::layout>(c, numbers)), matches(c));
+        }
+    }
+    for (const auto& [q_heads, k_heads] : {std::pair{4, 2}, {4, 0}, {0, 2}}) {
+        for (const rw::direction direction : {rw::direction::forward, rw::direction::inverse}) {
+            test::rotation_case c = test::case_at(xpos, 300);
+            c.q.heads = q_heads, c.k_heads = k_heads, c.direction = direction;
+            CHECK_THAT((rotate<typename TestType::type, typename TestType::layout>(c, numbers)), matches(c));
+        }
     }
 }
 
-TEMPLATE_TEST_CASE("q alone, k alone, back again, and with magnitudes", "[cpu]", f32_half_split, f16_interleaved,
-                   bf16_half_split) {
-    using T = typename TestType::type;
-    using L = typename TestType::layout;
+TEMPLATE_TEST_CASE("re-rotation by the headers moves keys to another encoding and position", "[cpu]", f32_half_split,
+                   f16_interleaved) {
     SEEDED(numbers);
-    const test::twin t = test::xpos_twin(head, {.length = 1000});
-    test::array q(rw::type_of<T>, q_size, numbers), k(rw::type_of<T>, k_size, numbers);
-    const auto q_before = q.values(), k_before = k.values();
-    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300});
-    rw::cpu::rotate<L>(rw::view<T>{}, k.view<T>(), t.ours, rw::offset{300});
-    CHECK(problem_of<L>(q, q_before, t, 300) == "");
-    CHECK(problem_of<L>(k, k_before, t, 300, oracle::role::key) == "");
-    const auto turned = q.values();
-    rw::cpu::rotate<L>(q.view<T>(), t.ours, rw::offset{300}, {.direction = rw::cpu::direction::inverse});
-    CHECK(problem_of<L>(q, turned, t, 300, oracle::role::query, oracle::direction::inverse) == "");
+    test::rotation_case c = test::case_at(test::plain_twin(head), -20);
+    c.q.heads = 0, c.source = {test::linear_twin(head, 8), test::from_offset(c.q, 500)};
+    CHECK_THAT((rotate<typename TestType::type, typename TestType::layout>(c, numbers)), matches(c));
 }
 
-TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two calls", "[cpu]", f32_half_split,
+TEMPLATE_TEST_CASE("queries and keys that alternate by heads equal those of two calls", "[cpu]", f32_half_split,
                    f16_interleaved, bf16_half_split) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
@@ -111,7 +104,7 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads are those of two ca
     }
 }
 
-TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in one go", "[cpu]", f32_half_split,
+TEMPLATE_TEST_CASE("a tensor alone whose halves alternate equals that of one pass", "[cpu]", f32_half_split,
                    f16_interleaved, bf16_half_split) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
@@ -126,7 +119,7 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in on
         for (const std::int64_t heads : {1, 2, 3, 12}) {
             for (const test::order order : test::all_orders) {
                 const test::array start(rw::type_of<T>, {batch, tokens, 5, 100}, numbers, order);
-                test::array q = start, k = start, moved = start, q_once = start, k_once = start, moved_once = start;
+                test::array q = start, k = start, moved = start, q_alone = start, k_alone = start, moved_alone = start;
                 const auto plan = [&](const rw::tensor& q_in, const rw::tensor& k_in) {
                     return rw::cpu::make_plan(rw::kind_of<L>, q_in, k_in, q_in, k_in, e, rw::offset{300}, {});
                 };
@@ -135,19 +128,19 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate turns as it does in on
                 alternate(rw::cpu::make_rerotation_plan(rw::kind_of<L>, moved.tensor(), moved.tensor(), before,
                                                         rw::offset{7}, e, rw::offset{300}),
                           heads);
-                rw::cpu::rotate<L>(q_once.view<T>(), e, rw::offset{300});
-                rw::cpu::rotate<L>(rw::view<T>{}, k_once.view<T>(), e, rw::offset{300});
-                rw::cpu::rerotate<L>(moved_once.view<T>(), before, rw::offset{7}, e, rw::offset{300});
+                rw::cpu::rotate<L>(q_alone.view<T>(), e, rw::offset{300});
+                rw::cpu::rotate<L>(rw::view<T>{}, k_alone.view<T>(), e, rw::offset{300});
+                rw::cpu::rerotate<L>(moved_alone.view<T>(), before, rw::offset{7}, e, rw::offset{300});
                 INFO("batch " << batch << ", tokens " << tokens << ", " << heads << " heads at a time");
-                CHECK(q == q_once);
-                CHECK(k == k_once);
-                CHECK(moved == moved_once);
+                CHECK(q == q_alone);
+                CHECK(k == k_alone);
+                CHECK(moved == moved_alone);
             }
         }
     }
 }
 
-TEST_CASE("the scratch of heads that follow one after the other fits a second cache", "[cpu]") {
+TEST_CASE("the cos_sin rows of the heads_major loop fit the second-level cache", "[cpu]") {
     std::vector<float> memory(4096 * 8 * 2);
     for (const std::int64_t dim : {2, 16, 64, 128, 512}) {
         const std::int64_t tokens = std::ssize(memory) / (8 * dim);
@@ -162,24 +155,10 @@ TEST_CASE("the scratch of heads that follow one after the other fits a second ca
     }
 }
 
-TEMPLATE_TEST_CASE("rerotate moves keys to another encoding and position", "[cpu]", f32_half_split, f16_interleaved) {
-    using T = typename TestType::type;
-    using L = typename TestType::layout;
-    SEEDED(numbers);
-    const test::twin from = scaled_twin(), to = test::plain_twin(head);
-    test::array k(rw::type_of<T>, k_size, numbers);
-    const auto shape = test::shape_of(k_size, head, rw::kind_of<L>);
-    const auto raw = oracle::rotate(shape, k.values(), from.exact, test::consecutive(k_size, 500), oracle::role::key,
-                                    oracle::direction::inverse);
-    const auto exact = oracle::rotate(shape, raw, to.exact, test::consecutive(k_size, -20), oracle::role::key);
-    rw::cpu::rerotate<L>(k.view<T>(), from.ours, rw::offset{500}, to.ours, rw::offset{-20});
-    CHECK(test::compare(k, exact, shape).first_problem == "");
-}
-
-TEST_CASE("the header's functions refuse what does not fit before they write", "[cpu]") {
+TEST_CASE("functions of the headers refuse invalid arguments before they write", "[cpu]") {
     SEEDED(numbers);
     const rw::Encoding e = rw::make_encoding(rw::Geometry{.head_dim = 100, .layout = rw::layout_kind::half_split});
-    test::array q(rw::element_type::f32, q_size, numbers), k(rw::element_type::f32, {1, 9, 2, 100}, numbers);
+    test::array q(rw::element_type::f32, {2, 9, 4, 100}, numbers), k(rw::element_type::f32, {1, 9, 2, 100}, numbers);
     const test::array q_before = q, k_before = k;
     CHECK_REFUSED(rw::cpu::rotate<rw::half_split>(q.view<float>(), k.view<float>(), e, rw::offset{0}), "batch 2",
                   "batch 1");

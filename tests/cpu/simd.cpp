@@ -1,3 +1,4 @@
+// SIMD primitives: cosines, powers, loads, stores and shuffles.
 #include <ropewalk/core/sincos.hpp>
 #include <ropewalk/cpu/simd/load_store.hpp>
 
@@ -27,7 +28,7 @@ using word_lanes = std::array<std::uint32_t, lanes>;
 
 word_lanes random_words(test::random& numbers) {
     word_lanes result;
-    for (auto& one : result) one = static_cast<std::uint32_t>(numbers.bits());
+    for (auto& word : result) word = static_cast<std::uint32_t>(numbers.bits());
     return result;
 }
 detail::words<arch> load(const word_lanes& values) { return detail::words<arch>::load_unaligned(values.data()); }
@@ -38,7 +39,7 @@ float_lanes store(const detail::floats<arch>& value) {
 }
 double distance(float a, float b) { return std::fabs(static_cast<double>(a) - static_cast<double>(b)); }
 
-/// Floats on and beside the borders between 16-bit numbers, NaNs and infinities among them.
+/// Floats on and next to the midpoints of 16-bit numbers, with NaNs and infinities.
 float border(test::random& numbers) {
     const auto kept = static_cast<std::uint32_t>(numbers.bits());
     const std::uint32_t cut = numbers.one_of({0x8000U, 0x7fffU, 0x8001U, 0U, 0x1000U, 0x0fffU, 0x1001U, 0x3000U});
@@ -52,7 +53,7 @@ bool same_half(std::uint16_t got, float value, const oracle::format& f) {
 
 }  // namespace
 
-TEST_CASE("a register of phases has the cosines and sines of its lanes", "[simd]") {
+TEST_CASE("cosines and sines of a register of phases", "[simd]") {
     SEEDED(numbers);
     double worst = 0;
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
@@ -68,13 +69,13 @@ TEST_CASE("a register of phases has the cosines and sines of its lanes", "[simd]
     CHECK(worst <= 9.6e-8);
 }
 
-TEST_CASE("a register of exponents has the powers of its lanes", "[simd]") {
+TEST_CASE("powers of a register of exponents", "[simd]") {
     SEEDED(numbers);
     double worst = 0;
     for (std::int64_t i = 0; i < test::cases(50000); ++i) {
         word_lanes exponents;
-        for (auto& one : exponents)
-            one = static_cast<std::uint32_t>(static_cast<std::int32_t>(numbers.uniform(-126, 126) * 0x1p24));
+        for (auto& exponent : exponents)
+            exponent = static_cast<std::uint32_t>(static_cast<std::int32_t>(numbers.uniform(-126, 126) * 0x1p24));
         const float_lanes got = store(rw::exp2_fixed<detail::floats<arch>>(load(exponents)));
         for (std::size_t k = 0; k < lanes; ++k) {
             const double exact = std::exp2(static_cast<double>(static_cast<std::int32_t>(exponents[k])) * 0x1p-24);
@@ -84,13 +85,14 @@ TEST_CASE("a register of exponents has the powers of its lanes", "[simd]") {
     CHECK(worst <= 1.3e-7);
 }
 
-TEMPLATE_TEST_CASE("registers store 16-bit elements as the oracle rounds them, NaNs too", "[simd]", rw::f16, rw::bf16) {
+TEMPLATE_TEST_CASE("registers store 16-bit elements as the oracle rounds them, including NaNs", "[simd]", rw::f16,
+                   rw::bf16) {
     SEEDED(numbers);
     const oracle::format& f = rw::type_of<TestType> == rw::element_type::f16 ? oracle::f16 : oracle::bf16;
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(200000); ++i) {
         float_lanes values;
-        for (auto& one : values) one = border(numbers);
+        for (auto& value : values) value = border(numbers);
         std::array<TestType, lanes + 1> target{};
         detail::store_elements<arch>(target.data(), detail::floats<arch>::load_unaligned(values.data()));
         for (std::size_t k = 0; k < lanes; ++k) wrong += !same_half(target[k].bits, values[k], f);
@@ -114,7 +116,7 @@ TEMPLATE_TEST_CASE("registers load all 65536 16-bit elements", "[simd]", rw::f16
 }
 
 #if defined(__x86_64__)
-TEST_CASE("subnormal halves are there for a thread that flushes subnormal floats", "[simd]") {
+TEST_CASE("subnormal f16 elements survive where the thread flushes subnormal floats", "[simd]") {
     const unsigned int usual = _mm_getcsr(), flushing = usual | 0x8040U;  // FTZ and DAZ
     for (std::uint32_t start = 0; start < 1024; start += static_cast<std::uint32_t>(lanes)) {
         std::array<rw::f16, lanes> source;
@@ -132,14 +134,14 @@ TEST_CASE("subnormal halves are there for a thread that flushes subnormal floats
 }
 #endif
 
-TEST_CASE("bf16 pairs store what single elements store", "[simd]") {
+TEST_CASE("bf16 pairs are stored like single elements", "[simd]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(200000); ++i) {
         float_lanes even, odd;
         for (std::size_t k = 0; k < lanes; ++k) {
             even[k] = border(numbers), odd[k] = border(numbers);
-            // What arithmetic makes of widened bf16: quiet NaNs without a lower half.
+            // Arithmetic on widened bf16 yields quiet NaNs with a lower half of zeros.
             if (std::isnan(even[k]))
                 even[k] = numbers.coin() ? std::bit_cast<float>(0xffff0000U) : std::bit_cast<float>(0x7fc00000U);
             if (std::isnan(odd[k]))
@@ -156,7 +158,7 @@ TEST_CASE("bf16 pairs store what single elements store", "[simd]") {
     CHECK(wrong == 0);
 }
 
-TEST_CASE("64-bit products wrap lane by lane", "[simd]") {
+TEST_CASE("64-bit products wrap in each lane", "[simd]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
@@ -170,7 +172,7 @@ TEST_CASE("64-bit products wrap lane by lane", "[simd]") {
     CHECK(wrong == 0);
 }
 
-TEST_CASE("lane shuffles put every lane where their names say", "[simd]") {
+TEST_CASE("lane shuffles", "[simd]") {
     float_lanes a, b;
     for (std::size_t k = 0; k < lanes; ++k) a[k] = static_cast<float>(k), b[k] = static_cast<float>(lanes + k);
     const auto left = detail::floats<arch>::load_unaligned(a.data()),

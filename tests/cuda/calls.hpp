@@ -1,5 +1,5 @@
-/// @file  The kernels of every element type and layout as plain functions: each is compiled once, and tests and
-/// benchmarks are host code.
+/// @file  Kernels of every element type and layout as plain functions, so that tests and benchmarks are host code and
+/// each kernel is compiled once.
 #pragma once
 
 #include <ropewalk/gpu/cache.hpp>
@@ -17,17 +17,17 @@ struct tensors {
     ropewalk::tensor q, k, v;
 };
 
-/// ropewalk::gpu's calls of one element type and layout.
+/// The calls of ropewalk::gpu for one element type and layout.
 template <class T, class L>
 struct calls {
-    /// In place where `out` is `in`.
+    /// Rotates in place if `out` is `in`.
     static void rotate(const tensors& in, const tensors& out, const ropewalk::Encoding& encoding,
                        const ropewalk::positions& where, const ropewalk::gpu::options& chosen);
     static void rerotate(const ropewalk::tensor& k, const ropewalk::Encoding& from,
                          const ropewalk::positions& from_where, const ropewalk::Encoding& to,
                          const ropewalk::positions& to_where, const ropewalk::gpu::options& chosen);
 };
-/// Those with something before or behind the rotation.
+/// The fused calls for one element type and layout.
 template <class T, class L>
 struct fused_calls {
     static void run(const tensors& in, const tensors& out, const ropewalk::gpu::fusion& with,
@@ -35,7 +35,7 @@ struct fused_calls {
                     const ropewalk::gpu::options& chosen);
 };
 
-/// f(Calls<T, L>{}) for the type and layout that are known at run time.
+/// Calls f(Calls<T, L>{}) for a type and layout known at run time.
 template <template <class, class> class Calls, class F>
 void choose(ropewalk::element_type type, ropewalk::layout_kind layout, const F& f) {
     const auto of_type = [&]<class T>(T /*type*/) {
@@ -60,7 +60,7 @@ void with_fused_calls(ropewalk::element_type type, ropewalk::layout_kind layout,
     choose<fused_calls>(type, layout, f);
 }
 
-/// What views of T are made of.
+/// A view of T over a tensor.
 template <class T>
 ropewalk::view<T> view_of(const ropewalk::tensor& t) {
     ropewalk::view<T> result;

@@ -1,6 +1,8 @@
-// The kernels' bodies, run by the host one thread after the other.
+// Bodies of the kernels, executed by the host one thread or one warp after the other.
 #include "calls.hpp"
 
+#include <ropewalk/gpu/fused_body.hpp>
+#include <ropewalk/gpu/fused_plan.hpp>
 #include <ropewalk/gpu/plan.hpp>
 #include <ropewalk/gpu/rotate_body.hpp>
 
@@ -11,15 +13,15 @@ namespace device {
 
 namespace {
 
-/// Few and small multiprocessors: a thread of the small tensors of tests so has several heads.
+/// Few and small multiprocessors, so that a thread has several heads even of the small tensors of tests.
 constexpr gpu::device_shape shape{4, 128};
 
 template <class T, class L>
-void run(const gpu::rotate_plan& plan) {
-    gpu::with_rates(plan.work, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = gpu::job_of<Rates>(plan);
+void run(const gpu::launch_plan& plan) {
+    gpu::with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto params = gpu::kernel_params<Rates>(plan);
         gpu::with_access<T>(plan.shape.bytes, [&](auto bytes) {
-            for (std::int64_t i = 0; i < plan.shape.threads; ++i) gpu::rotate_body<T, L, bytes(), Rates>(job, i);
+            for (std::int64_t i = 0; i < plan.shape.threads; ++i) gpu::rotate_body<T, L, bytes(), Rates>(params, i);
         });
     });
 }
@@ -38,11 +40,28 @@ void calls<T, L>::rerotate(const rw::tensor& k, const rw::Encoding& from, const 
     run<T, L>(gpu::make_rerotation_plan(rw::kind_of<L>, k, k, from, from_where, to, to_where, chosen, shape));
 }
 
-template struct calls<float, rw::half_split>;
-template struct calls<float, rw::interleaved>;
-template struct calls<rw::f16, rw::half_split>;
-template struct calls<rw::f16, rw::interleaved>;
-template struct calls<rw::bf16, rw::half_split>;
-template struct calls<rw::bf16, rw::interleaved>;
+template <class T, class L>
+void fused_calls<T, L>::run(const tensors& in, const tensors& out, const gpu::fusion& with,
+                            const rw::Encoding& encoding, const rw::positions& where, const gpu::options& chosen) {
+    const auto plan = gpu::make_fused_plan<T>(
+        rw::kind_of<L>, {view_of<const T>(in.q), view_of<const T>(in.k), view_of<const T>(in.v)},
+        {view_of<T>(out.q), view_of<T>(out.k), view_of<T>(out.v)}, with, encoding, where, chosen, shape);
+    gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
+        const auto params = gpu::kernel_params<Rates>(plan);
+        const gpu::fused_body<T, L, bytes(), Rates> body{params};
+        for (std::int64_t i = 0; i < plan.shape.threads; i += gpu::host_warp::width)
+            gpu::run_lanes<gpu::host_warp>(body, i);
+    });
+}
+
+#define INSTANTIATE(type)                              \
+    template struct calls<type, rw::half_split>;       \
+    template struct calls<type, rw::interleaved>;      \
+    template struct fused_calls<type, rw::half_split>; \
+    template struct fused_calls<type, rw::interleaved>
+INSTANTIATE(float);
+INSTANTIATE(rw::f16);
+INSTANTIATE(rw::bf16);
+#undef INSTANTIATE
 
 }  // namespace device

@@ -1,5 +1,4 @@
-/// @file  The part of Catch2's language that the device tests speak, in a hundred lines: machines with a GPU may have
-/// a compiler and nothing else.
+/// @file  Subset of Catch2 for the device tests, because machines with a GPU may have a compiler and nothing else.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +23,9 @@ struct registration {
     registration(const char* name, const char* file, void (*body)()) { test_cases().push_back({name, file, body}); }
 };
 
-/// What SKIP and a failed REQUIRE throw.
+/// Thrown by SKIP and by a failed REQUIRE.
 struct skipped {
-    std::string why;
+    std::string reason;
 };
 struct stopped {};
 
@@ -36,11 +35,11 @@ struct state {
     std::vector<std::string> notes;
 };
 inline state& current() {
-    static state the_one;
-    return the_one;
+    static state instance;
+    return instance;
 }
 
-/// A line which failures behind it print, for as long as it is in scope.
+/// A line that failures print while it is in scope.
 class note {
 public:
     explicit note(std::string text) { current().notes.push_back(std::move(text)); }
@@ -104,7 +103,7 @@ struct taker {
 inline void take(const outcome& result, const char* expression, const char* file, int line, bool stop) {
     ++current().checks;
     if (result.holds) return;
-    // A fault of the device fails everything behind it: the first failures say what it was.
+    // A fault of the device fails everything after it; the first failures show the cause.
     if (++current().failed <= 50) {
         std::cout << file << ':' << line << ": failed: " << expression << "\n    " << result.text << '\n';
         for (const std::string& text : current().notes) std::cout << "    with " << text << '\n';
@@ -114,7 +113,16 @@ inline void take(const outcome& result, const char* expression, const char* file
 
 }  // namespace check
 
-// What tests/support/random.hpp asks Catch2 for.
+namespace test {
+/// A matcher for CHECK_THAT.
+template <class T>
+struct matcher_base {
+    virtual ~matcher_base() = default;
+    virtual bool match(const T& value) const = 0;
+    [[nodiscard]] virtual std::string describe() const = 0;
+};
+}  // namespace test
+
 namespace Catch {
 inline std::uint32_t rngSeed() { return check::current().seed; }
 }  // namespace Catch
@@ -128,6 +136,13 @@ inline std::uint32_t rngSeed() { return check::current().seed; }
     static void function()
 #define CHECK(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, false)
 #define REQUIRE(...) check::take(check::taker{} << __VA_ARGS__, #__VA_ARGS__, __FILE__, __LINE__, true)
+#define CHECK_THAT(value, matcher)                                                                              \
+    do {                                                                                                        \
+        const auto& check_matcher = matcher;                                                                    \
+        const bool check_holds = check_matcher.match(value);                                                    \
+        check::take({check_holds, check_holds ? "" : check_matcher.describe()}, #value ", " #matcher, __FILE__, \
+                    __LINE__, false);                                                                           \
+    } while (false)
 #define INFO(text) const check::note CHECK_JOIN(note_, __LINE__)((std::ostringstream{} << text).str())
 #define SKIP(text) \
     throw check::skipped { (std::ostringstream{} << text).str() }

@@ -1,5 +1,5 @@
-# What a machine without a device can know of the device check: it says so, its sources compile, and the host can play the
-# device's part in all of its tests and benchmarks.
+# Tests of the device check on a machine without a device: it prints that there is none, its sources compile, and the
+# host executes all of its tests and benchmarks.
 
 function(ropewalk_gpu_check name)
     add_test(NAME cuda.${name} COMMAND bash "${PROJECT_SOURCE_DIR}/tools/gpu_check.sh" ${ARGN})

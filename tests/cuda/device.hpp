@@ -1,5 +1,5 @@
-/// @file  Memory, streams, graphs and clocks of a device, behind functions which the host can play too: so that all of
-/// a device test but its kernels is tried where there is no device.
+/// @file  Memory, streams, graphs and clocks of a device. The host implements the same functions, so that machines
+/// without a device can run everything in a device test except the kernels.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ namespace device {
 
 using stream_handle = CUstream_st*;  // a cudaStream_t
 
-/// Whether this is a device, and not the host playing one.
+/// True for a device, false for the host in its place.
 bool is_real();
 
 struct facts {
@@ -29,7 +29,7 @@ facts look();
 /// The facts in one line.
 std::string describe();
 
-/// Device memory of an exact size. Throws where there is not enough.
+/// Device memory of an exact size. Throws if there is not enough.
 class memory {
 public:
     memory() = default;
@@ -51,12 +51,12 @@ private:
     std::size_t bytes_ = 0;
 };
 
-/// Waits. Either side may be on the host or on the device.
+/// Copies between host and device in either direction, and waits.
 void copy(void* to, const void* from, std::size_t bytes);
-/// From device memory to device memory, in order of a stream.
+/// Copies from device memory to device memory in the order of a stream.
 void copy_on(stream_handle stream, void* to, const void* from, std::size_t bytes);
 void fill(void* at, unsigned char value, std::size_t bytes);
-/// Waits for everything; throws what went wrong on the way.
+/// Waits for all work of the device and throws its error, if any.
 void finish();
 /// Makes `bytes` of device memory repeat the `period` bytes at its beginning.
 void repeat(void* at, std::size_t period, std::size_t bytes);
@@ -73,7 +73,7 @@ private:
     stream_handle handle_ = nullptr;
 };
 
-/// Work recorded once and replayed. While it is recorded nothing may allocate or wait for the device: that throws.
+/// Work recorded once and replayed. Allocating or waiting for the device throws while it is recorded.
 class graph {
 public:
     graph(const stream& on, const std::function<void(stream_handle)>& work);
@@ -86,16 +86,16 @@ public:
 private:
     void* handle_ = nullptr;
     std::size_t nodes_ = 0;
-    std::function<void(stream_handle)> work_;  ///< of the host's play
+    std::function<void(stream_handle)> work_;  ///< of the host
 };
 
-/// Microseconds of the device between two points of a stream, replays of which are queued by work().
+/// Microseconds of the device for the work that work() queues on a stream.
 double microseconds(const stream& on, const std::function<void()>& work);
 
-/// A launch on a stream whose recording has already failed: work(stream) must throw.
+/// Calls work(stream) on a stream whose recording has already failed, so that a launch must throw.
 void with_broken_stream(const std::function<void(stream_handle)>& work);
 
-/// Makes another device the current one for as long as it is in scope.
+/// Makes another device current while it is in scope.
 class on_device {
 public:
     explicit on_device(int number);
@@ -107,7 +107,7 @@ private:
     int before_ = 0;
 };
 
-/// Host memory that the device may read and write.
+/// Host memory that the device can read and write.
 class pinned {
 public:
     explicit pinned(std::size_t bytes);

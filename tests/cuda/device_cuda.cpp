@@ -1,4 +1,4 @@
-// The device.
+// Functions of device.hpp on a CUDA device.
 #include "device.hpp"
 
 #include <cuda_runtime_api.h>
@@ -44,12 +44,12 @@ facts look() {
 }
 
 std::string describe() {
-    const facts it = look();
+    const facts device = look();
     std::ostringstream text;
-    text << it.name << " (compute capability " << it.major << '.' << it.minor << ", " << it.multiprocessors
-         << " multiprocessors, " << (it.free >> 20) << " of " << (it.memory >> 20) << " MiB free, driver for CUDA "
-         << it.driver / 1000 << '.' << it.driver % 1000 / 10 << ", runtime " << it.runtime / 1000 << '.'
-         << it.runtime % 1000 / 10 << ")";
+    text << device.name << " (compute capability " << device.major << '.' << device.minor << ", "
+         << device.multiprocessors << " multiprocessors, " << (device.free >> 20) << " of " << (device.memory >> 20)
+         << " MiB free, driver for CUDA " << device.driver / 1000 << '.' << device.driver % 1000 / 10 << ", runtime "
+         << device.runtime / 1000 << '.' << device.runtime % 1000 / 10 << ")";
     return text.str();
 }
 
@@ -61,7 +61,7 @@ memory::~memory() { (void)cudaFree(data_); }
 
 void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes == 0) return;
-    // Streams of the tests do not wait for the default stream, nor it for them.
+    // The streams of the tests and the default stream do not wait for each other.
     finish();
     expect(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), "cudaMemcpy");
     finish();
@@ -98,10 +98,10 @@ graph::graph(const stream& on, const std::function<void(stream_handle)>& work) {
     expect(cudaStreamEndCapture(on.get(), &recorded), "cudaStreamEndCapture");
     cudaGraphExec_t ready = nullptr;
     const cudaError_t counted = cudaGraphGetNodes(recorded, nullptr, &nodes_);
-    const cudaError_t made = cudaGraphInstantiate(&ready, recorded, 0);
+    const cudaError_t instantiated = cudaGraphInstantiate(&ready, recorded, 0);
     (void)cudaGraphDestroy(recorded);
     expect(counted, "cudaGraphGetNodes");
-    expect(made, "cudaGraphInstantiate");
+    expect(instantiated, "cudaGraphInstantiate");
     handle_ = ready;
 }
 graph::~graph() { (void)cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(handle_)); }
@@ -128,7 +128,7 @@ double microseconds(const stream& on, const std::function<void()>& work) {
 void with_broken_stream(const std::function<void(stream_handle)>& work) {
     const stream on;
     expect(cudaStreamBeginCapture(on.get(), cudaStreamCaptureModeGlobal), "cudaStreamBeginCapture");
-    // No stream may be waited for while it is recorded: that ends the recording, and launches on it fail.
+    // Waiting for a stream while it is recorded ends the recording, and launches on it fail.
     (void)cudaStreamSynchronize(on.get());
     (void)cudaGetLastError();
     const auto end = [&] {

@@ -1,4 +1,4 @@
-// The host plays the device.
+// Functions of device.hpp on the host, in place of a device.
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -11,12 +11,12 @@ namespace device {
 
 namespace {
 
-/// Small pieces lie 512 bytes apart, as devices have them: whoever takes a range for longer than it is meets the next.
+/// Small allocations 512 bytes apart, as on devices. A range that is taken to be too long reaches the next one.
 class small_pieces {
 public:
-    static constexpr std::size_t most = 1U << 20, step = 512;
+    static constexpr std::size_t max_bytes = 1U << 20, alignment = 512;
 
-    /// Null where there is no room.
+    /// Returns null if there is no room.
     void* take(std::size_t bytes) {
         std::size_t at = 0;
         auto next = used_.begin();
@@ -25,7 +25,7 @@ public:
             ++next;
         }
         if (at + bytes > room) return nullptr;
-        used_.emplace_hint(next, at, (at + bytes + step - 1) / step * step);
+        used_.emplace_hint(next, at, (at + bytes + alignment - 1) / alignment * alignment);
         return begin_ + at;
     }
     bool give_back(void* data) {
@@ -34,7 +34,7 @@ public:
 
 private:
     static constexpr std::size_t room = 1U << 26;
-    std::byte* begin_ = static_cast<std::byte*>(::operator new(room, std::align_val_t{step}));  // until the end
+    std::byte* begin_ = static_cast<std::byte*>(::operator new(room, std::align_val_t{alignment}));  // never freed
     std::map<std::size_t, std::size_t> used_;
 };
 
@@ -45,20 +45,21 @@ small_pieces& pieces() {
 
 void* allocate(std::size_t bytes) {
     if (bytes == 0) return nullptr;
-    void* const small = bytes <= small_pieces::most ? pieces().take(bytes) : nullptr;
-    return small != nullptr ? small : ::operator new(bytes, std::align_val_t{small_pieces::step});
+    void* const small = bytes <= small_pieces::max_bytes ? pieces().take(bytes) : nullptr;
+    return small != nullptr ? small : ::operator new(bytes, std::align_val_t{small_pieces::alignment});
 }
 
 }  // namespace
 
 bool is_real() { return false; }
 facts look() { return {.name = "host", .multiprocessors = 4, .memory = 1U << 30, .free = 1U << 30, .l2 = 1U << 12}; }
-std::string describe() { return "no device: the host plays one"; }
+std::string describe() { return "no device: the host executes the kernels"; }
 
 memory::memory(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
 memory::memory(const void* host, std::size_t bytes) : memory(bytes) { copy(data_, host, bytes); }
 memory::~memory() {
-    if (data_ != nullptr && !pieces().give_back(data_)) ::operator delete(data_, std::align_val_t{small_pieces::step});
+    if (data_ != nullptr && !pieces().give_back(data_))
+        ::operator delete(data_, std::align_val_t{small_pieces::alignment});
 }
 
 void copy(void* to, const void* from, std::size_t bytes) {

@@ -1,4 +1,4 @@
-// The fused kernels of one element type and layout: CHECK_TYPE and CHECK_LAYOUT say which.
+// Fused kernels of the element type CHECK_TYPE and the layout CHECK_LAYOUT.
 #include "calls.hpp"
 
 #include <ropewalk/gpu/fused.cuh>

@@ -1,4 +1,4 @@
-// What a user with a paged cache and with norms writes, compiled for every architecture by tests/house/nvcc.py.
+// Example calls of a user with a paged cache and norms, compiled for every architecture by tests/house/nvcc.py.
 #include <ropewalk/gpu/fused.cuh>
 
 namespace rw = ropewalk;

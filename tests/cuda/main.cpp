@@ -1,4 +1,4 @@
-// Runs the device tests: [--small] [--seed n] [--list] [part of a name]...
+// Runner of the device tests: [--small] [--seed n] [--list] [part of a name]...
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -23,7 +23,7 @@ result run(const check::test_case& test) {
     try {
         test.body();
     } catch (const check::skipped& reason) {
-        std::cout << "skipped: " << test.name << ": " << reason.why << '\n';
+        std::cout << "skipped: " << test.name << ": " << reason.reason << '\n';
         if (check::current().failed == before) return result::skipped;
     } catch (const check::stopped&) {
     } catch (const std::exception& problem) {
@@ -73,7 +73,7 @@ int main(int count, char** arguments) try {
     std::cout << totals[0] + totals[1] + totals[2] << " tests: " << totals[0] << " passed, " << totals[1] << " failed, "
               << totals[2] << " skipped; " << check::current().checks << " checks, " << check::current().failed
               << " failed" << std::endl;
-    // Nothing run is no success.
+    // A run without any test fails.
     return totals[1] == 0 && totals[0] > 0 ? 0 : 1;
 } catch (const std::exception& problem) {
     std::cout << "device tests: " << problem.what() << std::endl;

@@ -1,4 +1,4 @@
-// What a user writes, compiled for every architecture by tests/house/nvcc.py.
+// Example calls of a user, compiled for every architecture by tests/house/nvcc.py.
 #include <ropewalk/gpu/rotate.cuh>
 
 namespace rw = ropewalk;

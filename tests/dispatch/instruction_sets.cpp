@@ -1,3 +1,4 @@
+// Agreement of the instruction sets, and the choice among them.
 #include <dispatch/dispatch.hpp>
 #include <dispatch/kernels.hpp>
 
@@ -18,7 +19,7 @@ namespace dispatch = ropewalk::dispatch;
 
 namespace {
 
-/// The kernels of an instruction set which this machine has.
+/// The kernels of an instruction set, or null if the build has none.
 const dispatch::kernel_set* kernels(std::string_view name) {
 #if defined(__x86_64__)
     for (const auto* set : {&dispatch::baseline_kernels, &dispatch::avx2_kernels, &dispatch::avx512_kernels}) {
@@ -30,7 +31,7 @@ const dispatch::kernel_set* kernels(std::string_view name) {
     return nullptr;
 }
 
-/// One pair at a time, as the kernels' own tails are written.
+/// A kernel that rotates one pair at a time, like the tails of the SIMD kernels.
 template <class T>
 rw::cpu::kernel_function scalar_kernel(rw::layout_kind layout) {
     using rw::cpu::scalar_arch;
@@ -53,24 +54,24 @@ struct inputs {
 };
 
 inputs run(rw::cpu::kernel_function kernel, inputs x, rw::layout_kind layout, const rw::Encoding& e,
-           const rw::positions& where) {
+           const rw::positions& positions) {
     rw::cpu::options options;
     const auto plan =
-        rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, where, options);
+        rw::cpu::make_plan(layout, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e, positions, options);
     rw::cpu::execute(plan.params, kernel, 1);
     return x;
 }
 
-/// Calls f(name, result of that set) for every set, the scalar path first.
-template <class F>
-void for_each_set(const inputs& x, rw::layout_kind layout, const rw::Encoding& e, const rw::positions& where,
-                  const F& f) {
-    f(std::string("scalar"), run(scalar_kernel(x.q.type(), layout), x, layout, e, where));
+/// The results of the scalar path and of every instruction set of this machine.
+std::map<std::string, inputs> results_of_all_sets(const inputs& x, rw::layout_kind layout, const rw::Encoding& e,
+                                                  const rw::positions& positions) {
+    std::map<std::string, inputs> results{{"scalar", run(scalar_kernel(x.q.type(), layout), x, layout, e, positions)}};
     for (const std::string_view name : dispatch::instruction_sets()) {
         const dispatch::kernel_set* const set = kernels(name);
         REQUIRE(set != nullptr);
-        f(std::string(name), run(set->rotate(x.q.type(), layout, e.pairs()), x, layout, e, where));
+        results[std::string(name)] = run(set->rotate(x.q.type(), layout, e.pairs()), x, layout, e, positions);
     }
+    return results;
 }
 
 void check_agreement(test::random& numbers, const rw::Encoding& e, rw::element_type type, rw::layout_kind layout) {
@@ -78,18 +79,16 @@ void check_agreement(test::random& numbers, const rw::Encoding& e, rw::element_t
     const inputs x{test::array(type, size, numbers, test::order::padded),
                    test::array(type, size, numbers, test::order::bhsd)};
     const auto shape = test::shape_of(size, e.geometry, layout);
-    std::map<std::string, inputs> results;
-    for_each_set(x, layout, e, rw::offset{12345},
-                 [&](const std::string& name, const inputs& result) { results[name] = result; });
+    std::map<std::string, inputs> results = results_of_all_sets(x, layout, e, rw::offset{12345});
     INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << " width " << e.geometry.width() << ' ' << e.expression);
     for (const auto& [name, result] : results) {
         INFO(name);
-        // Each rounds twice per product and sum, or once where it fuses them.
+        // Each rounds products and sums separately, or once if it fuses them.
         const double bound = std::ldexp(1.0, -x.q.format().digits) * 2 + 2e-7;
-        CHECK(test::compare(result.q, results["scalar"].q.values(), shape, bound).first_problem == "");
-        CHECK(test::compare(result.k, results["scalar"].k.values(), shape, bound).first_problem == "");
+        CHECK_THAT(result.q, test::matches(results["scalar"].q.values(), shape, bound));
+        CHECK_THAT(result.k, test::matches(results["scalar"].k.values(), shape, bound));
     }
-    // Those which fuse, and those which do not, agree to the bit among themselves.
+    // Sets with fused multiply-add agree to the bit, and so do those without.
     if (results.count("avx512") != 0) {
         CHECK(results["avx512"].q == results["avx2"].q);
         CHECK(results["avx512"].k == results["avx2"].k);
@@ -118,7 +117,7 @@ TEST_CASE("all instruction sets agree with the scalar path", "[instruction_sets]
     }
 }
 
-TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest", "[instruction_sets]") {
+TEST_CASE("the set in use is the value of ROPEWALK_ISA, or else the widest", "[instruction_sets]") {
     const auto sets = dispatch::instruction_sets();
     REQUIRE_FALSE(sets.empty());
     const char* const wanted = std::getenv("ROPEWALK_ISA");
@@ -136,14 +135,12 @@ TEST_CASE("the set in use is the one that ROPEWALK_ISA names, or else the widest
 #endif
 }
 
-TEST_CASE("the set in use is the one whose kernels run", "[instruction_sets]") {
+TEST_CASE("the kernels of the set in use are executed", "[instruction_sets]") {
     SEEDED(numbers);
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
     for (const rw::element_type type : test::all_types) {
         inputs x{test::array(type, {1, 50, 2, 128}, numbers), test::array(type, {1, 50, 2, 128}, numbers)};
-        std::map<std::string, inputs> results;
-        for_each_set(x, rw::layout_kind::interleaved, e, rw::offset{3},
-                     [&](const std::string& name, const inputs& result) { results[name] = result; });
+        auto results = results_of_all_sets(x, rw::layout_kind::interleaved, e, rw::offset{3});
         dispatch::rotate(rw::layout_kind::interleaved, x.q.tensor(), x.k.tensor(), x.q.tensor(), x.k.tensor(), e,
                          rw::offset{3});
         CHECK(x.q == results[std::string(dispatch::instruction_set(type, rw::cpu::footprint::l2))].q);

@@ -1,161 +1,123 @@
-#include <dispatch/dispatch.hpp>
-
+// Positions that an encoding draws, and those of M-RoPE text.
 #include <numeric>
-#include <vector>
 
-#include "support/catch.hpp"
-#include "support/compare.hpp"
-#include "support/encodings.hpp"
+#include "calls.hpp"
+#include "cases/rotation_case.hpp"
 
 namespace rw = ropewalk;
-namespace dispatch = ropewalk::dispatch;
 
-namespace positions_tests {
+namespace drawn_positions_tests {
 namespace {
 
-constexpr auto layout = rw::layout_kind::half_split;
-constexpr test::extents size{3, 11, 2, 40};
-
-test::twin linear_twin() {
-    return {rw::make_encoding({.head_dim = 40}, rw::Linear{.factor = 3}),
-            oracle::encode(oracle::linear(oracle::plain(10000, 40), 3))};
-}
-
-/// What is wrong with a rotation at the given positions, or "".
-std::string problem_at(test::random& numbers, const test::twin& t, const rw::positions& where,
-                       const std::vector<oracle::place>& places, const test::extents& extents = size) {
-    test::array x(rw::element_type::f32, extents, numbers);
-    const auto shape = test::shape_of(extents, t.ours.geometry, layout);
-    const auto exact = oracle::rotate(shape, x.values(), t.exact, places);
-    dispatch::rotate(layout, x.tensor(), test::none(), x.tensor(), test::none(), t.ours, where);
-    return test::compare(x, exact, shape).first_problem;
-}
-
-template <class I>
-std::vector<oracle::place> repeated(const std::vector<I>& ids, std::int64_t rows) {
-    std::vector<oracle::place> places;
-    for (std::int64_t row = 0; row < rows; ++row) {
-        for (const I id : ids) places.push_back({static_cast<std::int64_t>(id), 0});
+/// Places [batch, tokens] from index `first` of the positions that each batch row draws.
+template <class Source>
+test::token_positions drawn(const Source& source, const test::extents& size, std::int64_t stated, std::int64_t first) {
+    test::token_positions result{rw::offset{first}, {}, nullptr};
+    std::vector<rw::fixed_position> row(static_cast<std::size_t>(stated));
+    for (std::int64_t b = 0; b < size.batch; ++b) {
+        source.draw_positions(static_cast<std::uint64_t>(b), row);
+        for (std::int64_t t = 0; t < size.tokens; ++t)
+            result.exact.push_back(test::place_of(row[static_cast<std::size_t>(first + t)]));
     }
-    return places;
+    return result;
 }
 
-template <class I>
-std::vector<I> random_ids(test::random& numbers, std::int64_t count) {
-    std::vector<I> ids;
-    for (std::int64_t i = 0; i < count; ++i) ids.push_back(static_cast<I>(numbers.integer(-2147483647, 2147483647)));
-    return ids;
+test::rotation_case drawing_case(const rw::Encoding& e) {
+    test::rotation_case c = test::case_at({e, oracle::encode(oracle::plain(10000, 40))}, 0);
+    c.q = {3, 11, 2, 40};
+    return c;
 }
 
 }  // namespace
 
-TEST_CASE("an offset is the first token's position, negative ones and both ends of 32 bits included", "[positions]") {
-    SEEDED(numbers);
-    for (const std::int64_t first : {std::int64_t{0}, std::int64_t{1}, std::int64_t{-5}, std::int64_t{4096},
-                                     std::int64_t{2147483637}, std::int64_t{-2147483647}}) {
-        INFO("offset " << first);
-        CHECK(problem_at(numbers, linear_twin(), rw::offset{first}, test::consecutive(size, first)) == "");
-    }
-}
-
-TEST_CASE("32- and 64-bit ids, shared by the batch or row by row, in any order", "[positions]") {
-    SEEDED(numbers);
-    const auto t = linear_twin();
-    const auto narrow = random_ids<std::int32_t>(numbers, size.tokens);
-    const auto wide = random_ids<std::int64_t>(numbers, size.tokens);
-    CHECK(problem_at(numbers, t, rw::ids(narrow), repeated(narrow, size.batch)) == "");
-    CHECK(problem_at(numbers, t, rw::ids(wide), repeated(wide, size.batch)) == "");
-    const auto narrow_rows = random_ids<std::int32_t>(numbers, size.batch * size.tokens);
-    const auto wide_rows = random_ids<std::int64_t>(numbers, size.batch * size.tokens);
-    CHECK(problem_at(numbers, t, rw::ids(std::span<const std::int32_t>(narrow_rows), size.batch),
-                     repeated(narrow_rows, 1)) == "");
-    CHECK(problem_at(numbers, t, rw::ids(std::span<const std::int64_t>(wide_rows), size.batch),
-                     repeated(wide_rows, 1)) == "");
-}
-
-TEST_CASE("more ids than tokens are fine, and rows of ids may be padded", "[positions]") {
-    SEEDED(numbers);
-    const auto ids = random_ids<std::int64_t>(numbers, size.batch * (size.tokens + 4));
-    rw::positions where = rw::ids(std::span<const std::int64_t>(ids), size.batch);
-    std::vector<oracle::place> places;
-    for (std::int64_t row = 0; row < size.batch; ++row) {
-        for (std::int64_t i = 0; i < size.tokens; ++i)
-            places.push_back({ids[static_cast<std::size_t>(row * (size.tokens + 4) + i)], 0});
-    }
-    CHECK(problem_at(numbers, linear_twin(), where, places) == "");
-}
-
-TEST_CASE("positions between the tokens", "[positions]") {
-    SEEDED(numbers);
-    std::vector<rw::fixed_position> fixed;
-    std::vector<oracle::place> places;
-    for (std::int64_t i = 0; i < size.batch * size.tokens; ++i) {
-        fixed.push_back({static_cast<std::int64_t>(numbers.bits())});
-        places.push_back({fixed.back().value >> 32, static_cast<std::uint32_t>(fixed.back().value)});
-    }
-    const auto where = rw::ids(std::span<const rw::fixed_position>(fixed), size.batch);
-    CHECK(problem_at(numbers, linear_twin(), where, places) == "");
-    // Half a token of xpos is half a token of magnitude too.
-    for (auto& one : fixed) one.value >>= 17;
-    for (std::size_t i = 0; i < fixed.size(); ++i)
-        places[i] = {fixed[i].value >> 32, static_cast<std::uint32_t>(fixed[i].value)};
-    CHECK(problem_at(numbers, test::xpos_twin({.head_dim = 40}, {.length = 2000}), where, places) == "");
-}
-
-TEST_CASE("ragged batches count every sequence from its own start", "[positions]") {
-    SEEDED(numbers);
-    const test::extents packed{1, 13, 3, 40};
-    const std::vector<std::int64_t> starts{0, 0, 5, 6, 6, 13, 13};
-    const std::vector<std::int32_t> narrow(starts.begin(), starts.end());
-    for (const std::int64_t first : {0, 100, -3}) {
-        std::vector<oracle::place> places;
-        for (const std::int64_t length : {5, 1, 7}) {
-            for (std::int64_t i = 0; i < length; ++i) places.push_back({first + i, 0});
-        }
-        CHECK(problem_at(numbers, linear_twin(), rw::cu_seqlens(starts, first), places, packed) == "");
-        CHECK(problem_at(numbers, linear_twin(), rw::cu_seqlens(narrow, first), places, packed) == "");
-    }
-}
-
-TEST_CASE("randomized positions reach the kernel as they were drawn, every batch row its own", "[positions]") {
+TEST_CASE("every batch row rotates by the positions drawn for it", "[positions]") {
     SEEDED(numbers);
     for (const char* const expression :
          {"randomized:64,seed=3", "randomized:64,epsilon=0.5,draw=2", "randomized_sorted:500,seed=9"}) {
-        const rw::Geometry g{.head_dim = 40, .sequence_length = 64};
-        const test::twin t{rw::make_encoding(g, expression), oracle::encode(oracle::plain(10000, 40))};
-        std::vector<oracle::place> from_start, from_20;
-        for (std::int64_t row = 0; row < size.batch; ++row) {
-            std::vector<rw::fixed_position> drawn(64);
-            t.ours.draw_positions(static_cast<std::uint64_t>(row), drawn);
-            for (std::size_t i = 0; i < static_cast<std::size_t>(size.tokens); ++i) {
-                const auto place = [&](std::size_t at) {
-                    return oracle::place{drawn[at].value >> 32, static_cast<std::uint32_t>(drawn[at].value)};
-                };
-                from_start.push_back(place(i));
-                from_20.push_back(place(20 + i));
-            }
+        test::rotation_case c = drawing_case(rw::make_encoding({.head_dim = 40, .sequence_length = 64}, expression));
+        // Decoding continues where the same draw ended.
+        for (const std::int64_t first : {0, 20}) {
+            c.target.positions = drawn(c.target.encoding.ours, c.q, 64, first);
+            CHECK_THAT(rotate(c, numbers), matches(c));
         }
-        INFO(expression);
-        CHECK(problem_at(numbers, t, rw::offset{0}, from_start) == "");
-        // Decoding goes on where the same draw left off.
-        CHECK(problem_at(numbers, t, rw::offset{20}, from_20) == "");
-        std::vector<std::int32_t> ids(static_cast<std::size_t>(size.tokens));
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(c.q.tokens));
         std::iota(ids.begin(), ids.end(), 20);
-        CHECK(problem_at(numbers, t, rw::ids(ids), from_20) == "");
+        c.target.positions.given = rw::ids(ids);
+        CHECK_THAT(rotate(c, numbers), matches(c));
     }
 }
 
-TEST_CASE("randomized without a length draws as many as the call has tokens", "[positions]") {
+TEST_CASE("randomized without a length draws as many positions as the call has tokens", "[positions]") {
     SEEDED(numbers);
-    const test::twin t{rw::make_encoding({.head_dim = 40}, "randomized:seed=5"),
-                       oracle::encode(oracle::plain(10000, 40))};
-    std::vector<rw::fixed_position> drawn(static_cast<std::size_t>(size.tokens));
-    std::vector<oracle::place> places;
-    for (std::int64_t row = 0; row < size.batch; ++row) {
-        rw::Randomized{.seed = 5}.draw_positions(static_cast<std::uint64_t>(row), drawn);
-        for (const auto& one : drawn) places.push_back({one.value >> 32, static_cast<std::uint32_t>(one.value)});
-    }
-    CHECK(problem_at(numbers, t, rw::offset{0}, places) == "");
+    test::rotation_case c = drawing_case(rw::make_encoding({.head_dim = 40}, "randomized:seed=5"));
+    c.target.positions = drawn(rw::Randomized{.seed = 5}, c.q, c.q.tokens, 0);
+    CHECK_THAT(rotate(c, numbers), matches(c));
 }
 
-}  // namespace positions_tests
+}  // namespace drawn_positions_tests
+
+namespace mrope_tests {
+namespace {
+
+constexpr test::extents size{2, 9, 3, 72};
+constexpr rw::Geometry head{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 4, .base = 1e6};
+constexpr auto layout = rw::layout_kind::half_split;
+
+}  // namespace
+
+TEST_CASE("text, one position per token, is plain RoPE bit for bit in every form of positions", "[mrope]") {
+    SEEDED(numbers);
+    const rw::Encoding plain = rw::make_encoding(head);
+    std::vector<std::int64_t> ids(static_cast<std::size_t>(size.tokens)), on_axes;
+    std::iota(ids.begin(), ids.end(), 5000);
+    for (int axis = 0; axis < 3; ++axis) on_axes.insert(on_axes.end(), ids.begin(), ids.end());
+    for (const test::encoded_at& sections : test::all_sections(head)) {
+        for (const rw::element_type type : test::all_types) {
+            const test::array start(type, size, numbers);
+            const auto result = [&](const rw::Encoding& e, const rw::positions& positions) {
+                test::array x = start;
+                test::rotate_q(layout, x, e, positions);
+                return x;
+            };
+            const rw::Encoding& e = sections.encoding.ours;
+            const test::array expected = result(plain, rw::offset{5000});
+            INFO(e.expression << ' ' << rw::to_string(type));
+            CHECK_FALSE(expected == start);
+            CHECK(result(e, rw::axis_ids(std::span<const std::int64_t>(on_axes))) == expected);
+            CHECK(result(e, rw::ids(ids)) == expected);
+            CHECK(result(e, rw::offset{5000}) == expected);
+        }
+    }
+}
+
+TEST_CASE("cos_sin takes several positions per token, and a table by token replaces them", "[mrope]") {
+    SEEDED(numbers);
+    for (test::encoded_at& sections : test::all_sections(head)) {
+        const test::extents row{1, size.tokens, 1, 72};
+        sections.positions = test::random_axis_ids<std::int64_t>(numbers, row, -2147483647, 2147483647, 1);
+        const rw::positions& given = sections.positions.given;
+        const rw::Encoding& e = sections.encoding.ours;
+        std::vector<float> cos(static_cast<std::size_t>(size.tokens * 32)), sin(cos);
+        rw::dispatch::cos_sin(layout, e, given, size.tokens, 32, cos, sin);
+        double worst = 0;
+        for (std::size_t at = 0; at < cos.size(); ++at) {
+            const auto token = static_cast<std::int64_t>(at / 32), pair = static_cast<std::int64_t>(at % 32);
+            const oracle::unit u =
+                oracle::cos_sin(sections.encoding.exact.turns[at % 32], sections.place(pair, token, row));
+            worst = std::max({worst, std::fabs(static_cast<double>(cos[at]) - u.cos),
+                              std::fabs(static_cast<double>(sin[at]) - u.sin)});
+        }
+        INFO(e.expression);
+        CHECK(worst <= 1.2e-7);
+
+        rw::cpu::options options;
+        options.table = {.cos = cos.data(), .sin = sin.data(), .rows = size.tokens, .columns = 32, .stride_row = 32};
+        options.table.order = rw::cos_sin_table::rows_are::by_token;
+        test::array by_table(rw::element_type::f32, size, numbers), by_angles = by_table;
+        test::rotate_q(layout, by_table, e, given, options);
+        test::rotate_q(layout, by_angles, e, given);
+        CHECK(by_table == by_angles);
+    }
+}
+
+}  // namespace mrope_tests

@@ -1,54 +1,47 @@
-// A sequence that outgrows the frequencies its first keys were cached with.
-#include <dispatch/dispatch.hpp>
-
-#include <algorithm>
+// Sequences that grow past a stage of a length-dependent schedule, with re-rotated keys.
 #include <cmath>
-#include <vector>
 
-#include "support/catch.hpp"
-#include "support/compare.hpp"
-#include "support/errors.hpp"
+#include "calls.hpp"
 
 namespace rw = ropewalk;
-namespace dispatch = ropewalk::dispatch;
 
+namespace stages_tests {
 namespace {
 
-constexpr std::int64_t width = 128, keys_an_epoch = 24;
+constexpr std::int64_t width = 128, keys_per_stage = 24;
 
-/// Keys at some positions of a growing sequence: the raw ones, the cache that moves along, and one that nobody moves.
+/// Keys at some positions of a growing sequence: unrotated, in a cache that is re-rotated at every stage, and in a
+/// stale cache that is not.
 class growing_cache {
 public:
     growing_cache(test::random& numbers, rw::element_type type, rw::layout_kind layout)
         : numbers_(numbers), type_(type), layout_(layout) {}
 
-    /// The sequence has grown to `length`: old keys are brought over, and keys of the new part are encoded by `now`.
-    void grow(std::int64_t length, const rw::Encoding& now) {
+    /// Grows the sequence to `length`: re-rotates the old keys to `encoding` and adds keys of the new part.
+    void grow(std::int64_t length, const rw::Encoding& encoding) {
         if (!ids_.empty()) {
             test::array moved = loaded(cached_);
-            dispatch::rerotate(layout_, moved.tensor(), moved.tensor(), last_, rw::ids(ids_), now, rw::ids(ids_));
+            test::rerotate(layout_, moved, last_, rw::ids(ids_), encoding, rw::ids(ids_));
             cached_ = moved.values();
         }
         std::vector<std::int64_t> added;
-        for (std::int64_t i = 0; i < keys_an_epoch; ++i) added.push_back(numbers_.integer(length_, length - 1));
+        for (std::int64_t i = 0; i < keys_per_stage; ++i) added.push_back(numbers_.integer(length_, length - 1));
         added.back() = length - 1;
-        test::array fresh(type_, {1, keys_an_epoch, 1, width}, numbers_);
+        test::array fresh(type_, {1, keys_per_stage, 1, width}, numbers_);
         append(raw_, fresh.values());
-        rotate_key(fresh, now, added);
+        test::rotate_k(layout_, fresh, encoding, rw::ids(added));
         append(cached_, fresh.values());
         append(stale_, fresh.values());
         ids_.insert(ids_.end(), added.begin(), added.end());
-        length_ = length, last_ = now;
+        length_ = length, last_ = encoding;
     }
 
     struct errors {
         double moved = 0, stale = 0;  ///< of a score, over the norms of the query and the key
     };
-    /// Against a cache that was encoded afresh, for queries at the end that resemble each key in turn.
+    /// Compares scores with those of a freshly encoded cache, for queries at the end that resemble each key in turn.
     [[nodiscard]] errors compare() const {
-        test::array afresh = loaded(raw_);
-        rotate_key(afresh, last_, ids_);
-        const std::vector<double> fresh = afresh.values();
+        const std::vector<double> fresh = fresh_keys().values();
         errors worst;
         for (std::size_t row = 0; row < ids_.size(); ++row) {
             const std::vector<double> query = query_like(row);
@@ -62,14 +55,12 @@ public:
         return worst;
     }
 
-    /// What is wrong with a moved key against a fresh one, beyond the roundings of its moves.
-    [[nodiscard]] std::string problem(int moves) const {
-        test::array afresh = loaded(raw_);
-        rotate_key(afresh, last_, ids_);
-        const oracle::shape shape{1,     static_cast<std::int64_t>(ids_.size()), 1, width, 0,
-                                  width, layout_ == rw::layout_kind::interleaved};
-        const double rounding = std::ldexp(1.0, -afresh.format().digits);
-        return test::compare(loaded(cached_), afresh.values(), shape, (1 + moves) * (rounding + 3e-7)).first_problem;
+    /// Checks re-rotated keys against fresh ones, within the roundings of their moves.
+    void check_keys(int moves) const {
+        const test::array fresh = fresh_keys();
+        const double rounding = std::ldexp(1.0, -fresh.format().digits);
+        const auto shape = test::shape_of(fresh.size(), {.head_dim = width}, layout_);
+        CHECK_THAT(loaded(cached_), test::matches(fresh.values(), shape, (1 + moves) * (rounding + 3e-7)));
     }
 
 private:
@@ -86,17 +77,18 @@ private:
         return sum;
     }
     [[nodiscard]] test::array loaded(const std::vector<double>& values) const {
-        test::array result(type_, {1, static_cast<std::int64_t>(values.size()) / width, 1, width});
+        test::array result(type_, {1, std::ssize(values) / width, 1, width});
         result.set(values);
         return result;
     }
-    void rotate_key(test::array& keys, const rw::Encoding& e, const std::vector<std::int64_t>& ids) const {
-        dispatch::rotate(layout_, test::none(), keys.tensor(), test::none(), keys.tensor(), e, rw::ids(ids));
+    [[nodiscard]] test::array fresh_keys() const {
+        test::array fresh = loaded(raw_);
+        test::rotate_k(layout_, fresh, last_, rw::ids(ids_));
+        return fresh;
     }
     [[nodiscard]] std::vector<double> query_like(std::size_t row) const {
         test::array query = loaded(row_of(raw_, row));
-        dispatch::rotate(layout_, query.tensor(), test::none(), query.tensor(), test::none(), last_,
-                         rw::offset{length_ - 1});
+        test::rotate_q(layout_, query, last_, rw::offset{length_ - 1});
         return query.values();
     }
 
@@ -109,26 +101,29 @@ private:
     rw::Encoding last_;
 };
 
-/// Grows a cache through the lengths, each an stage of its own, and compares after each.
-template <class P>
-void check_growth(const P& policy, const std::vector<std::int64_t>& lengths) {
+rw::Encoding encoding_at(std::int64_t length, const auto& policy) {
+    return rw::make_encoding({.head_dim = width, .sequence_length = length}, policy);
+}
+
+/// Grows a cache through lengths of one stage each, and compares after each.
+void check_growth(const auto& policy, const std::vector<std::int64_t>& lengths) {
     SEEDED(numbers);
     for (const rw::element_type type : test::all_types) {
         for (const rw::layout_kind layout : test::all_layouts) {
             growing_cache cache(numbers, type, layout);
             const double rounding = std::ldexp(1.0, 1 - test::format_of(type).digits) + 3e-7;
-            std::uint64_t last_epoch = 0;
+            std::uint64_t last_stage = 0;
             for (std::size_t i = 0; i < lengths.size(); ++i) {
-                const rw::Encoding now = rw::make_encoding({.head_dim = width, .sequence_length = lengths[i]}, policy);
-                INFO(now.expression << " at " << lengths[i] << ", " << rw::to_string(type) << ' '
-                                    << rw::to_string(layout));
-                if (i > 0) CHECK(now.stage != last_epoch);
-                last_epoch = now.stage;
-                cache.grow(lengths[i], now);
+                const rw::Encoding encoding = encoding_at(lengths[i], policy);
+                INFO(encoding.expression << " at " << lengths[i] << ", " << rw::to_string(type) << ' '
+                                         << rw::to_string(layout));
+                if (i > 0) CHECK(encoding.stage != last_stage);
+                last_stage = encoding.stage;
+                cache.grow(lengths[i], encoding);
                 const auto [moved, stale] = cache.compare();
                 INFO("error of a score over the norms: moved " << moved << ", stale " << stale);
                 CHECK(moved <= rounding);
-                CHECK(cache.problem(static_cast<int>(i)) == "");
+                cache.check_keys(static_cast<int>(i));
                 if (i > 0) CHECK(stale > 20 * rounding);
             }
         }
@@ -156,10 +151,8 @@ TEST_CASE("LongRoPE: scores stay those of a fresh encoding across the switch", "
     check_growth(phi(), {1000, 100000});
 }
 
-TEST_CASE("the LongRoPE switch lies between L and L + 1, and moves no attention factor", "[stages]") {
-    const auto at = [](std::int64_t length) {
-        return rw::make_encoding({.head_dim = width, .sequence_length = length}, phi());
-    };
+TEST_CASE("the LongRoPE switch lies between L and L + 1, and keeps the attention factor", "[stages]") {
+    const auto at = [](std::int64_t length) { return encoding_at(length, phi()); };
     CHECK(at(4095).stage == at(4096).stage);
     CHECK(at(4096).stage != at(4097).stage);
     CHECK(at(4097).stage == at(131072).stage);
@@ -169,14 +162,15 @@ TEST_CASE("the LongRoPE switch lies between L and L + 1, and moves no attention 
     CHECK(at(4096).attention_factor == at(4097).attention_factor);
 }
 
-TEST_CASE("a sequence that grows within one stage needs no move", "[stages]") {
+TEST_CASE("a sequence that grows within one stage needs no re-rotation", "[stages]") {
     SEEDED(numbers);
     const rw::DynamicNtk policy{.factor = 4, .original_length = 4096};
-    const rw::Encoding early = rw::make_encoding({.head_dim = width, .sequence_length = 10}, policy),
-                       late = rw::make_encoding({.head_dim = width, .sequence_length = 4096}, policy);
+    const rw::Encoding early = encoding_at(10, policy), late = encoding_at(4096, policy);
     CHECK(early.stage == late.stage);
     test::array k(rw::element_type::bf16, {1, 10, 2, width}, numbers);
     const test::array before = k;
-    dispatch::rerotate(rw::layout_kind::half_split, k.tensor(), k.tensor(), early, rw::offset{0}, late, rw::offset{0});
+    test::rerotate(rw::layout_kind::half_split, k, early, rw::offset{0}, late, rw::offset{0});
     CHECK(k == before);
 }
+
+}  // namespace stages_tests

@@ -1,3 +1,4 @@
+// Streaming stores and huge pages.
 #include <dispatch/dispatch.hpp>
 #include <dispatch/huge_pages.hpp>
 
@@ -20,11 +21,11 @@ namespace dispatch = ropewalk::dispatch;
 
 namespace {
 
-/// Bytes that begin a cache line, or `beside` bytes behind that, with a guard on either side.
-class lines {
+/// Memory with a guard on either side, `shift` bytes after the start of a cache line.
+class guarded_bytes {
 public:
-    explicit lines(std::size_t bytes, std::size_t beside = 0)
-        : size_(bytes), all_(new(std::align_val_t{4096}) unsigned char[bytes + 2 * guard]), first_(guard + beside) {
+    explicit guarded_bytes(std::size_t bytes, std::size_t shift = 0)
+        : size_(bytes), all_(new(std::align_val_t{4096}) unsigned char[bytes + 2 * guard]), first_(guard + shift) {
         std::memset(all_.get(), 0xA5, bytes + 2 * guard);
     }
     unsigned char* data() { return all_.get() + first_; }
@@ -45,7 +46,7 @@ private:
     std::size_t first_;
 };
 
-rw::tensor over(lines& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t dim,
+rw::tensor over(guarded_bytes& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t dim,
                 bool heads_first) {
     rw::tensor t =
         heads_first ? rw::bhsd<float>(nullptr, 1, heads, tokens, dim) : rw::thd<float>(nullptr, tokens, heads, dim);
@@ -53,42 +54,42 @@ rw::tensor over(lines& memory, rw::element_type type, std::int64_t tokens, std::
     return t;
 }
 
-bool goes_past_caches(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& out, const rw::Encoding& e,
-                      const rw::cpu::options& chosen = {}) {
-    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, chosen).params.loop.order ==
-           rw::cpu::traversal::streaming;
+bool streams(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& out, const rw::Encoding& e,
+             const rw::cpu::options& options = {}) {
+    return rw::cpu::make_plan(layout, q, test::none(), out, test::none(), e, rw::offset{0}, options)
+               .params.loop.order == rw::cpu::traversal::streaming;
 }
 
-/// Whole lines of 17 MiB, rotated in place and into memory at the start of a line and beside it.
+/// Rotates 17 MiB in place, into memory at the start of a cache line and into memory after it.
 void check(test::random& numbers, rw::element_type type, rw::layout_kind layout, const rw::Geometry& g,
            bool heads_first) {
     const rw::Encoding e = rw::make_encoding(g);
     const auto size = static_cast<std::int64_t>(rw::size_of(type));
     const std::int64_t heads = 10, tokens = (std::int64_t{17} << 20) / (heads * g.head_dim * size);
     const auto bytes = static_cast<std::size_t>(tokens * heads * g.head_dim * size);
-    lines in(bytes), out(bytes), beside(bytes, 16);
+    guarded_bytes in(bytes), out(bytes), shifted(bytes, 16);
     std::uint64_t state = numbers.bits();
     for (std::size_t i = 0; i < bytes; ++i) {
         state = state * 6364136223846793005U + 1442695040888963407U;
-        // Exponents in the middle of the range: every element is a plain number in any of the types.
+        // Exponents in the middle of the range: every element is finite and normal in each type.
         in.data()[i] = static_cast<unsigned char>(i % 2 == 1 ? 0x38U | (state >> 63 << 7) : state >> 56);
     }
-    const auto view = [&](lines& memory) { return over(memory, type, tokens, heads, g.head_dim, heads_first); };
-    REQUIRE(goes_past_caches(layout, view(in), view(out), e));
-    REQUIRE_FALSE(goes_past_caches(layout, view(in), view(beside), e));
-    REQUIRE_FALSE(goes_past_caches(layout, view(in), view(in), e));
-    REQUIRE_FALSE(goes_past_caches(layout, view(in), view(out), e, {.fresh_output = true}));
+    const auto view = [&](guarded_bytes& memory) { return over(memory, type, tokens, heads, g.head_dim, heads_first); };
+    REQUIRE(streams(layout, view(in), view(out), e));
+    REQUIRE_FALSE(streams(layout, view(in), view(shifted), e));
+    REQUIRE_FALSE(streams(layout, view(in), view(in), e));
+    REQUIRE_FALSE(streams(layout, view(in), view(out), e, {.fresh_output = true}));
     dispatch::rotate(layout, view(in), test::none(), view(out), test::none(), e, rw::offset{5});
-    dispatch::rotate(layout, view(in), test::none(), view(beside), test::none(), e, rw::offset{5});
+    dispatch::rotate(layout, view(in), test::none(), view(shifted), test::none(), e, rw::offset{5});
     dispatch::rotate(layout, view(in), test::none(), view(in), test::none(), e, rw::offset{5});
     CHECK(std::memcmp(in.data(), out.data(), bytes) == 0);
-    CHECK(std::memcmp(in.data(), beside.data(), bytes) == 0);
-    CHECK((in.guards_intact() && out.guards_intact() && beside.guards_intact()));
+    CHECK(std::memcmp(in.data(), shifted.data(), bytes) == 0);
+    CHECK((in.guards_intact() && out.guards_intact() && shifted.guards_intact()));
 }
 
 }  // namespace
 
-TEST_CASE("results that go past the caches are those that go through them", "[streams]") {
+TEST_CASE("streaming stores give the results of ordinary stores", "[streams]") {
     SEEDED(numbers);
     const rw::Geometry whole{.head_dim = 128}, part{.head_dim = 128, .rotary_dim = 90, .rotary_offset = 6};
     for (const rw::element_type type : test::all_types) {
@@ -103,15 +104,15 @@ TEST_CASE("results that go past the caches are those that go through them", "[st
     }
 }
 
-TEST_CASE("heads that are no whole lines, or too long, stay in the caches", "[streams]") {
-    // Addresses that nobody reads: only the plan is looked at.
+TEST_CASE("heads that are not whole cache lines, or too long, use ordinary stores", "[streams]") {
+    // Only the plan is made; no address is read.
     const auto plan = [](std::int64_t dim, std::int64_t stride_token) {
         rw::tensor in = rw::thd<float>(nullptr, 1 << 16, 2, dim);
         in.stride_token = stride_token;
         rw::tensor out = in;
         in.data = reinterpret_cast<void*>(std::uintptr_t{1} << 40);
         out.data = reinterpret_cast<void*>(std::uintptr_t{1} << 41);
-        return goes_past_caches(rw::layout_kind::half_split, in, out, rw::make_encoding({.head_dim = dim}));
+        return streams(rw::layout_kind::half_split, in, out, rw::make_encoding({.head_dim = dim}));
     };
     CHECK(plan(128, 256));
     CHECK(plan(512, 1024));
@@ -120,10 +121,10 @@ TEST_CASE("heads that are no whole lines, or too long, stay in the caches", "[st
     CHECK_FALSE(plan(1024, 2048));
 }
 
-TEST_CASE("asking for huge pages changes nothing", "[streams]") {
+TEST_CASE("a request for huge pages changes no byte", "[streams]") {
     dispatch::prefer_huge_pages(nullptr, std::size_t{1} << 30);
     for (const std::size_t bytes : {std::size_t{0}, std::size_t{4096}, std::size_t{9} << 20}) {
-        lines memory(bytes, 1);
+        guarded_bytes memory(bytes, 1);
         std::memset(memory.data(), 7, bytes);
         dispatch::prefer_huge_pages(memory.data(), bytes);
         bool same = true;
@@ -133,9 +134,9 @@ TEST_CASE("asking for huge pages changes nothing", "[streams]") {
 }
 
 #if defined(__linux__)
-TEST_CASE("pages that were written are told from pages that were not", "[streams]") {
+TEST_CASE("has_pages() distinguishes pages that were written from untouched ones", "[streams]") {
     constexpr std::size_t bytes = std::size_t{9} << 20;
-    // A mapping of its own: none of its pages exists before it is touched.
+    // No page of a new mapping exists before it is touched.
     auto* const data =
         static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     REQUIRE(static_cast<void*>(data) != MAP_FAILED);

@@ -1,6 +1,6 @@
 #include <ropewalk/gpu/access.hpp>
+#include <ropewalk/gpu/chunks.hpp>
 #include <ropewalk/gpu/divide.hpp>
-#include <ropewalk/gpu/slots.hpp>
 
 #include <set>
 #include <vector>
@@ -14,47 +14,47 @@ namespace rw = ropewalk;
 namespace {
 
 template <class T, int Bytes>
-void check_line(test::random& numbers) {
-    using line = rw::gpu::line<T, Bytes>;
+void check_vec(test::random& numbers) {
+    using vec = rw::gpu::vec<T, Bytes>;
     const oracle::format& f = test::format_of(rw::type_of<T>);
-    alignas(16) T memory[line::count];
-    double expected[line::count];
-    for (int i = 0; i < line::count; ++i) {
+    alignas(16) T memory[vec::count];
+    double expected[vec::count];
+    for (int i = 0; i < vec::count; ++i) {
         expected[i] = oracle::rounded(numbers.normal(), f);
         const std::uint32_t bits = oracle::encode(expected[i], f);
         std::memcpy(static_cast<void*>(&memory[i]), &bits, sizeof(T));
     }
-    line x = line::widen(rw::gpu::plain_access::load<Bytes>(memory));
-    for (int i = 0; i < line::count; ++i) CHECK(static_cast<double>(x.value[i]) == expected[i]);
+    vec x = vec::widen(rw::gpu::plain_access::load<Bytes>(memory));
+    for (int i = 0; i < vec::count; ++i) CHECK(static_cast<double>(x.value[i]) == expected[i]);
 
-    for (int i = 0; i < line::count; ++i) {
+    for (int i = 0; i < vec::count; ++i) {
         x.value[i] = static_cast<float>(numbers.normal());
         expected[i] = oracle::rounded(static_cast<double>(x.value[i]), f);
     }
     rw::gpu::plain_access::store<Bytes>(memory, x.narrow());
-    for (int i = 0; i < line::count; ++i) CHECK(static_cast<double>(static_cast<float>(memory[i])) == expected[i]);
+    for (int i = 0; i < vec::count; ++i) CHECK(static_cast<double>(static_cast<float>(memory[i])) == expected[i]);
 }
 
-/// Every element of the part that turns lies in one run of one slot, and every pair in one slot.
+/// Checks that every rotary element is in one chunk, and both elements of a pair in the same.
 template <class L, int V>
-void check_slots(std::int64_t pairs) {
-    using slots = rw::gpu::slots<L, V>;
+void check_chunks(std::int64_t pairs) {
+    using chunks = rw::gpu::chunks<L, V>;
     std::set<std::int64_t> elements, numbers;
     for (std::int64_t at = 0; at < pairs / V; ++at) {
-        const std::int64_t first = slots::first(at, pairs), second = slots::second(at, pairs);
+        const std::int64_t first = chunks::first(at, pairs), second = chunks::second(at, pairs);
         if (V > 1) CHECK((first % V == 0 && second % V == 0));
         float a[V], b[V];
         for (int i = 0; i < V; ++i) {
             elements.insert(first + i), elements.insert(second + i);
             a[i] = static_cast<float>(first + i), b[i] = static_cast<float>(second + i);
         }
-        // A quarter turn takes (x, y) to (−y, x), so that each element shows where its partner was.
-        rw::gpu::turns<V> quarter;
+        // A quarter turn maps (x, y) to (−y, x), so that each element shows its partner.
+        rw::gpu::cos_sin_values<V> quarter;
         for (int i = 0; i < V; ++i) {
-            numbers.insert(slots::pair(at, i, pairs));
-            quarter.cos[i] = 0, quarter.sin[i] = static_cast<float>(slots::pair(at, i, pairs) + 1);
+            numbers.insert(chunks::pair(at, i, pairs));
+            quarter.cos[i] = 0, quarter.sin[i] = static_cast<float>(chunks::pair(at, i, pairs) + 1);
         }
-        slots::turn(a, b, quarter);
+        chunks::rotate(a, b, quarter);
         const auto check = [&](std::int64_t element, float turned) {
             for (std::int64_t pair = 0; pair < pairs; ++pair) {
                 const std::int64_t x = L::first(pair, pairs), y = L::second(pair, pairs);
@@ -75,19 +75,19 @@ void check_slots(std::int64_t pairs) {
 TEST_CASE("lines of every type and width hold their elements and round them once", "[gpu]") {
     SEEDED(numbers);
     for (int i = 0; i < 50; ++i) {
-        check_line<float, 4>(numbers), check_line<float, 8>(numbers), check_line<float, 16>(numbers);
-        check_line<rw::f16, 2>(numbers), check_line<rw::f16, 4>(numbers), check_line<rw::f16, 8>(numbers);
-        check_line<rw::f16, 16>(numbers);
-        check_line<rw::bf16, 2>(numbers), check_line<rw::bf16, 4>(numbers), check_line<rw::bf16, 8>(numbers);
-        check_line<rw::bf16, 16>(numbers);
+        check_vec<float, 4>(numbers), check_vec<float, 8>(numbers), check_vec<float, 16>(numbers);
+        check_vec<rw::f16, 2>(numbers), check_vec<rw::f16, 4>(numbers), check_vec<rw::f16, 8>(numbers);
+        check_vec<rw::f16, 16>(numbers);
+        check_vec<rw::bf16, 2>(numbers), check_vec<rw::bf16, 4>(numbers), check_vec<rw::bf16, 8>(numbers);
+        check_vec<rw::bf16, 16>(numbers);
     }
 }
 
-TEMPLATE_TEST_CASE("slots part a head into all of its pairs", "[gpu]", rw::half_split, rw::interleaved) {
-    check_slots<TestType, 1>(1), check_slots<TestType, 1>(3), check_slots<TestType, 1>(10);
-    check_slots<TestType, 2>(2), check_slots<TestType, 2>(10);
-    check_slots<TestType, 4>(12), check_slots<TestType, 4>(64);
-    check_slots<TestType, 8>(8), check_slots<TestType, 8>(40), check_slots<TestType, 8>(64);
+TEMPLATE_TEST_CASE("chunks part a head into all of its pairs", "[gpu]", rw::half_split, rw::interleaved) {
+    check_chunks<TestType, 1>(1), check_chunks<TestType, 1>(3), check_chunks<TestType, 1>(10);
+    check_chunks<TestType, 2>(2), check_chunks<TestType, 2>(10);
+    check_chunks<TestType, 4>(12), check_chunks<TestType, 4>(64);
+    check_chunks<TestType, 8>(8), check_chunks<TestType, 8>(40), check_chunks<TestType, 8>(64);
 }
 
 TEST_CASE("a division is the same in 32 bits and in 64", "[gpu]") {

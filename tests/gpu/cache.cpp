@@ -13,18 +13,19 @@ namespace gpu = ropewalk::gpu;
 
 namespace {
 
-/// A cache of one head and what V floats become there.
+/// V floats as a cache of one head stores them.
 template <class E, int V>
 std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
     std::vector<E> memory(16);
-    const gpu::cache_sink sink{memory.data(), gpu::cache_type_of<E>(), 0, 0, 0, scale, 1 / scale, nullptr, 0, 0, 0};
+    const gpu::cache_sink sink{
+        .data = memory.data(), .type = gpu::cache_type_of<E>(), .scale = scale, .inverse_scale = 1 / scale};
     gpu::store_cached<gpu::plain_access>(sink, V, factor, x);
     return {memory.begin() + V, memory.begin() + 2 * V};
 }
 
 }  // namespace
 
-TEST_CASE("caches say where their axes lie", "[gpu][cache]") {
+TEST_CASE("strides of NHD and HND caches", "[gpu][cache]") {
     rw::bf16 element;
     const gpu::cache_tensor n = gpu::nhd_cache(&element, 10, 16, 4, 128), h = gpu::hnd_cache(&element, 10, 4, 16, 128);
     CHECK(n.type == gpu::cache_type::bf16);
@@ -58,7 +59,7 @@ TEST_CASE("a quotient by a scale is rounded once", "[gpu][cache]") {
     CHECK(gpu::quotient_of(-3e38F, 0x1p-60F, 0x1p60F) == -HUGE_VALF);
 }
 
-TEST_CASE("int8 heads reach from -127 to 127, and no number is lost in silence", "[gpu][cache]") {
+TEST_CASE("int8 heads use -127 to 127, and mark numbers that they cannot represent", "[gpu][cache]") {
     SEEDED(numbers);
     for (int i = 0; i < 1000; ++i) {
         const auto m = static_cast<float>(numbers.logarithmic(1e-35, 1e38));
@@ -97,38 +98,39 @@ TEST_CASE("elements are stored in the type of the cache", "[gpu][cache]") {
     CHECK(stored<std::int8_t>(one, 1, 2)[0] == -6);
 }
 
-TEST_CASE("slots outside a cache are none, whatever device memory holds", "[gpu][cache]") {
+TEST_CASE("slots outside a cache are skipped for any contents of device memory", "[gpu][cache]") {
     const std::vector<std::int64_t> wide{0, 47, 48, -1, std::int64_t{1} << 40, INT64_MIN, INT64_MAX};
-    gpu::slot_source slots;
-    slots.how = gpu::cache_slots::kind::mapping64, slots.mapping = wide.data(), slots.pages = 3, slots.page_size = 16;
-    const auto page = [&](std::int64_t token) { return gpu::place_at(slots, 0, token, 7).page; };
+    gpu::slot_reader slots;
+    slots.source = gpu::cache_slots::kind::mapping64, slots.mapping = wide.data(), slots.pages = 3,
+    slots.page_size = 16;
+    const auto page = [&](std::int64_t token) { return gpu::slot_of_token(slots, 0, token, 7).page; };
     CHECK((page(0) == 0 && page(1) == 2));
     for (std::int64_t token = 2; token < 7; ++token) CHECK(page(token) == -1);
-    CHECK(gpu::place_at(slots, 0, 1, 7).token == 15);
+    CHECK(gpu::slot_of_token(slots, 0, 1, 7).token == 15);
 
     const std::vector<std::int32_t> table{2, -1, 3, INT32_MIN, INT32_MAX, 0};
     const std::vector<std::int64_t> entries{5, 16, 32, 48, -1, INT64_MAX, INT64_MIN, 40};
-    slots.how = gpu::cache_slots::kind::page_table, slots.table = table.data(), slots.sequences = 2;
+    slots.source = gpu::cache_slots::kind::page_table, slots.table = table.data(), slots.sequences = 2;
     slots.max_pages = 3, slots.stride_sequence = 3;
-    slots.entries = {rw::positions::kind::ids64, false, 0, entries.data(), 0, 0, 0};
-    const auto place = [&](std::int64_t row, std::int64_t token) { return gpu::place_at(slots, row, token, 8); };
+    slots.entry_reader = {.kind = rw::positions::kind::ids64, .data = entries.data()};
+    const auto place = [&](std::int64_t row, std::int64_t token) { return gpu::slot_of_token(slots, row, token, 8); };
     CHECK((place(0, 0).page == 2 && place(0, 0).token == 5));
     for (std::int64_t token = 1; token < 8; ++token) CHECK(place(0, token).page == -1);
     CHECK((place(1, 7).page == 0 && place(1, 7).token == 8));
     CHECK(place(2, 0).page == -1);
 
-    slots.how = gpu::cache_slots::kind::by_sequence;
+    slots.source = gpu::cache_slots::kind::by_sequence;
     CHECK((place(1, 0).page == 1 && place(1, 0).token == 5));
     CHECK((place(1, 1).page == -1 && place(1, 4).page == -1 && place(3, 0).page == -1));
 }
 
 TEST_CASE("the sequence of a token of a ragged batch is its page", "[gpu][cache]") {
     const std::vector<std::int32_t> starts{0, 3, 3, 7};
-    gpu::slot_source slots;
-    slots.how = gpu::cache_slots::kind::by_sequence, slots.pages = 3, slots.page_size = 16;
-    slots.entries = {rw::positions::kind::cu_seqlens32, false, 10, starts.data(), 0, 0, 4};
+    gpu::slot_reader slots;
+    slots.source = gpu::cache_slots::kind::by_sequence, slots.pages = 3, slots.page_size = 16;
+    slots.entry_reader = {.kind = rw::positions::kind::cu_seqlens32, .first = 10, .data = starts.data(), .count = 4};
     for (std::int64_t token = 0; token < 7; ++token) {
-        const auto place = gpu::place_at(slots, 0, token, 7);
+        const auto place = gpu::slot_of_token(slots, 0, token, 7);
         CHECK(place.page == (token < 3 ? 0 : 2));
         CHECK(place.token == 10 + (token < 3 ? token : token - 3));
     }

@@ -12,7 +12,7 @@ namespace gpu = ropewalk::gpu;
 
 namespace {
 
-/// The sum by neighbours, from the definition: halves of a power of two, zeros behind the last value.
+/// The sum of neighbours by definition: halves of a power of two, with zeros after the last value.
 float sum_by_halves(const std::vector<float>& values, std::size_t begin, std::size_t count) {
     if (count == 1) return begin < values.size() ? values[begin] : 0.0F;
     return sum_by_halves(values, begin, count / 2) + sum_by_halves(values, begin + count / 2, count / 2);
@@ -49,7 +49,7 @@ struct summing {
         return gpu::sum_of_neighbours(part);
     }
     void take_sum(state& s, int /*row*/, float sum) const { s.sum = sum; }
-    void turn(state& /*s*/) const {}
+    void rotate(state& /*s*/) const {}
     [[nodiscard]] std::uint32_t measure(const state& s, int /*row*/) const {
         std::uint32_t largest = 0;
         for (int i = 0; i < N; ++i) largest = gpu::larger{}(largest, gpu::magnitude_bits(at(s, i)));
@@ -64,7 +64,7 @@ struct summing {
 
 }  // namespace
 
-TEST_CASE("sums depend on the places of the values alone, however many a lane has", "[gpu][group]") {
+TEST_CASE("sums depend on the order of the values alone, for any number of values per lane", "[gpu][group]") {
     SEEDED(numbers);
     for (const std::size_t count : {1U, 5U, 40U, 64U, 96U, 128U}) {
         std::vector<float> values(count);
@@ -87,7 +87,7 @@ TEST_CASE("sums depend on the places of the values alone, however many a lane ha
     }
 }
 
-TEST_CASE("groups of a warp keep to themselves", "[gpu][group]") {
+TEST_CASE("groups of a warp are independent", "[gpu][group]") {
     std::vector<float> values(32);
     for (int i = 0; i < 32; ++i) values[static_cast<std::size_t>(i)] = static_cast<float>(i);
     for (const int lanes : {1, 2, 4, 8, 16, 32}) {
@@ -102,7 +102,7 @@ TEST_CASE("groups of a warp keep to themselves", "[gpu][group]") {
     }
 }
 
-TEST_CASE("the largest magnitude forgets neither signs nor NaNs", "[gpu][group]") {
+TEST_CASE("the largest magnitude ignores signs and keeps NaNs", "[gpu][group]") {
     using gpu::magnitude_bits;
     CHECK(magnitude_bits(-3.0F) == magnitude_bits(3.0F));
     CHECK(magnitude_bits(-0.0F) == 0);

@@ -14,21 +14,21 @@ void memory_log::watch(const void* first, std::size_t bytes) {
 }
 
 const memory_log::range& memory_log::of(const void* first) const {
-    for (const range& one : ranges_) {
-        if (one.first == first) return one;
+    for (const range& r : ranges_) {
+        if (r.first == first) return r;
     }
-    throw std::logic_error("nobody watches this memory");
+    throw std::logic_error("this memory is not watched");
 }
 
 void memory_log::record(const void* address, int bytes, bool writes) {
     const auto* const first = static_cast<const unsigned char*>(address);
     if (reinterpret_cast<std::uintptr_t>(first) % static_cast<std::uintptr_t>(bytes) != 0 && problem_.empty())
         problem_ = "an access of " + std::to_string(bytes) + " bytes is not aligned to them";
-    for (range& one : ranges_) {
-        const auto size = static_cast<std::ptrdiff_t>(one.reads.size());
-        if (first < one.first || first + bytes > one.first + size) continue;
-        auto& counts = writes ? one.writes : one.reads;
-        for (int i = 0; i < bytes; ++i) ++counts[static_cast<std::size_t>(first - one.first + i)];
+    for (range& r : ranges_) {
+        const auto size = static_cast<std::ptrdiff_t>(r.reads.size());
+        if (first < r.first || first + bytes > r.first + size) continue;
+        auto& counts = writes ? r.writes : r.reads;
+        for (int i = 0; i < bytes; ++i) ++counts[static_cast<std::size_t>(first - r.first + i)];
         return;
     }
     if (problem_.empty()) problem_ = "an access lies outside the memory of the call";
@@ -37,27 +37,27 @@ void memory_log::record(const void* address, int bytes, bool writes) {
 namespace {
 
 template <class T, class L>
-void run(const rw::gpu::rotate_plan& prepared) {
-    rw::gpu::with_rates(prepared.work, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto job = rw::gpu::job_of<Rates>(prepared);
+void run(const rw::gpu::launch_plan& prepared) {
+    rw::gpu::with_rates(prepared.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto params = rw::gpu::kernel_params<Rates>(prepared);
         rw::gpu::with_access<T, Rates>(prepared.shape.bytes, [&](auto bytes) {
             for_each_thread(prepared.shape, [&](std::int64_t index) {
-                rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(job, index);
+                rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(params, index);
             });
         });
     });
 }
 
 template <class T>
-void run(rw::layout_kind layout, const rw::gpu::rotate_plan& prepared) {
+void run(rw::layout_kind layout, const rw::gpu::launch_plan& prepared) {
     layout == rw::layout_kind::half_split ? run<T, rw::half_split>(prepared) : run<T, rw::interleaved>(prepared);
 }
 
 }  // namespace
 
-void run_on_host(rw::layout_kind layout, const rw::gpu::rotate_plan& prepared, memory_log& log) {
+void run_on_host(rw::layout_kind layout, const rw::gpu::launch_plan& prepared, memory_log& log) {
     recorded_access::log = &log;
-    switch (prepared.work.any().type) {
+    switch (prepared.kernel.rotation.any().type) {
         case rw::element_type::f32:
             return run<float>(layout, prepared);
         case rw::element_type::f16:

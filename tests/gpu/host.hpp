@@ -1,4 +1,4 @@
-/// @file  GPU kernels executed on the host: every thread of a launch, one after the other, with each access recorded.
+/// @file  GPU kernels executed on the host, one thread after the other, with a record of every access.
 #pragma once
 
 #include <cstdint>
@@ -12,15 +12,15 @@
 
 namespace test {
 
-/// How often each byte of some memory was read and written, and what a device would have refused.
+/// Counts of the reads and writes of each byte of some memory, and accesses that a device would reject.
 class memory_log {
 public:
-    /// Watches memory, of an array or any other.
+    /// Records accesses to this memory.
     void watch(const array& memory) { watch(memory.bytes().data(), memory.bytes().size()); }
     void watch(const void* first, std::size_t bytes);
     void record(const void* address, int bytes, bool writes);
 
-    /// How often each byte of watched memory was read or written.
+    /// The number of reads or writes of each byte of watched memory.
     [[nodiscard]] const std::vector<std::uint8_t>& reads(const void* first) const { return of(first).reads; }
     [[nodiscard]] const std::vector<std::uint8_t>& writes(const void* first) const { return of(first).writes; }
     [[nodiscard]] const std::vector<std::uint8_t>& reads(const array& memory) const {
@@ -29,7 +29,7 @@ public:
     [[nodiscard]] const std::vector<std::uint8_t>& writes(const array& memory) const {
         return writes(memory.bytes().data());
     }
-    /// What a device would have refused: an access across its alignment, or beside the watched memory.
+    /// The first access that is misaligned or outside the watched memory, or "".
     [[nodiscard]] const std::string& problem() const { return problem_; }
 
 private:
@@ -43,23 +43,23 @@ private:
     std::string problem_;
 };
 
-/// The way of memory that a body takes in tests: plain_access, recorded where a log is set.
+/// The access policy of a body in tests: plain_access, recorded in a log.
 struct recorded_access {
     static thread_local memory_log* log;
 
     template <int Bytes>
-    static ropewalk::gpu::packet<Bytes> load(const void* from) {
+    static ropewalk::gpu::vec_bits<Bytes> load(const void* from) {
         log->record(from, Bytes, false);
         return ropewalk::gpu::plain_access::load<Bytes>(from);
     }
     template <int Bytes>
-    static void store(void* to, const ropewalk::gpu::packet<Bytes>& value) {
+    static void store(void* to, const ropewalk::gpu::vec_bits<Bytes>& value) {
         log->record(to, Bytes, true);
         ropewalk::gpu::plain_access::store<Bytes>(to, value);
     }
 };
 
-/// Calls body(index) for every thread of a launch, as a grid does.
+/// Calls body(index) for every thread of a launch.
 template <class Body>
 void for_each_thread(const ropewalk::gpu::launch_shape& shape, const Body& body) {
     for (std::int64_t block = 0; block < shape.grid; ++block) {
@@ -71,7 +71,7 @@ void for_each_thread(const ropewalk::gpu::launch_shape& shape, const Body& body)
 }
 
 /// Executes a rotation's launch.
-void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::rotate_plan& prepared, memory_log& log);
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::launch_plan& prepared, memory_log& log);
 
 /// The same call by the CPU's kernels, compiled with the same flags.
 void rotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& q, const ropewalk::tensor& k,

@@ -14,7 +14,7 @@ namespace {
 using rw::layout_kind;
 constexpr rw::gpu::device_shape h100{};
 
-/// Tensors of shapes only: plans look at no element.
+/// A tensor over an address that no plan reads.
 rw::tensor shaped(rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t head_dim,
                   std::uintptr_t address) {
     rw::tensor t;
@@ -24,7 +24,7 @@ rw::tensor shaped(rw::element_type type, std::int64_t tokens, std::int64_t heads
     return t;
 }
 
-rw::gpu::rotate_plan plan(std::int64_t tokens, std::int64_t q_heads, std::int64_t k_heads,
+rw::gpu::launch_plan plan(std::int64_t tokens, std::int64_t q_heads, std::int64_t k_heads,
                           rw::element_type type = rw::element_type::bf16) {
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
     const rw::tensor q = shaped(type, tokens, q_heads, 128, 0x1000000000);
@@ -32,12 +32,12 @@ rw::gpu::rotate_plan plan(std::int64_t tokens, std::int64_t q_heads, std::int64_
     return rw::gpu::make_plan(layout_kind::half_split, q, k, q, k, e, rw::offset{0}, {}, h100);
 }
 
-std::int64_t heads_covered(const rw::gpu::heads_source& side, std::int32_t groups) {
-    return std::min(std::int64_t{groups} * side.heads_a_thread, std::int64_t{side.heads});
+std::int64_t heads_covered(const rw::gpu::heads_params& side, std::int32_t groups) {
+    return std::min(std::int64_t{groups} * side.heads_per_thread, std::int64_t{side.heads});
 }
 
 double waves(const rw::gpu::launch_shape& shape) {
-    return static_cast<double>(shape.threads) / (h100.multiprocessors * h100.threads_each / 2);
+    return static_cast<double>(shape.threads) / (h100.multiprocessors * h100.threads_per_multiprocessor / 2);
 }
 
 }  // namespace
@@ -48,43 +48,43 @@ TEST_CASE("a grid covers every head of every token, and no block is empty", "[gp
         const auto tokens = static_cast<std::int64_t>(numbers.logarithmic(1, 1e6));
         const std::int64_t k_heads = numbers.integer(0, 16);
         const std::int64_t q_heads = k_heads == 0 ? numbers.integer(1, 64) : k_heads * numbers.integer(1, 8);
-        const rw::gpu::rotate_plan made = plan(tokens, q_heads, k_heads);
-        const rw::gpu::rotate_frame& f = made.frame;
+        const rw::gpu::launch_plan made = plan(tokens, q_heads, k_heads);
+        const rw::gpu::rotate_kernel_base& f = made.kernel;
         INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads);
-        REQUIRE(f.threads == tokens * f.groups * f.slots);
+        REQUIRE(f.threads == tokens * f.groups * f.chunks);
         REQUIRE(made.shape.threads == f.threads);
         REQUIRE(made.shape.grid * made.shape.block >= f.threads);
         REQUIRE((made.shape.grid - 1) * made.shape.block < f.threads);
         REQUIRE(heads_covered(f.side[0], f.q_groups) == q_heads);
         REQUIRE(heads_covered(f.side[1], f.groups - f.q_groups) == k_heads);
-        // Every group has a head: the last one begins before the end.
-        REQUIRE((f.q_groups - 1) * f.side[0].heads_a_thread < q_heads);
-        if (k_heads > 0) REQUIRE((f.groups - f.q_groups - 1) * f.side[1].heads_a_thread < k_heads);
+        // Every group has a head, because the last one begins before the end.
+        REQUIRE((f.q_groups - 1) * f.side[0].heads_per_thread < q_heads);
+        if (k_heads > 0) REQUIRE((f.groups - f.q_groups - 1) * f.side[1].heads_per_thread < k_heads);
         REQUIRE(made.shape.block % 32 == 0);
     }
 }
 
-TEST_CASE("few tokens reach many multiprocessors, many make few cosines in full waves", "[gpu]") {
+TEST_CASE("few tokens use many multiprocessors, many tokens make full waves of threads with several heads", "[gpu]") {
     for (const auto& [q_heads, k_heads] : {std::pair{40, 40}, std::pair{32, 8}}) {
         for (const std::int64_t tokens : {1, 4, 16}) {
             const auto made = plan(tokens, q_heads, k_heads);
             INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads);
-            CHECK(made.frame.side[0].heads_a_thread == 1);
-            CHECK(made.shape.block == (made.frame.threads < 132 * 128 ? 64 : 128));
+            CHECK(made.kernel.side[0].heads_per_thread == 1);
+            CHECK(made.shape.block == (made.kernel.threads < 132 * 128 ? 64 : 128));
         }
         for (const std::int64_t tokens : {4096, 8192, 16384, 32768, 1000000}) {
             const auto made = plan(tokens, q_heads, k_heads);
             INFO(tokens << " tokens, heads " << q_heads << '/' << k_heads << ", " << waves(made.shape) << " waves of "
-                        << made.frame.side[0].heads_a_thread << " heads");
-            CHECK(made.frame.side[0].heads_a_thread >= 4);
+                        << made.kernel.side[0].heads_per_thread << " heads");
+            CHECK(made.kernel.side[0].heads_per_thread >= 4);
             CHECK(made.shape.block == 128);
-            // The last wave is not an afterthought: at least four fifths of the waves' threads have work.
+            // At least four fifths of the threads of all waves have work.
             CHECK(waves(made.shape) / std::ceil(waves(made.shape)) > 0.8);
         }
     }
 }
 
-TEST_CASE("accesses are the widest that every run, base and stride takes", "[gpu]") {
+TEST_CASE("accesses are the widest that every chunk, base and stride allows", "[gpu]") {
     const auto bytes = [](rw::element_type type, rw::Geometry head, std::uintptr_t address = 0x10000,
                           std::int64_t padding = 0, bool in_place = true,
                           layout_kind layout = layout_kind::half_split) {
@@ -109,16 +109,16 @@ TEST_CASE("accesses are the widest that every run, base and stride takes", "[gpu
     CHECK(bytes(bf16, {.head_dim = 128}, 0x10000, 4) == 8);
     CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 128}) == 16);
     CHECK(bytes(bf16, {.head_dim = 192, .rotary_dim = 64, .rotary_offset = 124}) == 8);
-    // What lies behind the part that turns counts where it is copied.
+    // Elements after the rotary part matter if they are copied.
     CHECK(bytes(bf16, {.head_dim = 66, .rotary_dim = 64}, 0x10000, 4 * 66) == 4);
     CHECK(bytes(bf16, {.head_dim = 76, .rotary_dim = 64}, 0x10000, 0, false) == 8);
-    // More pairs than the small parameters hold: the widest access or the narrowest.
+    // More pairs than the small parameters hold take the widest or the narrowest access.
     CHECK(bytes(bf16, {.head_dim = 1024}) == 16);
     CHECK(bytes(bf16, {.head_dim = 1024}, 0x10008) == 2);
     CHECK(bytes(f32, {.head_dim = 1024}, 0x10008) == 4);
 }
 
-TEST_CASE("an axis of one step need not be aligned", "[gpu]") {
+TEST_CASE("an axis with one entry need not be aligned", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
     rw::tensor q = shaped(rw::element_type::bf16, 4, 2, 128, 0x10000);
     q.stride_batch = 4 * 2 * 128 + 1;
@@ -130,19 +130,19 @@ TEST_CASE("an axis of one step need not be aligned", "[gpu]") {
 TEST_CASE("more than 2^31 tokens, elements and threads are counted in 64 bits", "[gpu]") {
     const std::int64_t tokens = (std::int64_t{1} << 33) + 5;
     const auto made = plan(tokens, 1, 1);
-    CHECK(made.frame.threads == tokens * 2 * 8);
+    CHECK(made.kernel.threads == tokens * 2 * 8);
     CHECK(made.shape.grid == (tokens * 16 + 127) / 128);
-    CHECK(made.frame.tokens == tokens);
-    // Beyond what a grid has blocks for: some 2^45 bytes of queries.
+    CHECK(made.kernel.tokens == tokens);
+    // More blocks than a grid holds: about 2^45 bytes of queries.
     CHECK_REFUSED(plan(std::int64_t{1} << 36, 16, 0), "blocks of 128 threads", "2147483647");
 }
 
-TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
+TEST_CASE("the kind of kernel parameters depends on the call", "[gpu]") {
     const auto kind = [](const rw::Encoding& e) {
         const rw::tensor q = shaped(rw::element_type::f32, 4, 2, e.geometry.head_dim, 0x10000);
         const auto made = rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
         std::pair<int, bool> found;
-        rw::gpu::with_rates(made.work, [&]<class Rates>(std::type_identity<Rates>) {
+        rw::gpu::with_rates(made.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
             found = {Rates::capacity, Rates::full};
         });
         return found;
@@ -151,17 +151,17 @@ TEST_CASE("the kernels' parameters are chosen by what a call needs", "[gpu]") {
     CHECK(kind(rw::make_encoding({.head_dim = 514})) == std::pair{512, true});
     CHECK(kind(rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 512})) == std::pair{512, true});
     CHECK(kind(rw::make_encoding({.head_dim = 1024})) == std::pair{512, true});
-    // Devices take 4 KiB everywhere, and 32764 bytes from CUDA 12.1 on.
-    CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::plain_rates<rw::gpu::plain_pairs>>) <= 4096);
-    CHECK(sizeof(rw::gpu::rotate_job<rw::gpu::full_rates<rw::gpu::most_pairs>>) <= 32764);
+    // All devices accept 4 KiB of parameters, and 32764 bytes since CUDA 12.1.
+    CHECK(sizeof(rw::gpu::rotate_kernel_params<rw::gpu::plain_rates<rw::gpu::plain_pairs>>) <= 4096);
+    CHECK(sizeof(rw::gpu::rotate_kernel_params<rw::gpu::full_rates<rw::gpu::max_pairs>>) <= 32764);
 }
 
 TEST_CASE("steps by value follow the axis that has them", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 64}, "mrope:[8,12,12]");
-    rw::rotate_params work;
-    work.pairs = 32;
-    work.target.steps = e.axis_steps.data(), work.target.positions.axes = 3;
-    const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(work);
+    rw::rotate_params params;
+    params.pairs = 32;
+    params.target.steps = e.axis_steps.data(), params.target.positions.axes = 3;
+    const auto rates = rw::gpu::rates_of<rw::gpu::plain_rates<128>>(params);
     for (std::size_t pair = 0; pair < 32; ++pair) {
         CHECK(rates.target.step[pair] == e.steps[pair]);
         CHECK(rates.target.axis[pair] == (pair < 8 ? 0 : pair < 20 ? 1 : 2));

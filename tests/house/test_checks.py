@@ -197,7 +197,7 @@ def test_nvcc_accesses_of_fused_kernels(narrow, complaint):
 
 @pytest.mark.parametrize(("binding", "visibility"), [("WEAK", "DEFAULT"), ("WEAK", "HIDDEN"), ("LOCAL", "DEFAULT")])
 def test_nvcc_hidden(binding, visibility):
-    names = ["_ZN8ropewalk3gpu5fusedINS_10half_splitEEEvv", "_ZN8ropewalk3gpu6detail12takes_accessEv"]
+    names = ["_ZN8ropewalk3gpu5fusedINS_10half_splitEEEvv", "_ZN8ropewalk3gpu6detail13allows_accessEv"]
     symbols = "".join(f"   7: 0000 9 FUNC    {binding}   {visibility}    5 {name}\n" for name in names)
     found = (binding, visibility) == ("WEAK", "DEFAULT")
     assert nvcc.check_hidden(symbols) == [f"{names[0]} launches kernels and is visible to other modules"] * found

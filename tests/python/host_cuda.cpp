@@ -13,14 +13,14 @@ bool shape(int, rw::gpu::device_shape& shape, rw::cuda::failure&) noexcept {
     return true;
 }
 
-bool run(rw::layout_kind layout, const rw::gpu::rotate_plan& plan, int, const rw::gpu::options&,
+bool run(rw::layout_kind layout, const rw::gpu::launch_plan& plan, int, const rw::gpu::options&,
          rw::cuda::failure&) noexcept {
     test::memory_log unused;
     test::run_on_host(layout, plan, unused);
     return true;
 }
 
-constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, sizeof(rw::gpu::rotate_plan), shape, run};
+constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, sizeof(rw::gpu::launch_plan), shape, run};
 
 }  // namespace
 

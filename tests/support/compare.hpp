@@ -1,21 +1,23 @@
-/// @file  Compares a rotated tensor with exact values.
+/// @file  Comparison of a rotated tensor with exact values.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ropewalk/encoding.hpp>
 
+#include "support/catch.hpp"
 #include "support/tensors.hpp"
 
 namespace test {
 
-/// What a comparison found. `first_problem` is empty where everything is within the bound.
+/// The result of a comparison. `first_problem` is empty where every element is within the bound.
 struct verdict {
-    double worst = 0;  ///< f32: largest error of a pair over its norm; 16 bits: over the rounding step
+    double worst = 0;  ///< f32: largest error of a pair over its norm
     std::int64_t pairs = 0;
     std::string first_problem;
 
@@ -26,22 +28,22 @@ struct verdict {
     }
 };
 
-/// How far float32 arithmetic may be from exact, over the norm of the pair. The promise is over the norm of the whole
-/// vector, so this is stricter.
+/// Bound of the error of float32 arithmetic, over the norm of the pair. The documented bound is over the norm of the
+/// whole head, so this is stricter.
 inline constexpr double f32_bound = 3e-7;
 
 inline oracle::shape shape_of(const extents& size, const ropewalk::Geometry& g, ropewalk::layout_kind layout) {
-    return {size.batch,
-            size.tokens,
-            size.heads,
-            size.head_dim,
-            g.rotary_offset,
-            g.width(),
-            layout == ropewalk::layout_kind::interleaved};
+    return {.batch = size.batch,
+            .tokens = size.tokens,
+            .heads = size.heads,
+            .head_dim = size.head_dim,
+            .offset = g.rotary_offset,
+            .width = g.width(),
+            .interleaved = layout == ropewalk::layout_kind::interleaved};
 }
 
-/// Whether `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some
-/// number that is.
+/// True if `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some
+/// number within `room`.
 inline bool within(double got, double exact, double room, const oracle::format& f) {
     room += 0x1p-148;  // f32 steps below its normal range
     if (f.bytes == 4) return std::fabs(got - exact) <= room;
@@ -57,7 +59,7 @@ inline std::string describe_pair(std::int64_t row, std::int64_t pair, const doub
     return text.str();
 }
 
-/// Every pair within `bound` of its exact norm (16 bits: and one rounding), everything else unchanged.
+/// Checks that every pair is within `bound` of its exact norm (16 bits: and one rounding), and that all else is equal.
 inline verdict compare(const array& result, const std::vector<double>& exact, const oracle::shape& s,
                        double bound = f32_bound) {
     verdict v;
@@ -76,17 +78,39 @@ inline verdict compare(const array& result, const std::vector<double>& exact, co
             ++v.pairs;
         }
         for (std::int64_t i = 0; i < s.head_dim; ++i) {
-            const bool turns = i >= s.offset && i < s.offset + s.width;
-            if (!turns && g[i] != e[i] && v.first_problem.empty()) {
+            const bool is_rotary = i >= s.offset && i < s.offset + s.width;
+            if (!is_rotary && g[i] != e[i] && v.first_problem.empty()) {
                 v.first_problem =
-                    "element " + std::to_string(i) + " does not turn but changed in head row " + std::to_string(row);
+                    "element " + std::to_string(i) + " is not rotary but changed in head row " + std::to_string(row);
             }
         }
     }
     return v;
 }
 
-/// Positions first, first + 1, … for every batch row.
+/// Matches a rotated tensor that is within the bound of exact values and whose surrounding bytes are unchanged.
+class matches_exact : public matcher_base<array> {
+public:
+    matches_exact(std::vector<double> exact, const oracle::shape& shape, double bound)
+        : exact_(std::move(exact)), shape_(shape), bound_(bound) {}
+    bool match(const array& result) const override {
+        problem_ = compare(result, exact_, shape_, bound_).first_problem;
+        if (problem_.empty() && !result.guards_intact()) problem_ = "bytes around the tensor changed";
+        return problem_.empty();
+    }
+    [[nodiscard]] std::string describe() const override { return "matches the oracle: " + problem_; }
+
+private:
+    std::vector<double> exact_;
+    oracle::shape shape_;
+    double bound_;
+    mutable std::string problem_;
+};
+inline matches_exact matches(std::vector<double> exact, const oracle::shape& shape, double bound = f32_bound) {
+    return {std::move(exact), shape, bound};
+}
+
+/// Positions first, first + 1, … of every batch row.
 inline std::vector<oracle::place> consecutive(const extents& size, std::int64_t first) {
     std::vector<oracle::place> places;
     for (std::int64_t b = 0; b < size.batch; ++b) {

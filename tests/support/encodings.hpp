@@ -1,4 +1,4 @@
-/// @file  Random encodings beside the oracle's own version of them, and distances between the two.
+/// @file  Random encodings of the library together with the oracle's own version, and distances between the two.
 #pragma once
 
 #include <cmath>
@@ -13,13 +13,13 @@
 
 namespace test {
 
-/// One encoding, made by the library and by the oracle.
+/// The same encoding from the library and from the oracle.
 struct twin {
     ropewalk::Encoding ours;
     oracle::encoding exact;
 };
 
-/// How far a step is from 2^64 · turns modulo 2^64, in units of 2^-64 turn.
+/// Distance of a step from 2^64 · turns modulo 2^64, in units of 2^-64 turn.
 inline double step_error(std::uint64_t step, oracle::dd turns) {
     oracle::dd difference = turns - oracle::scaled(oracle::from_integer(static_cast<std::int64_t>(step)), -64);
     difference = difference - oracle::dd{std::nearbyint(difference.hi)};
@@ -34,14 +34,14 @@ inline double worst_step_error(const twin& t) {
     return worst;
 }
 
-/// 10^4 … 10^7, the bases of real models among them.
+/// A base in [10^4, 10^7], often one of a real model.
 inline double random_base(random& numbers) {
     return numbers.coin() ? numbers.one_of({1e4, 1.5e5, 5e5, 1e6, 5e6, 1e7}) : numbers.logarithmic(1e4, 1e7);
 }
 
-/// Policies that stretch the context by parts, some of whose bounds depend on the geometry.
-inline void append_scheme(random& numbers, const ropewalk::Geometry& g, std::vector<ropewalk::any_policy>& policies,
-                          std::vector<oracle::dd>& theta) {
+/// Appends a random NTK, dynamic NTK, YaRN, Llama 3 or proportional policy to both.
+inline void append_scaling_method(random& numbers, const ropewalk::Geometry& g,
+                                  std::vector<ropewalk::any_policy>& policies, std::vector<oracle::dd>& theta) {
     const double factor = numbers.coin() ? numbers.one_of({2.0, 4.0, 8.0, 32.0}) : numbers.logarithmic(1, 64);
     const auto original = numbers.one_of<std::int64_t>({2048, 4096, 8192, 32768});
     switch (numbers.integer(0, 4)) {
@@ -101,11 +101,11 @@ inline void append_policy(random& numbers, const ropewalk::Geometry& g, std::vec
             return;
         }
         default:
-            append_scheme(numbers, g, policies, theta);
+            append_scaling_method(numbers, g, policies, theta);
     }
 }
 
-/// Zero to three frequency policies in a row.
+/// An encoding by zero to three frequency policies.
 inline twin random_twin(random& numbers, ropewalk::Geometry geometry) {
     if (numbers.coin()) geometry.sequence_length = numbers.integer(1, 1 << 20);
     std::vector<ropewalk::any_policy> policies;
@@ -119,16 +119,20 @@ inline twin plain_twin(const ropewalk::Geometry& geometry) {
     return {ropewalk::make_encoding(geometry, ropewalk::Default{}),
             oracle::encode(oracle::plain(geometry.base, geometry.width()))};
 }
+inline twin linear_twin(const ropewalk::Geometry& geometry, double factor) {
+    return {ropewalk::make_encoding(geometry, ropewalk::Linear{.factor = factor}),
+            oracle::encode(oracle::linear(oracle::plain(geometry.base, geometry.width()), factor))};
+}
 
 /// Plain frequencies with xPos magnitudes around length/2.
 inline twin xpos_twin(const ropewalk::Geometry& geometry, const ropewalk::XPos& xpos) {
     twin result{ropewalk::make_encoding(geometry, xpos),
                 oracle::encode(oracle::plain(geometry.base, geometry.width()))};
-    result.exact.stretch = oracle::xpos_magnitude{xpos.scale_base, xpos.gamma, xpos.length / 2};
+    result.exact.magnitude = oracle::xpos_magnitude{xpos.scale_base, xpos.gamma, xpos.length / 2};
     return result;
 }
 
-/// Multiplies cos and sin by a constant, as YaRN and LongRoPE do.
+/// A policy that multiplies cos and sin by a constant, as YaRN and LongRoPE do.
 struct Constant {
     double factor = 1;
 

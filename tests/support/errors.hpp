@@ -1,4 +1,4 @@
-/// @file  What a call threw, so that a test can look for the values in the message.
+/// @file  Error messages of calls, for tests of the values in them.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace test {
 
-/// The message of the ropewalk::error that f throws, or "" where it throws none.
+/// The message of the ropewalk::error that f throws, or "" if it throws none.
 template <class F>
 std::string message_of(const F& f) {
     try {
@@ -20,6 +20,7 @@ std::string message_of(const F& f) {
     return {};
 }
 
+/// True if the text contains all parts.
 inline bool holds(const std::string& text, std::initializer_list<const char*> parts) {
     for (const char* const part : parts) {
         if (text.find(part) == std::string::npos) return false;
@@ -29,7 +30,7 @@ inline bool holds(const std::string& text, std::initializer_list<const char*> pa
 
 }  // namespace test
 
-/// Checks that an expression throws ropewalk::error and that its message holds every one of the parts.
+/// Checks that an expression throws ropewalk::error and that its message contains all parts.
 #define CHECK_REFUSED(expression, ...)                                                \
     do {                                                                              \
         const std::string rw_message = test::message_of([&] { (void)(expression); }); \

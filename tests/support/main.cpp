@@ -1,4 +1,4 @@
-// The one translation unit which compiles Catch2's runner.
+// Catch2's runner, compiled once for all test programs.
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_session.hpp>
 #else

@@ -1,5 +1,5 @@
-/// @file  The independent reference: frequencies, angles, magnitudes and whole rotations from the published
-/// definitions, in numbers of 106 bits. Includes nothing of the library.
+/// @file  Independent reference: frequencies, angles, magnitudes and whole rotations from the published definitions,
+/// in numbers of 106 bits. It includes no header of the library.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@
 
 namespace oracle {
 
-/// θ_j = base^(−2j/width), radians a token (RoFormer, arXiv 2104.09864).
+/// θ_j = base^(−2j/width), radians per token (RoFormer, arXiv 2104.09864).
 inline std::vector<dd> plain(double base, std::int64_t width) {
     std::vector<dd> theta;
     const dd log_base = log(dd{base});
@@ -25,36 +25,36 @@ inline std::vector<dd> plain(double base, std::int64_t width) {
 }
 /// θ_j / s (position interpolation, arXiv 2306.15595).
 inline std::vector<dd> linear(std::vector<dd> theta, double s) {
-    for (dd& one : theta) one = one / dd{s};
+    for (dd& t : theta) t = t / dd{s};
     return theta;
 }
 /// θ_j · (1 − 2j/d)^k (Giraffe, arXiv 2308.10882).
 inline std::vector<dd> power(std::vector<dd> theta, double k) {
     const auto pairs = static_cast<std::int64_t>(theta.size());
     for (std::int64_t j = 0; j < pairs; ++j) {
-        dd& one = theta[static_cast<std::size_t>(j)];
-        if (k != 0) one = one * pow(from_integer(pairs - j) / from_integer(pairs), dd{k});
+        dd& t = theta[static_cast<std::size_t>(j)];
+        if (k != 0) t = t * pow(from_integer(pairs - j) / from_integer(pairs), dd{k});
     }
     return theta;
 }
-/// θ_j from b on, rho from a on, 0 below (Giraffe).
+/// θ_j if it is at least b, rho if it is at least a, else 0 (Giraffe).
 inline std::vector<dd> truncated(std::vector<dd> theta, dd a, dd b, dd rho) {
-    for (dd& one : theta) {
-        if (one < a) {
-            one = dd{};
-        } else if (one < b) {
-            one = rho;
+    for (dd& t : theta) {
+        if (t < a) {
+            t = dd{};
+        } else if (t < b) {
+            t = rho;
         }
     }
     return theta;
 }
-/// b = 2π/T, a = b/8, rho = 2π/(16 T), as Giraffe's code has it.
+/// b = 2π/T, a = b/8, rho = 2π/(16 T), as in Giraffe's code.
 inline std::vector<dd> truncated(const std::vector<dd>& theta, double length) {
     const dd b = two_pi / dd{length};
     return truncated(theta, scaled(b, -3), b, scaled(b, -4));
 }
 
-/// A position in whole tokens and 2^-32 of one.
+/// A position in whole tokens and units of 2^-32 token.
 struct place {
     std::int64_t whole = 0;
     std::uint32_t fraction = 0;
@@ -83,7 +83,7 @@ inline unit cos_sin(dd turns, place p) {
     return {std::cos(angle), std::sin(angle)};
 }
 
-/// xPos (arXiv 2212.10554): q is stretched by ζ_j^((p − centre)/scale_base), k by the inverse.
+/// xPos (arXiv 2212.10554): q is multiplied by ζ_j^((p − centre)/scale_base), k by the inverse.
 struct xpos_magnitude {
     double scale_base = 512;
     double gamma = 0.4;
@@ -94,7 +94,7 @@ inline long double zeta(const xpos_magnitude& d, std::int64_t pair, std::int64_t
     return (static_cast<long double>(pair) / static_cast<long double>(pairs) + static_cast<long double>(d.gamma)) /
            (1.0L + static_cast<long double>(d.gamma));
 }
-/// What a query is stretched by.
+/// The factor of a query.
 inline double magnitude(const xpos_magnitude& d, std::int64_t pair, std::int64_t pairs, place p) {
     const long double at =
         static_cast<long double>(p.whole - d.centre) + static_cast<long double>(p.fraction) * 0x1p-32L;
@@ -102,17 +102,17 @@ inline double magnitude(const xpos_magnitude& d, std::int64_t pair, std::int64_t
 }
 
 enum class role { query, key };
-enum class direction { forward, inverse, adjoint };
+enum class direction { forward, inverse, adjoint, inverse_adjoint };
 
 struct encoding {
     std::vector<dd> turns;  ///< θ_j / 2π
     double factor = 1;
-    std::optional<xpos_magnitude> stretch{};
+    std::optional<xpos_magnitude> magnitude{};
 };
 
 inline encoding encode(const std::vector<dd>& theta) {
     encoding result;
-    for (const dd& one : theta) result.turns.push_back(one / two_pi);
+    for (const dd& t : theta) result.turns.push_back(t / two_pi);
     return result;
 }
 
@@ -121,12 +121,13 @@ inline unit pair_map(const encoding& e, std::int64_t pair, place p, role who, di
     const auto pairs = static_cast<std::int64_t>(e.turns.size());
     const unit u = cos_sin(e.turns[static_cast<std::size_t>(pair)], p);
     double m = e.factor;
-    if (e.stretch) {
-        const double query = magnitude(*e.stretch, pair, pairs, p);
+    if (e.magnitude) {
+        const double query = oracle::magnitude(*e.magnitude, pair, pairs, p);
         m *= who == role::query ? query : 1 / query;
     }
-    if (to == direction::forward) return {u.cos * m, u.sin * m};
-    return to == direction::adjoint ? unit{u.cos * m, -u.sin * m} : unit{u.cos / m, -u.sin / m};
+    if (to == direction::inverse || to == direction::inverse_adjoint) m = 1 / m;
+    const bool negate = to == direction::inverse || to == direction::adjoint;
+    return {u.cos * m, (negate ? -u.sin : u.sin) * m};
 }
 
 /// Contiguous [batch, tokens, heads, head_dim].
@@ -150,15 +151,15 @@ inline void apply(const shape& s, std::vector<double>& x, const std::function<un
             for (std::int64_t head = 0; head < s.heads; ++head) {
                 double* const row = x.data() + (token * s.heads + head) * s.head_dim;
                 double &a = row[s.first(pair)], &b = row[s.second(pair)];
-                const double turned = a * m.cos - b * m.sin;
+                const double x_rotated = a * m.cos - b * m.sin;
                 b = b * m.cos + a * m.sin;
-                a = turned;
+                a = x_rotated;
             }
         }
     }
 }
 
-/// A whole array rotated; `places` holds one position a token, batch row by batch row.
+/// A whole array rotated; `places` holds one position per token, batch row by batch row.
 inline std::vector<double> rotate(const shape& s, std::vector<double> x, const encoding& e,
                                   const std::vector<place>& places, role who = role::query,
                                   direction to = direction::forward) {

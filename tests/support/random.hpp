@@ -23,12 +23,12 @@ public:
     explicit random(std::uint64_t salt) : engine_(program_seed() * 1000003U + salt) {}
 
     std::uint64_t bits() { return engine_(); }
-    /// A whole number in [low, high].
+    /// An integer in [low, high].
     std::int64_t integer(std::int64_t low, std::int64_t high) {
         return std::uniform_int_distribution<std::int64_t>(low, high)(engine_);
     }
     double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
-    /// Between low and high, every factor of two as likely as any other.
+    /// Between low and high, with all factors of two equally likely.
     double logarithmic(double low, double high) { return std::exp(uniform(std::log(low), std::log(high))); }
     double normal() { return normal_(engine_); }
     bool coin() { return (engine_() >> 63) != 0; }
@@ -44,7 +44,7 @@ private:
 
 }  // namespace test
 
-/// Declares a generator and prints its seed with every failure behind it.
+/// Declares a generator and prints its seed with every later failure.
 #define SEEDED(name)                                         \
     test::random name(static_cast<std::uint64_t>(__LINE__)); \
     INFO("random seed " << test::program_seed() << " (--rng-seed), line " << __LINE__)

@@ -1,4 +1,4 @@
-/// @file  Whether floats are the same to the bit, zeros and NaNs too.
+/// @file  Bitwise comparison of floats, including zeros and NaNs.
 #pragma once
 
 #include <algorithm>
@@ -8,10 +8,10 @@
 
 namespace test {
 
-/// Not by memcmp, which may not be asked about the null pointer of an empty vector.
+/// memcmp is undefined for the null pointer of an empty vector.
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float one, float other) {
-        return std::bit_cast<std::uint32_t>(one) == std::bit_cast<std::uint32_t>(other);
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
+        return std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y);
     });
 }
 

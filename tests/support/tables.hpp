@@ -1,4 +1,4 @@
-/// @file  Tables of cosines and sines that somebody else might have made.
+/// @file  Caller-supplied tables of cosines and sines.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace test {
 
-/// A made-up table, rounded to its type, with random numbers in place of cosines: what counts is that they are used.
-struct foreign_table {
+/// A table of random numbers in place of cosines and sines, rounded to its type.
+struct random_table {
     ropewalk::element_type type;
     std::int64_t rows, pairs, stride;
     bool doubled;
@@ -20,8 +20,8 @@ struct foreign_table {
     std::vector<double> cos, sin;  ///< [rows, pairs]
     std::vector<unsigned char> cos_bytes, sin_bytes;
 
-    foreign_table(random& numbers, ropewalk::element_type type_, ropewalk::layout_kind layout_, std::int64_t rows_,
-                  std::int64_t pairs_, bool doubled_)
+    random_table(random& numbers, ropewalk::element_type type_, ropewalk::layout_kind layout_, std::int64_t rows_,
+                 std::int64_t pairs_, bool doubled_)
         : type(type_),
           rows(rows_),
           pairs(pairs_),

@@ -1,10 +1,11 @@
-/// @file  Tensors in guarded memory: every byte that no element owns keeps a pattern, which a test can look at.
+/// @file  Tensors in guarded memory. Bytes that belong to no element hold a pattern, which tests check.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ inline constexpr ropewalk::element_type all_types[] = {ropewalk::element_type::f
 inline constexpr ropewalk::layout_kind all_layouts[] = {ropewalk::layout_kind::half_split,
                                                         ropewalk::layout_kind::interleaved};
 
-/// Where the axes lie in memory. `padded` is BSHD with unused elements behind every head, token and batch row.
+/// Order of the axes in memory. `padded` is BSHD with unused elements after every head, token and batch row.
 enum class order { bshd, bhsd, sbhd, padded, reversed };
 inline constexpr order all_orders[] = {order::bshd, order::bhsd, order::sbhd, order::padded, order::reversed};
 
@@ -46,19 +47,22 @@ public:
     static constexpr unsigned char pattern = 0xA5;
 
     array() = default;
-    array(ropewalk::element_type type, const extents& size, order where = order::bshd) : size_(size) {
+    /// `shift`: elements from an aligned address to the first element.
+    array(ropewalk::element_type type, const extents& size, order axes = order::bshd, std::int64_t shift = 0)
+        : size_(size) {
         view_.type = type;
         view_.batch = size.batch, view_.tokens = size.tokens, view_.heads = size.heads, view_.head_dim = size.head_dim;
-        const std::int64_t elements = set_strides(where);
-        bytes_.assign(static_cast<std::size_t>((elements + 2 * guard) * width()), pattern);
-        first_ = guard + (where == order::reversed ? (size.tokens - 1) * -view_.stride_token : 0);
+        const std::int64_t elements = set_strides(axes);
+        bytes_.assign(static_cast<std::size_t>((elements + shift + 2 * guard) * width()), pattern);
+        first_ = guard + shift + (axes == order::reversed ? (size.tokens - 1) * -view_.stride_token : 0);
     }
-    array(ropewalk::element_type type, const extents& size, random& numbers, order where = order::bshd)
-        : array(type, size, where) {
+    array(ropewalk::element_type type, const extents& size, random& numbers, order axes = order::bshd,
+          std::int64_t shift = 0)
+        : array(type, size, axes, shift) {
         fill(numbers);
     }
 
-    /// The tensor. The memory belongs to this object.
+    /// A tensor over the memory of this object.
     ropewalk::tensor tensor() {
         ropewalk::tensor result = view_;
         result.data = bytes_.data() + first_ * width();
@@ -74,7 +78,7 @@ public:
     void fill(random& numbers) {
         for_each([&](std::int64_t at) { put(at, oracle::rounded(numbers.normal(), format())); });
     }
-    /// Every element in the order [batch, tokens, heads, head_dim].
+    /// All elements in the order [batch, tokens, heads, head_dim].
     [[nodiscard]] std::vector<double> values() const {
         std::vector<double> result;
         for_each([&](std::int64_t at) { result.push_back(get(at)); });
@@ -85,7 +89,7 @@ public:
         std::size_t i = 0;
         for_each([&](std::int64_t at) { put(at, oracle::rounded(values[i++], format())); });
     }
-    /// Whether the bytes around and between the elements are as they were.
+    /// True if the bytes around and between the elements are unchanged.
     [[nodiscard]] bool guards_intact() const {
         std::vector<unsigned char> rest = bytes_;
         for_each([&](std::int64_t at) {
@@ -99,14 +103,18 @@ public:
     [[nodiscard]] ropewalk::element_type type() const { return view_.type; }
     [[nodiscard]] const extents& size() const { return size_; }
     friend bool operator==(const array& a, const array& b) { return a.bytes_ == b.bytes_; }
+    friend std::ostream& operator<<(std::ostream& out, const array& a) {
+        return out << ropewalk::to_string(a.type()) << " [" << a.size_.batch << ", " << a.size_.tokens << ", "
+                   << a.size_.heads << ", " << a.size_.head_dim << ']';
+    }
 
 private:
     [[nodiscard]] std::int64_t width() const { return format().bytes; }
 
-    /// Returns the elements from the lowest to behind the highest.
-    std::int64_t set_strides(order where) {
+    /// Returns the number of elements from the lowest address to the highest.
+    std::int64_t set_strides(order axes) {
         const auto [b, s, h, d] = size_;
-        switch (where) {
+        switch (axes) {
             case order::bshd:
                 return strides(s * h * d, h * d, d, b * s * h * d);
             case order::bhsd:
@@ -155,7 +163,7 @@ private:
     std::int64_t first_ = 0;
 };
 
-/// The tensor that is not there.
+/// An absent tensor.
 inline ropewalk::tensor none() { return {}; }
 
 }  // namespace test

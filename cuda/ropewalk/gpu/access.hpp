@@ -1,4 +1,4 @@
-// How a thread reads and writes elements: up to 16 bytes at once, widened to float and rounded back.
+// Vectorized memory access: up to 16 bytes per instruction, widened to float and rounded back.
 #pragma once
 
 #include <cstdint>
@@ -9,67 +9,68 @@
 
 namespace ropewalk::gpu {
 
-/// The bytes of one memory instruction, as words of 32 bits, or one of 16 or 8.
+/// The bytes of one memory instruction: words of 32 bits, or one word of 16 or 8 bits.
 template <int Bytes>
-struct packet {
+struct vec_bits {
     static_assert(Bytes == 1 || Bytes == 2 || Bytes == 4 || Bytes == 8 || Bytes == 16,
-                  "a packet has 1, 2, 4, 8 or 16 bytes");
+                  "an access has 1, 2, 4, 8 or 16 bytes");
     using word =
         std::conditional_t<Bytes == 1, std::uint8_t, std::conditional_t<Bytes == 2, std::uint16_t, std::uint32_t>>;
     static constexpr int words = Bytes / static_cast<int>(sizeof(word));
     word value[words];
 };
 
-/// Ordinary loads and stores, which the caches keep as they like. Addresses are multiples of Bytes. A device's are
-/// written out: what compilers make of a structure's copy or of memcpy is at times four stores, or sixteen.
+/// Ordinary loads and stores, without cache hints. Addresses are multiples of Bytes. Device code uses inline assembly:
+/// for a copied structure or a memcpy, compilers sometimes emit four or sixteen narrow instructions.
 struct plain_access {
     template <int Bytes>
-    static RW_HD RW_INLINE packet<Bytes> load(const void* from) {
-        packet<Bytes> it;
+    static RW_HD RW_INLINE vec_bits<Bytes> load(const void* from) {
+        vec_bits<Bytes> bits;
 #if defined(RW_GPU_CODE)
         if constexpr (Bytes == 16) {
             asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(it.value[0]), "=r"(it.value[1]), "=r"(it.value[2]), "=r"(it.value[3])
+                         : "=r"(bits.value[0]), "=r"(bits.value[1]), "=r"(bits.value[2]), "=r"(bits.value[3])
                          : "l"(from));
         } else if constexpr (Bytes == 8) {
-            asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(it.value[0]), "=r"(it.value[1]) : "l"(from));
+            asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(bits.value[0]), "=r"(bits.value[1]) : "l"(from));
         } else if constexpr (Bytes == 4) {
-            asm volatile("ld.global.u32 %0, [%1];" : "=r"(it.value[0]) : "l"(from));
-        } else if constexpr (Bytes == 1) {
-            it.value[0] = *static_cast<const std::uint8_t*>(from);
+            asm volatile("ld.global.u32 %0, [%1];" : "=r"(bits.value[0]) : "l"(from));
+        } else if constexpr (Bytes == 2) {
+            asm volatile("ld.global.u16 %0, [%1];" : "=h"(bits.value[0]) : "l"(from));
         } else {
-            asm volatile("ld.global.u16 %0, [%1];" : "=h"(it.value[0]) : "l"(from));
+            bits.value[0] = *static_cast<const std::uint8_t*>(from);
         }
 #else
-        std::memcpy(&it, from, Bytes);
+        std::memcpy(&bits, from, Bytes);
 #endif
-        return it;
+        return bits;
     }
     template <int Bytes>
-    static RW_HD RW_INLINE void store(void* to, const packet<Bytes>& it) {
+    static RW_HD RW_INLINE void store(void* to, const vec_bits<Bytes>& bits) {
 #if defined(RW_GPU_CODE)
         if constexpr (Bytes == 16) {
-            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(it.value[0]), "r"(it.value[1]),
-                         "r"(it.value[2]), "r"(it.value[3])
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(bits.value[0]), "r"(bits.value[1]),
+                         "r"(bits.value[2]), "r"(bits.value[3])
                          : "memory");
         } else if constexpr (Bytes == 8) {
-            asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(it.value[0]), "r"(it.value[1]) : "memory");
+            asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(bits.value[0]), "r"(bits.value[1])
+                         : "memory");
         } else if constexpr (Bytes == 4) {
-            asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(it.value[0]) : "memory");
-        } else if constexpr (Bytes == 1) {
-            asm volatile("st.global.u8 [%0], %1;" ::"l"(to), "r"(std::uint32_t{it.value[0]}) : "memory");
+            asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(bits.value[0]) : "memory");
+        } else if constexpr (Bytes == 2) {
+            asm volatile("st.global.u16 [%0], %1;" ::"l"(to), "h"(bits.value[0]) : "memory");
         } else {
-            asm volatile("st.global.u16 [%0], %1;" ::"l"(to), "h"(it.value[0]) : "memory");
+            asm volatile("st.global.u8 [%0], %1;" ::"l"(to), "r"(std::uint32_t{bits.value[0]}) : "memory");
         }
 #else
-        std::memcpy(to, &it, Bytes);
+        std::memcpy(to, &bits, Bytes);
 #endif
     }
 };
 
 namespace detail {
 
-/// Two elements in a word, the first in its lower half, as floats.
+/// Widens the two elements of a word, the first in its lower half.
 RW_HD RW_INLINE void widen(bf16 /*type*/, std::uint32_t word, float& first, float& second) {
     first = ropewalk::detail::bit_cast<float>(word << 16);
     second = ropewalk::detail::bit_cast<float>(word & 0xffff0000U);
@@ -85,7 +86,8 @@ RW_HD RW_INLINE void widen(f16 /*type*/, std::uint32_t word, float& first, float
 #endif
 }
 
-/// The other way, to nearest even. (A device makes every NaN the same one; elsewhere it keeps its payload.)
+/// Rounds two floats to nearest even and packs them into a word. A device replaces every NaN by one bit pattern; the
+/// host keeps the payload.
 RW_HD RW_INLINE std::uint32_t narrow(bf16 /*type*/, float first, float second) {
 #if defined(RW_GPU_CODE) && RW_GPU_CODE >= 800
     std::uint32_t word;
@@ -107,15 +109,15 @@ RW_HD RW_INLINE std::uint32_t narrow(f16 /*type*/, float first, float second) {
 
 }  // namespace detail
 
-/// The elements of a packet as floats.
+/// The elements of one access as floats.
 template <Element T, int Bytes>
-struct line {
+struct vec {
     static constexpr int count = Bytes / static_cast<int>(sizeof(T));
-    static_assert(count >= 1, "a line holds one element at least");
+    static_assert(count >= 1, "an access holds at least one element");
     float value[count];
 
-    static RW_HD RW_INLINE line widen(const packet<Bytes>& bits) {
-        line result;
+    static RW_HD RW_INLINE vec widen(const vec_bits<Bytes>& bits) {
+        vec result;
         if constexpr (sizeof(T) == 4) {
             RW_UNROLL
             for (int i = 0; i < count; ++i) result.value[i] = ropewalk::detail::bit_cast<float>(bits.value[i]);
@@ -130,8 +132,8 @@ struct line {
         return result;
     }
 
-    [[nodiscard]] RW_HD RW_INLINE packet<Bytes> narrow() const {
-        packet<Bytes> bits;
+    [[nodiscard]] RW_HD RW_INLINE vec_bits<Bytes> narrow() const {
+        vec_bits<Bytes> bits;
         if constexpr (sizeof(T) == 4) {
             RW_UNROLL
             for (int i = 0; i < count; ++i) bits.value[i] = ropewalk::detail::bit_cast<std::uint32_t>(value[i]);
@@ -144,5 +146,36 @@ struct line {
         return bits;
     }
 };
+
+namespace detail {
+
+/// Loads V elements as floats, in accesses of at most 16 bytes.
+template <Element E, class Memory, int V>
+RW_HD RW_INLINE void load_elements(const E* from, float (&x)[V]) {
+    constexpr int bytes = V * static_cast<int>(sizeof(E)) < 16 ? V * static_cast<int>(sizeof(E)) : 16;
+    using part = vec<E, bytes>;
+    RW_UNROLL
+    for (int done = 0; done < V; done += part::count) {
+        const part values = part::widen(Memory::template load<bytes>(from + done));
+        RW_UNROLL
+        for (int i = 0; i < part::count; ++i) x[done + i] = values.value[i];
+    }
+}
+
+/// Rounds V floats and stores them, in accesses of at most 16 bytes.
+template <Element E, class Memory, int V>
+RW_HD RW_INLINE void store_elements(E* to, const float (&x)[V]) {
+    constexpr int bytes = V * static_cast<int>(sizeof(E)) < 16 ? V * static_cast<int>(sizeof(E)) : 16;
+    using part = vec<E, bytes>;
+    RW_UNROLL
+    for (int done = 0; done < V; done += part::count) {
+        part values;
+        RW_UNROLL
+        for (int i = 0; i < part::count; ++i) values.value[i] = x[done + i];
+        Memory::template store<bytes>(to + done, values.narrow());
+    }
+}
+
+}  // namespace detail
 
 }  // namespace ropewalk::gpu

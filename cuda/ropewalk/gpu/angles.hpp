@@ -1,98 +1,101 @@
-// Cosines and sines of one token, for the pairs of one slot.
+// Cosines and sines of one token, for the pairs of one chunk.
 #pragma once
 
 #include "ropewalk/core/phase.hpp"
 #include "ropewalk/core/sincos.hpp"
-#include "ropewalk/gpu/job.hpp"
-#include "ropewalk/gpu/slots.hpp"
+#include "ropewalk/gpu/chunks.hpp"
+#include "ropewalk/gpu/params.hpp"
 
 namespace ropewalk::gpu {
 
-namespace detail {
+/// The inputs of cosines and sines that all pairs of a token share.
+struct token_angles {
+    token_position target, source;
+    std::int64_t table_row = 0;  ///< replaces the positions where there is a table: the first entry of the row
+};
 
-/// The phase of one pair, each of whose axes follows one position.
-template <int Capacity>
-RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, const term_source& term,
-                                       const token_position& at, std::int64_t pair) {
-    const std::uint64_t step = steps.step[pair];
-    if (term.positions.axes == 1) return wrapping_product(at, step);
-    const int axis = steps.axis[pair];
-    return step * (axis == 0 ? at.whole[0] : axis == 1 ? at.whole[1] : at.whole[2]);
-}
-
-/// One number of a table of either type.
-RW_HD RW_INLINE float table_value(const void* values, element_type type, std::int64_t at) {
-    return type == element_type::bf16 ? static_cast<float>(static_cast<const bf16*>(values)[at])
-                                      : static_cast<const float*>(values)[at];
-}
-
-/// The first number of a token's row of a table.
-RW_HD RW_INLINE std::int64_t table_row(const turn_source& source, std::int64_t row, std::int64_t token) {
-    const cos_sin_table& table = source.table;
-    std::int64_t line =
-        table.order == cos_sin_table::rows_are::by_token ? token : source.target.positions.index(row, token);
-    line = line < 0 ? 0 : line < table.rows ? line : table.rows - 1;
-    return (table.batch == 1 ? 0 : row) * table.stride_batch + line * table.stride_row;
-}
-
-/// Cosines and sines from a table, which already hold whatever factor its maker chose.
-template <Layout L, int V>
-RW_HD RW_INLINE turns<V> turns_from_table(const turn_source& source, std::int64_t start, std::int64_t slot) {
-    const cos_sin_table& table = source.table;
-    const bool doubled = table.columns == 2 * source.pairs;
-    turns<V> result;
-    RW_UNROLL
-    for (int i = 0; i < V; ++i) {
-        const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
-        const std::int64_t at = start + (doubled ? L::first(pair, source.pairs) : pair);
-        const float sin = table_value(table.sin, table.type, at);
-        result.cos[i] = table_value(table.cos, table.type, at);
-        result.sin[i] = source.negate_angle ? -sin : sin;
+template <class Rates>
+RW_HD RW_INLINE token_angles angles_of_token(const ropewalk::rotate_params& params, std::int64_t row,
+                                             std::int64_t token) {
+    token_angles result;
+    if (params.table.exists()) {
+        const cos_sin_table& table = params.table;
+        std::int64_t index =
+            table.order == cos_sin_table::rows_are::by_token ? token : params.target.positions.index(row, token);
+        index = index < 0 ? 0 : index < table.rows ? index : table.rows - 1;
+        result.table_row = (table.batch == 1 ? 0 : row) * table.stride_batch + index * table.stride_row;
+    } else {
+        result.target = params.target.positions.at(row, token);
+        if constexpr (Rates::full) {
+            if (params.source.steps != nullptr) result.source = params.source.positions.at(row, token);
+        }
     }
     return result;
 }
 
-/// The positions of one token in the encoding that it gets and in that which it leaves.
-struct token_positions {
-    token_position target, source;
-};
+namespace detail {
 
-template <class Rates>
-RW_HD RW_INLINE token_positions positions_of(const turn_source& source, std::int64_t row, std::int64_t token) {
-    token_positions result;
-    result.target = source.target.positions.at(row, token);
-    if constexpr (Rates::full) {
-        if (source.has_source) result.source = source.source.positions.at(row, token);
+/// The phase of one pair, which follows one of `axes` positions.
+template <int Capacity>
+RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, std::int64_t axes,
+                                       const token_position& position, std::int64_t pair) {
+    const std::uint64_t step = steps.step[pair];
+    if (axes == 1) return wrapping_product(position, step);
+    const int axis = steps.axis[pair];
+    return step * (axis == 0 ? position.whole[0] : axis == 1 ? position.whole[1] : position.whole[2]);
+}
+
+/// One entry of a table of either type.
+RW_HD RW_INLINE float table_value(const void* values, element_type type, std::int64_t entry) {
+    return type == element_type::bf16 ? static_cast<float>(static_cast<const bf16*>(values)[entry])
+                                      : static_cast<const float*>(values)[entry];
+}
+
+/// Cosines and sines from a table. The table contains its factor already.
+template <Layout L, int V>
+RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_params& params, std::int64_t table_row,
+                                                    std::int64_t chunk) {
+    const cos_sin_table& table = params.table;
+    const bool doubled = table.columns == 2 * params.pairs;
+    cos_sin_values<V> result;
+    RW_UNROLL
+    for (int i = 0; i < V; ++i) {
+        const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
+        const std::int64_t entry = table_row + (doubled ? L::first(pair, params.pairs) : pair);
+        const float sin = table_value(table.sin, table.type, entry);
+        result.cos[i] = table_value(table.cos, table.type, entry);
+        result.sin[i] = params.negate_angle ? -sin : sin;
     }
     return result;
 }
 
 /// Cosines and sines from phases.
 template <Layout L, int V, class Rates>
-RW_HD RW_INLINE turns<V> turns_from_steps(const turn_source& source, const Rates& rates, const token_positions& token,
-                                          std::int64_t slot, bool is_key) {
+RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const ropewalk::rotate_params& params, const Rates& rates,
+                                                    const token_angles& token, std::int64_t chunk, bool is_key) {
     using l = ropewalk::detail::lanes<float>;
-    token_position distance = token.target, left = token.source;
-    distance.whole[0] -= static_cast<std::uint64_t>(source.target.centre);
-    left.whole[0] -= static_cast<std::uint64_t>(source.source.centre);
-    const std::uint32_t negate = source.negate_angle ? 0x80000000U : 0U;
-    turns<V> result;
+    token_position target_distance = token.target, source_distance = token.source;
+    target_distance.whole[0] -= static_cast<std::uint64_t>(params.target.centre);
+    source_distance.whole[0] -= static_cast<std::uint64_t>(params.source.centre);
+    const std::uint32_t negate = params.negate_angle ? 0x80000000U : 0U;
+    cos_sin_values<V> result;
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
-        const std::int64_t pair = slots<L, V>::pair(slot, i, source.pairs);
-        std::uint64_t phase = phase_of(rates.target, source.target, token.target, pair);
+        const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
+        std::uint64_t phase = phase_of(rates.target, params.target.positions.axes, token.target, pair);
         if constexpr (Rates::full) {
-            if (source.has_source) phase -= phase_of(rates.source, source.source, token.source, pair);
+            if (params.source.steps != nullptr)
+                phase -= phase_of(rates.source, params.source.positions.axes, token.source, pair);
         }
         const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
-        result.cos[i] = value.cos * source.factor;
-        result.sin[i] = l::from_bits(l::to_bits(value.sin) ^ negate) * source.factor;
+        result.cos[i] = value.cos * params.factor;
+        result.sin[i] = l::from_bits(l::to_bits(value.sin) ^ negate) * params.factor;
         if constexpr (Rates::full) {
-            // Where nothing decays the rates are 0 and the magnitude is 1.
-            const std::uint64_t bits = wrapping_product(distance, rates.magnitude_rates[pair]) -
-                                       wrapping_product(left, rates.source_magnitude_rates[pair]);
+            // Encodings without magnitudes have rates of 0, and their magnitude is 1.
+            const std::uint64_t bits = wrapping_product(target_distance, rates.magnitude_rates[pair]) -
+                                       wrapping_product(source_distance, rates.source_magnitude_rates[pair]);
             const auto upper = static_cast<std::uint32_t>(bits >> 32);
-            const float magnitude = exp2_fixed<float>(is_key == source.invert_magnitude ? 0U - upper : upper);
+            const float magnitude = exp2_fixed<float>(is_key == params.invert_magnitude ? 0U - upper : upper);
             result.cos[i] *= magnitude;
             result.sin[i] *= magnitude;
         }
@@ -102,39 +105,13 @@ RW_HD RW_INLINE turns<V> turns_from_steps(const turn_source& source, const Rates
 
 }  // namespace detail
 
-/// Cosines and sines of the pairs of a slot, as they multiply a query or a key: the factor, the direction and the
-/// magnitude are in them.
+/// Cosines and sines of the pairs of a chunk, as they multiply a query or a key: factor, direction and magnitude
+/// included.
 template <Layout L, int V, class Rates>
-RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, std::int64_t row, std::int64_t token,
-                                  std::int64_t slot, bool is_key) {
-    if (source.table.exists())
-        return detail::turns_from_table<L, V>(source, detail::table_row(source, row, token), slot);
-    return detail::turns_from_steps<L, V>(source, rates, detail::positions_of<Rates>(source, row, token), slot, is_key);
-}
-
-/// What all pairs of a token share, where a thread has several slots: found, and compiled, once.
-struct token_turn {
-    detail::token_positions positions;  ///< or, where there is a table,
-    std::int64_t table_row = 0;
-};
-
-template <class Rates>
-RW_HD RW_INLINE token_turn turn_of(const turn_source& source, std::int64_t row, std::int64_t token) {
-    token_turn result;
-    if (source.table.exists()) {
-        result.table_row = detail::table_row(source, row, token);
-    } else {
-        result.positions = detail::positions_of<Rates>(source, row, token);
-    }
-    return result;
-}
-
-/// The same as above for a token whose turn is known.
-template <Layout L, int V, class Rates>
-RW_HD RW_INLINE turns<V> turns_at(const turn_source& source, const Rates& rates, const token_turn& token,
-                                  std::int64_t slot, bool is_key) {
-    if (source.table.exists()) return detail::turns_from_table<L, V>(source, token.table_row, slot);
-    return detail::turns_from_steps<L, V>(source, rates, token.positions, slot, is_key);
+RW_HD RW_INLINE cos_sin_values<V> values_of_chunk(const ropewalk::rotate_params& params, const Rates& rates,
+                                                  const token_angles& token, std::int64_t chunk, bool is_key) {
+    if (params.table.exists()) return detail::values_from_table<L, V>(params, token.table_row, chunk);
+    return detail::values_from_steps<L, V>(params, rates, token, chunk, is_key);
 }
 
 }  // namespace ropewalk::gpu

@@ -1,4 +1,4 @@
-// Key-value caches in device memory that belongs to somebody else, and which of their slots the tokens of a call take.
+// Key-value caches in device memory, and the cache slots of the tokens of a call.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +17,16 @@ using ropewalk::int8_scale;
 using ropewalk::size_of;
 using ropewalk::to_string;
 
-/// The keys or the values of a cache: pages of page_size tokens of `heads` heads of head_dim elements, each axis with
-/// its stride in elements, the elements of a head contiguous. A contiguous cache has one page a sequence, as long as
-/// the cache's capacity.
+/// A non-owning view of the keys or the values of a cache: pages of page_size tokens of `heads` heads of head_dim
+/// elements. Strides are in elements, and the elements of a head are contiguous. A contiguous cache has one page per
+/// sequence, as long as the capacity of the cache.
 struct cache_tensor {
-    void* data = nullptr;  ///< null: there is no such tensor
+    void* data = nullptr;  ///< null: absent
     cache_type type = cache_type::f32;
     std::int64_t pages = 0, page_size = 0, heads = 0, head_dim = 0;
     std::int64_t stride_page = 0, stride_token = 0, stride_head = 0;
 
-    float scale = 1;  ///< f8e4m3: what x is divided by, positive and within 2^±64
+    float scale = 1;  ///< f8e4m3: the divisor of the elements, within 2^-64 and 2^64
 
     float* scales = nullptr;  ///< i8: [pages, page_size, heads] in any order
     std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
@@ -37,7 +37,7 @@ struct cache_tensor {
 
 namespace detail {
 
-/// Contiguous pages; tokens and heads of a page `token` and `head` rows of head_dim elements apart.
+/// Contiguous pages. Strides of tokens and heads are in units of head_dim elements.
 template <CacheElement E>
 constexpr cache_tensor make_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
                                   std::int64_t head_dim, float* scales, std::int64_t token, std::int64_t head) {
@@ -58,7 +58,7 @@ constexpr cache_tensor make_cache(E* data, std::int64_t pages, std::int64_t page
 
 }  // namespace detail
 
-/// Contiguous [pages, page_size, heads, head_dim]: vLLM's, FlashInfer's and TensorRT-LLM's NHD, or a plain [batch,
+/// A contiguous cache [pages, page_size, heads, head_dim]: NHD in vLLM, FlashInfer and TensorRT-LLM, or a plain [batch,
 /// capacity, heads, head_dim]. `scales`, for int8 elements, is contiguous [pages, page_size, heads].
 template <CacheElement E>
 constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
@@ -66,8 +66,8 @@ constexpr cache_tensor nhd_cache(E* data, std::int64_t pages, std::int64_t page_
     return detail::make_cache(data, pages, page_size, heads, head_dim, scales, heads, 1);
 }
 
-/// Contiguous [pages, heads, page_size, head_dim] (HND), or a plain [batch, heads, capacity, head_dim]. `scales` is
-/// contiguous [pages, heads, page_size].
+/// A contiguous cache [pages, heads, page_size, head_dim]: HND, or a plain [batch, heads, capacity, head_dim]. `scales`
+/// is contiguous [pages, heads, page_size].
 template <CacheElement E>
 constexpr cache_tensor hnd_cache(E* data, std::int64_t pages, std::int64_t heads, std::int64_t page_size,
                                  std::int64_t head_dim, float* scales = nullptr) {
@@ -79,62 +79,55 @@ struct kv_cache {
     cache_tensor k, v;
 };
 
-/// The slot of each token of a call: its page, and its place there.
+/// The cache slot of each token of a call: a page and an entry of the page.
 ///
-/// Slots are device memory, whose values no check has seen. A token whose slot lies outside the cache (a page that does
-/// not exist, an entry beyond the page or beyond its sequence's row of the table, anything negative) is not written: -1
-/// skips a token on purpose. Two tokens of one call must not have the same slot.
+/// Slots are in device memory, so their values are not validated. Tokens whose slot lies outside the cache are not
+/// written: negative values, pages that do not exist, and entries beyond the page or beyond the row of the page table.
+/// A slot of -1 skips a token. Two tokens of one call must not have the same slot.
 struct cache_slots {
     enum class kind : std::uint8_t {
         none,
         by_sequence,  ///< sequence s has page s
         page_table,   ///< entry e of sequence s lies on page table[s, e / page_size]
-        mapping32,    ///< slot number page · page_size + place of every token (vLLM's slot_mapping)
+        mapping32,    ///< slot number page · page_size + entry of every token (vLLM's slot_mapping)
         mapping64,
     };
 
-    kind how = kind::none;
+    kind source = kind::none;
     /// The index of each token in its sequence's part of the cache: offset, ids or cu_seqlens. The sequence is the
     /// batch row, or that of cu_seqlens.
-    positions entries;
+    positions entries{};
     const std::int32_t* table = nullptr;  ///< [sequences, max_pages]
     std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
     const void* mapping = nullptr;  ///< [batch · tokens]
     std::int64_t count = 0;
 };
 
-/// Slots of a cache with one page a sequence: token t of the call goes to entry entries[t].
+/// Slots of a cache with one page per sequence: token t of the call goes to entry entries[t].
 inline cache_slots by_sequence(const positions& entries) {
-    cache_slots slots;
-    slots.how = cache_slots::kind::by_sequence, slots.entries = entries;
-    return slots;
+    return {.source = cache_slots::kind::by_sequence, .entries = entries};
 }
 
-/// Slots through a table of pages [sequences, max_pages]: token t of sequence s goes to entry entries[t] of the pages
-/// table[s, ...]. Throws where the rows would differ in length.
+/// Slots through a page table [sequences, max_pages]: token t of sequence s goes to entry entries[t] of the pages
+/// table[s, ...]. Throws where the table cannot be split into equal rows.
 inline cache_slots by_page_table(std::span<const std::int32_t> table, std::int64_t sequences,
                                  const positions& entries) {
     const auto size = static_cast<std::int64_t>(table.size());
-    RW_EXPECTS(sequences > 0 && size % sequences == 0, "{} pages make no {} rows of one length", size, sequences);
-    cache_slots slots;
-    slots.how = cache_slots::kind::page_table, slots.entries = entries;
-    slots.table = table.data(), slots.sequences = sequences, slots.max_pages = size / sequences;
-    slots.stride_sequence = slots.max_pages;
-    return slots;
+    RW_EXPECTS(sequences > 0 && size % sequences == 0, "{} pages cannot be split into {} equal rows", size, sequences);
+    return {.source = cache_slots::kind::page_table,
+            .entries = entries,
+            .table = table.data(),
+            .sequences = sequences,
+            .max_pages = size / sequences,
+            .stride_sequence = size / sequences};
 }
 
-/// Slots by number, page · page_size + place, one a token of the call, batch row by batch row; -1 skips a token.
+/// Slots by number, page · page_size + entry, one per token of the call, batch row by batch row. -1 skips a token.
 inline cache_slots by_mapping(std::span<const std::int64_t> mapping) {
-    cache_slots slots;
-    slots.how = cache_slots::kind::mapping64;
-    slots.mapping = mapping.data(), slots.count = static_cast<std::int64_t>(mapping.size());
-    return slots;
+    return {.source = cache_slots::kind::mapping64, .mapping = mapping.data(), .count = std::ssize(mapping)};
 }
 inline cache_slots by_mapping(std::span<const std::int32_t> mapping) {
-    cache_slots slots;
-    slots.how = cache_slots::kind::mapping32;
-    slots.mapping = mapping.data(), slots.count = static_cast<std::int64_t>(mapping.size());
-    return slots;
+    return {.source = cache_slots::kind::mapping32, .mapping = mapping.data(), .count = std::ssize(mapping)};
 }
 
 }  // namespace ropewalk::gpu

@@ -1,91 +1,87 @@
-// How a thread finds the slot of a token in a cache, and writes elements there in the type of the cache.
+// Lookup of the cache slot of a token, and stores in the element type of the cache.
 #pragma once
 
 #include "ropewalk/gpu/access.hpp"
-#include "ropewalk/gpu/angles.hpp"
 #include "ropewalk/gpu/cache.hpp"
 #include "ropewalk/gpu/divide.hpp"
 #include "ropewalk/gpu/group.hpp"
+#include "ropewalk/rotation/position_reader.hpp"
 
 namespace ropewalk::gpu {
 
-/// The slots of a call as a kernel finds them.
-struct slot_source {
-    cache_slots::kind how = cache_slots::kind::none;
-    position_reader entries;
-    const std::int32_t* table = nullptr;
-    std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
-    const void* mapping = nullptr;
+/// Plain data that tells a kernel the cache slot of each token.
+struct slot_reader : cache_slots {
+    position_reader entry_reader{};  ///< of `entries`
     std::int64_t pages = 0, page_size = 1;
 };
 
-/// A place in a cache; page −1: none.
-struct cache_place {
+/// A page and the entry of a token there. Page −1: no slot.
+struct cache_slot {
     std::int64_t page = -1;
     std::int64_t token = 0;
 };
 
-/// Keys or values of a cache as a kernel writes them.
+/// The keys or the values of a cache as a kernel writes them. Strides are in elements.
 struct cache_sink {
-    void* data = nullptr;  ///< null: none
+    void* data = nullptr;  ///< null: absent
     cache_type type = cache_type::f32;
-    std::int64_t page = 0, token = 0, head = 0;  ///< elements
-    float scale = 1, inverse = 1;
+    std::int64_t stride_page = 0, stride_token = 0, stride_head = 0;
+    float scale = 1, inverse_scale = 1;
     float* scales = nullptr;
-    std::int64_t scale_page = 0, scale_token = 0, scale_head = 0;
+    std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
 };
 
 namespace detail {
 
-/// Place number n, counted through pages of page_size.
-RW_HD RW_INLINE cache_place place_number(std::int64_t n, std::int64_t page_size) {
+/// The slot with number n in pages of page_size entries.
+RW_HD RW_INLINE cache_slot numbered_slot(std::int64_t n, std::int64_t page_size) {
     if (n < 0) return {};
     const quotient parts = divide(n, page_size);
     return {parts.whole, parts.rest};
 }
 
-/// The place of an entry of a sequence, whether or not there is such a page.
-RW_HD RW_INLINE cache_place place_of_entry(const slot_source& slots, std::int64_t sequence, std::int64_t entry) {
+/// The slot of an entry of a sequence. Its page may lie outside the cache.
+RW_HD RW_INLINE cache_slot slot_of_entry(const slot_reader& slots, std::int64_t sequence, std::int64_t entry) {
     if (entry < 0) return {};
-    if (slots.how == cache_slots::kind::by_sequence) return {entry < slots.page_size ? sequence : -1, entry};
-    cache_place place = place_number(entry, slots.page_size);
-    if (sequence >= slots.sequences || place.page >= slots.max_pages) return {};
-    place.page = slots.table[sequence * slots.stride_sequence + place.page];
-    return place;
+    if (slots.source == cache_slots::kind::by_sequence) return {entry < slots.page_size ? sequence : -1, entry};
+    cache_slot slot = numbered_slot(entry, slots.page_size);
+    if (sequence >= slots.sequences || slot.page >= slots.max_pages) return {};
+    slot.page = slots.table[sequence * slots.stride_sequence + slot.page];
+    return slot;
 }
 
 }  // namespace detail
 
-/// The place of a token, none where it lies outside the cache. Whatever the memory holds, none is read or written
-/// beside what the call was given.
-RW_HD RW_INLINE cache_place place_at(const slot_source& slots, std::int64_t row, std::int64_t token,
-                                     std::int64_t tokens) {
-    cache_place place;
-    const std::int64_t at = row * tokens + token;
-    if (slots.how == cache_slots::kind::mapping32) {
-        place = detail::place_number(static_cast<const std::int32_t*>(slots.mapping)[at], slots.page_size);
-    } else if (slots.how == cache_slots::kind::mapping64) {
-        place = detail::place_number(static_cast<const std::int64_t*>(slots.mapping)[at], slots.page_size);
+/// The slot of a token, or none where it lies outside the cache. Reads only the memory of the call, whatever the values
+/// there.
+RW_HD RW_INLINE cache_slot slot_of_token(const slot_reader& slots, std::int64_t row, std::int64_t token,
+                                         std::int64_t tokens) {
+    cache_slot slot;
+    const std::int64_t index = row * tokens + token;
+    if (slots.source == cache_slots::kind::mapping32) {
+        slot = detail::numbered_slot(static_cast<const std::int32_t*>(slots.mapping)[index], slots.page_size);
+    } else if (slots.source == cache_slots::kind::mapping64) {
+        slot = detail::numbered_slot(static_cast<const std::int64_t*>(slots.mapping)[index], slots.page_size);
     } else {
-        const std::int64_t sequence = slots.entries.ragged() ? slots.entries.sequence_of(token) : row;
-        place = detail::place_of_entry(slots, sequence, slots.entries.index(row, token));
+        const std::int64_t sequence = slots.entry_reader.ragged() ? slots.entry_reader.sequence_of(token) : row;
+        slot = detail::slot_of_entry(slots, sequence, slots.entry_reader.index(row, token));
     }
-    return place.page >= 0 && place.page < slots.pages ? place : cache_place{};
+    return slot.page >= 0 && slot.page < slots.pages ? slot : cache_slot{};
 }
 
-/// x / divisor rounded once, from the divisor's reciprocal rounded once: a quotient and its correction (Markstein).
-/// For a divisor within 2^±64. A quotient beyond 2^10, where the correction might overflow, may be one unit off.
+/// x / divisor rounded once, from the rounded reciprocal of the divisor: a quotient and its correction (Markstein). The
+/// divisor must be within 2^±64. A quotient beyond 2^10, where the correction might overflow, may be one unit off.
 RW_HD RW_INLINE float quotient_of(float x, float divisor, float reciprocal) {
-    const float near = x * reciprocal;
-    const float exact = __builtin_fmaf(__builtin_fmaf(-near, divisor, x), reciprocal, near);
+    const float estimate = x * reciprocal;
+    const float exact = __builtin_fmaf(__builtin_fmaf(-estimate, divisor, x), reciprocal, estimate);
     // Zeros keep their sign.
-    return magnitude_bits(near) - 1U < 0x44800000U - 1U ? exact : near;
+    return magnitude_bits(estimate) - 1U < 0x44800000U - 1U ? exact : estimate;
 }
 
 namespace detail {
 
-/// x · factor, rounded before whatever is done with it: nvcc would fuse it with an addition, whose ties then go
-/// elsewhere than the CPU's.
+/// x · factor, rounded. Prevents nvcc from fusing the product with an addition, which would break ties differently from
+/// the CPU.
 RW_HD RW_INLINE float rounded_product(float x, float factor) {
 #if defined(RW_GPU_CODE)
     return __fmul_rn(x, factor);
@@ -94,12 +90,13 @@ RW_HD RW_INLINE float rounded_product(float x, float factor) {
 #endif
 }
 
-/// The nearest integer of |x| ≤ 127, ties to even, as the byte of an int8. Adding 1.5 · 2^23 leaves it in the low bits.
+/// The nearest integer of x, |x| ≤ 127, ties to even, as the byte of an int8. Adding 1.5 · 2^23 moves it to the low
+/// bits.
 RW_HD RW_INLINE std::uint32_t int8_bits(float x) {
     return ropewalk::detail::bit_cast<std::uint32_t>(x + 0x1.8p23F) & 0xffU;
 }
 
-/// Four bytes of e4m3, the first lowest.
+/// Four e4m3 bytes, the first one lowest.
 RW_HD RW_INLINE std::uint32_t e4m3_bits(float a, float b, float c, float d) {
 #if defined(RW_GPU_CODE) && RW_GPU_CODE >= 890
     std::uint16_t low, high;
@@ -112,32 +109,9 @@ RW_HD RW_INLINE std::uint32_t e4m3_bits(float a, float b, float c, float d) {
 #endif
 }
 
-/// Writes V elements of a 16- or 32-bit type in accesses of at most 16 bytes.
-template <Element E, class Memory, int V>
-RW_HD RW_INLINE void store_elements(E* to, const float (&x)[V]) {
-    constexpr int bytes = V * static_cast<int>(sizeof(E)) < 16 ? V * static_cast<int>(sizeof(E)) : 16;
-    using part = line<E, bytes>;
-    RW_UNROLL
-    for (int done = 0; done < V; done += part::count) {
-        part values;
-        RW_UNROLL
-        for (int i = 0; i < part::count; ++i) values.value[i] = x[done + i];
-        Memory::template store<bytes>(to + done, values.narrow());
-    }
-}
-
-/// Writes V bytes, the lowest of each number of word(i).
-template <class Memory, int V>
-RW_HD RW_INLINE void store_bytes(void* to, const std::uint32_t (&words)[(V + 3) / 4]) {
-    packet<V> bytes;
-    RW_UNROLL
-    for (int i = 0; i < packet<V>::words; ++i) bytes.value[i] = static_cast<typename packet<V>::word>(words[i]);
-    Memory::template store<V>(to, bytes);
-}
-
 }  // namespace detail
 
-/// Writes V elements from number `element` of a cache on. `factor` is that of int8_scale.
+/// Stores V elements of a cache, starting at `element`. `factor` is int8_scale::factor.
 template <class Memory, int V>
 RW_HD RW_INLINE void store_cached(const cache_sink& sink, std::int64_t element, float factor, const float (&x)[V]) {
     if (sink.type == cache_type::f32)
@@ -155,12 +129,15 @@ RW_HD RW_INLINE void store_cached(const cache_sink& sink, std::int64_t element, 
     } else {
         float scaled[4 * count] = {};
         RW_UNROLL
-        for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], sink.scale, sink.inverse);
+        for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], sink.scale, sink.inverse_scale);
         RW_UNROLL
         for (int i = 0; i < count; ++i)
             words[i] = detail::e4m3_bits(scaled[4 * i], scaled[4 * i + 1], scaled[4 * i + 2], scaled[4 * i + 3]);
     }
-    detail::store_bytes<Memory, V>(static_cast<std::uint8_t*>(sink.data) + element, words);
+    vec_bits<V> bits;
+    RW_UNROLL
+    for (int i = 0; i < vec_bits<V>::words; ++i) bits.value[i] = static_cast<typename vec_bits<V>::word>(words[i]);
+    Memory::template store<V>(static_cast<std::uint8_t*>(sink.data) + element, bits);
 }
 
 }  // namespace ropewalk::gpu

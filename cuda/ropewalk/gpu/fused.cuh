@@ -1,4 +1,4 @@
-// Rotation with what surrounds it in attention: norms before, caches behind, all in one pass over the memory.
+// Rotation fused with its neighbours in attention: norms before, caches after, in one pass over memory.
 #pragma once
 
 #include "ropewalk/gpu/fused_body.hpp"
@@ -9,19 +9,20 @@ namespace ropewalk::gpu {
 
 namespace detail {
 
-/// Whole warps, all lanes of which run to the end: threads are a multiple of them, and so are those of a block.
+/// Runs whole warps to the end: threads and blocks are multiples of a warp.
 template <Element T, Layout L, int Bytes, class Rates>
-RW_HIDDEN __global__ void __launch_bounds__(most_threads) fused_kernel(const __grid_constant__ fused_job<Rates> job) {
+RW_HIDDEN __global__ void __launch_bounds__(max_threads)
+    fused_kernel(const __grid_constant__ fused_kernel_params<Rates> params) {
     wait_for_previous();
     const std::int64_t index = launch_index();
-    if (index < job.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates>{job}, index);
+    if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates>{params}, index);
 }
 
-inline void check_pointers(const fused_plan& prepared, int device) {
-    check_pointers(prepared.work, device);
-    const fusion& with = prepared.with;
-    check_pointer("v", prepared.v.data, device);
-    if (prepared.v_out.data != prepared.v.data) check_pointer("v's output", prepared.v_out.data, device);
+inline void check_pointers(const fused_plan& plan, int device) {
+    check_pointers(plan.kernel.rotation, device);
+    const fusion& with = plan.with;
+    check_pointer("v", plan.v.data, device);
+    if (plan.v_out.data != plan.v.data) check_pointer("v's output", plan.v_out.data, device);
     check_pointer("the norm's weights of q", with.q_norm.weight, device);
     check_pointer("the norm's weights of k", with.k_norm.weight, device);
     check_pointer("the cache of k", with.cache.k.data, device);
@@ -33,57 +34,56 @@ inline void check_pointers(const fused_plan& prepared, int device) {
     check_pointer("the slot mapping", with.slots.mapping, device);
 }
 
-/// Launches a plan, or does nothing where there is nothing to do.
+/// Launches a plan; does nothing where it has no threads.
 template <Element T, Layout L>
-RW_HIDDEN void run(const fused_plan& prepared, int device, const options& chosen) {
-    if (prepared.shape.threads == 0) return;
-    if (chosen.check_pointers) check_pointers(prepared, device);
-    with_fused_kernel<T>(prepared, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        launch(&fused_kernel<T, L, bytes(), Rates>, job_of<Rates>(prepared), prepared.shape, chosen);
+RW_HIDDEN void run(const fused_plan& plan, int device, const options& options) {
+    if (plan.shape.threads == 0) return;
+    if (options.check_pointers) check_pointers(plan, device);
+    with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
+        launch(&fused_kernel<T, L, bytes(), Rates>, kernel_params<Rates>(plan), plan.shape, options);
     });
 }
 
 }  // namespace detail
 
-/// Norms, rotates and stores the heads of one attention layer in one launch on the current device: q and k are normed
-/// over head_dim and turned as rotate() turns them, and written to their outputs; k and v also go to the slots of a
-/// cache, in its element type. Each part happens where it is given: an input may be absent (view<T>{}), keys and values
-/// with a cache need no output, and an output may be its input (in place). Slices of a packed projection are inputs
-/// like others: see split_qkv().
+/// Norms, rotates and stores the heads of one attention layer in one launch on the current device. q and k are normed
+/// over head_dim, rotated as by rotate(), and written to their outputs. k and v are also written to the slots of a
+/// cache, in its element type. Every part is optional: an input may be absent (view<T>{}), keys and values with a cache
+/// need no output, and an output may be its input (in place). For slices of a packed projection see split_qkv().
 ///
-/// A result has the bits of the parts one after the other in float32: elements widened to float, normed (each number
-/// rounded to float), rotated (likewise), and rounded once to the type of the output or of the cache. With f16 and bf16
-/// that saves the rounding to T between the parts. Bits depend neither on T's alignment nor on the launch.
+/// A result has the bits of the separate parts in float32: elements widened to float, normed (each number rounded to
+/// float), rotated (likewise), and rounded once to the type of the output or of the cache. For f16 and bf16, this saves
+/// the rounding to T between the parts. Bits depend neither on the alignment of the arguments nor on the launch.
 ///
-/// Everything is device memory, and lives until the stream has passed the launch. Throws ropewalk::error, with nothing
-/// launched, when shapes, strides, pointers, slots or the layout do not fit, as far as the host can tell, or where the
-/// launch fails. Tokens whose slot lies outside the cache are not written to it: see cache_slots. Heads may be 1024
-/// wide, from 257 on only where 16-byte accesses reach all of them.
+/// All arguments are in device memory and must live until the launch has run. Throws ropewalk::error, with nothing
+/// launched, where shapes, strides, pointers, slots or layout do not fit, as far as the host knows, or where the launch
+/// fails. Tokens whose slot lies outside the cache are not written to it: see cache_slots. Heads have at most 1024
+/// elements; heads wider than 256 need 16-byte accesses.
 template <Layout L, class T>
 RW_HIDDEN void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
-                     const Encoding& encoding, const positions& where, const options& chosen = {}) {
+                     const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "outputs are written: their elements cannot be const");
     const int device = detail::current_device();
     detail::run<T, L>(
-        make_fused_plan<T>(kind_of<L>, in, out, with, encoding, where, chosen, detail::shape_of_device(device)), device,
-        chosen);
+        make_fused_plan<T>(kind_of<L>, in, out, with, encoding, positions, options, detail::shape_of_device(device)),
+        device, options);
 }
 
-/// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache. k itself stays.
+/// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache. k is not changed.
 template <Layout L, class T>
 RW_HIDDEN void append(const view<T>& q, const std::type_identity_t<view<const T>>& k,
                       const std::type_identity_t<view<const T>>& v, const kv_cache& cache, const cache_slots& slots,
-                      const Encoding& encoding, const positions& where, const options& chosen = {}) {
+                      const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, where, chosen);
+    fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, positions, options);
 }
 
 /// Norms and rotates queries and keys in place.
 template <Layout L, class T>
 RW_HIDDEN void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,
-                           const Encoding& encoding, const positions& where, const options& chosen = {}) {
+                           const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, where, chosen);
+    fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
 }
 
 }  // namespace ropewalk::gpu

@@ -1,4 +1,4 @@
-// What a fused call does beside rotating.
+// Arguments of a fused call: norms, queries, keys, values and a cache.
 #pragma once
 
 #include "ropewalk/core/view.hpp"
@@ -6,13 +6,13 @@
 
 namespace ropewalk::gpu {
 
-/// RMSNorm over the elements of each head (arXiv 1910.07467), as models with a norm of queries and keys have it:
-/// x / √(mean(x²) + epsilon) · weight. Arithmetic is float32 throughout, nothing is rounded in between.
+/// RMSNorm over the elements of each head (arXiv 1910.07467), as in models that norm queries and keys:
+/// x / √(mean(x²) + epsilon) · weight. Arithmetic is float32 without intermediate rounding to the element type.
 struct head_norm {
     const void* weight = nullptr;  ///< device memory [head_dim]; null: no norm
     element_type type = element_type::f32;
     double epsilon = 1e-6;
-    bool one_plus = false;  ///< times 1 + weight (Gemma)
+    bool one_plus = false;  ///< multiplies by 1 + weight (Gemma)
 
     constexpr head_norm() = default;
     template <Element W>
@@ -20,12 +20,12 @@ struct head_norm {
         : weight(weights), type(type_of<W>), epsilon(epsilon_), one_plus(one_plus_) {}
 };
 
-/// Queries, keys and values of one call: [batch, tokens, heads, head_dim], any of them absent (view<T>{}).
+/// Queries, keys and values of one call: [batch, tokens, heads, head_dim]. Each may be absent (view<T>{}).
 template <class T>
 struct qkv {
     view<T> q, k, v;
 
-    /// Whatever may be written may be read.
+    /// Converts to read-only views.
     template <class Read>
         requires(!std::is_const_v<T> && std::same_as<Read, const T>)
     constexpr operator qkv<Read>() const {  // NOLINT(google-explicit-constructor)
@@ -33,8 +33,8 @@ struct qkv {
     }
 };
 
-/// The heads of queries, keys and values in what one projection made: [tokens, (q_heads + 2 · kv_heads) · head_dim],
-/// queries first. Throws where the width is another.
+/// The heads of queries, keys and values in the output of a packed projection: [tokens, (q_heads + 2 · kv_heads) ·
+/// head_dim], queries first. Throws where the width differs.
 template <class T>
 qkv<T> split_qkv(T* packed, std::int64_t tokens, std::int64_t width, std::int64_t q_heads, std::int64_t kv_heads,
                  std::int64_t head_dim) {
@@ -46,7 +46,7 @@ qkv<T> split_qkv(T* packed, std::int64_t tokens, std::int64_t width, std::int64_
     return {heads(0, q_heads), heads(q_heads, kv_heads), heads(q_heads + kv_heads, kv_heads)};
 }
 
-/// What becomes of heads on their way: a norm before they turn, a cache behind. What is left out does not happen.
+/// Optional fused steps: norms before the rotation, and a cache that stores the results.
 struct fusion {
     head_norm q_norm{}, k_norm{};
     kv_cache cache{};

@@ -1,53 +1,60 @@
-// What the lanes of a fused kernel do: read a head once, norm it, turn it, and write it to tensors and to caches. Runs
-// on the host too, which is how it is tested.
+// Body of the fused kernel: reads a head once, norms and rotates it, and writes it to tensors and caches. Tests execute
+// it on the host.
 #pragma once
 
-#include "ropewalk/gpu/fused_job.hpp"
+#include "ropewalk/gpu/angles.hpp"
+#include "ropewalk/gpu/fused_params.hpp"
 
 namespace ropewalk::gpu {
 
 namespace detail {
 
-/// Where the two runs of a slot begin in its head, and what they are.
-struct slot_runs {
+/// The two vecs of a chunk: their offsets in the head, and their contents.
+struct chunk_vecs {
     std::int64_t first = 0, second = 0;
-    bool here = false;   ///< there is such a slot
-    bool both = false;   ///< it has a second run
-    bool turns = false;  ///< the two make pairs
+    bool has_first = false, has_second = false;
+    bool rotates = false;  ///< the vecs hold pairs
 };
 
-/// The slot of a rotation that slot number `at` of a fused body is. Single elements of interleaved pairs take turns
-/// between the two halves of a head, so that neighbours hold what wider slots hold, and sums are the same.
+/// The chunk of a rotation for chunk `chunk` of a fused body. Single elements of interleaved pairs alternate between
+/// the halves of the rotary part, so that neighbouring lanes hold the same elements as wider chunks, and sums have the
+/// same bits.
 template <Layout L, int V>
-RW_HD RW_INLINE std::int64_t turning_slot(std::int64_t at, std::int64_t pairs) {
+RW_HD RW_INLINE std::int64_t rotating_chunk(std::int64_t chunk, std::int64_t pairs) {
     if constexpr (V == 1 && std::same_as<L, interleaved>) {
-        if (pairs % 2 == 0) return at / 2 + at % 2 * (pairs / 2);
+        if (pairs % 2 == 0) return chunk / 2 + chunk % 2 * (pairs / 2);
     }
-    return at;
+    return chunk;
 }
 
-/// The elements that do not turn, counted without those that do, are split into two halves, of which a slot has a run
-/// each.
+/// The vecs of a chunk of a head. The elements outside the rotary part are split into two halves, and a chunk has one
+/// vec of each.
 template <Layout L, int V>
-RW_HD RW_INLINE slot_runs runs_of(const fused_side& side, std::int64_t slot) {
-    if (slot >= side.slots) return {};
-    if (slot < side.turning) {
-        const std::int64_t at = turning_slot<L, V>(slot, side.pairs);
-        return {side.rotary_offset + slots<L, V>::first(at, side.pairs),
-                side.rotary_offset + slots<L, V>::second(at, side.pairs), true, true, true};
+RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int64_t chunk) {
+    if (chunk >= side.chunks) return {};
+    if (chunk < side.rotating_chunks) {
+        const std::int64_t rotated = rotating_chunk<L, V>(chunk, side.pairs);
+        return {.first = side.rotary_offset + chunks<L, V>::first(rotated, side.pairs),
+                .second = side.rotary_offset + chunks<L, V>::second(rotated, side.pairs),
+                .has_first = true,
+                .has_second = true,
+                .rotates = true};
     }
     const std::int64_t rest = side.head_dim - 2 * side.pairs, half = (rest + 1) / 2;
-    const std::int64_t at = (slot - side.turning) * V;
+    const std::int64_t offset = (chunk - side.rotating_chunks) * V;
     const auto element = [&](std::int64_t i) { return i < side.rotary_offset ? i : i + 2 * side.pairs; };
-    return {element(at), element(at + half), true, at + half < rest, false};
+    return {.first = element(offset),
+            .second = element(offset + half),
+            .has_first = true,
+            .has_second = offset + half < rest};
 }
 
-/// The squares of the two runs of a slot, two by two: those of a pair where neighbours are pairs, else those which lie
-/// half a head apart.
+/// Squares of the vecs of a chunk, added in twos: the two elements of an interleaved pair, otherwise elements half a
+/// head apart.
 template <Layout L, int V>
-RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool turns, float* squares) {
+RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool rotates, float* squares) {
     if constexpr (V > 1 && std::same_as<L, interleaved>) {
-        if (turns) {
+        if (rotates) {
             RW_UNROLL
             for (int j = 0; j < V; j += 2) {
                 squares[j] = RW_FMA(a[j + 1], a[j + 1], a[j] * a[j]);
@@ -60,36 +67,23 @@ RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool 
     for (int j = 0; j < V; ++j) squares[j] = RW_FMA(b[j], b[j], a[j] * a[j]);
 }
 
-/// V elements as floats, in accesses of at most 16 bytes.
+/// Loads V elements where they exist, otherwise zeros, which change neither a sum nor a maximum.
 template <Element E, class Memory, int V>
-RW_HD RW_INLINE void load_elements(const E* from, float (&x)[V]) {
-    constexpr int bytes = V * static_cast<int>(sizeof(E)) < 16 ? V * static_cast<int>(sizeof(E)) : 16;
-    using part = line<E, bytes>;
-    RW_UNROLL
-    for (int done = 0; done < V; done += part::count) {
-        const part values = part::widen(Memory::template load<bytes>(from + done));
-        RW_UNROLL
-        for (int i = 0; i < part::count; ++i) x[done + i] = values.value[i];
-    }
-}
-
-/// The same where there are such elements; else zeros, which change neither a sum nor a maximum.
-template <Element E, class Memory, int V>
-RW_HD RW_INLINE void load_if(bool here, const E* from, float (&x)[V]) {
-    if (here) return load_elements<E, Memory>(from, x);
+RW_HD RW_INLINE void load_if(bool exists, const E* from, float (&x)[V]) {
+    if (exists) return load_elements<E, Memory>(from, x);
     RW_UNROLL
     for (int i = 0; i < V; ++i) x[i] = 0;
 }
 
-/// What V normed elements are multiplied by.
+/// Loads the factors of V normed elements.
 template <class Memory, int V>
-RW_HD RW_INLINE void load_weights(const norm_source& norm, bool here, std::int64_t element, float (&x)[V]) {
+RW_HD RW_INLINE void load_weights(const norm_params& norm, bool exists, std::int64_t element, float (&x)[V]) {
     if (norm.type == element_type::f32) {
-        load_if<float, Memory>(here, static_cast<const float*>(norm.weight) + element, x);
+        load_if<float, Memory>(exists, static_cast<const float*>(norm.weight) + element, x);
     } else if (norm.type == element_type::f16) {
-        load_if<f16, Memory>(here, static_cast<const f16*>(norm.weight) + element, x);
+        load_if<f16, Memory>(exists, static_cast<const f16*>(norm.weight) + element, x);
     } else {
-        load_if<bf16, Memory>(here, static_cast<const bf16*>(norm.weight) + element, x);
+        load_if<bf16, Memory>(exists, static_cast<const bf16*>(norm.weight) + element, x);
     }
     RW_UNROLL
     for (int i = 0; i < V; ++i) x[i] += norm.shift;
@@ -97,64 +91,64 @@ RW_HD RW_INLINE void load_weights(const norm_source& norm, bool here, std::int64
 
 }  // namespace detail
 
-/// A body for run_lanes(). A lane has `spots` neighbouring slots of each head, and keeps their cosines, sines and
-/// weights for all heads of its group.
+/// A body for run_lanes(). A lane has `lane_chunks` neighbouring chunks of each head, and keeps their cosines, sines
+/// and weights for all heads of its group.
 template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_access>
 struct fused_body {
     static constexpr int V = Bytes / static_cast<int>(sizeof(T));
-    static constexpr int spots = slots_a_lane(V, Rates::capacity);
+    static constexpr int lane_chunks = chunks_per_lane(V, Rates::capacity);
     static constexpr int rows = heads_at_once(V, Rates::capacity);
 
-    const fused_job<Rates>& job;
+    const fused_kernel_params<Rates>& params;
 
     struct state {
-        const fused_side* side;
+        const fused_heads* side;
         const T* in;  ///< the next head
         T* out;       ///< null: none
-        std::int64_t cached = 0, scaled = 0;
-        bool caches = false, leads = false;
-        int heads = 0;  ///< left
-        std::int64_t slot = 0;
-        turns<V> by[spots];
-        float weight[spots][2][V];
-        float value[rows][spots][2][V];
+        std::int64_t cache_element = 0, scale_element = 0;
+        bool has_slot = false, is_first_lane = false;
+        int heads = 0;  ///< remaining
+        std::int64_t chunk = 0;
+        cos_sin_values<V> cos_sin[lane_chunks];
+        float weight[lane_chunks][2][V];
+        float value[rows][lane_chunks][2][V];
         float norm[rows];
         int8_scale scale[rows];
     };
 
-    [[nodiscard]] RW_HD RW_INLINE int steps() const { return job.steps; }
-    [[nodiscard]] RW_HD RW_INLINE int group() const { return job.lanes; }
-    [[nodiscard]] RW_HD RW_INLINE bool sums() const { return job.sums; }
-    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return job.measures; }
+    [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
+    [[nodiscard]] RW_HD RW_INLINE int group() const { return params.lanes; }
+    [[nodiscard]] RW_HD RW_INLINE bool sums() const { return params.sums; }
+    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return params.measures; }
 
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
-        const auto [item, lane] = detail::divide(index, job.lanes);
-        const auto [position, group] = detail::divide(item, job.groups);
-        const auto [row, token] = detail::divide(position, job.tokens);
-        const int which = group >= job.first_group[2] ? 2 : group >= job.first_group[1] ? 1 : 0;
-        const fused_side& side = job.side[which];
+        const auto [item, lane] = detail::divide(index, params.lanes);
+        const auto [position, group] = detail::divide(item, params.groups);
+        const auto [row, token] = detail::divide(position, params.tokens);
+        const int which = group >= params.first_group[2] ? 2 : group >= params.first_group[1] ? 1 : 0;
+        const fused_heads& side = params.side[which];
         s.side = &side;
-        s.slot = lane * spots;
-        s.leads = lane == 0;
-        if (item >= job.items) return;  // heads stays 0: the lane only keeps its warp company
-        const std::int64_t first = (group - job.first_group[which]) * side.heads_a_thread;
+        s.chunk = lane * lane_chunks;
+        s.is_first_lane = lane == 0;
+        if (item >= params.items) return;  // idle lane; takes part in shuffles only
+        const std::int64_t first = (group - params.first_group[which]) * side.heads_per_thread;
         const std::int64_t left = side.heads - first;
-        s.heads = static_cast<int>(left < side.heads_a_thread ? left : side.heads_a_thread);
+        s.heads = static_cast<int>(left < side.heads_per_thread ? left : side.heads_per_thread);
         s.in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first * side.in_head;
         s.out = static_cast<T*>(side.out);
         if (s.out != nullptr) s.out += row * side.out_batch + token * side.out_token + first * side.out_head;
-        find_cached(s, row, token, first);
-        token_turn shared;
-        if (side.turning > 0) shared = turn_of<Rates>(job.source, row, token);
+        find_slot(s, row, token, first);
+        token_angles angles;
+        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, row, token);
         RW_UNROLL
-        for (int i = 0; i < spots; ++i) {
-            const auto runs = runs_at(s, i);
-            if (runs.turns)
-                s.by[i] = turns_at<L, V>(job.source, job.rates, shared,
-                                         detail::turning_slot<L, V>(s.slot + i, side.pairs), which == 1);
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto vecs = vecs_at(s, i);
+            if (vecs.rotates)
+                s.cos_sin[i] = values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                                                     detail::rotating_chunk<L, V>(s.chunk + i, side.pairs), which == 1);
             if (side.norm.weight == nullptr) continue;
-            detail::load_weights<Memory>(side.norm, runs.here, runs.first, s.weight[i][0]);
-            detail::load_weights<Memory>(side.norm, runs.both, runs.second, s.weight[i][1]);
+            detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
+            detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);
         }
     }
 
@@ -164,38 +158,37 @@ struct fused_body {
             if (row >= s.heads) continue;
             const T* const in = s.in + row * s.side->in_head;
             RW_UNROLL
-            for (int i = 0; i < spots; ++i) {
-                const auto runs = runs_at(s, i);
-                detail::load_if<T, Memory>(runs.here, in + runs.first, s.value[row][i][0]);
-                detail::load_if<T, Memory>(runs.both, in + runs.second, s.value[row][i][1]);
+            for (int i = 0; i < lane_chunks; ++i) {
+                const auto vecs = vecs_at(s, i);
+                detail::load_if<T, Memory>(vecs.has_first, in + vecs.first, s.value[row][i][0]);
+                detail::load_if<T, Memory>(vecs.has_second, in + vecs.second, s.value[row][i][1]);
             }
         }
     }
 
-    /// The squares of this lane's elements.
+    /// The sum of the squares of this lane's elements.
     [[nodiscard]] RW_HD RW_INLINE float sum(const state& s, int row) const {
         if (row >= s.heads || s.side->norm.weight == nullptr) return 0;
-        float squares[spots * V];
+        float squares[lane_chunks * V];
         RW_UNROLL
-        for (int i = 0; i < spots; ++i) {
+        for (int i = 0; i < lane_chunks; ++i) {
             const auto& [a, b] = s.value[row][i];
-            detail::add_squares<L, V>(a, b, runs_at(s, i).turns, squares + i * V);
+            detail::add_squares<L, V>(a, b, vecs_at(s, i).rotates, squares + i * V);
         }
         return sum_of_neighbours(squares);
     }
     RW_HD RW_INLINE void take_sum(state& s, int row, float sum) const {
-        const norm_source& norm = s.side->norm;
+        const norm_params& norm = s.side->norm;
         s.norm[row] = 1.0F / __builtin_sqrtf(RW_FMA(sum, norm.reciprocal_dim, norm.epsilon));
     }
 
-    /// From what was read to what will be written, before it is rounded.
-    RW_HD RW_INLINE void turn(state& s) const {
+    /// Norms and rotates the loaded elements, without rounding to the element type.
+    RW_HD RW_INLINE void rotate(state& s) const {
         RW_UNROLL
         for (int row = 0; row < rows; ++row) {
             if (row >= s.heads) continue;
             RW_UNROLL
-            for (int i = 0; i < spots; ++i) {
-                const auto runs = runs_at(s, i);
+            for (int i = 0; i < lane_chunks; ++i) {
                 auto& [a, b] = s.value[row][i];
                 if (s.side->norm.weight != nullptr) {
                     RW_UNROLL
@@ -204,17 +197,17 @@ struct fused_body {
                         b[j] = b[j] * s.norm[row] * s.weight[i][1][j];
                     }
                 }
-                if (runs.turns) slots<L, V>::turn(a, b, s.by[i]);
+                if (vecs_at(s, i).rotates) chunks<L, V>::rotate(a, b, s.cos_sin[i]);
             }
         }
     }
 
-    /// The largest magnitude of what this lane writes.
+    /// The largest magnitude of this lane's results.
     [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s, int row) const {
         std::uint32_t largest = 0;
-        if (row >= s.heads || !s.caches) return largest;
+        if (row >= s.heads || !s.has_slot) return largest;
         RW_UNROLL
-        for (int i = 0; i < spots; ++i) {
+        for (int i = 0; i < lane_chunks; ++i) {
             const auto& [a, b] = s.value[row][i];
             RW_UNROLL
             for (int j = 0; j < V; ++j)
@@ -232,45 +225,47 @@ struct fused_body {
         for (int row = 0; row < rows; ++row) {
             if (row >= s.heads) continue;
             RW_UNROLL
-            for (int i = 0; i < spots; ++i) {
-                const auto runs = runs_at(s, i);
-                if (runs.here) store_run(s, row, runs.first, runs.turns, s.value[row][i][0]);
-                if (runs.both) store_run(s, row, runs.second, runs.turns, s.value[row][i][1]);
+            for (int i = 0; i < lane_chunks; ++i) {
+                const auto vecs = vecs_at(s, i);
+                if (vecs.has_first) store_vec(s, row, vecs.first, vecs.rotates, s.value[row][i][0]);
+                if (vecs.has_second) store_vec(s, row, vecs.second, vecs.rotates, s.value[row][i][1]);
             }
-            if (s.caches && s.leads && sink.type == cache_type::i8)
-                detail::store_elements<float, Memory>(sink.scales + s.scaled + row * sink.scale_head,
+            if (s.has_slot && s.is_first_lane && sink.type == cache_type::i8)
+                detail::store_elements<float, Memory>(sink.scales + s.scale_element + row * sink.scale_stride_head,
                                                       {s.scale[row].stored});
         }
-        if (s.heads <= 0) return;  // a lane without heads has no addresses
+        if (s.heads <= 0) return;  // the pointers of an idle lane are invalid
         s.in += rows * s.side->in_head;
         if (s.out != nullptr) s.out += rows * s.side->out_head;
-        s.cached += rows * sink.head;
-        s.scaled += rows * sink.scale_head;
+        s.cache_element += rows * sink.stride_head;
+        s.scale_element += rows * sink.scale_stride_head;
         s.heads -= rows;
     }
 
 private:
-    RW_HD RW_INLINE void find_cached(state& s, std::int64_t row, std::int64_t token, std::int64_t head) const {
+    RW_HD RW_INLINE void find_slot(state& s, std::int64_t row, std::int64_t token, std::int64_t head) const {
         const cache_sink& sink = s.side->sink;
         if (sink.data == nullptr) return;
-        const cache_place place = place_at(job.places, row, token, job.tokens);
-        s.caches = place.page >= 0;
-        s.cached = place.page * sink.page + place.token * sink.token + head * sink.head;
-        s.scaled = place.page * sink.scale_page + place.token * sink.scale_token + head * sink.scale_head;
+        const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
+        s.has_slot = slot.page >= 0;
+        s.cache_element = slot.page * sink.stride_page + slot.token * sink.stride_token + head * sink.stride_head;
+        s.scale_element =
+            slot.page * sink.scale_stride_page + slot.token * sink.scale_stride_token + head * sink.scale_stride_head;
     }
 
-    RW_HD RW_INLINE void store_run(const state& s, int row, std::int64_t element, bool turns,
+    RW_HD RW_INLINE void store_vec(const state& s, int row, std::int64_t element, bool rotates,
                                    const float (&x)[V]) const {
-        const fused_side& side = *s.side;
-        // In place, what is neither normed nor turned stays.
-        if (s.out != nullptr && (turns || side.norm.weight != nullptr || side.out != side.in))
+        const fused_heads& side = *s.side;
+        // In place, elements that are neither normed nor rotated need no store.
+        if (s.out != nullptr && (rotates || side.norm.weight != nullptr || side.out != side.in))
             detail::store_elements<T, Memory>(s.out + row * side.out_head + element, x);
-        if (s.caches)
-            store_cached<Memory>(side.sink, s.cached + row * side.sink.head + element, s.scale[row].factor, x);
+        if (s.has_slot)
+            store_cached<Memory>(side.sink, s.cache_element + row * side.sink.stride_head + element,
+                                 s.scale[row].factor, x);
     }
 
-    RW_HD RW_INLINE detail::slot_runs runs_at(const state& s, int i) const {
-        return detail::runs_of<L, V>(*s.side, s.slot + i);
+    RW_HD RW_INLINE detail::chunk_vecs vecs_at(const state& s, int i) const {
+        return detail::vecs_of<L, V>(*s.side, s.chunk + i);
     }
 };
 

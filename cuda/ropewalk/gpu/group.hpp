@@ -1,4 +1,4 @@
-// The lanes that hold one head, and how they put together what each of them has.
+// Groups of lanes that hold one head together, and their reductions.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,10 @@
 
 namespace ropewalk::gpu {
 
-/// Lanes that run in step. A group is a power of two of them, from a multiple of its size on, so it never straddles a
-/// warp.
+/// Lanes per warp. A group has a power of two of lanes and starts at a multiple of its size, so it lies in one warp.
 inline constexpr int warp_lanes = 32;
 
-/// What a group may combine its values by. Both are commutative, so that every lane gets the same bits.
+/// The operations of a reduction. Both are commutative, so every lane gets the same bits.
 struct add {
     RW_HD RW_INLINE float operator()(float a, float b) const { return a + b; }
 };
@@ -20,60 +19,60 @@ struct larger {
     RW_HD RW_INLINE std::uint32_t operator()(std::uint32_t a, std::uint32_t b) const { return a < b ? b : a; }
 };
 
-/// |x| as an integer of the same order, in which a NaN is the largest: a maximum that loses none.
+/// |x| as an integer of the same order. A NaN is the largest value, so a maximum keeps it.
 RW_HD RW_INLINE constexpr std::uint32_t magnitude_bits(float x) {
     return ropewalk::detail::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
 }
 
-/// The sum of N values, N a power of two: neighbours first, then neighbours of those. A group goes on in this manner,
-/// so the order of a sum, and with it every bit, depends on the places of the values alone: not on how many of them a
-/// lane has, nor on zeros behind them.
+/// The sum of N values, N a power of two: adds neighbours, then neighbouring sums. A group continues in the same order,
+/// so the bits of a sum depend only on the order of the values, and neither on the number of values per lane nor on
+/// trailing zeros.
 template <int N>
 RW_HD RW_INLINE float sum_of_neighbours(float (&values)[N]) {
-    static_assert((N & (N - 1)) == 0, "neighbours are added by twos");
+    static_assert((N & (N - 1)) == 0, "the number of values must be a power of two");
     RW_UNROLL
-    for (int apart = 1; apart < N; apart *= 2) {
+    for (int distance = 1; distance < N; distance *= 2) {
         RW_UNROLL
-        for (int i = 0; i < N; i += 2 * apart) values[i] += values[i + apart];
+        for (int i = 0; i < N; i += 2 * distance) values[i] += values[i + distance];
     }
     return values[0];
 }
 
-/// One lane of a device. The others answer at the same instruction: all lanes of a warp must come to it.
+/// One lane of a device. All lanes of a warp must reach each reduction together.
 struct device_lane {
     static constexpr int width = 1;
 
     template <class Value, class Operation>
     static RW_HD RW_INLINE void combine(Value (&values)[1], int group, const Operation& operation) {
 #if defined(RW_GPU_CODE)
-        for (int apart = 1; apart < group; apart *= 2)
-            values[0] = operation(values[0], __shfl_xor_sync(0xffffffffU, values[0], apart));
+        for (int distance = 1; distance < group; distance *= 2)
+            values[0] = operation(values[0], __shfl_xor_sync(0xffffffffU, values[0], distance));
 #else
         (void)values, (void)group, (void)operation;
 #endif
     }
 };
 
-/// All lanes of a warp in step on the host, which is how kernels with groups are tested.
+/// All lanes of a warp in lockstep on the host, to test kernels with groups.
 struct host_warp {
     static constexpr int width = warp_lanes;
 
     template <class Value, class Operation>
     static void combine(Value (&values)[warp_lanes], int group, const Operation& operation) {
-        for (int apart = 1; apart < group; apart *= 2) {
+        for (int distance = 1; distance < group; distance *= 2) {
             Value before[warp_lanes];
             for (int lane = 0; lane < warp_lanes; ++lane) before[lane] = values[lane];
-            for (int lane = 0; lane < warp_lanes; ++lane) values[lane] = operation(before[lane], before[lane ^ apart]);
+            for (int lane = 0; lane < warp_lanes; ++lane)
+                values[lane] = operation(before[lane], before[lane ^ distance]);
         }
     }
 };
 
-/// Runs the lanes [index, index + Lanes::width) of a body: a thread of a device has one, the host a whole warp.
+/// Runs lanes [index, index + Lanes::width) of a body: one lane per device thread, a whole warp on the host.
 ///
-/// A body begins with a state a lane, then goes through `steps()` steps. In each it loads Body::rows heads, where
-/// sums() puts together a sum for each of them, turns them, where measures() puts together a largest magnitude, and
-/// stores. What steps(),
-/// group(), sums() and measures() return holds for a whole launch, so that all lanes meet.
+/// begin() initialises the state of a lane. Each of steps() steps loads Body::rows heads, reduces a sum() per head,
+/// calls rotate(), reduces a largest measure() per head, and stores. steps(), group(), sums() and measures() are
+/// uniform over the launch, so that all lanes reach the reductions.
 template <class Lanes, class Body>
 RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     constexpr int width = Lanes::width;
@@ -90,7 +89,7 @@ RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
                 for (int i = 0; i < width; ++i) body.take_sum(state[i], row, values[i]);
             }
         }
-        for (int i = 0; i < width; ++i) body.turn(state[i]);
+        for (int i = 0; i < width; ++i) body.rotate(state[i]);
         if (body.measures()) {
             RW_UNROLL
             for (int row = 0; row < Body::rows; ++row) {

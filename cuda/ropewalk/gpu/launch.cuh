@@ -1,50 +1,47 @@
-// From a plan to a device: which device, whose memory, the launch and its errors.
+// Launch of a plan on a device: device properties, pointer checks, the launch and its errors.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "ropewalk/gpu/plan.hpp"
 
-namespace ropewalk::gpu {
+namespace ropewalk::gpu::detail {
 
-namespace detail {
-
-/// Throws for a CUDA error, with what was tried.
-inline void expect_success(cudaError_t status, std::string_view what) {
+/// Throws a CUDA error, with the name of the failed action.
+inline void expect_success(cudaError_t status, std::string_view action) {
     if (status == cudaSuccess) return;
-    // Errors of a launch stay behind for whoever asks next; this one has been told.
+    // Clears the error, which the exception reports.
     (void)cudaGetLastError();
-    ropewalk::detail::fail("{}: {} ({})", what, cudaGetErrorString(status), cudaGetErrorName(status));
+    ropewalk::detail::fail("{}: {} ({})", action, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
-/// The current device.
 inline int current_device() {
     int device = 0;
     expect_success(cudaGetDevice(&device), "no CUDA device");
     return device;
 }
 
-inline int attribute(cudaDeviceAttr which, int device) {
+inline int attribute(cudaDeviceAttr name, int device) {
     int value = 0;
-    expect_success(cudaDeviceGetAttribute(&value, which, device), "a device would not say what it is");
+    expect_success(cudaDeviceGetAttribute(&value, name, device), "cannot query the attributes of the device");
     return value;
 }
 
-/// Its shape, which each thread asks the runtime for once a device.
+/// The shape of a device. Each thread queries the runtime once per device.
 inline device_shape shape_of_device(int device) {
-    constexpr int remembered = 64;
-    thread_local device_shape known[remembered] = {};
-    thread_local bool asked[remembered] = {};
-    const auto ask = [&] {
-        return device_shape{attribute(cudaDevAttrMultiProcessorCount, device),
-                            attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device)};
+    constexpr int cached_devices = 64;
+    thread_local device_shape shapes[cached_devices] = {};
+    thread_local bool known[cached_devices] = {};
+    const auto query = [&] {
+        return device_shape{.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
+                            .threads_per_multiprocessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device)};
     };
-    if (device >= remembered) return ask();
-    if (!asked[device]) known[device] = ask(), asked[device] = true;
-    return known[device];
+    if (device >= cached_devices) return query();
+    if (!known[device]) shapes[device] = query(), known[device] = true;
+    return shapes[device];
 }
 
-/// Throws unless the device may read and write what lies at the pointer.
+/// Throws unless the device can access the memory at the pointer. Null is valid.
 inline void check_pointer(std::string_view name, const void* pointer, int device) {
     if (pointer == nullptr) return;
     cudaPointerAttributes attributes{};
@@ -52,57 +49,55 @@ inline void check_pointer(std::string_view name, const void* pointer, int device
     RW_EXPECTS(attributes.type != cudaMemoryTypeUnregistered, "{} at {} is in host memory, which device {} cannot read",
                name, pointer, device);
     RW_EXPECTS(attributes.type != cudaMemoryTypeDevice || attributes.device == device,
-               "{} at {} is on device {}, the current one is {}", name, pointer, attributes.device, device);
+               "{} at {} is on device {}, but the current device is {}", name, pointer, attributes.device, device);
 }
 
-inline void check_pointers(const ropewalk::rotate_params& work, int device) {
-    check_pointer("q", work.q_in.data, device);
-    check_pointer("k", work.k_in.data, device);
-    if (work.q_out.data != work.q_in.data) check_pointer("q's output", work.q_out.data, device);
-    if (work.k_out.data != work.k_in.data) check_pointer("k's output", work.k_out.data, device);
-    check_pointer("the positions", work.target.positions.data, device);
-    check_pointer("the positions", work.source.positions.data, device);
-    check_pointer("the table of cosines", work.table.cos, device);
-    check_pointer("the table of sines", work.table.sin, device);
+inline void check_pointers(const ropewalk::rotate_params& params, int device) {
+    check_pointer("q", params.q_in.data, device);
+    check_pointer("k", params.k_in.data, device);
+    if (params.q_out.data != params.q_in.data) check_pointer("q's output", params.q_out.data, device);
+    if (params.k_out.data != params.k_in.data) check_pointer("k's output", params.k_out.data, device);
+    check_pointer("the positions", params.target.positions.data, device);
+    check_pointer("the positions", params.source.positions.data, device);
+    check_pointer("the table of cosines", params.table.cos, device);
+    check_pointer("the table of sines", params.table.sin, device);
 }
 
-/// Waits for the kernel before this one where the launch let it begin early. Without that it is no wait.
+/// Waits for the previous kernel where the launch overlaps with it. Returns at once otherwise.
 __device__ inline void wait_for_previous() {
 #if defined(RW_GPU_CODE) && RW_GPU_CODE >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-/// Whether that is in the code which the current device runs: code for less than 9.0 lacks it, also where the driver
-/// has compiled it for more.
+/// Whether wait_for_previous() waits in the code that the current device runs. Code for less than 9.0 has no wait, even
+/// where the driver compiled it for a newer device.
 inline bool waits_for_previous(const void* kernel) {
     cudaFuncAttributes code{};
-    expect_success(cudaFuncGetAttributes(&code, kernel), "a kernel would not say what it was compiled for");
+    expect_success(cudaFuncGetAttributes(&code, kernel), "cannot query the compute capability of a kernel");
     return code.ptxVersion >= 90;
 }
 
-/// Launches kernel(job) on the caller's stream. An error names the shape of `about`, q or k, say.
-template <class Job>
-RW_HIDDEN void launch(void (*kernel)(Job), const Job& job, const launch_shape& shape, const options& chosen,
-                      const tensor& about = {}) {
-    cudaLaunchAttribute early{};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
+/// Launches kernel(params) on the stream of the options. An error message contains the shape of `heads`.
+template <class Params>
+RW_HIDDEN void launch(void (*kernel)(Params), const Params& params, const launch_shape& shape, const options& options,
+                      const tensor& heads = {}) {
+    cudaLaunchAttribute overlap{};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(shape.grid));
     config.blockDim = dim3(static_cast<unsigned>(shape.block));
-    config.stream = chosen.stream;
-    config.attrs = &early;
-    config.numAttrs = chosen.overlap_previous && waits_for_previous(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
-    const cudaError_t status = cudaLaunchKernelEx(&config, kernel, job);
+    config.stream = options.stream;
+    config.attrs = &overlap;
+    config.numAttrs = options.overlap_previous && waits_for_previous(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
+    const cudaError_t status = cudaLaunchKernelEx(&config, kernel, params);
     if (status == cudaSuccess) return;
     expect_success(status, ropewalk::detail::format("launch of {} blocks of {} threads for {}", shape.grid, shape.block,
-                                                    ropewalk::detail::shape_of("heads", about)));
+                                                    ropewalk::detail::shape_of("heads", heads)));
 }
 
-/// The number of this thread in its launch.
+/// The index of this thread in its launch.
 __device__ inline std::int64_t launch_index() { return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 
-}  // namespace detail
-
-}  // namespace ropewalk::gpu
+}  // namespace ropewalk::gpu::detail

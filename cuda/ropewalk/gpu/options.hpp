@@ -1,33 +1,33 @@
-// What a call on a GPU may choose beside its tensors.
+// Options of a call on a GPU.
 #pragma once
 
 #include "ropewalk/rotation/args.hpp"
 
-/// What cudaStream_t points to, so that this header needs no CUDA.
+/// The target of cudaStream_t, declared here so that this header needs no CUDA.
 struct CUstream_st;
 
 namespace ropewalk::gpu {
 
 using ropewalk::direction;
 
-/// What a launch plan must know of a device. The defaults are those of an H100.
+/// Properties of a device that a launch plan depends on. The defaults are those of an H100.
 struct device_shape {
     int multiprocessors = 132;
-    int threads_each = 2048;  ///< resident threads of a multiprocessor
+    int threads_per_multiprocessor = 2048;  ///< resident threads
 };
 
-/// How a call runs. Nothing is allocated and nothing waits for the device.
+/// Options of a call. A call allocates nothing and does not wait for the device.
 struct options {
     ropewalk::direction direction = ropewalk::direction::forward;
     CUstream_st* stream = nullptr;  ///< a cudaStream_t
-    /// Read instead of the encoding's phases where it exists, from device memory. Its factors are not known, so inverse
-    /// is adjoint then. A row outside the table is taken to be its nearest one.
+    /// Device memory that replaces the phases of the encoding where it exists. The factors in it are unknown, so
+    /// inverse equals adjoint. Indices outside the table are clamped to its first or last row.
     cos_sin_table table{};
-    /// Ask the runtime about every pointer, so that host memory or another device's is an error and not a fault.
-    /// Systems whose devices read all of the host's memory want it off.
+    /// Queries the CUDA runtime about every pointer, so that host memory or memory of another device is an error
+    /// instead of a fault. Disable it on systems whose devices read host memory.
     bool check_pointers = true;
-    /// Start while the kernel before it on the stream ends (programmatic dependent launch). Ignored where device or
-    /// code are of a compute capability below 9.0.
+    /// Starts while the previous kernel of the stream ends (programmatic dependent launch). Ignored where the device or
+    /// the code has a compute capability below 9.0.
     bool overlap_previous = false;
 };
 

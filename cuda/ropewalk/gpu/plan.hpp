@@ -1,41 +1,40 @@
-// From arguments to a checked launch. Runs on the host and needs no CUDA.
+// Plan of a rotation on a GPU: from the caller's arguments to a validated launch. Needs no CUDA.
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
-#include "ropewalk/gpu/job.hpp"
 #include "ropewalk/gpu/options.hpp"
+#include "ropewalk/gpu/params.hpp"
 #include "ropewalk/rotation/make_params.hpp"
 
 namespace ropewalk::gpu {
 
-/// How many threads of which kernel.
+/// Threads of a launch, and the kernel to launch.
 struct launch_shape {
     std::int64_t threads = 0;  ///< 0: nothing to do
-    int block = 0;
-    std::int64_t grid = 0;  ///< blocks
-    int bytes = 0;          ///< of an access: which kernel
+    int block = 0;             ///< threads per block
+    std::int64_t grid = 0;     ///< blocks
+    int bytes = 0;             ///< per memory access
 };
 
-/// A checked call with its launch. The encoding must live until the launch; positions and tables until its end.
-struct rotate_plan {
-    ropewalk::rotate_params work;
-    rotate_frame frame;
-    launch_shape shape;
+/// A validated rotation with its launch. The encoding must live until the launch, positions and table until its end.
+struct launch_plan {
+    rotate_kernel_base kernel{};
+    launch_shape shape{};
 };
 
 namespace detail {
 
-/// Threads of a block, of a small call fewer.
-inline constexpr int most_threads = 128;
+/// Threads per block. Small launches use half of it.
+inline constexpr int max_threads = 128;
 
-/// The most blocks of a grid's first axis.
-inline constexpr std::int64_t most_blocks = (std::int64_t{1} << 31) - 1;
+/// Limit of the first dimension of a grid.
+inline constexpr std::int64_t max_blocks = (std::int64_t{1} << 31) - 1;
 
 constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
 
-/// The positions of an encoding in device memory, where they must have been drawn already.
+/// The positions of an encoding in device memory. Drawn positions must have been drawn already.
 inline position_reader device_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
                                         std::int64_t tokens) {
     RW_EXPECTS(!encoding.draw_positions || given.source == positions::kind::fixed,
@@ -53,192 +52,193 @@ inline rotate_params make_device_params(const rotate_args& args) {
     if (args.source != nullptr) source = device_positions(*args.source, args.source_positions, batch, tokens);
     const position_reader target = device_positions(*args.target, args.target_positions, batch, tokens);
     RW_EXPECTS(!args.table.exists() || args.table.rows > 0 || tokens == 0, "the table has no rows");
+    const std::int64_t pairs = args.target->pairs();
+    RW_EXPECTS(pairs <= max_pairs, "the encoding rotates {} elements per head, but GPU kernels support at most {}",
+               2 * pairs, 2 * max_pairs);
     return make_params(args, target, source);
 }
 
-/// Whether accesses of `bytes` reach every element of a tensor that a slot begins with.
-inline bool takes_access(const tensor& t, std::int64_t bytes) {
-    const auto size = static_cast<std::int64_t>(size_of(t.type));
-    const auto whole = [&](std::int64_t extent, std::int64_t stride) {
-        return extent <= 1 || stride * size % bytes == 0;
+/// Whether the address and the strides of every axis longer than one are multiples of `bytes`.
+inline bool is_aligned(const tensor& axes, const void* data, std::int64_t element_size, std::int64_t bytes) {
+    const auto fits = [&](std::int64_t extent, std::int64_t stride) {
+        return extent <= 1 || stride * element_size % bytes == 0;
     };
-    return !t.exists() || t.elements() == 0 ||
-           (reinterpret_cast<std::uintptr_t>(t.data) % static_cast<std::uintptr_t>(bytes) == 0 &&
-            whole(t.batch, t.stride_batch) && whole(t.tokens, t.stride_token) && whole(t.heads, t.stride_head));
+    return reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(bytes) == 0 &&
+           fits(axes.batch, axes.stride_batch) && fits(axes.tokens, axes.stride_token) &&
+           fits(axes.heads, axes.stride_head);
 }
 
-/// Elements of a head which do not turn, in front of those that do and behind them.
-inline std::int64_t behind(const ropewalk::rotate_params& work) {
-    return work.any().head_dim - work.rotary_offset - 2 * work.pairs;
+/// Whether every head of a tensor can be read in accesses of `bytes`.
+inline bool allows_access(const tensor& t, std::int64_t bytes) {
+    return !t.exists() || t.elements() == 0 || is_aligned(t, t.data, static_cast<std::int64_t>(size_of(t.type)), bytes);
 }
 
-/// Whether something must be copied beside what turns.
-inline bool copies(const ropewalk::rotate_params& work) {
-    return (work.rotary_offset > 0 || behind(work) > 0) &&
-           (work.q_in.data != work.q_out.data || work.k_in.data != work.k_out.data);
+/// Elements of a head after the rotary part.
+inline std::int64_t trailing_elements(const ropewalk::rotate_params& params) {
+    return params.any().head_dim - params.rotary_offset - 2 * params.pairs;
 }
 
-/// Whether a call has the steps of one encoding only, and few enough for the small kernel parameter.
-inline bool is_plain(const ropewalk::rotate_params& work) {
-    return !work.has_magnitude && work.source.steps == nullptr && work.pairs <= plain_pairs;
+/// Whether elements outside the rotary part must be copied.
+inline bool copies(const ropewalk::rotate_params& params) {
+    return (params.rotary_offset > 0 || trailing_elements(params) > 0) &&
+           (params.q_in.data != params.q_out.data || params.k_in.data != params.k_out.data);
 }
 
-/// The widest access, 16 bytes at most, that every slot of the call is made of. Calls that are not plain have no
-/// kernels between the widest and the narrowest, which would be compiled for every user and seldom run.
-inline int access_bytes(const ropewalk::rotate_params& work) {
-    const auto size = static_cast<std::int64_t>(size_of(work.any().type));
-    for (std::int64_t bytes = 16; bytes > size; bytes = is_plain(work) ? bytes / 2 : size) {
+/// Whether plain_rates hold the rates of a call.
+inline bool is_plain(const ropewalk::rotate_params& params) {
+    return !params.has_magnitude && params.source.steps == nullptr && params.pairs <= plain_pairs;
+}
+
+/// The widest access, at most 16 bytes, that divides every chunk of the call. Calls that are not plain have kernels for
+/// the widest and the narrowest access only, to save compile time for rarely used kernels.
+inline int access_bytes(const ropewalk::rotate_params& params) {
+    const auto size = static_cast<std::int64_t>(size_of(params.any().type));
+    for (std::int64_t bytes = 16; bytes > size; bytes = is_plain(params) ? bytes / 2 : size) {
         const std::int64_t elements = bytes / size;
-        const bool whole = work.pairs % elements == 0 && work.rotary_offset % elements == 0 &&
-                           (!copies(work) || behind(work) % elements == 0);
-        if (whole && takes_access(work.q_in, bytes) && takes_access(work.q_out, bytes) &&
-            takes_access(work.k_in, bytes) && takes_access(work.k_out, bytes))
+        const bool divides = params.pairs % elements == 0 && params.rotary_offset % elements == 0 &&
+                             (!copies(params) || trailing_elements(params) % elements == 0);
+        if (divides && allows_access(params.q_in, bytes) && allows_access(params.q_out, bytes) &&
+            allows_access(params.k_in, bytes) && allows_access(params.k_out, bytes))
             return static_cast<int>(bytes);
     }
     return static_cast<int>(size);
 }
 
-/// Threads which make `rows` (tokens times slots) of heads when a thread has at most `most` heads of each.
-constexpr std::int64_t threads_for(std::int64_t rows, std::int64_t q_heads, std::int64_t k_heads, std::int64_t most) {
-    return rows * (divide_up(q_heads, most) + divide_up(k_heads, most));
-}
-
-/// Heads a thread: enough threads for a small call to reach every multiprocessor, few cosines for a large one, and
-/// waves that are full. A wave lasts as long as a thread's heads and its cosines, which cost about one head more.
-inline std::int64_t heads_a_thread(std::int64_t rows, std::int64_t q_heads, std::int64_t k_heads,
-                                   const device_shape& device) {
-    // The kernels' registers let half of the threads be resident.
-    const std::int64_t resident = std::int64_t{device.multiprocessors} * device.threads_each / 2;
-    std::int64_t best = 1, least = 0;
+/// Heads per thread for `chunks` (tokens · chunks per head). One for a small call, so that it reaches every
+/// multiprocessor; more for a large one, to compute fewer cosines and to fill the last wave. The duration of a wave is
+/// proportional to heads + 1, because cosines and sines cost about as much as one head.
+inline std::int64_t heads_per_thread(std::int64_t chunks, std::int64_t q_heads, std::int64_t k_heads,
+                                     const device_shape& device) {
+    // The registers of the kernels allow half of the threads to be resident.
+    const std::int64_t resident = std::int64_t{device.multiprocessors} * device.threads_per_multiprocessor / 2;
+    std::int64_t best = 1, lowest_cost = 0;
     for (const std::int64_t heads : {1, 2, 4, 8, 16}) {
-        const std::int64_t cost = divide_up(threads_for(rows, q_heads, k_heads, heads), resident) * (heads + 1);
-        if (heads == 1 || cost <= least) best = heads, least = cost;
+        const std::int64_t threads = chunks * (divide_up(q_heads, heads) + divide_up(k_heads, heads));
+        const std::int64_t cost = divide_up(threads, resident) * (heads + 1);
+        if (heads == 1 || cost <= lowest_cost) best = heads, lowest_cost = cost;
         if (heads >= std::max(q_heads, k_heads)) break;
     }
     return best;
 }
 
-inline heads_source side_of(const tensor& in, const tensor& out, std::int64_t most) {
-    heads_source side;
-    if (!in.exists() || in.elements() == 0) return side;
-    RW_EXPECTS(in.heads <= (1 << 30), "{} heads are more than a launch takes", in.heads);
-    side.in = in.data, side.out = out.data;
-    side.in_batch = in.stride_batch, side.in_token = in.stride_token, side.in_head = in.stride_head;
-    side.out_batch = out.stride_batch, side.out_token = out.stride_token, side.out_head = out.stride_head;
-    side.heads = static_cast<std::int32_t>(in.heads);
-    // 40 heads of at most 16 make groups of 14, 14 and 12: all threads end about together.
-    side.heads_a_thread = static_cast<std::int32_t>(divide_up(in.heads, divide_up(in.heads, most)));
-    return side;
+/// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 14
+/// and 12 instead of 16, 16 and 8.
+constexpr std::int32_t even_share(std::int64_t heads, std::int64_t max_heads) {
+    return heads == 0 ? 1 : static_cast<std::int32_t>(divide_up(heads, divide_up(heads, max_heads)));
 }
 
-inline std::int32_t groups_of(const heads_source& side) {
-    return static_cast<std::int32_t>(divide_up(side.heads, side.heads_a_thread));
+/// The heads of a tensor, in groups of at most `max_heads`.
+inline heads_params make_heads(const tensor& in, const tensor& out, std::int64_t max_heads) {
+    if (!in.exists() || in.elements() == 0) return {};
+    RW_EXPECTS(in.heads <= (1 << 30), "a launch supports at most 2^30 heads, got {}", in.heads);
+    return {.in = in.data,
+            .out = out.data,
+            .in_batch = in.stride_batch,
+            .in_token = in.stride_token,
+            .in_head = in.stride_head,
+            .out_batch = out.stride_batch,
+            .out_token = out.stride_token,
+            .out_head = out.stride_head,
+            .heads = static_cast<std::int32_t>(in.heads),
+            .heads_per_thread = even_share(in.heads, max_heads)};
 }
 
-inline term_source source_of(const rotation_term& term) { return {term.positions, term.centre}; }
-
-/// A checked call's cosines and sines, without their steps.
-inline turn_source source_of(const ropewalk::rotate_params& work) {
-    RW_EXPECTS(work.pairs <= most_pairs, "a head turns {} elements, the kernels' parameters hold the steps of {}",
-               2 * work.pairs, 2 * most_pairs);
-    turn_source source;
-    source.target = source_of(work.target), source.source = source_of(work.source);
-    source.table = work.table, source.pairs = work.pairs, source.factor = work.factor;
-    source.negate_angle = work.negate_angle, source.has_source = work.source.steps != nullptr;
-    source.invert_magnitude = work.invert_magnitude;
-    return source;
+inline std::int32_t groups_of(const heads_params& side) {
+    return static_cast<std::int32_t>(divide_up(side.heads, side.heads_per_thread));
 }
 
 inline launch_shape shape_of_launch(std::int64_t threads, int bytes, const device_shape& device) {
-    // Small blocks spread a small call over more multiprocessors.
-    const int block = threads >= std::int64_t{device.multiprocessors} * most_threads ? most_threads : most_threads / 2;
+    // Small blocks distribute a small call over more multiprocessors.
+    const int block = threads >= std::int64_t{device.multiprocessors} * max_threads ? max_threads : max_threads / 2;
     const std::int64_t grid = divide_up(threads, block);
-    RW_EXPECTS(grid <= most_blocks, "a launch of {} blocks of {} threads, a device takes {}", grid, block, most_blocks);
-    return {threads, block, grid, bytes};
+    RW_EXPECTS(grid <= max_blocks, "the launch needs {} blocks of {} threads, but a device supports {}", grid, block,
+               max_blocks);
+    return {.threads = threads, .block = block, .grid = grid, .bytes = bytes};
 }
 
-/// Chooses the access and the launch of a checked call.
-inline void choose_launch(rotate_plan& made, const device_shape& device) {
-    const ropewalk::rotate_params& work = made.work;
-    rotate_frame& frame = made.frame;
-    frame.source = source_of(work);
-    frame.rotary_offset = work.rotary_offset;
-    frame.tokens = work.tokens();
-    const int bytes = access_bytes(work);
-    const std::int64_t elements = bytes / static_cast<std::int64_t>(size_of(work.any().type));
-    const std::int64_t copying = copies(work) ? (work.rotary_offset + behind(work)) / elements : 0;
-    frame.turning = static_cast<std::int32_t>(work.pairs / elements);
-    frame.slots = static_cast<std::int32_t>(frame.turning + copying);
-    const std::int64_t rows = work.batch() * work.tokens() * frame.slots;
-    const std::int64_t most = heads_a_thread(rows, work.q_in.heads, work.k_in.heads, device);
-    frame.side[0] = side_of(work.q_in, work.q_out, most);
-    frame.side[1] = side_of(work.k_in, work.k_out, most);
-    frame.q_groups = groups_of(frame.side[0]);
-    frame.groups = frame.q_groups + groups_of(frame.side[1]);
-    frame.threads = rows * frame.groups;
-    made.shape = shape_of_launch(frame.threads, bytes, device);
-}
-
-/// A pair's step and the one axis that it follows: on every other its step is 0.
+/// Copies the step of each pair with its axis. The steps of a pair are 0 on every other axis.
 template <int Capacity>
-void write_steps(steps_by_value<Capacity>& to, const rotation_term& from, std::int64_t pairs) {
+void write_steps(steps_by_value<Capacity>& out, const rotation_term& term, std::int64_t pairs) {
     for (std::int64_t pair = 0; pair < pairs; ++pair) {
-        std::int64_t axis = from.positions.axes - 1;
-        while (axis > 0 && from.steps[axis * pairs + pair] == 0) --axis;
-        to.step[pair] = from.steps[axis * pairs + pair];
-        to.axis[pair] = static_cast<std::uint8_t>(axis);
+        std::int64_t axis = term.positions.axes - 1;
+        while (axis > 0 && term.steps[axis * pairs + pair] == 0) --axis;
+        out.step[pair] = term.steps[axis * pairs + pair];
+        out.axis[pair] = static_cast<std::uint8_t>(axis);
     }
 }
 
 template <int Capacity>
-void write_magnitude_rates(std::uint64_t (&to)[Capacity], const std::uint64_t* from, std::int64_t pairs) {
-    for (std::int64_t pair = 0; pair < pairs; ++pair) to[pair] = from == nullptr ? 0 : from[pair];
+void write_magnitude_rates(std::uint64_t (&out)[Capacity], const std::uint64_t* rates, std::int64_t pairs) {
+    for (std::int64_t pair = 0; pair < pairs; ++pair) out[pair] = rates == nullptr ? 0 : rates[pair];
 }
 
 }  // namespace detail
 
-/// The steps of a checked call by value.
+/// The rates of a validated rotation by value.
 template <class Rates>
-Rates rates_of(const ropewalk::rotate_params& work) {
+Rates rates_of(const ropewalk::rotate_params& params) {
     Rates rates;
-    detail::write_steps(rates.target, work.target, work.pairs);
+    detail::write_steps(rates.target, params.target, params.pairs);
     if constexpr (Rates::full) {
-        if (work.source.steps != nullptr) detail::write_steps(rates.source, work.source, work.pairs);
-        detail::write_magnitude_rates(rates.magnitude_rates, work.target.magnitude_rates, work.pairs);
-        detail::write_magnitude_rates(rates.source_magnitude_rates, work.source.magnitude_rates, work.pairs);
+        if (params.source.steps != nullptr) detail::write_steps(rates.source, params.source, params.pairs);
+        detail::write_magnitude_rates(rates.magnitude_rates, params.target.magnitude_rates, params.pairs);
+        detail::write_magnitude_rates(rates.source_magnitude_rates, params.source.magnitude_rates, params.pairs);
     }
     return rates;
 }
 
-/// Calls f with the kind of steps that a call needs: std::type_identity<Rates>.
+/// Calls f(std::type_identity<Rates>) with the type of the rates of a call.
 template <class F>
-void with_rates(const ropewalk::rotate_params& work, const F& f) {
-    if (detail::is_plain(work)) return f(std::type_identity<plain_rates<plain_pairs>>{});
-    return f(std::type_identity<full_rates<most_pairs>>{});
+void with_rates(const ropewalk::rotate_params& params, const F& f) {
+    if (detail::is_plain(params)) return f(std::type_identity<plain_rates<plain_pairs>>{});
+    return f(std::type_identity<full_rates<max_pairs>>{});
 }
 
-/// Calls f with the access of a plan as a constant, std::integral_constant<int, bytes>.
+/// Calls f(std::integral_constant<int, bytes>) with the access of a plan.
 template <Element T, class Rates = plain_rates<plain_pairs>, class F>
 void with_access(int bytes, const F& f) {
-    constexpr int one = static_cast<int>(sizeof(T));
+    constexpr int narrowest = static_cast<int>(sizeof(T));
     if (bytes == 16) return f(std::integral_constant<int, 16>{});
     if constexpr (!Rates::full) {
         if (bytes == 8) return f(std::integral_constant<int, 8>{});
-        if (one < 4 && bytes == 4) return f(std::integral_constant<int, 4>{});
+        if (narrowest < 4 && bytes == 4) return f(std::integral_constant<int, 4>{});
     }
-    return f(std::integral_constant<int, one>{});
+    return f(std::integral_constant<int, narrowest>{});
+}
+
+/// The parameter of the kernel that a plan launches.
+template <class Rates>
+rotate_kernel_params<Rates> kernel_params(const launch_plan& plan) {
+    return {plan.kernel, rates_of<Rates>(plan.kernel.rotation)};
 }
 
 /// Validates the arguments and plans the launch.
-inline rotate_plan make_plan(const rotate_args& args, const device_shape& device = {}) {
-    rotate_plan plan;
-    plan.work = detail::make_device_params(args);
-    detail::choose_launch(plan, device);
+inline launch_plan make_plan(const rotate_args& args, const device_shape& device = {}) {
+    launch_plan plan;
+    ropewalk::rotate_params& params = plan.kernel.rotation;
+    params = detail::make_device_params(args);
+    const int bytes = detail::access_bytes(params);
+    const std::int64_t elements = bytes / static_cast<std::int64_t>(size_of(params.any().type));
+    const std::int64_t rotating = params.pairs / elements;
+    const std::int64_t copying =
+        detail::copies(params) ? (params.rotary_offset + detail::trailing_elements(params)) / elements : 0;
+    const std::int64_t chunks = params.batch() * params.tokens() * (rotating + copying);
+    const std::int64_t max_heads = detail::heads_per_thread(chunks, params.q_in.heads, params.k_in.heads, device);
+    rotate_kernel_base& kernel = plan.kernel;
+    kernel.side[0] = detail::make_heads(params.q_in, params.q_out, max_heads);
+    kernel.side[1] = detail::make_heads(params.k_in, params.k_out, max_heads);
+    kernel.tokens = params.tokens();
+    kernel.rotating_chunks = static_cast<std::int32_t>(rotating);
+    kernel.chunks = static_cast<std::int32_t>(rotating + copying);
+    kernel.q_groups = detail::groups_of(kernel.side[0]);
+    kernel.groups = kernel.q_groups + detail::groups_of(kernel.side[1]);
+    kernel.threads = chunks * kernel.groups;
+    plan.shape = detail::shape_of_launch(kernel.threads, bytes, device);
     return plan;
 }
 
 /// The plan of a rotation. Tensors whose data is null are absent; in place where input and output are the same.
-inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+inline launch_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options, const device_shape& device = {}) {
     return make_plan({.layout = layout,
@@ -254,7 +254,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
 }
 
 /// The plan of a re-rotation of cached keys from one encoding and its positions to another.
-inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out,
+inline launch_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out,
                                         const Encoding& source, const positions& source_positions,
                                         const Encoding& target, const positions& target_positions,
                                         const options& options, const device_shape& device = {}) {
@@ -268,12 +268,6 @@ inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, con
                       .source = &source,
                       .source_positions = source_positions},
                      device);
-}
-
-/// The kernel's parameter.
-template <class Rates>
-rotate_job<Rates> job_of(const rotate_plan& prepared) {
-    return {prepared.frame, rates_of<Rates>(prepared.work)};
 }
 
 }  // namespace ropewalk::gpu

@@ -1,4 +1,4 @@
-// What one thread of a rotation does. Runs on the host too, which is how it is tested.
+// Body of the rotation kernel: the work of one thread. Tests execute it on the host.
 #pragma once
 
 #include "ropewalk/gpu/access.hpp"
@@ -9,47 +9,48 @@ namespace ropewalk::gpu {
 
 namespace detail {
 
-/// The element of a head at which copying slot `at` begins: those that do not turn lie on either side.
+/// The first element of copying chunk `chunk`. The copied elements lie before and after the rotary part.
 template <int V>
-RW_HD RW_INLINE std::int64_t copied_element(std::int64_t at, std::int64_t rotary_offset, std::int64_t pairs) {
-    const std::int64_t element = at * V;
+RW_HD RW_INLINE std::int64_t copied_element(std::int64_t chunk, std::int64_t rotary_offset, std::int64_t pairs) {
+    const std::int64_t element = chunk * V;
     return element < rotary_offset ? element : element + 2 * pairs;
 }
 
-/// The two runs of a slot in several heads, whose loads are all under way before the first is stored.
+/// One chunk of several heads in registers. All loads start before the first store.
 template <Element T, int Bytes, class Memory>
-struct two_runs {
+struct chunk_of_heads {
     static constexpr int count = Bytes / static_cast<int>(sizeof(T));
-    /// Two heads where each is 32 bytes: half of a multiprocessor's threads have registers for that.
+    /// Heads in flight. Two where a chunk has 32 bytes: half of the threads of a multiprocessor have registers for
+    /// that.
     static constexpr int flight = Bytes == 16 ? 2 : 4;
 
     const T* in;
     T* out;
-    std::int64_t apart;  ///< from the first run to the second
-    const heads_source& side;
-    packet<Bytes> a[flight], b[flight];
+    std::int64_t distance;  ///< elements from the first vec to the second
+    const heads_params& side;
+    vec_bits<Bytes> a[flight], b[flight];
 
-    RW_HD RW_INLINE two_runs(const T* from, T* to, std::int64_t distance, const heads_source& heads)
-        : in(from), out(to), apart(distance), side(heads) {}
+    RW_HD RW_INLINE chunk_of_heads(const T* from, T* to, std::int64_t to_second, const heads_params& heads)
+        : in(from), out(to), distance(to_second), side(heads) {}
 
     RW_HD RW_INLINE void load(int heads) {
         RW_UNROLL
         for (int i = 0; i < flight; ++i) {
             if (i < heads) {
                 a[i] = Memory::template load<Bytes>(in + i * side.in_head);
-                b[i] = Memory::template load<Bytes>(in + i * side.in_head + apart);
+                b[i] = Memory::template load<Bytes>(in + i * side.in_head + distance);
             }
         }
     }
     template <Layout L>
-    RW_HD RW_INLINE void turn_and_store(int heads, const turns<count>& by) {
+    RW_HD RW_INLINE void rotate_and_store(int heads, const cos_sin_values<count>& values) {
         RW_UNROLL
         for (int i = 0; i < flight; ++i) {
             if (i < heads) {
-                auto x = line<T, Bytes>::widen(a[i]), y = line<T, Bytes>::widen(b[i]);
-                slots<L, count>::turn(x.value, y.value, by);
+                auto x = vec<T, Bytes>::widen(a[i]), y = vec<T, Bytes>::widen(b[i]);
+                chunks<L, count>::rotate(x.value, y.value, values);
                 Memory::template store<Bytes>(out + i * side.out_head, x.narrow());
-                Memory::template store<Bytes>(out + i * side.out_head + apart, y.narrow());
+                Memory::template store<Bytes>(out + i * side.out_head + distance, y.narrow());
             }
         }
     }
@@ -61,25 +62,26 @@ struct two_runs {
 
 }  // namespace detail
 
-/// Thread `index` of the plan: cosines and sines once, then a slot of each head of its group, read once and written
-/// once. Memory decides how.
+/// Thread `index` of the launch: makes the cosines and sines of a chunk once, then reads and writes the chunk of each
+/// head of a group once. Memory performs the accesses.
 template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_access>
-RW_HD RW_INLINE void rotate_body(const rotate_job<Rates>& job, std::int64_t index) {
+RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std::int64_t index) {
     constexpr int V = Bytes / static_cast<int>(sizeof(T));
-    const auto [item, slot] = detail::divide(index, job.slots);
-    const auto [position, group] = detail::divide(item, job.groups);
-    const auto [row, token] = detail::divide(position, job.tokens);
-    const bool is_key = group >= job.q_groups;
-    const heads_source& side = job.side[is_key ? 1 : 0];
-    const std::int64_t begin = (group - (is_key ? job.q_groups : 0)) * side.heads_a_thread;
+    const auto [item, chunk] = detail::divide(index, params.chunks);
+    const auto [position, group] = detail::divide(item, params.groups);
+    const auto [row, token] = detail::divide(position, params.tokens);
+    const bool is_key = group >= params.q_groups;
+    const heads_params& side = params.side[is_key ? 1 : 0];
+    const std::int64_t begin = (group - (is_key ? params.q_groups : 0)) * side.heads_per_thread;
     const std::int64_t left = side.heads - begin;
-    auto heads = static_cast<int>(left < side.heads_a_thread ? left : side.heads_a_thread);
+    auto heads = static_cast<int>(left < side.heads_per_thread ? left : side.heads_per_thread);
     const T* in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + begin * side.in_head;
     T* out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + begin * side.out_head;
 
-    if (slot >= job.turning) {
+    if (chunk >= params.rotating_chunks) {
         if (side.in == side.out) return;
-        const std::int64_t element = detail::copied_element<V>(slot - job.turning, job.rotary_offset, job.source.pairs);
+        const std::int64_t element = detail::copied_element<V>(chunk - params.rotating_chunks,
+                                                               params.rotation.rotary_offset, params.rotation.pairs);
         RW_KEEP_LOOP
         for (int head = 0; head < heads; ++head)
             Memory::template store<Bytes>(out + head * side.out_head + element,
@@ -87,19 +89,21 @@ RW_HD RW_INLINE void rotate_body(const rotate_job<Rates>& job, std::int64_t inde
         return;
     }
 
-    const std::int64_t first = slots<L, V>::first(slot, job.source.pairs);
-    detail::two_runs<T, Bytes, Memory> runs(in + job.rotary_offset + first, out + job.rotary_offset + first,
-                                            slots<L, V>::second(slot, job.source.pairs) - first, side);
-    // The elements come while the cosines are made.
-    runs.load(heads);
-    const turns<V> by = turns_at<L, V>(job.source, job.rates, row, token, slot, is_key);
+    const std::int64_t first = chunks<L, V>::first(chunk, params.rotation.pairs);
+    detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotation.rotary_offset + first,
+                                                      out + params.rotation.rotary_offset + first,
+                                                      chunks<L, V>::second(chunk, params.rotation.pairs) - first, side);
+    // The loads overlap with the computation of cosines and sines.
+    elements.load(heads);
+    const cos_sin_values<V> values = values_of_chunk<L, V>(
+        params.rotation, params.rates, angles_of_token<Rates>(params.rotation, row, token), chunk, is_key);
     RW_KEEP_LOOP
     for (;;) {
-        runs.template turn_and_store<L>(heads, by);
-        heads -= runs.flight;
+        elements.template rotate_and_store<L>(heads, values);
+        heads -= elements.flight;
         if (heads <= 0) return;
-        runs.next();
-        runs.load(heads);
+        elements.next();
+        elements.load(heads);
     }
 }
 

@@ -39,10 +39,9 @@ struct position_reader {
     /// Whether the host knows the values.
     [[nodiscard]] constexpr bool known() const { return kind == positions::kind::offset || host_readable; }
 
-    /// The index of a token on one axis; the integer part of a fixed position.
-    [[nodiscard]] RW_HD RW_INLINE std::int64_t index(std::int64_t row, std::int64_t token,
-                                                     std::int64_t axis = 0) const {
-        const std::int64_t entry = axis * stride_axis + row * stride_row + token;
+    /// The index of a token, on the first axis; the integer part of a fixed position.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t index(std::int64_t row, std::int64_t token) const {
+        const std::int64_t entry = row * stride_row + token;
         switch (kind) {
             case positions::kind::ids32:
                 return static_cast<const std::int32_t*>(data)[entry];
@@ -65,10 +64,11 @@ struct position_reader {
             const std::int64_t value = static_cast<const fixed_position*>(data)[row * stride_row + token].value;
             position.fraction = static_cast<std::uint64_t>(value) & 0xffffffffU;
         }
-        // Constant bounds keep the array in a GPU's registers.
-        RW_UNROLL
-        for (int axis = 1; axis < static_cast<int>(position_axes); ++axis) {
-            if (axis < axes) position.whole[axis] = static_cast<std::uint64_t>(index(row, token, axis));
+        if (axes > 1) {
+            // Constant bounds keep the array in a GPU's registers.
+            RW_UNROLL
+            for (int axis = 1; axis < static_cast<int>(position_axes); ++axis)
+                position.whole[axis] = static_cast<std::uint64_t>(id(axis * stride_axis + row * stride_row + token));
         }
         return position;
     }
@@ -90,6 +90,12 @@ struct position_reader {
     }
 
 private:
+    /// An entry of `ids32` or `ids64`, the only kinds with several positions per token.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t id(std::int64_t entry) const {
+        return kind == positions::kind::ids32 ? static_cast<const std::int32_t*>(data)[entry]
+                                              : static_cast<const std::int64_t*>(data)[entry];
+    }
+
     /// Unsigned arithmetic, because device memory may hold starts that were never validated.
     [[nodiscard]] RW_HD RW_INLINE std::int64_t ragged_index(std::int64_t token) const {
         const auto start = static_cast<std::uint64_t>(sequence_start(sequence_of(token)));

@@ -1,5 +1,5 @@
-/// @file  Stands in for ../../support/catch.hpp where the device tests are built, on machines without Catch2. The
-/// support headers of all other tests so serve these too.
+/// @file  Replacement of tests/support/catch.hpp for machines without Catch2, so that the device tests can use all
+/// support headers.
 #pragma once
 
 #include "check.hpp"

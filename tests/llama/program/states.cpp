@@ -8,7 +8,6 @@
 // normalised, and logits [ids, vocabulary].
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -18,6 +17,8 @@
 #include <dispatch/llama/llama.hpp>
 #include <ropewalk/llama/checkpoint.hpp>
 #include <ropewalk/llama/model.hpp>
+
+#include "giraffe/options.hpp"
 
 namespace {
 
@@ -44,28 +45,9 @@ std::string text(const options& o, const std::string& flag, const std::string& o
 }
 
 template <class T>
-std::vector<T> numbers(std::string_view list) {
-    std::vector<T> values;
-    while (!list.empty()) {
-        const std::string_view one = list.substr(0, list.find(','));
-        const auto [end, problem] = std::from_chars(one.data(), one.data() + one.size(), values.emplace_back());
-        RW_EXPECTS(problem == std::errc{} && end == one.data() + one.size(), "'{}' is not a number", one);
-        list.remove_prefix(std::min(one.size() + 1, list.size()));
-    }
-    return values;
-}
-
-rw::element_type element_type_of(const std::string& name) {
-    for (const auto type : {rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16})
-        if (name == rw::to_string(type)) return type;
-    rw::detail::fail("--dtype is '{}'", name);
-}
-
-rw::cache_type cache_type_of(const std::string& name) {
-    using enum rw::cache_type;
-    for (const auto type : {f32, f16, bf16, i8})
-        if (name == rw::to_string(type)) return type;
-    rw::detail::fail("--cache is '{}'", name);
+std::vector<T> numbers(const options& o, const std::string& flag, const std::string& otherwise = {}) {
+    const std::string values = text(o, flag, otherwise);
+    return values.empty() ? std::vector<T>{} : giraffe::numbers<T>(flag, values);
 }
 
 /// One sequence of the batch and its progress.
@@ -136,14 +118,14 @@ void run(const options& o) {
     const std::string folder = text(o, "--model");
     const auto described = llama::read_model_config(folder, text(o, "--scaling"));
     const auto& config = described.config;
-    const auto weights = llama::read_weights(folder, config, element_type_of(text(o, "--dtype", "f32")));
-    const auto threads = numbers<int>(text(o, "--threads", "1")).front();
+    const auto weights = llama::read_weights(folder, config, giraffe::element_type_of(text(o, "--dtype", "f32")));
+    const auto threads = numbers<int>(o, "--threads", "1").front();
     llama::model model(config, weights, described.encoding, rw::dispatch::llama_kernels(), threads);
-    const auto page = numbers<std::int64_t>(text(o, "--page", "16")).front();
-    llama::kv_cache cache(config, {cache_type_of(text(o, "--cache", "f32")), page, 0});
-    const auto ids = numbers<std::int32_t>(text(o, "--ids"));
-    runner all(model, cache, ids, numbers<std::size_t>(text(o, "--lengths", std::to_string(ids.size()))));
-    for (const std::size_t chunk : numbers<std::size_t>(text(o, "--chunks"))) all.step(chunk);
+    const auto page = numbers<std::int64_t>(o, "--page", "16").front();
+    llama::kv_cache cache(config, {giraffe::cache_type_of(text(o, "--cache", "f32")), page, 0});
+    const auto ids = numbers<std::int32_t>(o, "--ids");
+    runner all(model, cache, ids, numbers<std::size_t>(o, "--lengths", std::to_string(ids.size())));
+    for (const std::size_t chunk : numbers<std::size_t>(o, "--chunks")) all.step(chunk);
     all.step(ids.size());
 
     std::vector<float> normed(all.hidden().size()), logits(ids.size() * static_cast<std::size_t>(config.vocabulary));

@@ -134,8 +134,8 @@ private:
         detail::entry_cursor cursor(p.batch, s.sequence, first);
         RW_UNROLL
         for (int key = 0; key < keys_per_step; ++key) {
-            s.page[key] = first + key < s.end ? static_cast<std::int32_t>(cursor.place().page) : -1;
-            s.token[key] = static_cast<std::int32_t>(cursor.place().token);
+            s.page[key] = first + key < s.end ? static_cast<std::int32_t>(cursor.slot().page) : -1;
+            s.token[key] = static_cast<std::int32_t>(cursor.slot().token);
             cursor.next();
         }
         lane_values k[keys_per_step];

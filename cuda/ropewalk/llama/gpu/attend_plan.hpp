@@ -30,8 +30,8 @@ inline std::int32_t lanes_of_head(std::int64_t head_dim) {
 }
 
 /// Returns whether wide accesses reach the elements of every lane in a cache.
-inline bool takes_wide(const cache_tensor& cache) {
-    return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::takes_runs(cache, lane_elements);
+inline bool allows_wide(const cache_tensor& cache) {
+    return cache.head_dim % lane_elements == 0 && ropewalk::gpu::detail::allows_vecs(cache, lane_elements);
 }
 
 inline std::int64_t tiles_of(const sequences& batch, std::int64_t shared, std::int32_t rows) {
@@ -61,7 +61,7 @@ inline std::int64_t splits_for(const sequences& batch, std::int64_t heads, std::
     const std::int64_t warps =
         std::max<std::int64_t>(1, batch.count * kv_heads * detail::tiles_of(batch, shared, shared > 1 ? 4 : 1));
     // The registers leave room for a quarter of the warps of a device.
-    const std::int64_t room = std::int64_t{device.multiprocessors} * device.threads_each / warp_lanes / 4;
+    const std::int64_t room = std::int64_t{device.multiprocessors} * device.threads_per_multiprocessor / warp_lanes / 4;
     return std::clamp<std::int64_t>(room / warps, 1, std::max<std::int64_t>(1, most_keys / 128));
 }
 
@@ -85,7 +85,7 @@ inline void check_attention(const tensor& q, const tensor& out, const kv_cache& 
                shape_of("the cache of v", cache.v));
     RW_EXPECTS(q.head_dim <= widest_head, "head_dim {} exceeds the limit {} of attention", q.head_dim, widest_head);
     RW_EXPECTS(std::isfinite(scale), "the scale of the scores must be finite, got {}", scale);
-    // Kernels keep the places of keys in 32 bits.
+    // Kernels keep the slots of keys in 32 bits.
     RW_EXPECTS(std::max(cache.k.pages, cache.k.page_size) < std::int64_t{1} << 31,
                "pages and their tokens must be fewer than 2^31, got {}", shape_of("the cache of k", cache.k));
     check_batch(batch, cache.k, q.tokens);
@@ -117,7 +117,7 @@ inline void set_splits(attend_plan& plan, std::int64_t splits, const workspace& 
 /// values of these tokens: softmax(scale · q kᵀ) v for every row, in float32 and rounded once. The output may be q.
 inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cache& cache, const sequences& batch,
                                double scale, std::int64_t splits = 1, const workspace& space = {}) {
-    using detail::takes_access;
+    using detail::allows_access;
     detail::check_attention(q, out, cache, batch, scale);
     attend_plan plan;
     if (q.elements() == 0 || batch.count == 0 || batch.most_tokens == 0) return plan;
@@ -130,7 +130,7 @@ inline attend_plan make_attend(const tensor& q, const tensor& out, const kv_cach
     params.shared = params.heads / params.kv_heads, params.head_dim = static_cast<std::int32_t>(q.head_dim);
     params.lanes = detail::lanes_of_head(q.head_dim);
     params.wide =
-        takes_access(q, 16) && takes_access(out, 16) && detail::takes_wide(cache.k) && detail::takes_wide(cache.v);
+        allows_access(q, 16) && allows_access(out, 16) && detail::allows_wide(cache.k) && detail::allows_wide(cache.v);
     // A warp compares several query rows with every key if there are several.
     params.rows = params.wide && batch.most_tokens * params.shared > 1 ? 4 : 1;
     params.tiles = detail::tiles_of(batch, params.shared, params.rows);

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "ropewalk/gpu/launch.cuh"
-#include "ropewalk/llama/gpu/attend_plan.hpp"
-#include "ropewalk/llama/gpu/block_kernels.hpp"
+#include "ropewalk/llama/gpu/blocks.hpp"
 #include "ropewalk/llama/gpu/rows.hpp"
 #include "ropewalk/llama/gpu/tokens.hpp"
 
@@ -14,7 +13,7 @@ using ropewalk::gpu::options;
 namespace detail {
 
 template <class Body, class Params>
-RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::most_threads, Body::blocks_resident)
+RW_HIDDEN __global__ void __launch_bounds__(ropewalk::gpu::detail::max_threads, Body::blocks_resident)
     kernel(const __grid_constant__ Params params) {
     ropewalk::gpu::detail::wait_for_previous();
     const std::int64_t index = ropewalk::gpu::detail::launch_index();

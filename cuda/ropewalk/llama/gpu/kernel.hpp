@@ -10,7 +10,7 @@
 namespace ropewalk::llama::gpu {
 
 namespace detail {
-using ropewalk::gpu::detail::divide_up, ropewalk::gpu::detail::takes_access;
+using ropewalk::gpu::detail::divide_up, ropewalk::gpu::detail::allows_access;
 }  // namespace detail
 
 /// Base of the parameters of every kernel. with_body(params, f) calls f(std::type_identity<Body>), where

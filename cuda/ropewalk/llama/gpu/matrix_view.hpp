@@ -53,7 +53,7 @@ namespace detail {
 
 /// Returns whether 16-byte accesses reach the elements of every lane in every row.
 template <std::same_as<matrix_view>... M>
-bool take_wide(const M&... matrices) {
+bool allows_wide(const M&... matrices) {
     return (... &&
             (reinterpret_cast<std::uintptr_t>(matrices.data) % 16 == 0 && matrices.columns % lane_elements == 0 &&
              (matrices.rows <= 1 || matrices.stride * static_cast<std::int64_t>(size_of(matrices.type)) % 16 == 0)));

@@ -68,7 +68,7 @@ inline rms_norm_params make_rms_norm(const matrix_view& x, const matrix_view& we
     rms_norm_params params;
     params.in = x, params.out = y, params.weight = weight;
     params.epsilon = static_cast<float>(epsilon), params.reciprocal_width = 1 / static_cast<float>(x.columns);
-    params.wide = detail::take_wide(x, y, weight);
+    params.wide = detail::allows_wide(x, y, weight);
     params.set_warps(x.columns == 0 ? 0 : x.rows);
     return params;
 }
@@ -98,7 +98,7 @@ inline silu_params make_silu(const matrix_view& gate, const matrix_view& up, con
     detail::check_no_overlap("gate", gate, out), detail::check_no_overlap("up", up, out);
     silu_params params;
     params.gate = gate, params.up = up, params.out = out;
-    params.wide = detail::take_wide(gate, up, out);
+    params.wide = detail::allows_wide(gate, up, out);
     params.set_chunks(gate.rows, gate.columns);
     return params;
 }
@@ -132,7 +132,7 @@ inline gather_rows_params make_gather_rows(const matrix_view& in, const matrix_v
                detail::shape_of("the input", in));
     gather_rows_params params;
     params.in = in, params.out = out, params.indices = indices, params.shift = shift;
-    params.wide = detail::take_wide(in, out);
+    params.wide = detail::allows_wide(in, out);
     params.set_chunks(out.rows, out.columns);
     return params;
 }

@@ -9,7 +9,7 @@
 
 namespace ropewalk::llama::gpu {
 
-using ropewalk::gpu::cache_place, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
+using ropewalk::gpu::cache_slot, ropewalk::gpu::cache_slots, ropewalk::gpu::cache_tensor, ropewalk::gpu::kv_cache;
 
 /// Pages of the sequences of a call: page s without a table, else table[s, entry / page_size].
 struct page_table {
@@ -52,7 +52,7 @@ struct sequence_reader {
     std::int64_t count = 0;
     std::int64_t tokens = 0;    ///< rows of the call
     std::int64_t capacity = 0;  ///< cache entries per sequence
-    ropewalk::gpu::slot_source slots;
+    ropewalk::gpu::slot_reader slots;
 
     [[nodiscard]] RW_HD RW_INLINE sequence_rows rows_of(std::int64_t sequence) const {
         sequence_rows rows{sequence, 1, 0};
@@ -76,41 +76,41 @@ struct sequence_reader {
         return low;
     }
 
-    /// Returns the place of an entry of a sequence; page −1 if the cache has no such page.
-    [[nodiscard]] RW_HD RW_INLINE cache_place place_of(std::int64_t sequence, std::int64_t entry) const {
-        const cache_place place = ropewalk::gpu::detail::place_of_entry(slots, sequence, entry);
-        return place.page >= 0 && place.page < slots.pages ? place : cache_place{};
+    /// Returns the slot of an entry of a sequence; page −1 if the cache has no such page.
+    [[nodiscard]] RW_HD RW_INLINE cache_slot slot_of(std::int64_t sequence, std::int64_t entry) const {
+        const cache_slot slot = ropewalk::gpu::detail::slot_of_entry(slots, sequence, entry);
+        return slot.page >= 0 && slot.page < slots.pages ? slot : cache_slot{};
     }
 };
 
 namespace detail {
 
-RW_HD RW_INLINE std::int64_t element_of(const cache_tensor& cache, const cache_place& place, std::int64_t head) {
-    return place.page * cache.stride_page + place.token * cache.stride_token + head * cache.stride_head;
+RW_HD RW_INLINE std::int64_t element_of(const cache_tensor& cache, const cache_slot& slot, std::int64_t head) {
+    return slot.page * cache.stride_page + slot.token * cache.stride_token + head * cache.stride_head;
 }
 /// The int8 scale of a head.
 template <class Memory>
-RW_HD RW_INLINE float scale_of(const cache_tensor& cache, const cache_place& place, std::int64_t head) {
-    return load_one<float, Memory>(cache.scales + place.page * cache.scale_stride_page +
-                                   place.token * cache.scale_stride_token + head * cache.scale_stride_head);
+RW_HD RW_INLINE float scale_of(const cache_tensor& cache, const cache_slot& slot, std::int64_t head) {
+    return load_one<float, Memory>(cache.scales + slot.page * cache.scale_stride_page +
+                                   slot.token * cache.scale_stride_token + head * cache.scale_stride_head);
 }
 
-/// Iterates over the places of consecutive entries, with one division per page.
+/// Iterates over the slots of consecutive entries, with one division per page.
 class entry_cursor {
 public:
     RW_HD RW_INLINE entry_cursor(const sequence_reader& batch, std::int64_t sequence, std::int64_t entry)
-        : batch_(batch), sequence_(sequence), entry_(entry), place_(batch.place_of(sequence, entry)) {}
+        : batch_(batch), sequence_(sequence), entry_(entry), slot_(batch.slot_of(sequence, entry)) {}
 
-    [[nodiscard]] RW_HD RW_INLINE const cache_place& place() const { return place_; }
+    [[nodiscard]] RW_HD RW_INLINE const cache_slot& slot() const { return slot_; }
     RW_HD RW_INLINE void next() {
-        ++entry_, ++place_.token;
-        if (place_.page < 0 || place_.token >= batch_.slots.page_size) place_ = batch_.place_of(sequence_, entry_);
+        ++entry_, ++slot_.token;
+        if (slot_.page < 0 || slot_.token >= batch_.slots.page_size) slot_ = batch_.slot_of(sequence_, entry_);
     }
 
 private:
     const sequence_reader& batch_;
     std::int64_t sequence_, entry_;
-    cache_place place_;
+    cache_slot slot_;
 };
 
 /// A cache whose `scale` is the factor of all of its elements: 1 unless the type is f8e4m3.
@@ -124,7 +124,7 @@ inline sequence_reader reader_of(const sequences& batch, std::int64_t tokens, co
     sequence_reader reader;
     reader.starts = batch.starts, reader.past = batch.past, reader.count = batch.count, reader.tokens = tokens;
     reader.capacity = pages.table == nullptr ? cache.page_size : pages.most_pages * cache.page_size;
-    reader.slots.how = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
+    reader.slots.source = pages.table == nullptr ? cache_slots::kind::by_sequence : cache_slots::kind::page_table;
     reader.slots.table = pages.table, reader.slots.sequences = batch.count, reader.slots.max_pages = pages.most_pages;
     reader.slots.stride_sequence = pages.stride;
     reader.slots.pages = cache.pages, reader.slots.page_size = cache.page_size;

@@ -11,7 +11,7 @@ namespace ropewalk::llama::gpu {
 struct locate_params : launch_size {
     sequence_reader batch;
     std::int64_t* positions = nullptr;  ///< [tokens]
-    std::int64_t* slots = nullptr;      ///< [tokens], page · page_size + place; −1: none
+    std::int64_t* slots = nullptr;      ///< [tokens], page · page_size + token of the page; −1: none
 
     template <bool /*Wide*/, class Memory>
     RW_HD RW_INLINE void run_thread(std::int64_t token) const {
@@ -19,10 +19,10 @@ struct locate_params : launch_size {
         const std::int64_t sequence = batch.sequence_of(token);
         const sequence_rows rows = sequence < 0 ? sequence_rows{token, 0, 0} : batch.rows_of(sequence);
         const std::int64_t entry = rows.past + token - rows.first;
-        cache_place place;
-        if (sequence >= 0) place = batch.place_of(sequence, entry);
+        cache_slot slot;
+        if (sequence >= 0) slot = batch.slot_of(sequence, entry);
         positions[token] = entry;
-        slots[token] = place.page < 0 ? -1 : place.page * batch.slots.page_size + place.token;
+        slots[token] = slot.page < 0 ? -1 : slot.page * batch.slots.page_size + slot.token;
     }
 };
 

@@ -1,0 +1,98 @@
+// Positions of every kind.
+#include <limits>
+
+#include "cases/rotation_case.hpp"
+
+namespace rw = ropewalk;
+
+namespace position_cases {
+namespace {
+
+constexpr std::int64_t min_id = std::numeric_limits<std::int32_t>::min(),
+                       max_id = std::numeric_limits<std::int32_t>::max(), far = std::int64_t{1} << 33;
+
+void check(test::rotation_case& c, test::token_positions positions, test::random& numbers) {
+    c.target.positions = std::move(positions);
+    CHECK_THAT(rotate(c, numbers), matches(c));
+}
+
+}  // namespace
+
+TEST_CASE("offsets near and far, negative ones included", "[positions]") {
+    SEEDED(numbers);
+    const test::twin linear = test::linear_twin({.head_dim = 40}, 3), plain = test::plain_twin({.head_dim = 128});
+    for (const std::int64_t first : {std::int64_t{0}, std::int64_t{1}, std::int64_t{-5}, std::int64_t{4096},
+                                     std::int64_t{1000000}, max_id - 10, min_id + 1, min_id}) {
+        for (const rw::element_type type : test::all_types) {
+            test::rotation_case c = test::random_case(numbers, linear, 11, first);
+            c.type = type;
+            CHECK_THAT(rotate(c, numbers), matches(c));
+        }
+    }
+    for (std::int64_t i = 0; i < test::cases(60); ++i) {
+        const test::rotation_case c = test::random_case(numbers, plain, 9, numbers.integer(-far, far));
+        CHECK_THAT(rotate(c, numbers), matches(c));
+    }
+}
+
+TEST_CASE("32- and 64-bit ids, per batch row or shared, with more ids than tokens", "[positions]") {
+    SEEDED(numbers);
+    const test::twin linear = test::linear_twin({.head_dim = 96}, 3);
+    for (std::int64_t i = 0; i < test::cases(60); ++i) {
+        test::rotation_case c = test::random_case(numbers, linear);
+        for (const std::int64_t extra : {0, 4}) {
+            check(c, test::random_ids<std::int32_t>(numbers, c.q, min_id, max_id, c.q.batch, extra), numbers);
+            check(c, test::random_ids<std::int64_t>(numbers, c.q, -far, far, c.q.batch, extra), numbers);
+        }
+        check(c, test::random_ids<std::int32_t>(numbers, c.q, min_id, max_id, 1), numbers);
+        check(c, test::random_ids<std::int64_t>(numbers, c.q, -far, far, 1), numbers);
+    }
+}
+
+TEST_CASE("fractional positions, with magnitudes too", "[positions]") {
+    SEEDED(numbers);
+    const test::twin plain = test::plain_twin({.head_dim = 80}),
+                     xpos = test::xpos_twin({.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8}, {.length = 512});
+    for (std::int64_t i = 0; i < test::cases(30); ++i) {
+        test::rotation_case c = test::random_case(numbers, plain), m = test::random_case(numbers, xpos);
+        check(c, test::random_ids<rw::fixed_position>(numbers, c.q, min_id, max_id, c.q.batch), numbers);
+        check(m, test::random_ids<rw::fixed_position>(numbers, m.q, -200, 900, m.q.batch), numbers);
+    }
+}
+
+TEST_CASE("ragged batches count every sequence from its own start, empty ones included", "[positions]") {
+    SEEDED(numbers);
+    const test::twin linear = test::linear_twin({.head_dim = 64}, 3);
+    for (std::int64_t i = 0; i < test::cases(60); ++i) {
+        test::rotation_case c = test::random_case(numbers, linear);
+        std::vector<std::int64_t> lengths(static_cast<std::size_t>(numbers.integer(1, 30)));
+        for (std::int64_t& length : lengths) length = numbers.integer(0, 9);
+        lengths.back() = numbers.integer(1, 9);
+        const std::int64_t first = numbers.integer(-100, 1000000);
+        c.q.batch = 1, c.q.tokens = std::ssize(test::ragged<std::int64_t>(lengths, first).exact);
+        check(c, test::ragged<std::int64_t>(lengths, first), numbers);
+        check(c, test::ragged<std::int32_t>(lengths, first), numbers);
+    }
+}
+
+TEST_CASE("several positions per token: each pair follows the axis of its section", "[positions][mrope]") {
+    SEEDED(numbers);
+    const rw::Geometry head{.head_dim = 72, .rotary_dim = 64, .rotary_offset = 4, .base = 1e6};
+    std::vector<test::encoded_at> all = test::all_sections(head);
+    all.push_back(test::mrope({.head_dim = 128, .base = 1e6}, {16, 24, 24}));
+    for (const test::encoded_at& sections : all) {
+        REQUIRE(sections.encoding.ours.has_axes());
+        for (const rw::element_type type : test::all_types) {
+            for (const rw::layout_kind layout : test::all_layouts) {
+                test::rotation_case c = test::random_case(numbers, sections.encoding);
+                c.type = type, c.layout = layout, c.target.axes = sections.axes;
+                for (const std::int64_t rows : {std::int64_t{1}, c.q.batch}) {
+                    check(c, test::random_axis_ids<std::int32_t>(numbers, c.q, min_id, max_id, rows), numbers);
+                    check(c, test::random_axis_ids<std::int64_t>(numbers, c.q, -far, far, rows), numbers);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace position_cases

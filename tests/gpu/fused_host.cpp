@@ -1,0 +1,172 @@
+// The bodies of the fused kernels on the host as the backend of the fused cases. Their results must also equal those of
+// norm and rotation one after the other to the bit, and they must read and write every element once.
+#include "fused_host.hpp"
+
+#include <ropewalk/gpu/fused_body.hpp>
+
+#include "backend.hpp"
+
+namespace rw = ropewalk;
+
+namespace test {
+
+namespace {
+
+template <class T>
+rw::view<T> as(const rw::tensor& t) {
+    rw::view<T> result;
+    static_cast<rw::tensor&>(result) = t;
+    return result;
+}
+
+template <class T, class L>
+void run(const rw::gpu::fused_plan& plan) {
+    rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
+        const auto params = rw::gpu::kernel_params<Rates>(plan);
+        const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{params};
+        for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
+            rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
+    });
+}
+
+/// Calls f with an element of the type.
+template <class F>
+auto with_type(rw::element_type type, const F& f) {
+    if (type == rw::element_type::f32) return f(float{});
+    return type == rw::element_type::f16 ? f(rw::f16{}) : f(rw::bf16{});
+}
+
+/// A log that records accesses but reports none.
+memory_log& unchecked_log() {
+    static memory_log log;
+    return log;
+}
+
+/// The heads of part i after norm and rotation as calls of their own, in float32.
+std::vector<double> composed(fused_call& call, std::size_t i) {
+    const array& before = call.memories[call.parts[i].memory].before;
+    if (i == 2 || call.parts[i].heads == 0) return before.values();
+    array floats(rw::element_type::f32, before.size());
+    floats.set(before.values());
+    const rw::tensor x = call.heads_of(floats.tensor(), i), none{};
+    const rw::Encoding& encoding = call.setup.encoding.ours;
+    const rw::gpu::fusion fusion = call.fusion();
+    const rw::gpu::head_norm& norm = i == 0 ? fusion.q_norm : fusion.k_norm;
+    // At position 0 an encoding without magnitudes changes nothing.
+    if (norm.weight != nullptr)
+        norm_on_host(call.setup.layout, x, norm, rw::make_encoding(encoding.geometry, rw::Default{}));
+    const rw::tensor &q = i == 0 ? x : none, &k = i == 1 ? x : none;
+    run_on_host(call.setup.layout,
+                rw::gpu::make_plan(call.setup.layout, q, k, q, k, encoding, call.positions.given, {}), unchecked_log());
+    return floats.values();
+}
+
+/// Compares the accesses of every byte of an array with one read per element of its parts and one write per element of
+/// their outputs.
+std::string counts_problem(const fused_call& call, std::size_t memory, const memory_log& log) {
+    const fused_call::memory& m = call.memories[memory];
+    std::vector<std::uint8_t> reads(m.in.bytes().size()), in_place(reads), outputs(reads);
+    for (std::size_t i = 0; i < 3; ++i) {
+        const fused_call::part& p = call.parts[i];
+        if (p.memory != memory || p.heads == 0) continue;
+        const rw::Geometry& g = call.setup.encoding.ours.geometry;
+        const bool normed = i < 2 && !call.weights[i].bytes().empty();
+        array copy = m.in;
+        const rw::tensor t = call.heads_of(copy.tensor(), i);
+        const auto size = static_cast<std::int64_t>(rw::size_of(t.type));
+        const auto base = static_cast<const unsigned char*>(t.data) - copy.bytes().data();
+        for (std::int64_t row = 0; row < t.batch * t.tokens * t.heads; ++row) {
+            const std::int64_t start = row / t.heads / t.tokens * t.stride_batch +
+                                       row / t.heads % t.tokens * t.stride_token + row % t.heads * t.stride_head;
+            for (std::int64_t byte = 0; byte < t.head_dim * size; ++byte) {
+                const auto at = static_cast<std::size_t>(base + start * size + byte);
+                const std::int64_t element = byte / size;
+                const bool is_rotary = element >= g.rotary_offset && element < g.rotary_offset + g.width();
+                ++reads[at];
+                if (!p.has_output) continue;
+                // In place, elements that are neither normed nor rotated are not written.
+                if (!p.in_place) ++outputs[at];
+                if (p.in_place && (is_rotary || normed)) ++in_place[at];
+            }
+        }
+    }
+    if (log.reads(m.in) != reads) return "not every element was read once";
+    if (log.writes(m.in) != in_place) return "the input was not written once per element";
+    return log.writes(m.out) == outputs ? "" : "the output was not written once per element";
+}
+
+}  // namespace
+
+void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& plan, memory_log& log) {
+    recorded_access::log = &log;
+    with_type(plan.kernel.rotation.any().type, [&](auto type) {
+        using T = decltype(type);
+        layout == rw::layout_kind::half_split ? run<T, rw::half_split>(plan) : run<T, rw::interleaved>(plan);
+    });
+}
+
+rw::gpu::fused_plan make_plan_of(rw::layout_kind layout, const fused_tensors& in, const fused_tensors& out,
+                                 const rw::gpu::fusion& fusion, const rw::Encoding& encoding,
+                                 const rw::positions& positions, const rw::gpu::options& options,
+                                 const rw::gpu::device_shape& device) {
+    return with_type(in.q.exists() ? in.q.type : in.k.type, [&](auto element) {
+        using T = decltype(element);
+        return rw::gpu::make_fused_plan<T>(layout, {as<const T>(in.q), as<const T>(in.k), as<const T>(in.v)},
+                                           {as<T>(out.q), as<T>(out.k), as<T>(out.v)}, fusion, encoding, positions,
+                                           options, device);
+    });
+}
+
+void norm_on_host(rw::layout_kind layout, const rw::tensor& x, const rw::gpu::head_norm& norm,
+                  const rw::Encoding& encoding) {
+    const std::vector<std::int64_t> zeros(static_cast<std::size_t>(x.tokens), 0);
+    run_on_host(layout,
+                make_plan_of(layout, {x, {}, {}}, {x, {}, {}}, {.q_norm = norm}, encoding,
+                             rw::ids(std::span<const std::int64_t>(zeros))),
+                unchecked_log());
+}
+
+fused_call run(const fused_case& c, random& numbers) {
+    fused_call call(c, numbers);
+    memory_log log;
+    rw::tensor in[3], out[3];
+    for (std::size_t i = 0; i < 3; ++i) {
+        const fused_call::part& p = call.parts[i];
+        fused_call::memory& m = call.memories[p.memory];
+        in[i] = call.heads_of(m.in.tensor(), i);
+        if (p.has_output) out[i] = p.in_place ? in[i] : call.heads_of(m.out.tensor(), i);
+    }
+    for (const auto& m : call.memories) log.watch(m.in), log.watch(m.out);
+    for (const array& w : call.weights) {
+        if (!w.bytes().empty()) log.watch(w);
+    }
+    for (const auto& cache : call.caches) {
+        if (!cache) continue;
+        log.watch(cache->bytes.data(), cache->bytes.size());
+        if (!cache->scales.empty()) log.watch(cache->scales.data(), cache->scales.size());
+    }
+    const std::array<std::vector<double>, 3> heads{composed(call, 0), composed(call, 1), composed(call, 2)};
+    const rw::gpu::fused_plan plan =
+        make_plan_of(c.layout, {in[0], in[1], in[2]}, {out[0], out[1], out[2]}, call.fusion(), c.encoding.ours,
+                     call.positions.given, {}, random_device(numbers));
+    call.access_bytes = plan.shape.bytes;
+    run_on_host(c.layout, plan, log);
+
+    call.problem = log.problem();
+    if (call.problem.empty()) {
+        fused_call marked = call;
+        call.problem = marked.compare(heads, true);
+        for (std::size_t i = 0; i < 2 && call.problem.empty(); ++i) {
+            if (!call.caches[i]) continue;
+            const cache_memory &cache = *call.caches[i], &expected = *marked.caches[i];
+            if (log.writes(cache.bytes.data()) != expected.named() ||
+                (!cache.scales.empty() && log.writes(cache.scales.data()) != expected.named_scales()))
+                call.problem = "not every byte of a cache was written once";
+        }
+    }
+    for (std::size_t m = 0; m < call.memories.size() && call.problem.empty(); ++m)
+        call.problem = counts_problem(call, m, log);
+    return call;
+}
+
+}  // namespace test
