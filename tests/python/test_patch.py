@@ -12,6 +12,12 @@ from torch._subclasses import FakeTensorMode
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def refuses(message, *arguments):
+    """patch() raises an error with a matching message."""
+    with pytest.raises(rw.Error, match=message):
+        rw.patch(*arguments)
+
+
 CASTS = {
     "bfloat16": lambda model: model.to(torch.bfloat16),
     "half": lambda model: model.half(),
@@ -38,16 +44,14 @@ def test_a_cast_model_rotates_by_exact_frequencies(rope, cast):
 def test_a_cast_model_with_other_frequencies_is_refused(factor, cast):
     model = build()
     model.model.rotary_emb.inv_freq.mul_(factor)
-    with pytest.raises(rw.Error, match="LlamaRotaryEmbedding differs from"):
-        rw.patch(CASTS[cast](model))
+    refuses("LlamaRotaryEmbedding differs from", CASTS[cast](model))
 
 
 def test_slightly_different_frequencies_are_refused():
     """Half a step of bfloat16 is 0.4 %, but float32 frequencies must be more exact."""
     model = build()
     model.model.rotary_emb.inv_freq.mul_(1.002)
-    with pytest.raises(rw.Error, match="differs from default"):
-        rw.patch(model)
+    refuses("differs from default", model)
 
 
 @pytest.mark.parametrize(("base", "first"), [(1e6, 48), (1e7, 44), (1e7, 63)])
@@ -60,8 +64,7 @@ def test_different_frequencies_of_slow_pairs_are_refused(base, first):
     model = build(**config)
     for inv_freq in (model.model.rotary_emb.inv_freq, model.model.rotary_emb.original_inv_freq):
         inv_freq[first:] *= 0.25
-    with pytest.raises(rw.Error, match=r"differs from default .* at positions up to \d{4,}; "):
-        rw.patch(model)
+    refuses(r"differs from default .* at positions up to \d{4,}; ", model)
 
 
 LATENT = {
@@ -80,13 +83,11 @@ def test_a_policy_with_another_softmax_factor_is_refused():
 
     own = latent(SOFTMAX)
     expected = logits(own)
-    with pytest.raises(rw.Error, match=r"'default' has a softmax factor of 1, but .*MiniCPM3\w+ has 1.87385, which"):
-        rw.patch(own, "default")
+    refuses(r"'default' has a softmax factor of 1, but .*MiniCPM3\w+ has 1.87385, which", own, "default")
     assert torch.equal(logits(own), expected)
     torch.testing.assert_close(logits(rw.patch(own, SOFTMAX_POLICY)), expected, rtol=0, atol=2e-4)
     for model in (latent(ROPES["default"]), build()):
-        with pytest.raises(rw.Error, match=r"has a softmax factor of 1.87385, but .*RotaryEmbedding has 1, which"):
-            rw.patch(model, SOFTMAX_POLICY)
+        refuses(r"has a softmax factor of 1.87385, but .*RotaryEmbedding has 1, which", model, SOFTMAX_POLICY)
         rw.patch(model, "yarn:40,original_length=16")
 
 
@@ -109,8 +110,7 @@ def test_phimoe_uses_the_long_magnitude_above_its_original_length():
 
 def test_a_model_in_float64_is_refused():
     model = build().double()
-    with pytest.raises(rw.Error, match=r"LlamaForCausalLM is in float64; patch\(\) supports float32"):
-        rw.patch(model)
+    refuses(r"LlamaForCausalLM is in float64; patch\(\) supports float32", model)
     assert logits(model).dtype == torch.float64  # unchanged
 
 
@@ -217,8 +217,8 @@ def test_apply_rotary_transformers_compiles_without_a_graph_break(backend):
 @pytest.mark.parametrize("bases", [None, [10000.0, 500000.0], [10000.0, 0]])
 def test_models_that_read_their_rotary_module(family, bases):
     """They read rotary_emb.config, and have one module per base."""
-    more = {"num_local_experts": 2, "num_experts_per_tok": 1} if "Moe" in family else {}
-    model = build(family, layer_rope_theta=bases, **more)
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1} if "Moe" in family else {}
+    model = build(family, layer_rope_theta=bases, **experts)
     expected = logits(model)
     rotary = rw.patch(model).model.rotary_embs[0]
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-4)
@@ -229,19 +229,17 @@ def test_models_that_read_their_rotary_module(family, bases):
 
 
 def test_three_positions_per_token_are_refused():
-    with pytest.raises(rw.Error, match=r"'mrope:\[2,3,3\]' needs three positions per token, but LlamaRotaryEmbedding"):
-        rw.patch(build(), "mrope:[2,3,3]")
+    refuses(r"'mrope:\[2,3,3\]' needs three positions per token, but LlamaRotaryEmbedding", build(), "mrope:[2,3,3]")
     text = {**SHAPE, "rope_parameters": {**ROPES["default"], "mrope_section": [2, 3, 3]}}
-    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "deepstack_visual_indexes": [0]}
+    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    vision["deepstack_visual_indexes"] = [0]
     for family in ("Qwen2VL", "Qwen3VL"):
-        config = getattr(transformers, f"{family}Config")(
-            text_config=copy.deepcopy(text), vision_config={**vision, "out_hidden_size": 64}
-        )
+        kind = getattr(transformers, f"{family}Config")
+        config = kind(text_config=copy.deepcopy(text), vision_config=dict(vision))
         whole = getattr(transformers, f"{family}ForConditionalGeneration")(config)
         for model in (whole, whole.model.language_model):
             for policy in (None, "linear:8"):
-                with pytest.raises(rw.Error, match=rf"{family}\w*RotaryEmbedding has M-RoPE; .*not support models"):
-                    rw.patch(model, policy)
+                refuses(rf"{family}\w*RotaryEmbedding has M-RoPE; .*not support models", model, policy)
 
 
 def test_patch_does_not_change_the_original_module():
@@ -299,8 +297,7 @@ def test_a_forward_with_other_arguments_is_refused():
 
     model = build()
     model.model.rotary_emb = subclass_of(type(model.model.rotary_emb), forward=forward)(model.config)
-    with pytest.raises(rw.Error, match="'layer_type'] and its module has an apply_rotary_pos_emb; patch"):
-        rw.patch(model)
+    refuses("'layer_type'] and its module has an apply_rotary_pos_emb; patch", model)
 
 
 @pytest.mark.parametrize(("family", "config"), [("Llama", {}), ("Phi", {"partial_rotary_factor": 0.5})])
@@ -316,8 +313,7 @@ def test_a_model_on_meta_is_checked_with_real_numbers(family, config):
 
     with torch.device("meta"):
         model.model.rotary_emb = subclass_of(kind, "BackwardRotaryEmbedding", forward=forward)(full.config)
-    with pytest.raises(rw.Error, match="BackwardRotaryEmbedding differs from"):
-        rw.patch(model)
+    refuses("BackwardRotaryEmbedding differs from", model)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -336,16 +332,14 @@ def test_a_module_on_meta_that_cannot_be_constructed_again_is_refused():
     other = subclass_of(kind, __init__=lambda self, config, scaled: kind.__init__(self, config))
     with torch.device("meta"):
         model.model.rotary_emb = other(model.config, scaled=True)
-    with pytest.raises(rw.Error, match=r"is on the device meta and cannot be made .* once the weights .*'scaled'"):
-        rw.patch(model)
+    refuses(r"is on the device meta and cannot be made .* once the weights .*'scaled'", model)
     assert type(model.model.rotary_emb) is other
 
 
 def test_a_model_with_a_layer_type_argument_is_refused():
     """The message must not ask for a layer_type, which patch() has no argument for."""
     model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SHAPE))
-    with pytest.raises(rw.Error, match=r"takes \['x', 'position_ids', 'layer_type'\] .* does not support this kind"):
-        rw.patch(model)
+    refuses(r"takes \['x', 'position_ids', 'layer_type'\] .* does not support this kind", model)
 
 
 def test_a_fake_model_is_refused():

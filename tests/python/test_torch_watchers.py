@@ -97,7 +97,7 @@ def test_transforms_of_torch_func():
     adjoint = rotate(v, adjoint=True)
     assert torch.equal(torch.func.grad(lambda x: (rotate(x) * v).sum())(q), adjoint)
     assert torch.equal(torch.func.vjp(rotate, q)[1](v)[0], adjoint)
-    # The gradient is not that of the rotated tensor.
+    # This gradient is that of a tensor that is not rotated.
     assert torch.equal(torch.func.grad(lambda x: (x * rotate(q)).sum())(v), rotate(q))
 
     def energy(x, y):
