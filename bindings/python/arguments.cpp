@@ -89,8 +89,7 @@ std::int64_t as_int64(py::handle number, const char* name) {
         throw py::type_error(
             detail::format("ropewalk: {} must be an integer, got {}", name, Py_TYPE(number.ptr())->tp_name));
     }
-    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
-    if (!integer) throw py::error_already_set();
+    const py::object integer = checked(PyNumber_Index(number.ptr()));
     const long long value = PyLong_AsLongLong(integer.ptr());
     if (value == -1 && PyErr_Occurred() != nullptr) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();

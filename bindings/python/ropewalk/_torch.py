@@ -237,7 +237,7 @@ def _check_writable(name: str, x: Tensor | None) -> None:
     if x.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
         raise _ropewalk.Error(
             f"ropewalk: {name} {list(x.shape)} is {'' if x.is_leaf else 'a view of '}a leaf that requires grad, and "
-            "rotate_ would overwrite it: use rotate(), or call under torch.no_grad()"
+            "rotate_ would overwrite it; use rotate(), or call under torch.no_grad()"
         )
     origin = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
     if origin is not None:
@@ -258,9 +258,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     prepared = _prepare(q, k, *arguments)
     if _transformed():
         _check_pair(q, k, arguments[0], prepared.order)
-        raise _ropewalk.Error(
-            "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has; use that"
-        )
+        raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode or under torch.func; use rotate()")
     if _records(q, k):
         _check_writable("q", q)
         _check_writable("k", k)
