@@ -11,7 +11,7 @@ namespace py = pybind11;
 struct torch_module {
     PyObject *tensor_type, *parameter_type, *float32, *float16, *bfloat16, *int32, *int64;
     PyObject *empty, *empty_like, *get_num_threads, *is_grad_enabled, *increment_version, *is_tracing, *forward_ad;
-    PyObject *dispatch_modes, *transform;  ///< private functions; null if this PyTorch lacks them
+    PyObject *dispatch_modes, *transform, *raw_stream;  ///< private functions; null if this PyTorch lacks them
 };
 
 /// Null until PyTorch is imported completely.
