@@ -106,7 +106,7 @@ class _Rotation(torch.autograd.Function):
 
 
 class _TransformedRotation(_Rotation):
-    """The same for forward mode and torch.func. A setup_context() costs 16 us, so that _Rotation has none."""
+    """The same for forward mode and torch.func. A setup_context() costs 16 us, so _Rotation has none."""
 
     @staticmethod
     def forward(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:  # type: ignore[override]
@@ -200,7 +200,7 @@ def _prepare(
     table: Any,
     threads: int | None,
 ) -> Arguments:
-    """Check the arguments of rotate() and converts them to those of an operator."""
+    """Check the arguments of rotate() and convert them to those of an operator."""
     for name, x in (("q", q), ("k", k)):
         if x is not None and not isinstance(x, Tensor):
             raise _ropewalk.Error(f"ropewalk: {name} is a {type(x).__name__}, but the other one is a torch.Tensor")

@@ -49,8 +49,8 @@ RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int64_t chunk) 
             .has_second = offset + half < rest};
 }
 
-/// Squares of the vecs of a chunk, added in twos: the two elements of an interleaved pair, otherwise elements half a
-/// head apart.
+/// Squares of the vecs of a chunk, added in pairs: the two elements of an interleaved pair, otherwise the elements at
+/// the same place of both vecs.
 template <Layout L, int V>
 RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool rotates, float* squares) {
     if constexpr (V > 1 && std::same_as<L, interleaved>) {
@@ -248,9 +248,9 @@ private:
         if (sink.data == nullptr) return;
         const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
         s.has_slot = slot.page >= 0;
-        s.cache_element = slot.page * sink.stride_page + slot.token * sink.stride_token + head * sink.stride_head;
+        s.cache_element = slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head;
         s.scale_element =
-            slot.page * sink.scale_stride_page + slot.token * sink.scale_stride_token + head * sink.scale_stride_head;
+            slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token + head * sink.scale_stride_head;
     }
 
     RW_HD RW_INLINE void store_vec(const state& s, int row, std::int64_t element, bool rotates,

@@ -33,7 +33,7 @@ inline bool allows_vecs(const head_norm& norm, std::int64_t elements) {
     return reinterpret_cast<std::uintptr_t>(norm.weight) % bytes == 0;
 }
 
-/// Whether accesses of 16 bytes divide everything.
+/// Whether every address, stride and width allows accesses of 16 bytes.
 inline bool allows_widest(const fused_plan& plan) {
     const ropewalk::rotate_params& params = plan.kernel.rotation;
     const std::int64_t elements = 16 / static_cast<std::int64_t>(size_of(params.any().type));
@@ -179,7 +179,7 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
                            const device_shape& device = {}) {
     RW_EXPECTS(options.direction == direction::forward, "fused calls support only direction::forward; use rotate()");
     RW_EXPECTS(detail::given(in.q) || detail::given(in.k) || !detail::given(in.v),
-               "values alone are not rotated: copy them");
+               "v without q and k leaves nothing to rotate; copy v instead");
     detail::check_side("q", in.q, out.q, with.q_norm, {});
     detail::check_side("k", in.k, out.k, with.k_norm, with.cache.k);
     detail::check_side("v", in.v, out.v, {}, with.cache.v);

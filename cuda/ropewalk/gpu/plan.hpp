@@ -89,8 +89,8 @@ inline bool is_plain(const ropewalk::rotate_params& params) {
     return !params.has_magnitude && params.source.steps == nullptr && params.pairs <= plain_pairs;
 }
 
-/// The widest access, at most 16 bytes, that divides every chunk of the call. Calls that are not plain have kernels for
-/// the widest and the narrowest access only, to save compile time for rarely used kernels.
+/// The widest access, at most 16 bytes, that every address, stride and width of the call allows. Calls that are not
+/// plain have kernels for the widest and the narrowest access only, to save compile time for rarely used kernels.
 inline int access_bytes(const ropewalk::rotate_params& params) {
     const auto size = static_cast<std::int64_t>(size_of(params.any().type));
     for (std::int64_t bytes = 16; bytes > size; bytes = is_plain(params) ? bytes / 2 : size) {

@@ -39,7 +39,7 @@ private:
 
 #endif
 
-/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the number of
+/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the default of
 /// OpenMP). Returns 1 inside a parallel region, and in a child forked after a threaded call.
 template <class A>
 RW_INLINE int thread_count(std::int64_t parts, int limit) {

@@ -12,7 +12,7 @@
 
 namespace ropewalk::detail {
 
-/// "q [batch 1, tokens 4, heads 2, head_dim 128], strides [.., .., .., 1]"
+/// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
     return format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name, t.batch,
                   t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
