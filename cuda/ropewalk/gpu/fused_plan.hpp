@@ -18,7 +18,7 @@ struct fused_plan {
 
 namespace detail {
 
-/// Whether chunks of two vecs of `elements` divide a head.
+/// Returns whether chunks of two vecs of `elements` divide a head.
 inline bool allows_vecs(std::int64_t head_dim, std::int64_t rotary_offset, std::int64_t pairs, std::int64_t elements) {
     return pairs % elements == 0 && rotary_offset % elements == 0 && (head_dim - 2 * pairs) % (2 * elements) == 0;
 }
@@ -33,7 +33,7 @@ inline bool allows_vecs(const head_norm& norm, std::int64_t elements) {
     return reinterpret_cast<std::uintptr_t>(norm.weight) % bytes == 0;
 }
 
-/// Whether every address, stride and width allows accesses of 16 bytes.
+/// Returns whether every address, stride and width allows accesses of 16 bytes.
 inline bool allows_widest(const fused_plan& plan) {
     const ropewalk::rotate_params& params = plan.kernel.rotation;
     const std::int64_t elements = 16 / static_cast<std::int64_t>(size_of(params.any().type));

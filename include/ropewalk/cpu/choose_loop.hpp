@@ -14,7 +14,7 @@ inline std::int64_t bytes_of(const rotate_params& params) {
     return (params.q_in.elements() + params.k_in.elements()) * static_cast<std::int64_t>(size_of(params.any().type));
 }
 
-/// Whether the output is separate from the input and each of its heads fills whole, aligned cache lines.
+/// Returns whether the output is separate from the input and each of its heads fills whole, aligned cache lines.
 inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
     if (!in.exists()) return true;
     const auto bytes = [&](std::int64_t elements) { return elements * static_cast<std::int64_t>(size_of(out.type)); };

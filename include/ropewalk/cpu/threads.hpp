@@ -18,7 +18,7 @@ namespace ropewalk::cpu::detail {
 
 #if defined(RW_OPENMP)
 
-/// Whether this process is a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
+/// State of a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
 /// and the child would wait for them forever. `A` keeps the copies of different instruction sets apart.
 template <class A>
 class parent_threads {

@@ -33,7 +33,7 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
                to_string(t.type));
 }
 
-/// Whether a and b are the same elements in the same order.
+/// Returns whether a and b are the same elements in the same order.
 inline bool in_place(const tensor& a, const tensor& b) {
     return a.data == b.data && (a.batch <= 1 || a.stride_batch == b.stride_batch) &&
            (a.tokens <= 1 || a.stride_token == b.stride_token) && (a.heads <= 1 || a.stride_head == b.stride_head);
