@@ -128,7 +128,7 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     fused_kernel_base& kernel = plan.kernel;
     const auto size = static_cast<int>(size_of(params.any().type));
     plan.shape.bytes = allows_widest(plan) ? 16 : size;
-    const int v = plan.shape.bytes / size, capacity = capacity_of(plan), rows = heads_at_once(v, capacity);
+    const int v = plan.shape.bytes / size, capacity = capacity_of(plan), heads_in_flight = heads_at_once(v, capacity);
     check_width(params.any().head_dim, v), check_width(plan.v.exists() ? plan.v.head_dim : 0, v);
     kernel.slots = make_slots(plan.with, params);
     kernel.tokens = params.tokens();
@@ -142,7 +142,8 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
         side.heads_per_thread = even_share(side.heads, max_heads);
         kernel.first_group[i] = kernel.groups;
         kernel.groups += groups_of(side);
-        kernel.steps = std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, rows)));
+        kernel.steps =
+            std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }
     kernel.items = tokens * kernel.groups;
     kernel.threads = divide_up(kernel.items * kernel.lanes, warp_lanes) * warp_lanes;
