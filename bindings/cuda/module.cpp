@@ -1,5 +1,5 @@
-// The module ropewalk._cuda, which holds one capsule. Its import needs neither a device nor a driver: the CUDA runtime is
-// linked into it and looks for them at the first call.
+// The module ropewalk._cuda, which holds one capsule. Its import needs neither a device nor a driver: the CUDA runtime
+// is linked into it and looks for them at the first call.
 
 #include <Python.h>
 

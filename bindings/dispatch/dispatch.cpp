@@ -32,9 +32,9 @@ std::vector<const kernel_set*> usable_sets() {
 #endif
 }
 
-/// Whether AVX2 rotates cached f16 faster than AVX-512. On Zen 4, the one processor of its family with both, 256 bits
-/// take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data exceeds the
-/// cache, there is no gain.
+/// Returns whether AVX2 rotates cached f16 faster than AVX-512. On Zen 4, the one processor of its family with both,
+/// 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data exceeds
+/// the cache, there is no gain.
 bool prefers_avx2_for_f16() {
 #if defined(__x86_64__)
     return __builtin_cpu_is("amdfam19h") != 0;

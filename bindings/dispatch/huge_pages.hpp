@@ -13,8 +13,8 @@ inline constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 /// pages (Linux 6.18).
 void prefer_huge_pages(void* data, std::size_t bytes) noexcept;
 
-/// Whether every page of the memory is mapped, as in memory that an allocator reuses. Returns false where the system
-/// does not tell. Takes about 3 µs for 4 MiB.
+/// Returns whether every page of the memory is mapped, as in memory that an allocator reuses. Returns false where the
+/// system does not tell. Takes about 3 µs for 4 MiB.
 bool has_pages(const void* data, std::size_t bytes) noexcept;
 
 }  // namespace ropewalk::dispatch

@@ -16,7 +16,7 @@ inline constexpr bool few_widths = true;
 inline constexpr bool few_widths = false;
 #endif
 
-/// Whether the kernels of A have one constant width only.
+/// True where the kernels of A have one constant width only.
 template <class A>
 inline constexpr bool one_width = few_widths;
 

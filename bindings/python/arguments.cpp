@@ -89,8 +89,7 @@ std::int64_t as_int64(py::handle number, const char* name) {
         throw py::type_error(
             detail::format("ropewalk: {} must be an integer, got {}", name, Py_TYPE(number.ptr())->tp_name));
     }
-    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
-    if (!integer) throw py::error_already_set();
+    const py::object integer = checked(PyNumber_Index(number.ptr()));
     const long long value = PyLong_AsLongLong(integer.ptr());
     if (value == -1 && PyErr_Occurred() != nullptr) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
@@ -179,8 +178,8 @@ array copy_to_device(py::handle object, const array& like, const char* name) {
     py::object copy;
     if (is_torch_tensor(object)) {
         py::object rows = object.attr("contiguous")();
-        // Pinned memory is read when the stream reaches the copy. Unless a CUDA graph is captured, which wants exactly
-        // that, a clone protects it from writes until then.
+        // A copy from pinned memory runs later, so a clone protects it from writes until then. While a CUDA graph is
+        // captured there is no clone: each replay must read the current values.
         if (rows.attr("is_pinned")().cast<bool>() &&
             !py::module_::import("torch").attr("cuda").attr("is_current_stream_capturing")().cast<bool>())
             rows = rows.attr("clone")();

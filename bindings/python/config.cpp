@@ -21,13 +21,13 @@ std::string text_or_none(py::handle object, const char* name) {
     return py::str(object);
 }
 
-/// The policy that replaces the configuration's scheme. Empty for None.
+/// The policy that replaces that of the configuration. Empty for None.
 std::string expression_of(py::handle policy) {
     if (policy.is_none()) return {};
     const bool is_text = py::isinstance<py::str>(policy);
     std::string text =
         py::str(is_text ? py::reinterpret_borrow<py::object>(policy) : policy_object(as_policies(policy)));
-    RW_EXPECTS(!text.empty(), "policy is empty; pass None for the configuration's own scheme");
+    RW_EXPECTS(!text.empty(), "policy is empty; pass None to keep that of the configuration");
     return text;
 }
 

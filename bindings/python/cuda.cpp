@@ -6,6 +6,7 @@
 #include "arguments.hpp"
 #include "cuda/interface.hpp"
 #include "dispatch/dispatch.hpp"
+#include "torch.hpp"
 
 namespace ropewalk::python {
 
@@ -42,8 +43,12 @@ const cuda::device_functions& module_for(const array& like) {
 /// The stream that PyTorch's own kernels would be launched on.
 CUstream_st* current_stream(const array& like) {
     if (like.origin != array::library::torch) return nullptr;
-    const py::object stream = py::module_::import("torch").attr("cuda").attr("current_stream")(like.device);
-    return reinterpret_cast<CUstream_st*>(stream.attr("cuda_stream").cast<std::uintptr_t>());
+    PyObject* const raw_stream = loaded_torch()->raw_stream;
+    const py::object stream =
+        raw_stream != nullptr
+            ? call_with(raw_stream, py::int_(like.device))
+            : py::module_::import("torch").attr("cuda").attr("current_stream")(like.device).attr("cuda_stream");
+    return reinterpret_cast<CUstream_st*>(stream.cast<std::uintptr_t>());
 }
 
 /// Replaces the positions by those that the encoding draws, if it draws any, in a copy on the device. Returns the owner

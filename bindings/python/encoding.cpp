@@ -186,8 +186,9 @@ p * inv_freq[j] radians.)");
         "Multiplies the softmax scale of attention (DeepSeek). Rotations do not apply it.");
     property(
         "stage", [](const Encoding& self) { return self.stage; },
-        "Number of the frequencies that a length-dependent policy uses at sequence_length. Keys cached in one stage do "
-        "not fit another one: see ropewalk.rerotate_().");
+        "Identifier of the frequencies that a length-dependent policy uses at sequence_length. Keys cached in one "
+        "stage "
+        "do not fit another one: see ropewalk.rerotate_().");
     property(
         "expression", [](const Encoding& self) { return self.expression; },
         "The policies as text, which ropewalk.encoding() reads.");
@@ -215,7 +216,7 @@ Raises:
     Error: The text is not a key.)");
     encoding.def("max_position", &max_position, "dtype"_a, R"(Return the largest position that this element type holds.
 
-The magnitude of xPos limits it. Without xPos it is 2**62.
+The magnitude of xPos limits it. Without xPos it is 2**61.
 
 Args:
     dtype: float32, float16 or bfloat16, as text or as the dtype of any library.

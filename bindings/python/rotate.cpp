@@ -1,4 +1,4 @@
-// The functions rotate_, rotate and rerotate_ of the module: read the arguments, release the interpreter, run.
+// The functions rotate_, rotate and rerotate_ of the module: read the arguments, release the GIL, run.
 
 #include <optional>
 
@@ -14,7 +14,7 @@ namespace ropewalk::python {
 
 namespace {
 
-/// A call on fewer bytes takes less time than releasing and taking the interpreter.
+/// A call on fewer bytes takes less time than releasing and taking the GIL.
 constexpr std::int64_t quick_bytes = 64 * 1024;
 
 std::int64_t bytes_of(const tensor& t) { return t.elements() * static_cast<std::int64_t>(size_of(t.type)); }

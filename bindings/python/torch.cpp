@@ -45,6 +45,8 @@ const torch_module* look_up(PyObject* module) {
         .dispatch_modes = find(module, "_C._len_torch_dispatch_stack"),
         // The transforms of torch.func, for which there is no public function.
         .transform = find(module, "_C._functorch.peek_interpreter_stack"),
+        // The handle of the current CUDA stream, without a Stream object per launch. Triton calls it too.
+        .raw_stream = find(module, "_C._cuda_getCurrentRawStream"),
     };
     return complete ? new torch_module(torch) : nullptr;
 }

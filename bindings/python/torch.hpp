@@ -11,7 +11,7 @@ namespace py = pybind11;
 struct torch_module {
     PyObject *tensor_type, *parameter_type, *float32, *float16, *bfloat16, *int32, *int64;
     PyObject *empty, *empty_like, *get_num_threads, *is_grad_enabled, *increment_version, *is_tracing, *forward_ad;
-    PyObject *dispatch_modes, *transform;  ///< private functions; null if this PyTorch lacks them
+    PyObject *dispatch_modes, *transform, *raw_stream;  ///< private functions; null if this PyTorch lacks them
 };
 
 /// Null until PyTorch is imported completely.
@@ -21,7 +21,7 @@ const torch_module* loaded_torch();
 bool torch_records();
 
 /// True if a dispatch mode, trace or transform is active, which must see every operator. A one-token call takes 2.5 us
-/// past the operators and 8.8 us through them.
+/// without the operators and 8.8 us through them.
 bool torch_observes();
 
 /// True for a torch.Tensor or an instance of a derived class.
@@ -37,31 +37,20 @@ bool needs_operator(py::handle object);
 /// Tells autograd that the tensors among q and k have been written.
 void count_write(py::handle q, py::handle k);
 
-/// Calls a function without arguments.
-inline py::object call(PyObject* function) {
-    PyObject* const result = PyObject_CallNoArgs(function);
+/// Takes a new reference, or throws the Python error if it is null.
+inline py::object checked(PyObject* result) {
     if (result == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(result);
 }
 
-/// Calls a method without arguments.
+// Calls without pybind11's tuples of arguments.
+inline py::object call(PyObject* function) { return checked(PyObject_CallNoArgs(function)); }
 inline py::object call(py::handle object, PyObject* method) {
-    PyObject* const result = PyObject_CallMethodNoArgs(object.ptr(), method);
-    if (result == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(result);
+    return checked(PyObject_CallMethodNoArgs(object.ptr(), method));
 }
-
-/// Calls a function with one argument.
 inline py::object call_with(PyObject* function, py::handle argument) {
-    PyObject* const result = PyObject_CallOneArg(function, argument.ptr());
-    if (result == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(result);
+    return checked(PyObject_CallOneArg(function, argument.ptr()));
 }
-
-inline py::object attribute(py::handle object, PyObject* name) {
-    PyObject* const result = PyObject_GetAttr(object.ptr(), name);
-    if (result == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(result);
-}
+inline py::object attribute(py::handle object, PyObject* name) { return checked(PyObject_GetAttr(object.ptr(), name)); }
 
 }  // namespace ropewalk::python

@@ -7,7 +7,7 @@
 namespace rw = ropewalk;
 using words = rw::random_words;
 
-// From kat_vectors of Random123, philox4x32-10.
+// Vectors of kat_vectors of Random123, philox4x32-10.
 TEST_CASE("philox matches the published test vectors", "[random]") {
     static_assert(rw::philox({{0, 0, 0, 0}}, 0) == words{{0x6627e8d5U, 0xe169c58dU, 0xbc57ac4cU, 0x9b00dbd8U}});
     constexpr std::uint32_t ones = 0xffffffffU;

@@ -6,7 +6,7 @@ namespace rw = ropewalk;
 
 TEST_CASE("enough tokens for every size of the groups of heads", "[cuda]") {
     SEEDED(numbers);
-    // From one block to many waves of a device with 132 multiprocessors of 2048 threads.
+    // One block to many waves of a device with 132 multiprocessors of 2048 threads.
     for (const std::int64_t tokens : {1, 2, 7, 64, 500, 3000}) {
         if (tokens > 100 && test::reduced()) continue;
         for (const std::int64_t heads : {32, 40}) {

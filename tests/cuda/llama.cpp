@@ -1,7 +1,7 @@
 // Cases of the kernels of a Llama's layers on a device, and a decode step that is recorded once.
+#include "device_array.hpp"
 #include "llama_calls.hpp"
 #include "llama_gpu/cache_contents.hpp"
-#include "device_array.hpp"
 
 namespace {
 

@@ -60,7 +60,7 @@ bool streams(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& out,
                .params.loop.order == rw::cpu::traversal::streaming;
 }
 
-/// Rotates 17 MiB in place, into memory at the start of a cache line and into memory after it.
+/// Rotates 17 MiB in place, into memory at the start of a cache line and into memory 16 bytes after one.
 void check(test::random& numbers, rw::element_type type, rw::layout_kind layout, const rw::Geometry& g,
            bool heads_first) {
     const rw::Encoding e = rw::make_encoding(g);

@@ -106,7 +106,7 @@ TEST_CASE("slots outside a cache are skipped for any contents of device memory",
     const auto page = [&](std::int64_t token) { return gpu::slot_of_token(slots, 0, token, 7).page; };
     CHECK((page(0) == 0 && page(1) == 2));
     for (std::int64_t token = 2; token < 7; ++token) CHECK(page(token) == -1);
-    CHECK(gpu::slot_of_token(slots, 0, 1, 7).token == 15);
+    CHECK(gpu::slot_of_token(slots, 0, 1, 7).entry == 15);
 
     const std::vector<std::int32_t> table{2, -1, 3, INT32_MIN, INT32_MAX, 0};
     const std::vector<std::int64_t> entries{5, 16, 32, 48, -1, INT64_MAX, INT64_MIN, 40};
@@ -114,13 +114,13 @@ TEST_CASE("slots outside a cache are skipped for any contents of device memory",
     slots.max_pages = 3, slots.stride_sequence = 3;
     slots.entry_reader = {.kind = rw::positions::kind::ids64, .data = entries.data()};
     const auto place = [&](std::int64_t row, std::int64_t token) { return gpu::slot_of_token(slots, row, token, 8); };
-    CHECK((place(0, 0).page == 2 && place(0, 0).token == 5));
+    CHECK((place(0, 0).page == 2 && place(0, 0).entry == 5));
     for (std::int64_t token = 1; token < 8; ++token) CHECK(place(0, token).page == -1);
-    CHECK((place(1, 7).page == 0 && place(1, 7).token == 8));
+    CHECK((place(1, 7).page == 0 && place(1, 7).entry == 8));
     CHECK(place(2, 0).page == -1);
 
     slots.source = gpu::cache_slots::kind::by_sequence;
-    CHECK((place(1, 0).page == 1 && place(1, 0).token == 5));
+    CHECK((place(1, 0).page == 1 && place(1, 0).entry == 5));
     CHECK((place(1, 1).page == -1 && place(1, 4).page == -1 && place(3, 0).page == -1));
 }
 
@@ -132,6 +132,6 @@ TEST_CASE("the sequence of a token of a ragged batch is its page", "[gpu][cache]
     for (std::int64_t token = 0; token < 7; ++token) {
         const auto place = gpu::slot_of_token(slots, 0, token, 7);
         CHECK(place.page == (token < 3 ? 0 : 2));
-        CHECK(place.token == 10 + (token < 3 ? token : token - 3));
+        CHECK(place.entry == 10 + (token < 3 ? token : token - 3));
     }
 }

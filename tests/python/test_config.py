@@ -1,4 +1,4 @@
-"""from_config on the fragments of real models. The reader itself is tested in tests/io."""
+"""from_config and to_hf_config on fragments of real models. tests/io tests the reader itself."""
 
 import json
 
@@ -8,9 +8,7 @@ import ropewalk as rw
 
 LLAMA = {"hidden_size": 5120, "num_attention_heads": 40, "max_position_embeddings": 4096, "rope_scaling": None}
 TOGETHER = {
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 32768,
+    **{"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 32768},
     "rope_scaling": {"factor": 8.0, "type": "linear"},
 }
 
@@ -35,12 +33,8 @@ def test_configuration_of_transformers():
 
 
 def test_layer_types():
-    gemma = {
-        "head_dim": 256,
-        "rope_local_base_freq": 10000,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        "rope_theta": 1000000,
-    }
+    scaling = {"factor": 8.0, "rope_type": "linear"}
+    gemma = {"head_dim": 256, "rope_local_base_freq": 10000, "rope_scaling": scaling, "rope_theta": 1000000}
     assert rw.from_config(gemma) == rw.encoding("linear:8", 256, 1e6)
     assert rw.from_config(gemma, layer_type="full_attention") == rw.encoding("linear:8", 256, 1e6)
     assert rw.from_config(gemma, layer_type="sliding_attention") == rw.encoding("default", 256, 1e4)
@@ -71,12 +65,12 @@ def test_errors(config, message):
         ({"policy": 8}, "policy must be an expression .*, got int"),
     ],
 )
-def test_arguments_of_another_type_are_named_without_the_configuration(argument, message):
+def test_errors_name_the_argument(argument, message):
     with pytest.raises(TypeError, match=f"^ropewalk: {message}$"):
         rw.from_config(LLAMA, **argument)
 
 
-def test_policy_by_hand():
+def test_an_explicit_policy():
     yarn = "yarn:8,original_length=4096"
     expected = rw.encoding(yarn, 128)
     assert rw.from_config(TOGETHER, policy=yarn) == expected
@@ -107,7 +101,7 @@ def test_to_hf_config():
         rw.to_hf_config("linear:8")
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files(tmp_path):
     with pytest.raises(FileNotFoundError):
         rw.from_config(tmp_path / "nothing.json")
     (tmp_path / "broken.json").write_text("{")

@@ -1,54 +1,29 @@
-"""Every causal language model of the installed Transformers: its default configuration, read here and there."""
+"""Default configurations of every causal language model of the installed Transformers."""
 
 import copy
-import importlib
-import inspect
 
 import numpy as np
 import pytest
 import ropewalk as rw
+from transformers_models import CONFIG_MAPPING, frequencies, members_of, rotary_embeddings
 
-pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: E402
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: E402
+models = pytest.importorskip("transformers.models.auto.modeling_auto")
 
-# What is not read as it is there, by kind of model.
+# Kinds of models that ropewalk refuses, or reads differently from Transformers.
 REFUSED = {
-    "ernie4_5_vl_moe_text": "an order of pairs of its own",
-    "glm4_moe": "a default hidden_size that is no multiple of the heads; the published models have head_dim",
-    "glm4v_moe_text": "the same",
-    "qwen3_omni_moe_text": "the same",
-    "moonshine": "different heads in encoder and decoder",
+    "ernie4_5_vl_moe_text": "its pairs have a different order",
+    "glm4_moe": "the default hidden_size is not a multiple of the heads; the published models have head_dim",
+    "glm4v_moe_text": "as glm4_moe",
+    "qwen3_omni_moe_text": "as glm4_moe",
+    "moonshine": "encoder and decoder have different heads",
     "nanochat": "rotates backwards",
     "zamba2": "has no rotary positions in its default configuration",
 }
 DIFFERENT = {
     "minimax_m3_vl_text": "the default rotary_dim is half of the head, but its code reads partial_rotary_factor",
 }
-# What the code of these fills in is not in model_defaults.hpp.
+# Models whose code sets values that model_defaults.hpp does not have.
 UNSTATED = {"bamba", "csm_depth_decoder_model", "moonshine", "jetmoe", "zamba2", "blt", "step3p5"}
-
-
-def tables(kind):
-    """(layer type, inv_freq) of a kind of model, and its configuration."""
-    try:
-        config = CONFIG_MAPPING[kind]().get_text_config()
-        module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
-    except Exception:  # needs a package that is not here, or has no default configuration
-        return None, []
-    if not getattr(config, "rope_parameters", None):
-        return config, []
-    for name, one in vars(module).items():
-        here = inspect.isclass(one) and one.__module__ == module.__name__
-        if here and name.endswith("RotaryEmbedding") and "Vision" not in name and "Audio" not in name:
-            try:
-                buffers = dict(one(config).named_buffers())
-            except Exception:  # belongs to another part of the model
-                continue
-            found = {key: value for key, value in buffers.items() if key.endswith("inv_freq") and "original" not in key}
-            return config, [(key[: -len("_inv_freq")] or None, value.double().numpy()) for key, value in found.items()]
-    return config, []
 
 
 def problem_of(fields, layer_type, expected):
@@ -60,25 +35,25 @@ def problem_of(fields, layer_type, expected):
     return "" if same else "different"
 
 
-LATE = {"rope_theta": 12345.0, "rope_scaling": {"type": "linear", "factor": 3.0}}  # at the top level of a file
+LATE = {"rope_theta": 12345.0, "rope_scaling": {"type": "linear", "factor": 3.0}}  # keys at the top level of a file
 SIZES = {"hidden_size": 1024, "num_attention_heads": 8, "num_hidden_layers": 2}
-# There are files of these without a text_config: keys at their top level are the text model's.
+# Some files of these models have no text_config; the keys at their top level are those of the text model.
 FLAT = ["fuyu", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"]
 
 
 def composite_kinds():
-    """Kinds of models with a text_config, and that as it is beside keys at the top level."""
+    """Kinds of models with a text_config, and that configuration when the file also has keys at the top level."""
     for kind in CONFIG_MAPPING:
         try:
             text_type = CONFIG_MAPPING[kind]().text_config.model_type
             text = CONFIG_MAPPING[kind](text_config={"model_type": text_type}, **copy.deepcopy(LATE)).text_config
-        except Exception:  # has none, or wants more of it
+        except Exception:  # the kind has no text_config, or requires more of it
             continue
         if getattr(text, "rope_parameters", None):
             yield kind, text
 
 
-def test_a_text_config_wins_over_keys_beside_it():
+def test_a_text_config_takes_precedence_over_keys_at_the_top_level():
     compared = 0
     for kind, text in composite_kinds():
         assert "12345" not in str(text.rope_parameters), kind
@@ -86,7 +61,7 @@ def test_a_text_config_wins_over_keys_beside_it():
         whole = {"model_type": kind, **LATE, "text_config": {**plain, "rope_theta": 7e5}}
         try:
             encoding = rw.from_config(whole)
-        except rw.Error:  # has a scheme of its own, say
+        except rw.Error:  # for example, the model has a scaling method of its own
             continue
         assert (encoding.base, encoding.expression) == (7e5, "default"), kind
         compared += 1
@@ -104,19 +79,21 @@ def test_flat_configurations_of_composite_models(kind, keys):
 
 def test_default_configurations():
     compared, problems = 0, {}
-    for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        config, found = tables(kind)
-        for layer_type, expected in found:
+    for kind in models.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        config, members = members_of(kind)
+        if not getattr(config, "rope_parameters", None):
+            continue
+        rope = next(rotary_embeddings(members, config, ("Vision", "Audio")), None)
+        for layer_type, expected in frequencies(rope).items() if rope else ():
             compared += 1
-            fields = config.to_dict()
-            kind = config.model_type
+            fields, kind = config.to_dict(), config.model_type
             problem = problem_of(fields, layer_type, expected)
             if problem and kind not in (REFUSED if problem.startswith("refused") else DIFFERENT):
                 problems[kind, layer_type] = problem
-            # With all that the code fills in left out: the same, or an error, but never something else in silence.
+            # Without the values that the model's code sets, the result is the same or an error, never different.
             keys = ("model_type", "hidden_size", "num_attention_heads", "qk_rope_head_dim", "num_hidden_layers")
             short = {key: fields[key] for key in keys if fields.get(key) is not None}
-            own = fields == type(config)().to_dict()  # and not those of a larger model around it
+            own = fields == type(config)().to_dict()  # not the configuration of a larger model
             if own and kind not in UNSTATED and problem_of(short, layer_type, expected) == "different":
                 problems[kind, layer_type, "short"] = short
     assert problems == {}

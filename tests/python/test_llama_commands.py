@@ -37,7 +37,7 @@ FLAGS = {
     "no value": (["--scaling"], "--scaling needs a value"),
     "not a number": (["--layers", "two"], "--layers needs a whole number from 1 to 68719476736, got 'two'"),
     "too many layers": TOO_MANY_LAYERS,
-    "no such policy": (["--scaling", "abacus:8"], "randomized_sorted, mrope\n  abacus:8\n  ^\n"),
+    "no such policy": (["--scaling", "abacus:8"], "\n  abacus:8\n  ^\n"),
     "no such type": (["--dtype", "f64"], "--dtype must be f32, bf16 or f16, got 'f64'"),
     "no such cache": (["--cache", "f8"], "--cache must be f32, f16, bf16 or i8, got 'f8'"),
     "an empty id": (["--prompt-ids", "1,,2"], "--prompt-ids needs a whole number from 0 to 2147483647, got ''"),

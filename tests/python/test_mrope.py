@@ -55,7 +55,7 @@ def image_positions():
     return torch.from_numpy(np.stack([t, h, w])[:, None] + 1000 * np.arange(BATCH)[None, :, None])
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", MODELS)
 def test_cos_sin_equal_those_of_the_model(model):
     embedding, _, encoding = MODELS[model]()
     for ids in (image_positions(), random_positions()):
@@ -70,7 +70,7 @@ def test_cos_sin_equal_those_of_the_model(model):
 
 
 @pytest.mark.parametrize("type_name", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("model", MODELS)
 def test_rotation_equals_that_of_the_model(model, type_name):
     embedding, apply, encoding = MODELS[model]()
     ids = random_positions()

@@ -54,13 +54,6 @@ def test_ragged(spelling, offset):
         assert_close(ours, rotate_exactly(x, THETA, positions))
 
 
-def test_offset_accepts_integers_of_numpy_and_torch():
-    q = make("numpy", "float32", (2, 2, 32))
-    expected = rw.rotate(q, encoding=ENCODING, offset=2**40)
-    for offset in (np.int64(2**40), torch.tensor(2**40)):
-        np.testing.assert_array_equal(rw.rotate(q, encoding=ENCODING, offset=offset), expected)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

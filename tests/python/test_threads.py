@@ -1,18 +1,17 @@
-"""Threads: ours are PyTorch's own, as many as PyTorch is told to use, whichever of the two is imported first."""
+"""Threads: ropewalk runs on those of PyTorch, and on as many, in either order of import."""
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+from checks import run_python
 
 if not os.path.isdir("/proc/self/task"):
     pytest.skip("the threads of a process are counted in Linux's /proc", allow_module_level=True)
 
-# A process of its own prints, for one thread and then for two: which threads computed for torch, which computed for us,
-# how many there were before and after us, and the OpenMP libraries in memory. A thread has computed when it spent
-# processor time, counted in ticks of 10 ms; a worker waits awake for a while, so a few ticks are no work.
+# A new process prints, for one thread and for two: the threads that computed for torch, those that computed for
+# ropewalk, their number before and after, and the OpenMP libraries in memory. A thread has computed if it spent
+# processor time, which the system counts in ticks of 10 ms. An idle worker spins briefly, so a few ticks do not count.
 PROGRAM = """
 import json, os, sys, time
 for name in sys.argv[1].split(","):
@@ -59,18 +58,15 @@ print(json.dumps({"rows": rows, "runtimes": runtimes()}))
 
 
 @pytest.mark.parametrize("imports", [("torch", "ropewalk"), ("ropewalk", "torch")], ids="-".join)
-def test_one_pool_serves_both_and_is_as_large_as_torch_says(imports):
-    command = [sys.executable, "-c", PROGRAM, ",".join(imports)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_both_use_one_pool_of_the_size_that_torch_sets(imports):
+    found = json.loads(run_python(PROGRAM, ",".join(imports)))
     one, two = found["rows"]
     assert (len(one["ours"]), len(two["ours"])) == (1, 2), found
     assert one["ours"] == one["theirs"] and two["ours"] == two["theirs"], found
     assert two["after"] == two["before"], found
 
 
-# A child whose parent has had threads turns the same, instead of waiting for threads that it has not.
+# A forked child has none of its parent's threads. It computes the same result and does not wait for them.
 FORKED = """
 import os, signal, sys, time
 import numpy as np
@@ -84,14 +80,14 @@ if sys.argv[1] == "torch":
     start = torch.from_numpy(start)
 
 
-def turned():
+def rotated():
     return rw.rotate(start, encoding=encoding, threads=None if sys.argv[1] == "torch" else 2)
 
 
-expected = turned()
+expected = rotated()
 child = os.fork()
 if child == 0:
-    os._exit(0 if np.array_equal(turned(), expected) else 3)  # torch, which waits itself, must not compare
+    os._exit(0 if np.array_equal(rotated(), expected) else 3)  # torch.equal would wait for threads
 for _ in range(300):
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
@@ -105,7 +101,5 @@ else:
 
 
 @pytest.mark.parametrize("tensors_of", ["numpy", "torch"])
-def test_a_forked_child_works_alone(tensors_of):
-    done = subprocess.run([sys.executable, "-c", FORKED, tensors_of], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "exit 0"
+def test_a_forked_child_computes_on_one_thread(tensors_of):
+    assert run_python(FORKED, tensors_of) == "exit 0"

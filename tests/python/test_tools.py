@@ -1,21 +1,19 @@
-"""The scripts for developers tell what is wrong with a command line before they run or write anything."""
+"""Scripts for developers: they check the command line first, and setup requests only missing packages."""
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from checks import run
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(script, *arguments):
+def run_script(script, *arguments):
     program = [sys.executable] if script.endswith(".py") else []
-    return subprocess.run(
-        [*program, str(ROOT / script), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    return run(*program, ROOT / script, *arguments)
 
 
 REFUSED = [
@@ -36,60 +34,58 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("words", "message"), REFUSED, ids=[words for words, _ in REFUSED])
-def test_what_is_refused(words, message):
+def test_refused_command_lines(words, message):
     if "benchmarks" in words:
         pytest.importorskip("torch")
         pytest.importorskip("matplotlib")
-    done = run(*words.split())
+    done = run_script(*words.split())
     assert done.returncode == 2 and done.stdout == ""
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("script", ["tools/gpu_check.sh", "tools/lint", "tools/stubs.py"])
 def test_help(script):
-    done = run(script, "--help")
+    done = run_script(script, "--help")
     assert done.returncode == 0 and done.stdout and done.stderr == ""
 
 
-# What tools/setup calls, on a machine with the packages that are `installed`, whose apt knows of those in `known`.
-PRETENDED = {
+# Programs that tools/setup calls. The file `installed` lists the installed packages, `known` those that apt offers.
+STAND_INS = {
     "dpkg-query": 'shift 3; for name; do if grep -qx "$name" installed; then echo "ii $name"; fi; done',
     "apt-cache": 'grep -qx "$2" known',
-    "apt-get": 'if [ "$1" = update ]; then touch known; else shift 4; echo "$@" >asked; fi',
+    "apt-get": 'if [ "$1" = update ]; then touch known; else shift 4; echo "$@" >requested; fi',
     "id": "echo 0",
     "python3": 'if [ "$2" = venv ]; then mkdir -p .venv/bin; ln -s ../../bin/python3 .venv/bin/python; fi',
 }
 
 
 def set_up(folder, installed, known):
-    """What apt is asked for; nothing where it is not called."""
+    """The packages that setup requests from apt; an empty list if it does not call apt."""
     for name in ("setup", "llvm", "requirements.txt"):
         (folder / "tools").mkdir(exist_ok=True)
         shutil.copy(ROOT / "tools" / name, folder / "tools")
     (folder / "bin").mkdir()
-    for name, script in PRETENDED.items():
+    for name, script in STAND_INS.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "installed").write_text("\n".join(installed))
     (folder / "known").write_text("\n".join(known))
-    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    command = [str(folder / "tools" / "setup")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = run(folder / "tools" / "setup", PATH=f"{folder / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 0 and done.stdout.endswith("setup: ready\n"), done.stdout + done.stderr
-    asked = folder / "asked"
-    return asked.read_text().split() if asked.exists() else []
+    requested = folder / "requested"
+    return requested.read_text().split() if requested.exists() else []
 
 
 @pytest.mark.parametrize("version", ["16", "17", "19"])
-def test_setup_takes_the_llvm_that_the_system_has(version, tmp_path):
-    asked = set_up(tmp_path, ["g++"], [f"clang-format-{version}", "clang-format-20"])
-    theirs = {f"clang-{version}", f"clang-format-{version}", f"clang-tidy-{version}"}
-    assert {name for name in asked if name.startswith("clang")} == theirs
-    assert {f"libomp-{version}-dev", f"libclang-rt-{version}-dev", "cmake"} <= set(asked) and "g++" not in asked
+def test_setup_requests_the_llvm_of_the_system(version, tmp_path):
+    requested = set_up(tmp_path, ["g++"], [f"clang-format-{version}", "clang-format-20"])
+    llvm = {f"clang-{version}", f"clang-format-{version}", f"clang-tidy-{version}"}
+    assert {name for name in requested if name.startswith("clang")} == llvm
+    assert {f"libomp-{version}-dev", f"libclang-rt-{version}-dev", "cmake"} <= set(requested) and "g++" not in requested
 
 
-def test_setup_asks_for_nothing_where_nothing_is_missing(tmp_path):
-    asked = set_up(tmp_path, [], ["clang-format-16"])
+def test_setup_requests_nothing_if_all_packages_are_installed(tmp_path):
+    requested = set_up(tmp_path, [], ["clang-format-16"])
     (tmp_path / "again").mkdir()
-    there = [name.replace("-16", "-18") for name in asked]
-    assert set_up(tmp_path / "again", there, ["clang-format-16"]) == []
+    installed = [name.replace("-16", "-18") for name in requested]
+    assert set_up(tmp_path / "again", installed, ["clang-format-16"]) == []

@@ -1,133 +1,137 @@
-"""RotaryEmbedding, and Hugging Face models with our rotation in place of theirs: small random weights."""
+"""RotaryEmbedding, and patched Hugging Face models with random weights: forward, backward, generation and caches."""
 
 import pytest
 import ropewalk as rw
 import torch
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from tiny_model import IDS, ROPES, SHAPE, assert_same_gradients, build, gradients, logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHAPE = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+# GPT-NeoX, GLM, Phi and StableLM rotate a part of each head; Phi and StableLM pass only that part. Cohere and GLM have
+# interleaved pairs. Phi-3 has one projection for q, k and v. Gemma scales its queries. Qwen3 and OLMo-2 normalise
+# queries and keys before the rotation.
+FAMILIES = {
+    "Cohere": {},
+    "Gemma2": {"sliding_window": 16},
+    "Glm": {"partial_rotary_factor": 0.5},
+    "GPTNeoX": {"rotary_pct": 0.25},
+    "Llama": {},
+    "Mistral": {"sliding_window": 16},
+    "Olmo2": {},
+    "Phi": {"partial_rotary_factor": 0.5},
+    "Phi3": {},
+    "Qwen2": {},
+    "Qwen3": {},
+    "StableLm": {"partial_rotary_factor": 0.25},
 }
-LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-    "rope_theta": 500000.0,
+MODELS = {
+    **{family: (family, None, config) for family, config in FAMILIES.items()},
+    "Llama without groups": ("Llama", None, {"num_key_value_heads": 4}),
+    **{f"Llama {rope}": ("Llama", rope, {}) for rope in ("linear", "yarn", "llama3")},
 }
 
 
-def build(kind):
-    torch.manual_seed(5)
-    makers = {
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
-        "llama gqa": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=2)),
-        "llama linear": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=LINEAR)),
-        "llama yarn": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=YARN)),
-        "llama llama3": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=LLAMA3)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2)),
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2)),
-        "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE, rotary_pct=0.25)),
-    }
-    model = makers[kind]().eval()
-    for parameter in model.parameters():  # the default initialisation makes attention all but uniform
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.12)
-    return model
+def model_of(name):
+    family, rope, config = MODELS[name]
+    return build(family, rope, **config)
 
 
-KINDS = ["llama", "llama gqa", "llama linear", "llama yarn", "llama llama3", "mistral", "qwen2", "gpt_neox"]
-IDS = torch.randint(3, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+def difference(a, b):
+    return (a - b).abs().max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_patched_model_is_the_same_model(kind):
-    model = build(kind)
-    with torch.no_grad():
-        before = model(IDS).logits
-        assert rw.patch(model) is model
-        during = model(IDS).logits
-        assert rw.unpatch(model) is model
-        after = model(IDS).logits
-    assert torch.equal(before, after)
-    assert not torch.equal(before, during)  # ours is closer to exact, so some last bits differ
-    torch.testing.assert_close(during, before, rtol=0, atol=2e-4)
+@pytest.mark.parametrize("name", MODELS)
+def test_forward_backward_and_generate_equal_those_of_the_model(name):
+    model, ids = model_of(name), IDS[:, :24]
+    greedy = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": -1}
+    expected, expected_gradients = logits(model, ids), gradients(model, ids)
+    tokens = model.generate(ids[:, :9], **greedy)
+    assert rw.patch(model) is model
+    ours = logits(model, ids)
+    assert not torch.equal(ours, expected)  # some last bits differ, which shows that ropewalk's rotation ran
+    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+    assert_same_gradients(gradients(model, ids), expected_gradients)
+    assert torch.equal(model.generate(ids[:, :9], **greedy), tokens)
+    prefill = logits(model, tokens)
+    assert torch.equal(prefill[:, 8:-1].argmax(-1), tokens[:, 9:])  # decode and prefill agree
+    model.gradient_checkpointing_enable()
+    assert_same_gradients(gradients(model.train(), ids), expected_gradients)
+    assert torch.equal(logits(rw.unpatch(model).eval(), ids), expected)
 
 
-def test_positions_matter_to_these_models():
-    model = build("llama")
-    with torch.no_grad():
-        plain, scaled = model(IDS).logits, rw.patch(model, "linear:8")(IDS).logits
-    assert (plain - scaled).abs().max() > 0.5
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_policy_changes_the_logits(family):
+    model = model_of(family)
+    plain = logits(model)
+    changed = difference(plain, logits(rw.patch(model, "linear:8")))
+    assert changed > 0.02 * plain.abs().max()
+    assert family != "Llama" or changed > 0.5
 
 
-@pytest.mark.parametrize("kind", ["llama gqa", "gpt_neox", "qwen2"])
-def test_a_policy_replaces_the_scheme_of_the_configuration(kind):
-    model = build(kind)
+@pytest.mark.parametrize("family", ["Llama", "GPTNeoX", "Qwen2"])
+def test_a_policy_replaces_that_of_the_configuration(family):
+    model = model_of(family)
     config = model.config.to_dict()
-    config["rope_parameters"] = {**config["rope_parameters"], **LINEAR}
+    config["rope_parameters"] = {**config["rope_parameters"], **ROPES["linear"]}
     twin = type(model)(type(model.config)(**config)).eval()
     twin.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        torch.testing.assert_close(rw.patch(model, "linear:8")(IDS).logits, twin(IDS).logits, rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("kind", ["llama linear", "gpt_neox", "qwen2"])
-def test_gradients_of_the_weights(kind):
-    model = build(kind)
-
-    def gradients():
-        model.zero_grad()
-        model(IDS, labels=IDS).loss.backward()
-        return [p.grad.clone() for p in model.parameters()]
-
-    theirs = gradients()
-    rw.patch(model)
-    for ours, original in zip(gradients(), theirs):
-        torch.testing.assert_close(ours, original, rtol=1e-3, atol=2e-5)
-    model.gradient_checkpointing_enable()
-    model.train()
-    for again, ours in zip(gradients(), theirs):
-        torch.testing.assert_close(again, ours, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(logits(rw.patch(model, "linear:8")), logits(twin), rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("policy", [None, "linear:8", "truncated:128", "power:0.5", "xpos:64"])
-@pytest.mark.parametrize("kind", ["llama gqa", "gpt_neox"])
-def test_token_by_token_with_a_cache_equals_the_whole_at_once(kind, policy):
-    model = rw.patch(build(kind), policy)
+@pytest.mark.parametrize("family", ["Llama", "GPTNeoX"])
+def test_decode_with_a_cache_equals_prefill(family, policy):
+    model = rw.patch(model_of(family), policy)
+    cache, parts = None, []
     with torch.no_grad():
-        whole = model(IDS).logits
-        cache, parts = None, []
         for chunk in (IDS[:, :7], *IDS[:, 7:].split(1, dim=1)):
             step = model(chunk, past_key_values=cache, use_cache=True)
             cache, _ = step.past_key_values, parts.append(step.logits)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=2e-4)
+    torch.testing.assert_close(torch.cat(parts, 1), logits(model), rtol=0, atol=2e-4)
+
+
+LONG_ROPE = rw.LongRope(ROPES["longrope"]["short_factor"], long_factor=[3.0] * 8, factor=4, original_length=16)
+
+
+@pytest.mark.parametrize(
+    ("rope", "policy", "config"),
+    [
+        ("dynamic", rw.DynamicNtk(4, original_length=16), {}),
+        (
+            "longrope",
+            LONG_ROPE,
+            {"max_position_embeddings": 64, "rope_parameters": {**ROPES["longrope"], "long_factor": [3.0] * 8}},
+        ),
+    ],
+)
+def test_length_dependent_policies_do_not_change_the_cache(rope, policy, config):
+    """As in Transformers, tokens above the original length have other frequencies. Cached keys do not change."""
+    model = build("Llama", rope, **config)
+
+    def logits_with_a_cache():
+        with torch.no_grad():
+            first = model(IDS[:, :12], use_cache=True)
+            second = model(IDS[:, 12:24], past_key_values=first.past_key_values, use_cache=True)
+        return torch.cat((first.logits, second.logits), 1)
+
+    cached, whole = logits_with_a_cache(), logits(model, IDS[:, :24])
+    rw.patch(model, policy)
+    torch.testing.assert_close(logits_with_a_cache(), cached, rtol=0, atol=2e-4)
+    torch.testing.assert_close(logits(model, IDS[:, :24]), whole, rtol=0, atol=2e-4)
+    assert difference(cached, whole) > 1e-3  # otherwise the test would show nothing
+
+
+def test_a_model_that_rotates_backwards_is_refused():
+    """The configuration of NanoChat does not say so."""
+    model = build("NanoChat", None)
+    before = logits(model)
+    with pytest.raises(rw.Error, match="model_type 'nanochat' rotates backwards"):
+        rw.patch(model)
+    assert torch.equal(logits(model), before)
 
 
 def test_generation_with_left_padding():
-    model = build("llama gqa")
+    model = build()
     prompt, mask = IDS[:, :12].clone(), torch.ones(2, 12, dtype=torch.long)
     prompt[1, :5], mask[1, :5] = 0, 0
     arguments = {"max_new_tokens": 20, "do_sample": False, "attention_mask": mask}
@@ -138,55 +142,43 @@ def test_generation_with_left_padding():
     assert torch.equal(alone[0, 7:], found[1, 12 : 12 + alone.shape[1] - 7])
 
 
-def test_xpos_decays_with_the_distance_only():
-    model = rw.patch(build("llama"), "xpos:64")
-    with torch.no_grad():
-        near = model(IDS, position_ids=torch.arange(40)[None]).logits
-        far = model(IDS, position_ids=torch.arange(40)[None] + 900).logits
+def test_xpos_depends_on_the_distance_alone():
+    model, positions = rw.patch(build(), "xpos:64"), torch.arange(40)[None]
+    near, far = (logits(model, position_ids=positions + shift) for shift in (0, 900))
     torch.testing.assert_close(far, near, rtol=0, atol=5e-4)
 
 
-def test_randomized_positions_are_drawn_anew_in_training_and_not_otherwise():
-    model = rw.patch(build("llama"), "randomized:seed=3|linear:2")
-    with torch.no_grad():
-        assert torch.equal(model(IDS).logits, model(IDS).logits)
-        same = rw.patch(build("llama"), "linear:2")(IDS).logits
-        assert torch.equal(model(IDS).logits, same)
-        model.train()
-        first, second = model(IDS).logits, model(IDS).logits
-    assert not torch.equal(first, second)
-    model.gradient_checkpointing_enable()
-    model(IDS, labels=IDS).loss.backward()  # the forward that backward repeats sees the same draw
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+def test_each_training_step_draws_new_randomized_positions():
+    model = rw.patch(build(), "randomized:seed=3|linear:2")
+    assert torch.equal(logits(model), logits(model))
+    assert torch.equal(logits(model), logits(rw.patch(build(), "linear:2")))
+    model.train()
+    assert not torch.equal(logits(model), logits(model))
+    model.gradient_checkpointing_enable()  # backward repeats the forward pass with the same draw
+    assert all(torch.isfinite(x).all() for x in gradients(model).values())
 
 
-def test_a_scheme_that_follows_the_length():
-    model = build("llama")
-    rw.patch(model, "dynamic:4,original_length=16")
-    with torch.no_grad():
-        long = model(IDS).logits
-        fixed = rw.patch(rw.unpatch(model), f"ntk:{4 * 40 / 16 - 3}")(IDS).logits
-    torch.testing.assert_close(long, fixed, rtol=0, atol=2e-5)
+def test_dynamic_equals_ntk_of_the_length():
+    model = rw.patch(build(), "dynamic:4,original_length=16")
+    dynamic = logits(model)
+    fixed = logits(rw.patch(rw.unpatch(model), f"ntk:{4 * 40 / 16 - 3}"))
+    torch.testing.assert_close(dynamic, fixed, rtol=0, atol=2e-5)
 
 
 def test_compiled_without_a_graph_break():
-    model = rw.patch(build("llama gqa"), "linear:8")
-    with torch.no_grad():
-        eager = model(IDS, use_cache=False).logits
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(IDS, use_cache=False).logits
-    torch.testing.assert_close(compiled, eager, rtol=0, atol=2e-5)
+    model = rw.patch(build(), "linear:8")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(logits(compiled), logits(model), rtol=0, atol=2e-5)
 
 
 def test_other_models_of_the_same_module_keep_their_rotation():
-    patched, other = rw.patch(build("llama"), "linear:8"), build("llama")
-    with torch.no_grad():
-        expected = build("llama")(IDS).logits
-        patched(IDS)
-        assert torch.equal(other(IDS).logits, expected)
+    patched, other = rw.patch(build(), "linear:8"), build()
+    logits(patched)
+    assert torch.equal(logits(other), logits(build()))
 
 
-def test_what_patch_refuses():
-    model = build("llama")
+def test_errors_of_patch():
+    model = build()
     with pytest.raises(rw.Error, match="unknown policy 'liner'"):
         rw.patch(model, "liner:8")
     assert rw.unpatch(model) is model and type(model.model.rotary_emb).__name__ == "LlamaRotaryEmbedding"
@@ -198,18 +190,18 @@ def test_what_patch_refuses():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_contract_of_hub_kernels(dtype):
+def test_apply_rotary_transformers(dtype):
+    """The function has the signature of kernels on the Hugging Face Hub."""
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     torch.manual_seed(2)
     q, k = torch.randn(2, 4, 9, 32, dtype=dtype), torch.randn(2, 2, 9, 32, dtype=dtype)
     cos, sin = (t.to(dtype)[None] for t in rw.encoding("linear:8", 32).cos_sin(torch.arange(9), elementwise=True))
-    tolerance = {"rtol": 0, "atol": 1e-6 if dtype == torch.float32 else 0.05}
-    for ours, theirs in zip(rw.apply_rotary_transformers(q, k, cos, sin), apply_rotary_pos_emb(q, k, cos, sin)):
-        torch.testing.assert_close(ours, theirs, **tolerance)
-    moved = rw.apply_rotary_transformers(q.transpose(1, 2), k.transpose(1, 2), cos, sin, unsqueeze_dim=2)
-    for ours, theirs in zip(moved, apply_rotary_pos_emb(q, k, cos, sin)):
-        torch.testing.assert_close(ours.transpose(1, 2), theirs, **tolerance)
+    transposed = rw.apply_rotary_transformers(q.transpose(1, 2), k.transpose(1, 2), cos, sin, unsqueeze_dim=2)
+    results = rw.apply_rotary_transformers(q, k, cos, sin), [x.transpose(1, 2) for x in transposed]
+    for result in results:
+        for ours, theirs in zip(result, apply_rotary_pos_emb(q, k, cos, sin)):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 if dtype == torch.float32 else 0.05)
     with pytest.raises(rw.Error, match="unsqueeze_dim must be 1 or 2, got 3"):
         rw.apply_rotary_transformers(q, k, cos, sin, unsqueeze_dim=3)
 
@@ -232,12 +224,12 @@ def test_module():
 
 
 @pytest.mark.parametrize("policy", ["linear:8", "randomized:64"])
-def test_what_layers_are_given_moves_with_them(policy):
-    """As Accelerate does where device_map spreads a model: whatever has to() is moved before each layer."""
-    model, seen = build("llama"), []
+def test_arguments_of_layers_move_between_devices(policy):
+    """With device_map, Accelerate moves each argument that has to() before the layer runs."""
+    model, seen = build(), []
 
     def move(layer, arguments, named):
-        named["position_embeddings"] = tuple(one.to("cpu", non_blocking=True) for one in named["position_embeddings"])
+        named["position_embeddings"] = tuple(x.to("cpu", non_blocking=True) for x in named["position_embeddings"])
         seen.append(named["position_embeddings"][0].to("meta"))
         return arguments, named
 
@@ -247,4 +239,4 @@ def test_what_layers_are_given_moves_with_them(policy):
         layer.register_forward_pre_hook(move, with_kwargs=True)
     model.model.rotary_emb.passes.zero_()
     assert torch.equal(model(IDS).logits, expected)
-    assert all(one.positions is None or one.positions.is_meta for one in seen) and len(seen) == 3
+    assert all(x.positions is None or x.positions.is_meta for x in seen) and len(seen) == SHAPE["num_hidden_layers"]

@@ -29,13 +29,12 @@ IDS = torch.randint(3, 97, (2, 40), generator=torch.Generator().manual_seed(1))
 
 
 def build(family="Llama", rope="default", device="cpu", **config):
-    """A causal language model in evaluation mode, the same one for the same arguments."""
+    """A causal language model in evaluation mode, with equal weights for equal arguments."""
     torch.manual_seed(5)
-    config = {**SHAPE, "rope_parameters": copy.deepcopy(ROPES[rope]), **config}  # configurations write to the dict
-    if rope == "dynamic":
-        config["max_position_embeddings"] = 16
+    shape = SHAPE if rope != "dynamic" else {**SHAPE, "max_position_embeddings": 16}
+    scaling = {"rope_parameters": copy.deepcopy(ROPES[rope])} if rope else {}  # configurations write to the dict
     with torch.device(device):
-        config = getattr(transformers, f"{family}Config")(**config)
+        config = getattr(transformers, f"{family}Config")(**{**shape, **scaling, **config})
         model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     for parameter in model.parameters():  # the default initialisation makes attention almost uniform
         if parameter.dim() == 2:

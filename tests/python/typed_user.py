@@ -1,6 +1,6 @@
-"""A user's program as mypy --strict reads it (`tools/lint types`), and as Python runs it (test_types.py).
+"""Program of a user, which mypy --strict checks (`tools/lint types`) and test_types.py runs.
 
-What mypy must refuse stands below, each with the error that it must give: one that it no longer gives is an error too.
+The last lines are mistakes, each with the error that mypy must report: an unused `type: ignore` is an error, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def numbers(encoding: rw.Encoding) -> NDArray[np.float64]:
     return rw.alibi_slopes(8) * encoding.attention_factor
 
 
-def turn(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> None:
+def rotate(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> None:
     ids = torch.arange(q.shape[0])
     both = rw.rotate(q, q.clone(), encoding=encoding, positions=ids, threads=2)
     rw.rotate_(k, encoding=encoding, positions=[3] * k.shape[0], inverse=True, order="thd")
@@ -53,9 +53,9 @@ def refused(value: str) -> str:
 
 
 def main() -> None:
-    one, *_, last = encodings()
-    assert numbers(one).shape == (8,)
-    turn(torch.randn(5, 2, 64), np.ones((5, 2, 64), np.float32), last)
+    first, *_, last = encodings()
+    assert numbers(first).shape == (8,)
+    rotate(torch.randn(5, 2, 64), np.ones((5, 2, 64), np.float32), last)
     report: rw.Inspection = rw.inspect(last, 4096)
     assert report and "unknown policy" in refused("liner:8")
 

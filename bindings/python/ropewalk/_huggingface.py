@@ -217,7 +217,7 @@ def _candidates(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torc
             raise _ropewalk.Error("ropewalk: the model is already patched; call unpatch() first")
         if type(child).__name__.endswith("RotaryEmbedding"):
             found.append((parent, name, child))
-    # First, since this message says more than one about the missing keys of an image tower's configuration.
+    # Checked first: this error is clearer than that of a missing key in the configuration of the image tower.
     for *_, child in found:
         if getattr(child, "mrope_section", None):
             raise _unknown_axes(child)

@@ -2,7 +2,7 @@
 
 PyTorch wheels contain their own libgomp, sometimes under another soname (libgomp-a34b3233.so.1). The compiled module
 would then load the system's libgomp as well, and the spinning threads of two pools would compete for the cores: small
-rotations become hundreds of times slower. The dynamic linker searches global libraries first, so that making PyTorch's
+rotations become hundreds of times slower. The dynamic linker searches global libraries first, so making PyTorch's
 libgomp global makes the module use it. This file does so when it is imported, before the module.
 """
 

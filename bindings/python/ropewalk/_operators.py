@@ -61,7 +61,7 @@ def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any)
 
 
 def rotate(q: Tensor | None, k: Tensor | None, *arguments: Any, inside: bool = True) -> Any:
-    """Run the kernel and returns a tuple of the results.
+    """Run the kernel and return a tuple of the results.
 
     Returns NotImplemented if PyTorch must see the call and it is not `inside` an operator.
     """

@@ -59,8 +59,8 @@ def rotate_(
             of tokens.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (for 4 axes), "bhsd" or "sbhd".
         inverse: Undo the encoding.
-        adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos only. Together with inverse:
-            the transpose of the inverse.
+        adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
+            Together with inverse: the transpose of the inverse.
         table: (cos, sin) in float32 or bfloat16, used in place of the encoding's angles: [n, columns], where row p is
             for position p, or [batch or 1, tokens, columns] with one row per token, as in Transformers. columns is
             rotary_dim, in the order of the layout, or rotary_dim/2.

@@ -106,7 +106,7 @@ class _Rotation(torch.autograd.Function):
 
 
 class _TransformedRotation(_Rotation):
-    """The same for forward mode and torch.func. A setup_context() costs 16 us, so that _Rotation has none."""
+    """The same for forward mode and torch.func. A setup_context() costs 16 us, so _Rotation has none."""
 
     @staticmethod
     def forward(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:  # type: ignore[override]
@@ -200,7 +200,7 @@ def _prepare(
     table: Any,
     threads: int | None,
 ) -> Arguments:
-    """Check the arguments of rotate() and converts them to those of an operator."""
+    """Check the arguments of rotate() and convert them to those of an operator."""
     for name, x in (("q", q), ("k", k)):
         if x is not None and not isinstance(x, Tensor):
             raise _ropewalk.Error(f"ropewalk: {name} is a {type(x).__name__}, but the other one is a torch.Tensor")
@@ -237,7 +237,7 @@ def _check_writable(name: str, x: Tensor | None) -> None:
     if x.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
         raise _ropewalk.Error(
             f"ropewalk: {name} {list(x.shape)} is {'' if x.is_leaf else 'a view of '}a leaf that requires grad, and "
-            "rotate_ would overwrite it: use rotate(), or call under torch.no_grad()"
+            "rotate_ would overwrite it; use rotate(), or call under torch.no_grad()"
         )
     origin = None if base is None else _VIEWS.get(getattr(_creation(x), "name", ""))
     if origin is not None:
@@ -258,9 +258,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     prepared = _prepare(q, k, *arguments)
     if _transformed():
         _check_pair(q, k, arguments[0], prepared.order)
-        raise _ropewalk.Error(
-            "ropewalk: rotate_ has no derivatives in forward mode or under torch.func, which rotate() has; use that"
-        )
+        raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode or under torch.func; use rotate()")
     if _records(q, k):
         _check_writable("q", q)
         _check_writable("k", k)

@@ -37,8 +37,8 @@ def _is_rounded(held: torch.Tensor, exact: torch.Tensor) -> bool:
 def _restored(child: torch.nn.Module, own: AtLength) -> Any:
     """Return a copy of the module as its configuration makes it. The trial leaves the module unchanged.
 
-    model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that, so that the copy has the
-    exact frequencies.
+    model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that, so the copy has the exact
+    frequencies.
     """
     module = copy.deepcopy(child)
     for length in (1, 1 << 40):
@@ -50,7 +50,7 @@ def _restored(child: torch.nn.Module, own: AtLength) -> Any:
 
 
 def _with_numbers(child: torch.nn.Module, config: Any) -> torch.nn.Module:
-    """Return a module with numbers like one on the device meta, which has none."""
+    """Return a copy on the CPU, with values, of a module on the meta device."""
     make: Any = type(child)
     try:
         with torch.device("cpu"):

@@ -15,10 +15,10 @@ struct slot_reader : cache_slots {
     std::int64_t pages = 0, page_size = 1;
 };
 
-/// A page and the entry of a token there. Page −1: no slot.
+/// A page and the entry in that page. Page −1: no slot.
 struct cache_slot {
     std::int64_t page = -1;
-    std::int64_t token = 0;
+    std::int64_t entry = 0;
 };
 
 /// The keys or the values of a cache as a kernel writes them. Strides are in elements.
@@ -33,18 +33,18 @@ struct cache_sink {
 
 namespace detail {
 
-/// The slot with number n in pages of page_size entries.
-RW_HD RW_INLINE cache_slot numbered_slot(std::int64_t n, std::int64_t page_size) {
+/// Splits number n, of a slot or of an entry of a sequence, into a page and the entry in that page.
+RW_HD RW_INLINE cache_slot split_by_page(std::int64_t n, std::int64_t page_size) {
     if (n < 0) return {};
     const quotient parts = divide(n, page_size);
     return {parts.whole, parts.rest};
 }
 
-/// The slot of an entry of a sequence. Its page may lie outside the cache.
+/// The slot of entry `entry` of a sequence, counted over all of its pages. Its page may lie outside the cache.
 RW_HD RW_INLINE cache_slot slot_of_entry(const slot_reader& slots, std::int64_t sequence, std::int64_t entry) {
     if (entry < 0) return {};
     if (slots.source == cache_slots::kind::by_sequence) return {entry < slots.page_size ? sequence : -1, entry};
-    cache_slot slot = numbered_slot(entry, slots.page_size);
+    cache_slot slot = split_by_page(entry, slots.page_size);
     if (sequence >= slots.sequences || slot.page >= slots.max_pages) return {};
     slot.page = slots.table[sequence * slots.stride_sequence + slot.page];
     return slot;
@@ -52,16 +52,16 @@ RW_HD RW_INLINE cache_slot slot_of_entry(const slot_reader& slots, std::int64_t 
 
 }  // namespace detail
 
-/// The slot of a token, or none where it lies outside the cache. Reads only the memory of the call, whatever the values
-/// there.
+/// The slot of a token, or none where it lies outside the cache. Never reads outside the arguments, even where they
+/// hold invalid slots.
 RW_HD RW_INLINE cache_slot slot_of_token(const slot_reader& slots, std::int64_t row, std::int64_t token,
                                          std::int64_t tokens) {
     cache_slot slot;
     const std::int64_t index = row * tokens + token;
     if (slots.source == cache_slots::kind::mapping32) {
-        slot = detail::numbered_slot(static_cast<const std::int32_t*>(slots.mapping)[index], slots.page_size);
+        slot = detail::split_by_page(static_cast<const std::int32_t*>(slots.mapping)[index], slots.page_size);
     } else if (slots.source == cache_slots::kind::mapping64) {
-        slot = detail::numbered_slot(static_cast<const std::int64_t*>(slots.mapping)[index], slots.page_size);
+        slot = detail::split_by_page(static_cast<const std::int64_t*>(slots.mapping)[index], slots.page_size);
     } else {
         const std::int64_t sequence = slots.entry_reader.ragged() ? slots.entry_reader.sequence_of(token) : row;
         slot = detail::slot_of_entry(slots, sequence, slots.entry_reader.index(row, token));

@@ -49,8 +49,8 @@ RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int64_t chunk) 
             .has_second = offset + half < rest};
 }
 
-/// Squares of the vecs of a chunk, added in twos: the two elements of an interleaved pair, otherwise elements half a
-/// head apart.
+/// Squares of the vecs of a chunk, added in pairs: the two elements of an interleaved pair, otherwise the elements at
+/// the same place of both vecs.
 template <Layout L, int V>
 RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool rotates, float* squares) {
     if constexpr (V > 1 && std::same_as<L, interleaved>) {
@@ -97,7 +97,7 @@ template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_acce
 struct fused_body {
     static constexpr int V = Bytes / static_cast<int>(sizeof(T));
     static constexpr int lane_chunks = chunks_per_lane(V, Rates::capacity);
-    static constexpr int rows = heads_at_once(V, Rates::capacity);
+    static constexpr int heads_in_flight = heads_at_once(V, Rates::capacity);
 
     const fused_kernel_params<Rates>& params;
 
@@ -111,9 +111,9 @@ struct fused_body {
         std::int64_t chunk = 0;
         cos_sin_values<V> cos_sin[lane_chunks];
         float weight[lane_chunks][2][V];
-        float value[rows][lane_chunks][2][V];
-        float norm[rows];
-        int8_scale scale[rows];
+        float value[heads_in_flight][lane_chunks][2][V];
+        float norm[heads_in_flight];
+        int8_scale scale[heads_in_flight];
     };
 
     [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
@@ -123,8 +123,8 @@ struct fused_body {
 
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
         const auto [item, lane] = detail::divide(index, params.lanes);
-        const auto [position, group] = detail::divide(item, params.groups);
-        const auto [row, token] = detail::divide(position, params.tokens);
+        const auto [batch_token, group] = detail::divide(item, params.groups);
+        const auto [row, token] = detail::divide(batch_token, params.tokens);
         const int which = group >= params.first_group[2] ? 2 : group >= params.first_group[1] ? 1 : 0;
         const fused_heads& side = params.side[which];
         s.side = &side;
@@ -154,47 +154,47 @@ struct fused_body {
 
     RW_HD RW_INLINE void load(state& s) const {
         RW_UNROLL
-        for (int row = 0; row < rows; ++row) {
-            if (row >= s.heads) continue;
-            const T* const in = s.in + row * s.side->in_head;
+        for (int head = 0; head < heads_in_flight; ++head) {
+            if (head >= s.heads) continue;
+            const T* const in = s.in + head * s.side->in_head;
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
                 const auto vecs = vecs_at(s, i);
-                detail::load_if<T, Memory>(vecs.has_first, in + vecs.first, s.value[row][i][0]);
-                detail::load_if<T, Memory>(vecs.has_second, in + vecs.second, s.value[row][i][1]);
+                detail::load_if<T, Memory>(vecs.has_first, in + vecs.first, s.value[head][i][0]);
+                detail::load_if<T, Memory>(vecs.has_second, in + vecs.second, s.value[head][i][1]);
             }
         }
     }
 
     /// The sum of the squares of this lane's elements.
-    [[nodiscard]] RW_HD RW_INLINE float sum(const state& s, int row) const {
-        if (row >= s.heads || s.side->norm.weight == nullptr) return 0;
+    [[nodiscard]] RW_HD RW_INLINE float sum(const state& s, int head) const {
+        if (head >= s.heads || s.side->norm.weight == nullptr) return 0;
         float squares[lane_chunks * V];
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto& [a, b] = s.value[row][i];
+            const auto& [a, b] = s.value[head][i];
             detail::add_squares<L, V>(a, b, vecs_at(s, i).rotates, squares + i * V);
         }
         return sum_of_neighbours(squares);
     }
-    RW_HD RW_INLINE void take_sum(state& s, int row, float sum) const {
+    RW_HD RW_INLINE void take_sum(state& s, int head, float sum) const {
         const norm_params& norm = s.side->norm;
-        s.norm[row] = 1.0F / __builtin_sqrtf(RW_FMA(sum, norm.reciprocal_dim, norm.epsilon));
+        s.norm[head] = 1.0F / __builtin_sqrtf(RW_FMA(sum, norm.reciprocal_dim, norm.epsilon));
     }
 
     /// Norms and rotates the loaded elements, without rounding to the element type.
     RW_HD RW_INLINE void rotate(state& s) const {
         RW_UNROLL
-        for (int row = 0; row < rows; ++row) {
-            if (row >= s.heads) continue;
+        for (int head = 0; head < heads_in_flight; ++head) {
+            if (head >= s.heads) continue;
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
-                auto& [a, b] = s.value[row][i];
+                auto& [a, b] = s.value[head][i];
                 if (s.side->norm.weight != nullptr) {
                     RW_UNROLL
                     for (int j = 0; j < V; ++j) {
-                        a[j] = a[j] * s.norm[row] * s.weight[i][0][j];
-                        b[j] = b[j] * s.norm[row] * s.weight[i][1][j];
+                        a[j] = a[j] * s.norm[head] * s.weight[i][0][j];
+                        b[j] = b[j] * s.norm[head] * s.weight[i][1][j];
                     }
                 }
                 if (vecs_at(s, i).rotates) chunks<L, V>::rotate(a, b, s.cos_sin[i]);
@@ -203,43 +203,43 @@ struct fused_body {
     }
 
     /// The largest magnitude of this lane's results.
-    [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s, int row) const {
+    [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s, int head) const {
         std::uint32_t largest = 0;
-        if (row >= s.heads || !s.has_slot) return largest;
+        if (head >= s.heads || !s.has_slot) return largest;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto& [a, b] = s.value[row][i];
+            const auto& [a, b] = s.value[head][i];
             RW_UNROLL
             for (int j = 0; j < V; ++j)
                 largest = larger{}(largest, larger{}(magnitude_bits(a[j]), magnitude_bits(b[j])));
         }
         return largest;
     }
-    RW_HD RW_INLINE void take_measure(state& s, int row, std::uint32_t largest) const {
-        s.scale[row] = int8_scale::of(largest);
+    RW_HD RW_INLINE void take_measure(state& s, int head, std::uint32_t largest) const {
+        s.scale[head] = int8_scale::of(largest);
     }
 
     RW_HD RW_INLINE void store(state& s) const {
         const cache_sink& sink = s.side->sink;
         RW_UNROLL
-        for (int row = 0; row < rows; ++row) {
-            if (row >= s.heads) continue;
+        for (int head = 0; head < heads_in_flight; ++head) {
+            if (head >= s.heads) continue;
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
                 const auto vecs = vecs_at(s, i);
-                if (vecs.has_first) store_vec(s, row, vecs.first, vecs.rotates, s.value[row][i][0]);
-                if (vecs.has_second) store_vec(s, row, vecs.second, vecs.rotates, s.value[row][i][1]);
+                if (vecs.has_first) store_vec(s, head, vecs.first, vecs.rotates, s.value[head][i][0]);
+                if (vecs.has_second) store_vec(s, head, vecs.second, vecs.rotates, s.value[head][i][1]);
             }
             if (s.has_slot && s.is_first_lane && sink.type == cache_type::i8)
-                detail::store_elements<float, Memory>(sink.scales + s.scale_element + row * sink.scale_stride_head,
-                                                      {s.scale[row].stored});
+                detail::store_elements<float, Memory>(sink.scales + s.scale_element + head * sink.scale_stride_head,
+                                                      {s.scale[head].stored});
         }
         if (s.heads <= 0) return;  // the pointers of an idle lane are invalid
-        s.in += rows * s.side->in_head;
-        if (s.out != nullptr) s.out += rows * s.side->out_head;
-        s.cache_element += rows * sink.stride_head;
-        s.scale_element += rows * sink.scale_stride_head;
-        s.heads -= rows;
+        s.in += heads_in_flight * s.side->in_head;
+        if (s.out != nullptr) s.out += heads_in_flight * s.side->out_head;
+        s.cache_element += heads_in_flight * sink.stride_head;
+        s.scale_element += heads_in_flight * sink.scale_stride_head;
+        s.heads -= heads_in_flight;
     }
 
 private:
@@ -248,20 +248,20 @@ private:
         if (sink.data == nullptr) return;
         const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
         s.has_slot = slot.page >= 0;
-        s.cache_element = slot.page * sink.stride_page + slot.token * sink.stride_token + head * sink.stride_head;
+        s.cache_element = slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head;
         s.scale_element =
-            slot.page * sink.scale_stride_page + slot.token * sink.scale_stride_token + head * sink.scale_stride_head;
+            slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token + head * sink.scale_stride_head;
     }
 
-    RW_HD RW_INLINE void store_vec(const state& s, int row, std::int64_t element, bool rotates,
+    RW_HD RW_INLINE void store_vec(const state& s, int head, std::int64_t element, bool rotates,
                                    const float (&x)[V]) const {
         const fused_heads& side = *s.side;
         // In place, elements that are neither normed nor rotated need no store.
         if (s.out != nullptr && (rotates || side.norm.weight != nullptr || side.out != side.in))
-            detail::store_elements<T, Memory>(s.out + row * side.out_head + element, x);
+            detail::store_elements<T, Memory>(s.out + head * side.out_head + element, x);
         if (s.has_slot)
-            store_cached<Memory>(side.sink, s.cache_element + row * side.sink.stride_head + element,
-                                 s.scale[row].factor, x);
+            store_cached<Memory>(side.sink, s.cache_element + head * side.sink.stride_head + element,
+                                 s.scale[head].factor, x);
     }
 
     RW_HD RW_INLINE detail::chunk_vecs vecs_at(const state& s, int i) const {

@@ -92,8 +92,8 @@ inline void check_cache(std::string_view name, const cache_tensor& c, const tens
     if (!c.exists()) return;
     RW_EXPECTS(c.pages >= 0 && c.page_size > 0, "{}: pages must not be negative and page_size must be positive",
                shape_of(name, c));
-    RW_EXPECTS(c.heads == heads.heads && c.head_dim == heads.head_dim, "{} does not fit heads {}", shape_of(name, c),
-               shape_of("", heads));
+    RW_EXPECTS(c.heads == heads.heads && c.head_dim == heads.head_dim, "{} does not fit {}", shape_of(name, c),
+               shape_of("heads", heads));
     RW_EXPECTS(reinterpret_cast<std::uintptr_t>(c.data) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
                "{}: address {} is not aligned to the {} bytes of an element", shape_of(name, c), c.data,
                size_of(c.type));
@@ -143,10 +143,10 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
 inline void check_norm(std::string_view name, const head_norm& norm) {
     if (norm.weight == nullptr) return;
     RW_EXPECTS(reinterpret_cast<std::uintptr_t>(norm.weight) % size_of(norm.type) == 0,
-               "the norm's weights of {} at {} are not aligned to the {} bytes of {}", name, norm.weight,
+               "the RMSNorm weight of {} at {} is not aligned to the {} bytes of {}", name, norm.weight,
                size_of(norm.type), to_string(norm.type));
     RW_EXPECTS(std::isfinite(norm.epsilon) && norm.epsilon >= 0,
-               "the norm's epsilon of {} must not be negative, got {}", name, norm.epsilon);
+               "the RMSNorm epsilon of {} must not be negative, got {}", name, norm.epsilon);
 }
 
 /// Checks norms, caches and slots of a call with validated tensors.

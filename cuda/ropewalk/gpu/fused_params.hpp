@@ -38,7 +38,7 @@ struct fused_kernel_base {
     std::int32_t first_group[3]{};  ///< of each side
     std::int32_t groups = 0;
     std::int32_t lanes = 1;  ///< per head; a power of two where lanes reduce values
-    std::int32_t steps = 0;  ///< of Body::rows heads each
+    std::int32_t steps = 0;  ///< of Body::heads_in_flight heads each
     bool sums = false;       ///< at least one side has a norm
     bool measures = false;   ///< at least one side goes to int8
 };

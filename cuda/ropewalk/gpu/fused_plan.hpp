@@ -18,7 +18,7 @@ struct fused_plan {
 
 namespace detail {
 
-/// Whether chunks of two vecs of `elements` divide a head.
+/// Returns whether chunks of two vecs of `elements` divide a head.
 inline bool allows_vecs(std::int64_t head_dim, std::int64_t rotary_offset, std::int64_t pairs, std::int64_t elements) {
     return pairs % elements == 0 && rotary_offset % elements == 0 && (head_dim - 2 * pairs) % (2 * elements) == 0;
 }
@@ -33,7 +33,7 @@ inline bool allows_vecs(const head_norm& norm, std::int64_t elements) {
     return reinterpret_cast<std::uintptr_t>(norm.weight) % bytes == 0;
 }
 
-/// Whether accesses of 16 bytes divide everything.
+/// Returns whether every address, stride and width allows accesses of 16 bytes.
 inline bool allows_widest(const fused_plan& plan) {
     const ropewalk::rotate_params& params = plan.kernel.rotation;
     const std::int64_t elements = 16 / static_cast<std::int64_t>(size_of(params.any().type));
@@ -129,7 +129,7 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     fused_kernel_base& kernel = plan.kernel;
     const auto size = static_cast<int>(size_of(params.any().type));
     plan.shape.bytes = allows_widest(plan) ? 16 : size;
-    const int v = plan.shape.bytes / size, capacity = capacity_of(plan), rows = heads_at_once(v, capacity);
+    const int v = plan.shape.bytes / size, capacity = capacity_of(plan), heads_in_flight = heads_at_once(v, capacity);
     check_width(params.any().head_dim, v), check_width(plan.v.exists() ? plan.v.head_dim : 0, v);
     kernel.slots = make_slots(plan.with, params);
     kernel.tokens = params.tokens();
@@ -143,7 +143,8 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
         side.heads_per_thread = even_share(side.heads, max_heads);
         kernel.first_group[i] = kernel.groups;
         kernel.groups += groups_of(side);
-        kernel.steps = std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, rows)));
+        kernel.steps =
+            std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }
     kernel.items = tokens * kernel.groups;
     kernel.threads = divide_up(kernel.items * kernel.lanes, warp_lanes) * warp_lanes;
@@ -180,7 +181,7 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
                            const device_shape& device = {}) {
     RW_EXPECTS(options.direction == direction::forward, "fused calls support only direction::forward; use rotate()");
     RW_EXPECTS(detail::given(in.q) || detail::given(in.k) || !detail::given(in.v),
-               "values alone are not rotated: copy them");
+               "v without q and k leaves nothing to rotate; copy v instead");
     detail::check_side("q", in.q, out.q, with.q_norm, {});
     detail::check_side("k", in.k, out.k, with.k_norm, with.cache.k);
     detail::check_side("v", in.v, out.v, {}, with.cache.v);

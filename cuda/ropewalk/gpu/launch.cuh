@@ -70,8 +70,8 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
-/// Whether wait_for_previous() waits in the code that the current device runs. Code for less than 9.0 has no wait, even
-/// where the driver compiled it for a newer device.
+/// Returns whether wait_for_previous() waits in the code that the current device runs. Code for less than 9.0 has no
+/// wait, even where the driver compiled it for a newer device.
 inline bool waits_for_previous(const void* kernel) {
     cudaFuncAttributes code{};
     expect_success(cudaFuncGetAttributes(&code, kernel), "cannot query the compute capability of a kernel");

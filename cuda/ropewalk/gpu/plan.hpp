@@ -58,7 +58,7 @@ inline rotate_params make_device_params(const rotate_args& args) {
     return make_params(args, target, source);
 }
 
-/// Whether the address and the strides of every axis longer than one are multiples of `bytes`.
+/// Returns whether the address and the strides of every axis longer than one are multiples of `bytes`.
 inline bool is_aligned(const tensor& axes, const void* data, std::int64_t element_size, std::int64_t bytes) {
     const auto fits = [&](std::int64_t extent, std::int64_t stride) {
         return extent <= 1 || stride * element_size % bytes == 0;
@@ -68,7 +68,7 @@ inline bool is_aligned(const tensor& axes, const void* data, std::int64_t elemen
            fits(axes.heads, axes.stride_head);
 }
 
-/// Whether every head of a tensor can be read in accesses of `bytes`.
+/// Returns whether every head of a tensor can be read in accesses of `bytes`.
 inline bool allows_access(const tensor& t, std::int64_t bytes) {
     return !t.exists() || t.elements() == 0 || is_aligned(t, t.data, static_cast<std::int64_t>(size_of(t.type)), bytes);
 }
@@ -78,19 +78,19 @@ inline std::int64_t trailing_elements(const ropewalk::rotate_params& params) {
     return params.any().head_dim - params.rotary_offset - 2 * params.pairs;
 }
 
-/// Whether elements outside the rotary part must be copied.
+/// Returns whether elements outside the rotary part must be copied.
 inline bool copies(const ropewalk::rotate_params& params) {
     return (params.rotary_offset > 0 || trailing_elements(params) > 0) &&
            (params.q_in.data != params.q_out.data || params.k_in.data != params.k_out.data);
 }
 
-/// Whether plain_rates hold the rates of a call.
+/// Returns whether plain_rates hold the rates of a call.
 inline bool is_plain(const ropewalk::rotate_params& params) {
     return !params.has_magnitude && params.source.steps == nullptr && params.pairs <= plain_pairs;
 }
 
-/// The widest access, at most 16 bytes, that divides every chunk of the call. Calls that are not plain have kernels for
-/// the widest and the narrowest access only, to save compile time for rarely used kernels.
+/// The widest access, at most 16 bytes, that every address, stride and width of the call allows. Calls that are not
+/// plain have kernels for the widest and the narrowest access only, to save compile time for rarely used kernels.
 inline int access_bytes(const ropewalk::rotate_params& params) {
     const auto size = static_cast<std::int64_t>(size_of(params.any().type));
     for (std::int64_t bytes = 16; bytes > size; bytes = is_plain(params) ? bytes / 2 : size) {

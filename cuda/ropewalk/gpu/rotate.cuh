@@ -9,7 +9,7 @@ namespace ropewalk::gpu {
 namespace detail {
 
 /// Resident blocks per multiprocessor that limit the registers of a kernel: half of the threads of a multiprocessor, or
-/// three eighths for kernels with magnitudes.
+/// three eighths for full_rates (magnitudes, re-rotation, many pairs).
 template <class Rates>
 inline constexpr int blocks_resident = Rates::full ? 6 : 8;
 

@@ -68,8 +68,8 @@ template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_acce
 RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std::int64_t index) {
     constexpr int V = Bytes / static_cast<int>(sizeof(T));
     const auto [item, chunk] = detail::divide(index, params.chunks);
-    const auto [position, group] = detail::divide(item, params.groups);
-    const auto [row, token] = detail::divide(position, params.tokens);
+    const auto [batch_token, group] = detail::divide(item, params.groups);
+    const auto [row, token] = detail::divide(batch_token, params.tokens);
     const bool is_key = group >= params.q_groups;
     const heads_params& side = params.side[is_key ? 1 : 0];
     const std::int64_t begin = (group - (is_key ? params.q_groups : 0)) * side.heads_per_thread;

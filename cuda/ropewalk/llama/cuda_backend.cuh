@@ -95,9 +95,9 @@ public:
     void multiply(const gpu::product& p) { products_->multiply(p, options_.stream); }
     template <Element T>
     void append(layout_kind layout, const ropewalk::gpu::qkv<T>& heads, const ropewalk::gpu::kv_cache& cache,
-                const ropewalk::gpu::cache_slots& slots, const Encoding& encoding, const positions& where) {
+                const ropewalk::gpu::cache_slots& slots, const Encoding& encoding, const positions& positions) {
         const auto run = [&]<class L>(L /*layout*/) {
-            ropewalk::gpu::append<L, T>(heads.q, heads.k, heads.v, cache, slots, encoding, where, options_);
+            ropewalk::gpu::append<L, T>(heads.q, heads.k, heads.v, cache, slots, encoding, positions, options_);
         };
         layout == layout_kind::half_split ? run(half_split{}) : run(interleaved{});
     }

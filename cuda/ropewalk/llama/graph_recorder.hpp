@@ -21,7 +21,7 @@ struct step_key {
 };
 
 /// Runs steps. Records a step when it comes for the second time in a row, because a step that changes every time (a
-/// scheme that follows the length) does not repay its recording.
+/// policy that follows the length) does not repay its recording.
 template <class B>
 class graph_recorder {
 public:

@@ -48,7 +48,7 @@ struct int8_scale {
     float factor = 0;  ///< multiplies the elements before rounding
     float stored = 0;  ///< multiplies the stored integers on reading
 
-    /// From the bit pattern of the largest |x| of the head.
+    /// Returns the scale for the bit pattern of the largest |x| of the head.
     static RW_HD RW_INLINE int8_scale of(std::uint32_t largest) {
         const float magnitude = ropewalk::detail::bit_cast<float>(largest);
         if (largest >= 0x7f800000U) return {0, __builtin_nanf("")};

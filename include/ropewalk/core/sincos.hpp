@@ -55,7 +55,7 @@ template <class F>
 RW_HD RW_INLINE constexpr F exp2_fixed(typename detail::lanes<F>::bits exponent) {
     using l = detail::lanes<F>;
     using bits = typename l::bits;
-    // The bias of 128 makes the logical shift a floor.
+    // The bias of 128.5 makes the logical shift round to the nearest integer.
     const bits whole = l::shift_right(exponent + l::broadcast_bits(0x80800000U), 24);
     const F f =
         l::from_signed(exponent + l::broadcast_bits(0x80000000U) - l::shift_left(whole, 24)) * l::broadcast(0x1p-24F);

@@ -14,7 +14,7 @@ inline std::int64_t bytes_of(const rotate_params& params) {
     return (params.q_in.elements() + params.k_in.elements()) * static_cast<std::int64_t>(size_of(params.any().type));
 }
 
-/// Whether every head of an output is whole cache lines in memory of its own.
+/// Returns whether the output is separate from the input and each of its heads fills whole, aligned cache lines.
 inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
     if (!in.exists()) return true;
     const auto bytes = [&](std::int64_t elements) { return elements * static_cast<std::int64_t>(size_of(out.type)); };
@@ -26,8 +26,11 @@ inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
 
 }  // namespace detail
 
-/// Non-temporal stores pay only when data exceeds the cache and the output was written before: an ordinary store reads
-/// the line that it overwrites (a copy of 84 MB: 19 GB/s with ordinary stores, 35 GB/s with non-temporal ones).
+/// Returns the traversal of a rotation, with its tile. Made once per call, where sizes and strides are known.
+///
+/// Non-temporal stores pay only when data exceeds the cache and the pages of the output are mapped already: an ordinary
+/// store reads the line that it overwrites (a copy of 84 MB: 19 GB/s with ordinary stores, 35 GB/s with non-temporal
+/// ones).
 inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = false) {
     const tensor& t = params.any();
     loop_choice loop;
@@ -54,7 +57,7 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     }
     std::int64_t tile = 1;
     if (loop.heads_major) {
-        tile = std::max(tuning::heads_major_tile_bytes / params.row_stride(), tuning::heads_major_tile_tokens);
+        tile = std::max(tuning::heads_major_tile_floats / params.row_stride(), tuning::heads_major_tile_tokens);
     } else if (both && loop.size != footprint::l2) {
         tile = from_memory ? tuning::memory_tile_tokens : tuning::l3_tile_tokens;
     }

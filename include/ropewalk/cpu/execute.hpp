@@ -37,7 +37,7 @@ private:
 
 }  // namespace detail
 
-/// Runs the kernel over all tokens, on at most `max_threads` threads (0: the number of OpenMP). One token is never
+/// Runs the kernel over all tokens, on at most `max_threads` threads (0: the default of OpenMP). One token is never
 /// shared.
 inline void execute(const rotate_params& params, kernel_function kernel, int max_threads) {
     const std::int64_t tokens = params.batch() * params.tokens();

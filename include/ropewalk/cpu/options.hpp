@@ -9,10 +9,11 @@ using ropewalk::direction;
 
 struct options {
     ropewalk::direction direction = ropewalk::direction::forward;
-    int threads = 0;  ///< 0: the number of OpenMP; small calls always use one thread
-    /// Replaces the phases of the encoding where it exists. Its magnitudes are unknown, so inverse equals adjoint.
+    int threads = 0;  ///< 0: the default of OpenMP; small calls always use one thread
+    /// Replaces the phases of the encoding where it exists. Factors in it are unknown, so inverse equals adjoint.
     cos_sin_table table{};
-    /// The output was never written. Its pages come through the cache anyway, so streaming stores would cost time.
+    /// The output was never written. The system zeroes its pages through the cache at the first write, so its lines are
+    /// in the cache already and streaming stores would cost time.
     bool fresh_output = false;
 };
 

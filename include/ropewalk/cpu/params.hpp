@@ -23,7 +23,7 @@ enum class traversal : std::uint8_t {
     streaming,    ///< out of cache and out of place: non-temporal stores
 };
 
-/// How a rotation runs. Made by choose_loop().
+/// Loops of a rotation. Made by choose_loop().
 struct loop_choice {
     traversal order = traversal::per_token;
     footprint size = footprint::memory;

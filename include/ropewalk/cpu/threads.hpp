@@ -18,7 +18,7 @@ namespace ropewalk::cpu::detail {
 
 #if defined(RW_OPENMP)
 
-/// Whether this process is a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
+/// State of a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
 /// and the child would wait for them forever. `A` keeps the copies of different instruction sets apart.
 template <class A>
 class parent_threads {
@@ -39,7 +39,7 @@ private:
 
 #endif
 
-/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the number of
+/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the default of
 /// OpenMP). Returns 1 inside a parallel region, and in a child forked after a threaded call.
 template <class A>
 RW_INLINE int thread_count(std::int64_t parts, int limit) {

@@ -327,7 +327,7 @@ private:
 /// Returns the encoding of a model's configuration, a config.json of Hugging Face.
 ///
 /// Reads `rope_scaling` and the newer `rope_parameters` (one layer type if they are nested) with every rope_type of
-/// Transformers 5.23, `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names. Defaults of model code
+/// Transformers 5.24, `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names. Defaults of model code
 /// are in model_defaults.hpp.
 ///
 /// Throws ropewalk::error, one line that names the key, for an unknown rope_type, a missing or unknown key, a value of

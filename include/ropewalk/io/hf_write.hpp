@@ -35,9 +35,9 @@ inline std::optional<std::int64_t> dynamic_original_length(const written_policie
 /// Returns the keys that give a model this encoding, to be merged into its config.json (into text_config if it has
 /// one). encoding_from_config() reads them back.
 ///
-/// - `rope_parameters` and the older `rope_scaling` with the same content (null for plain RoPE), `rope_theta`,
-/// `head_dim`
-///   and `partial_rotary_factor` (1 for the whole head; absent for proportional, which has its own);
+/// - `rope_parameters` and the older `rope_scaling` with the same content (null for plain RoPE);
+/// - `rope_theta`, `head_dim` and `partial_rotary_factor` (1 for the whole head; absent for proportional, which has its
+///   own);
 /// - if they differ from the default: `rope_interleave`; `max_position_embeddings`, the length from which `dynamic`
 ///   scales; `original_max_position_embeddings`, because a value that the model has at this level would take
 ///   precedence;

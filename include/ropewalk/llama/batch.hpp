@@ -17,7 +17,7 @@ namespace ropewalk::llama {
 struct segment {
     int sequence = 0;
     std::int64_t tokens = 0;
-    /// Tokens of the sequence when its prompt is complete. A scheme that depends on the length encodes every chunk for
+    /// Tokens of the sequence when its prompt is complete. A policy that depends on the length encodes every chunk for
     /// this length. 0: the length after this call.
     std::int64_t whole = 0;
 };
@@ -54,8 +54,8 @@ std::int64_t check_segments(const model_config& config, std::span<const segment>
     const auto layout = cache.layout(0);
     RW_EXPECTS(
         cache.layers() == config.layers && layout.kv_heads == config.kv_heads && layout.head_dim == config.head_dim,
-        "the cache is for {} layers of {} heads of {}, the model has {} of {} of {}", cache.layers(), layout.kv_heads,
-        layout.head_dim, config.layers, config.kv_heads, config.head_dim);
+        "the cache is for {} layers of {} heads of {} elements, the model has {} layers of {} heads of {} elements",
+        cache.layers(), layout.kv_heads, layout.head_dim, config.layers, config.kv_heads, config.head_dim);
     std::int64_t tokens = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const auto [sequence, added, whole] = batch[i];

@@ -27,7 +27,7 @@ struct page_layout {
 };
 
 struct cache_options {
-    /// f32, f16, bf16 or i8 (one scale per token and head). Use f32 for a scheme that changes with every token: see
+    /// f32, f16, bf16 or i8 (one scale per token and head). Use f32 for a policy that changes with every token: see
     /// rope_schedule.
     cache_type type = cache_type::f16;
     /// Tokens per page. A contiguous cache has one page per sequence, as long as the longest sequence. On the CPU

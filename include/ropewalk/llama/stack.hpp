@@ -90,8 +90,8 @@ private:
         const timer time(seconds_.rope);
         const std::int64_t past = sequence.past;
         std::vector<float> rows(static_cast<std::size_t>(std::min(past, chunk) * config_.kv_width()));
-        const auto apply = [&](std::int64_t tokens, const positions& where) {
-            kernels_->rerotate(config_.layout, heads_of(rows, 0, tokens, config_.kv_heads), source, target, where,
+        const auto apply = [&](std::int64_t tokens, const positions& positions) {
+            kernels_->rerotate(config_.layout, heads_of(rows, 0, tokens, config_.kv_heads), source, target, positions,
                                threads_);
         };
         // Applied to the first and last position of zeros, this refuses a re-rotation before any key changes.
@@ -112,10 +112,10 @@ private:
     void rotate() {
         const timer time(seconds_.rope);
         for_each_encoding([&](const auto& encoding, std::int64_t first, std::int64_t tokens) {
-            const auto where = std::span<const std::int64_t>(positions_)
-                                   .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(tokens));
+            const auto token_ids = std::span<const std::int64_t>(positions_)
+                                       .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(tokens));
             kernels_->rotate(config_.layout, heads_of(q_, first, tokens, config_.heads),
-                             heads_of(k_, first, tokens, config_.kv_heads), *encoding, ids(where), threads_);
+                             heads_of(k_, first, tokens, config_.kv_heads), *encoding, ids(token_ids), threads_);
         });
     }
 

@@ -18,7 +18,7 @@ public:
     [[nodiscard]] const stack_seconds& seconds() const { return seconds_; }
     void reset_seconds() { seconds_ = {}; }
 
-    /// Changes the scheme for the calls that follow. Cached keys are re-rotated when their sequence is used next.
+    /// Changes the encoding for the calls that follow. Cached keys are re-rotated when their sequence is used next.
     void set_rope(rope_schedule rope) {
         detail::check_encoding(config_, *rope.at(1));
         rope_ = std::move(rope);

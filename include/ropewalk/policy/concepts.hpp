@@ -65,7 +65,7 @@ concept SoftmaxFactorPolicy = Policy<P> && requires(const P& policy, const Geome
     { policy.softmax_factor(geometry) } -> std::convertible_to<double>;
 };
 
-/// Position axis for tokens with several positions: pair j uses position axis(j), of `position_axes`. If every pair
+/// Position axis for tokens with several positions: pair j uses position number axis(j), in [0, 3). If every pair
 /// uses axis 0, tokens have one position unless `has_sections()` exists and returns true.
 template <class P>
 concept PairAxisPolicy = Policy<P> && requires(const P& policy, std::int64_t pair, const Geometry& geometry) {

@@ -1,4 +1,4 @@
-// Registry of policies. Expressions, Python, the configuration reader, tests and benchmarks find a policy here.
+// Registry of policies. Expressions, Python, the command line and the tests find a policy here.
 #pragma once
 
 #include <variant>

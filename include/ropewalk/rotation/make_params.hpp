@@ -68,7 +68,7 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
     }
     RW_EXPECTS(given.count >= tokens, "positions has {} entries for {} tokens", given.count, tokens);
     RW_EXPECTS(given.rows == 1 || given.rows == batch, "positions has {} rows for a batch of {}", given.rows, batch);
-    // A longer row serves by its beginning, but one row as long as the whole batch is almost certainly a batch.
+    // Extra ids at the end of a row are ignored, but one row as long as the whole batch is almost certainly a batch.
     RW_EXPECTS(
         given.rows != 1 || given.count == tokens || tokens == 0 || given.count % tokens != 0 ||
             given.count / tokens != batch,

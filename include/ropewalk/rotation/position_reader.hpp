@@ -36,7 +36,7 @@ struct position_reader {
         return kind == positions::kind::cu_seqlens32 || kind == positions::kind::cu_seqlens64;
     }
 
-    /// Whether the host knows the values.
+    /// Returns whether the host knows the values.
     [[nodiscard]] constexpr bool known() const { return kind == positions::kind::offset || host_readable; }
 
     /// The index of a token, on the first axis; the integer part of a fixed position.

@@ -12,7 +12,7 @@
 
 namespace ropewalk::detail {
 
-/// "q [batch 1, tokens 4, heads 2, head_dim 128], strides [.., .., .., 1]"
+/// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
     return format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name, t.batch,
                   t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
@@ -33,7 +33,7 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
                to_string(t.type));
 }
 
-/// Whether a and b are the same elements in the same order.
+/// Returns whether a and b are the same elements in the same order.
 inline bool in_place(const tensor& a, const tensor& b) {
     return a.data == b.data && (a.batch <= 1 || a.stride_batch == b.stride_batch) &&
            (a.tokens <= 1 || a.stride_token == b.stride_token) && (a.heads <= 1 || a.stride_head == b.stride_head);

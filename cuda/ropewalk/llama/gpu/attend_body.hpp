@@ -135,7 +135,7 @@ private:
         RW_UNROLL
         for (int key = 0; key < keys_per_step; ++key) {
             s.page[key] = first + key < s.end ? static_cast<std::int32_t>(cursor.slot().page) : -1;
-            s.token[key] = static_cast<std::int32_t>(cursor.slot().token);
+            s.token[key] = static_cast<std::int32_t>(cursor.slot().entry);
             cursor.next();
         }
         lane_values k[keys_per_step];

@@ -86,13 +86,13 @@ struct sequence_reader {
 namespace detail {
 
 RW_HD RW_INLINE std::int64_t element_of(const cache_tensor& cache, const cache_slot& slot, std::int64_t head) {
-    return slot.page * cache.stride_page + slot.token * cache.stride_token + head * cache.stride_head;
+    return slot.page * cache.stride_page + slot.entry * cache.stride_token + head * cache.stride_head;
 }
 /// The int8 scale of a head.
 template <class Memory>
 RW_HD RW_INLINE float scale_of(const cache_tensor& cache, const cache_slot& slot, std::int64_t head) {
     return load_one<float, Memory>(cache.scales + slot.page * cache.scale_stride_page +
-                                   slot.token * cache.scale_stride_token + head * cache.scale_stride_head);
+                                   slot.entry * cache.scale_stride_token + head * cache.scale_stride_head);
 }
 
 /// Iterates over the slots of consecutive entries, with one division per page.
@@ -103,8 +103,8 @@ public:
 
     [[nodiscard]] RW_HD RW_INLINE const cache_slot& slot() const { return slot_; }
     RW_HD RW_INLINE void next() {
-        ++entry_, ++slot_.token;
-        if (slot_.page < 0 || slot_.token >= batch_.slots.page_size) slot_ = batch_.slot_of(sequence_, entry_);
+        ++entry_, ++slot_.entry;
+        if (slot_.page < 0 || slot_.entry >= batch_.slots.page_size) slot_ = batch_.slot_of(sequence_, entry_);
     }
 
 private:

@@ -22,7 +22,7 @@ struct locate_params : launch_size {
         cache_slot slot;
         if (sequence >= 0) slot = batch.slot_of(sequence, entry);
         positions[token] = entry;
-        slots[token] = slot.page < 0 ? -1 : slot.page * batch.slots.page_size + slot.token;
+        slots[token] = slot.page < 0 ? -1 : slot.page * batch.slots.page_size + slot.entry;
     }
 };
 

@@ -15,7 +15,7 @@ namespace ropewalk::cpu::detail {
 template <class T, class L>
 inline constexpr std::int64_t row_floats = std::is_same_v<L, interleaved> && !std::is_same_v<T, bf16> ? 2 : 1;
 
-/// Whether a row is in the order of the pairs.
+/// True where a row is in the order of the pairs.
 template <class T, class L>
 inline constexpr bool row_is_natural = std::is_same_v<T, bf16> == std::is_same_v<L, interleaved>;
 

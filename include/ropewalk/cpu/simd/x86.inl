@@ -182,7 +182,7 @@ RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd
     }
 }
 
-/// Whether A converts f16 by instructions. Every machine with AVX2 and FMA has them, but -mf16c may be missing.
+/// True where A converts f16 by instructions. Every machine with AVX2 and FMA has them, but -mf16c may be missing.
 template <class A>
 #if defined(__F16C__)
 inline constexpr bool converts_f16 = is_avx512<A> || std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A>;

@@ -13,9 +13,9 @@ struct alternating : loops<T, L, A, Pairs> {
     /// Rotates the next `count` heads of one token.
     static RW_INLINE void rotate_next(const rotate_params& params, token_heads& heads, const float* row,
                                       std::int64_t count) {
-        const std::int64_t half = base::pairs(params);
+        const std::int64_t pairs = base::pairs(params);
         heads.step.heads = count;
-        base::rotate_token(half, {row, half}, heads.in, heads.out, heads.step, params.loop.size);
+        base::rotate_token(pairs, {row, pairs}, heads.in, heads.out, heads.step, params.loop.size);
         heads.in += count * heads.step.in_head;
         heads.out += count * heads.step.out_head;
     }

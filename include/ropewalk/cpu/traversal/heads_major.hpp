@@ -15,7 +15,7 @@ struct heads_major : loops<T, L, A, Pairs> {
     static void rotate_tile(const rotate_params& params, const float* rows, std::int64_t batch_row, std::int64_t token,
                             std::int64_t count, const tensor& in, const tensor& out) {
         typename base::token_heads heads(in, out, batch_row, token);
-        const std::int64_t half = base::pairs(params), row_stride = params.row_stride();
+        const std::int64_t pairs = base::pairs(params), row_stride = params.row_stride();
         heads.enter_rotary_part(params, count);
         const bool from_memory = params.loop.size == footprint::memory;
         const std::int64_t group =
@@ -24,7 +24,7 @@ struct heads_major : loops<T, L, A, Pairs> {
         for (std::int64_t left = step.heads; left > 0; left -= group) {
             step.heads = left < group ? left : group;
             for (std::int64_t i = 0; i < count; ++i) {
-                base::rotate_by_columns(half, {rows + i * row_stride, half}, heads.in + i * step.in_token,
+                base::rotate_by_columns(pairs, {rows + i * row_stride, pairs}, heads.in + i * step.in_token,
                                         heads.out + i * step.out_token, step, false);
             }
             heads.in += group * step.in_head;

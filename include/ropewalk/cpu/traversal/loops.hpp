@@ -155,20 +155,20 @@ struct loops {
         RW_PREFETCH_L1(reinterpret_cast<const char*>(in) + tuning::l1_prefetch_lines * tuning::line_bytes);
     }
 
-    static RW_INLINE void rotate_head(std::int64_t half, cos_sin_row row, const T* in, T* out) {
+    static RW_INLINE void rotate_head(std::int64_t pairs, cos_sin_row row, const T* in, T* out) {
         for_each_block<main_block>(
-            0, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
-                const std::int64_t first = L::first(pair, half);
+            0, pairs, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
+                const std::int64_t first = L::first(pair, pairs);
                 auto values = B::values::load(row.cos + floats_per_pair * pair, row.sin + floats_per_pair * pair);
                 // Conversion keeps the processor busier than loads: for 16 bits two memory operands cost less.
                 if constexpr (std::is_same_v<T, float>) values.pin();
-                B::apply(values, in + first, out + first, half);
+                B::apply(values, in + first, out + first, pairs);
             });
     }
 
     /// Rotates N blocks of all heads from `pair` on; their cosines and sines stay in registers.
     template <class B, int N>
-    static RW_INLINE void rotate_columns(std::int64_t half, cos_sin_row row, std::int64_t pair, const T* in, T* out,
+    static RW_INLINE void rotate_columns(std::int64_t pairs, cos_sin_row row, std::int64_t pair, const T* in, T* out,
                                          const strides& step, bool from_l2) {
         typename B::values values[static_cast<std::size_t>(N)];
         RW_UNROLL
@@ -177,7 +177,7 @@ struct loops {
             values[i] = B::values::load(row.cos + at, row.sin + at);
             values[i].pin();
         }
-        const std::int64_t start = L::first(pair, half), stride = L::first(B::pairs, half);
+        const std::int64_t start = L::first(pair, pairs), stride = L::first(B::pairs, pairs);
         in += start;
         out += start;
         for (std::int64_t head = 0; head < step.heads; ++head, in += step.in_head, out += step.out_head) {
@@ -185,43 +185,43 @@ struct loops {
             for (int i = 0; i < N; ++i) {
                 if (from_l2 && i * stride * static_cast<std::int64_t>(sizeof(T)) % tuning::line_bytes == 0) {
                     prefetch_l1(in + i * stride);
-                    if constexpr (std::is_same_v<L, half_split>) prefetch_l1(in + i * stride + half);
+                    if constexpr (std::is_same_v<L, half_split>) prefetch_l1(in + i * stride + pairs);
                 }
-                B::apply(values[i], in + i * stride, out + i * stride, half);
+                B::apply(values[i], in + i * stride, out + i * stride, pairs);
             }
         }
     }
 
     /// All heads of one token, the pairs in the outer loop.
-    static RW_INLINE void rotate_by_columns(std::int64_t half, cos_sin_row row, const T* in, T* out,
+    static RW_INLINE void rotate_by_columns(std::int64_t pairs, cos_sin_row row, const T* in, T* out,
                                             const strides& step, bool from_l2) {
         constexpr std::int64_t width = held * main_block::pairs;
-        const std::int64_t full = half / width * width;
+        const std::int64_t full = pairs / width * width;
         for (std::int64_t pair = 0; pair < full; pair += width)
-            rotate_columns<main_block, held>(half, row, pair, in, out, step, from_l2);
+            rotate_columns<main_block, held>(pairs, row, pair, in, out, step, from_l2);
         for_each_block<main_block>(
-            full, half, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
-                rotate_columns<B, 1>(half, row, pair, in, out, step, from_l2);
+            full, pairs, [&]<class B>(std::int64_t pair) __attribute__((always_inline)) {
+                rotate_columns<B, 1>(pairs, row, pair, in, out, step, from_l2);
             });
     }
 
     /// All heads of one token in address order; each head reads the row again.
-    static RW_INLINE void rotate_by_heads(std::int64_t half, cos_sin_row row, const T* in, T* out, const strides& step,
+    static RW_INLINE void rotate_by_heads(std::int64_t pairs, cos_sin_row row, const T* in, T* out, const strides& step,
                                           bool from_memory) {
         for (std::int64_t head = 0; head < step.heads; ++head, in += step.in_head, out += step.out_head) {
             if (from_memory) prefetch_l2(in);
-            rotate_head(half, row, in, out);
+            rotate_head(pairs, row, in, out);
         }
     }
 
     /// All heads of one token. By columns where registers hold the whole row, since either loop order is address order
     /// then, and from L2; by heads elsewhere, since columns pass over the heads more than once.
-    static RW_INLINE void rotate_token(std::int64_t half, cos_sin_row row, const T* in, T* out, const strides& step,
+    static RW_INLINE void rotate_token(std::int64_t pairs, cos_sin_row row, const T* in, T* out, const strides& step,
                                        footprint size) {
         if (whole_row_held || size == footprint::l2) {
-            rotate_by_columns(half, row, in, out, step, size == footprint::l2);
+            rotate_by_columns(pairs, row, in, out, step, size == footprint::l2);
         } else {
-            rotate_by_heads(half, row, in, out, step, size == footprint::memory);
+            rotate_by_heads(pairs, row, in, out, step, size == footprint::memory);
         }
     }
 

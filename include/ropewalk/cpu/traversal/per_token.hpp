@@ -13,10 +13,11 @@ struct per_token : loops<T, L, A, Pairs> {
     static void rotate_tokens(const rotate_params& params, const float* rows, std::int64_t batch_row,
                               std::int64_t token, std::int64_t count, const tensor& in, const tensor& out) {
         typename base::token_heads heads(in, out, batch_row, token);
-        const std::int64_t half = base::pairs(params), row_stride = params.row_stride();
+        const std::int64_t pairs = base::pairs(params), row_stride = params.row_stride();
         heads.enter_rotary_part(params, count);
         for (std::int64_t i = 0; i < count; ++i) {
-            base::rotate_token(half, {rows + i * row_stride, half}, heads.in, heads.out, heads.step, params.loop.size);
+            base::rotate_token(pairs, {rows + i * row_stride, pairs}, heads.in, heads.out, heads.step,
+                               params.loop.size);
             heads.in += heads.step.in_token;
             heads.out += heads.step.out_token;
         }

@@ -14,13 +14,13 @@ struct streaming : loops<T, L, A, Pairs> {
         alignas(64) T buffer[tuning::max_streamed_head_bytes / sizeof(T)];
         const typename base::token_heads heads(in, out, batch_row, token);
         const typename base::strides step = heads.step;
-        const std::int64_t half = base::pairs(params), row_stride = params.row_stride(), head_dim = heads.head_dim;
+        const std::int64_t pairs = base::pairs(params), row_stride = params.row_stride(), head_dim = heads.head_dim;
         const auto bytes = static_cast<std::size_t>(head_dim) * sizeof(T);
         const auto rotate_one = [&](std::int64_t i, std::int64_t head) __attribute__((always_inline)) {
             const T* const source = heads.in + i * step.in_token + head * step.in_head;
             base::prefetch_l2(source);
-            if (2 * half < head_dim) std::memcpy(buffer, source, bytes);
-            base::rotate_head(half, {rows + i * row_stride, half}, source + params.rotary_offset,
+            if (2 * pairs < head_dim) std::memcpy(buffer, source, bytes);
+            base::rotate_head(pairs, {rows + i * row_stride, pairs}, source + params.rotary_offset,
                               buffer + params.rotary_offset);
             stream_lines<A>(heads.out + i * step.out_token + head * step.out_head, buffer, bytes);
         };

@@ -59,9 +59,9 @@ struct kernel_table {
 
     /// cpu::rotate() and cpu::rerotate() of f32 in place.
     void (*rotate)(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding,
-                   const positions& where, int threads) = nullptr;
+                   const positions& positions, int threads) = nullptr;
     void (*rerotate)(layout_kind layout, const tensor& k, const Encoding& source, const Encoding& target,
-                     const positions& where, int threads) = nullptr;
+                     const positions& positions, int threads) = nullptr;
 };
 
 }  // namespace ropewalk::llama::cpu

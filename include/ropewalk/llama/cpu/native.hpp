@@ -15,17 +15,17 @@ ropewalk::cpu::kernel_function rotation_kernel(layout_kind layout, std::int64_t 
 }
 
 template <class A>
-void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& where,
+void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& positions,
             int threads) {
-    const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, where, {});
+    const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, positions, {});
     ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
 template <class A>
 void rerotate(layout_kind layout, const tensor& k, const Encoding& source, const Encoding& target,
-              const positions& where, int threads) {
+              const positions& positions, int threads) {
     const ropewalk::cpu::rotate_plan plan =
-        ropewalk::cpu::make_rerotation_plan(layout, k, k, source, where, target, where);
+        ropewalk::cpu::make_rerotation_plan(layout, k, k, source, positions, target, positions);
     ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
 }
 
