@@ -50,7 +50,7 @@ TEST_CASE("inputs, outputs and caches of a fused call must belong together", "[g
     refuses([](fused_args& c) { c.in.k = {}; }, {"k has an output but no input"});
     refuses([](fused_args& c) { c.in.v = {}, c.out.v = {}; }, {"a cache of v is given but no v"});
     refuses([](fused_args& c) { c.in.q = {}, c.out.q = {}, c.in.k = {}, c.out.k = {}, c.fusion.cache.k = {}; },
-            {"values alone"});
+            {"v without q and k"});
     refuses([](fused_args& c) { c.fusion.slots = {}; }, {"no slots"});
     refuses([](fused_args& c) { c.fusion.cache = {}; }, {"no cache"});
     refuses([](fused_args& c) { c.options.direction = rw::direction::inverse; }, {"only direction::forward"});
