@@ -207,7 +207,7 @@ build() {
     local type layout status=0
     prepare_build
     # The longest jobs start first.
-    if find_cublas; then start_sources "$arch" stack schemes; fi
+    if find_cublas; then start_sources "$arch" stack policies; fi
     for type in "${types[@]}"; do
         for layout in "${layouts[@]}"; do start_kernels "$arch" "$type" "$layout"; done
     done
@@ -217,7 +217,7 @@ build() {
     link device_tests "${tests[@]}" || status=1
     link bench_rotate "${benches[@]}" || status=1
     [[ ! -f $work/stack.o ]] ||
-        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,schemes}.o "${cublas[@]}" || status=1
+        nvcc -arch="$arch" -o "$work/stack_tests" "$work"/{main,device_cuda,stack,policies}.o "${cublas[@]}" || status=1
     check_includes || status=1
     return $status
 }

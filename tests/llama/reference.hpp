@@ -15,7 +15,7 @@ namespace test {
 using numbers = std::vector<double>;
 
 /// Angle and magnitude of a pair of the token at an index. Queries are multiplied by the magnitude, keys divided.
-struct reference_scheme {
+struct reference_policy {
     std::function<double(std::int64_t index, std::int64_t pair)> angle;
     std::function<double(std::int64_t index, std::int64_t pair)> magnitude = [](std::int64_t, std::int64_t) {
         return 1.0;
@@ -23,7 +23,7 @@ struct reference_scheme {
     double score = 1;  ///< multiplies every score
 };
 
-inline reference_scheme plain_scheme(const ropewalk::llama::model_config& config, double factor) {
+inline reference_policy linear_policy(const ropewalk::llama::model_config& config, double factor) {
     return {[=](std::int64_t index, std::int64_t pair) {
         return static_cast<double>(index) / factor *
                std::pow(config.base, -2.0 * static_cast<double>(pair) / static_cast<double>(config.head_dim));
@@ -36,11 +36,11 @@ public:
         : config_(config), weights_(&weights), keys_(weights.layers.size()), values_(weights.layers.size()) {}
 
     /// Adds tokens and returns their hidden states [tokens, hidden_size].
-    numbers forward(std::span<const float> hidden, const reference_scheme& scheme) {
+    numbers forward(std::span<const float> hidden, const reference_policy& exact_policy) {
         numbers x(hidden.begin(), hidden.end());
         for (std::size_t layer = 0; layer < weights_->layers.size(); ++layer) {
             const auto& w = weights_->layers[layer];
-            add(x, multiply(attend(normalised(x, w.attention_norm), layer, scheme), w.o));
+            add(x, multiply(attend(normalised(x, w.attention_norm), layer, exact_policy), w.o));
             if (config_.intermediate_size == 0) continue;
             const numbers normed = normalised(x, w.mlp_norm), up = multiply(normed, w.up);
             numbers gate = multiply(normed, w.gate);
@@ -81,7 +81,7 @@ private:
     }
 
     /// Rows [tokens, heads, head_dim] from the index `first` on, rotated.
-    numbers rotated(numbers rows, std::int64_t heads, std::int64_t first, const reference_scheme& scheme,
+    numbers rotated(numbers rows, std::int64_t heads, std::int64_t first, const reference_policy& exact_policy,
                     bool query) const {
         const std::int64_t width = config_.head_dim, pairs = width / 2;
         const bool halves = config_.layout == ropewalk::layout_kind::half_split;
@@ -91,7 +91,7 @@ private:
             for (std::int64_t pair = 0; pair < pairs; ++pair) {
                 double& a = rows[static_cast<std::size_t>(head * width + (halves ? pair : 2 * pair))];
                 double& b = rows[static_cast<std::size_t>(head * width + (halves ? pair + pairs : 2 * pair + 1))];
-                const double angle = scheme.angle(index, pair), magnitude = scheme.magnitude(index, pair);
+                const double angle = exact_policy.angle(index, pair), magnitude = exact_policy.magnitude(index, pair);
                 const double size = query ? magnitude : 1 / magnitude, c = std::cos(angle), s = std::sin(angle),
                              old = a;
                 a = (old * c - b * s) * size;
@@ -101,17 +101,17 @@ private:
         return rows;
     }
 
-    numbers attend(const numbers& normed, std::size_t layer, const reference_scheme& scheme) {
+    numbers attend(const numbers& normed, std::size_t layer, const reference_policy& exact_policy) {
         const auto& w = weights_->layers[layer];
-        const numbers q = rotated(multiply(normed, w.q), config_.heads, past_, scheme, true);
+        const numbers q = rotated(multiply(normed, w.q), config_.heads, past_, exact_policy, true);
         for (auto [kept, matrix] : {std::pair{&keys_[layer], &w.k}, std::pair{&values_[layer], &w.v}}) {
             const numbers fresh = multiply(normed, *matrix);
             kept->insert(kept->end(), fresh.begin(), fresh.end());
         }
-        const numbers k = rotated(keys_[layer], config_.kv_heads, 0, scheme, false);
+        const numbers k = rotated(keys_[layer], config_.kv_heads, 0, exact_policy, false);
         numbers out(q.size());
         for (std::int64_t head = 0; head < static_cast<std::int64_t>(q.size()) / config_.head_dim; ++head)
-            attend_head(q, k, values_[layer], head, scheme.score, out);
+            attend_head(q, k, values_[layer], head, exact_policy.score, out);
         return out;
     }
 

@@ -5,7 +5,7 @@
 
 #include "llama/cpu_kind.hpp"
 #include "llama/greedy_cases.inl"
-#include "llama/scheme_cases.inl"
+#include "llama/policy_cases.inl"
 #include "llama/stack_cases.inl"
 
 TEST_CASE("a stack gives the same bits for any number of threads", "[llama][stack]") {

@@ -22,14 +22,14 @@ llama::model_config shape(std::int64_t layers) {
 
 /// Compares with float64 all tokens at once, in chunks, and token by token after a prompt.
 void check_stack(test::random& random, const llama::model_config& config, const std::string& policy,
-                 const test::reference_scheme& scheme) {
+                 const test::reference_policy& exact_policy) {
     constexpr std::int64_t tokens = 37;
     for (const auto& ends : {std::vector<std::int64_t>{37}, {20, 33, 37}, {33, 34, 35, 36, 37}}) {
         trial one(random, config, encoded(config, policy), tokens);
         std::int64_t start = 0;
         for (const std::int64_t end : ends) {
             INFO(policy << ", tokens " << start << " to " << end);
-            CHECK(difference(one.ours(start, end), one.theirs(start, end, scheme)) < stack_rounding);
+            CHECK(difference(one.ours(start, end), one.theirs(start, end, exact_policy)) < stack_rounding);
             start = end;
         }
     }
@@ -43,8 +43,8 @@ TEST_CASE("the stack agrees with float64 in both layouts, with and without an ML
         for (const std::int64_t inner : {0, 40}) {
             llama::model_config config = shape(3);
             config.layout = layout, config.intermediate_size = inner;
-            check_stack(random, config, "default", test::plain_scheme(config, 1));
-            check_stack(random, config, "linear:8", test::plain_scheme(config, 8));
+            check_stack(random, config, "default", test::linear_policy(config, 1));
+            check_stack(random, config, "linear:8", test::linear_policy(config, 8));
         }
     }
 }
@@ -52,14 +52,14 @@ TEST_CASE("the stack agrees with float64 in both layouts, with and without an ML
 TEST_CASE("the stack agrees with float64 for xPos while the cache grows", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(3);
-    test::reference_scheme scheme = test::plain_scheme(config, 1);
+    test::reference_policy exact_policy = test::linear_policy(config, 1);
     // arXiv 2212.10554, §3.2. With scale_base 16, 37 tokens are far apart. The centre cancels.
-    scheme.magnitude = [&](std::int64_t index, std::int64_t pair) {
+    exact_policy.magnitude = [&](std::int64_t index, std::int64_t pair) {
         const double zeta = (2.0 * static_cast<double>(pair) / static_cast<double>(config.head_dim) + 0.4) / 1.4;
         return std::pow(zeta, static_cast<double>(index) / 16);
     };
-    check_stack(random, config, "xpos:16", scheme);
-    check_stack(random, config, "xpos:16,length=64", scheme);
+    check_stack(random, config, "xpos:16", exact_policy);
+    check_stack(random, config, "xpos:16,length=64", exact_policy);
 }
 
 TEST_CASE("the stack agrees with float64 for randomized positions", "[llama][stack]") {
@@ -69,17 +69,17 @@ TEST_CASE("the stack agrees with float64 for randomized positions", "[llama][sta
         const rw::Encoding encoding = encoded(config, policy);
         auto drawn = std::make_shared<std::vector<rw::fixed_position>>(static_cast<std::size_t>(encoding.drawn_tokens));
         encoding.draw_positions(0, *drawn);
-        const test::reference_scheme plain = test::plain_scheme(config, 1);
-        test::reference_scheme scheme;
-        scheme.angle = [=](std::int64_t index, std::int64_t pair) {
+        const test::reference_policy plain = test::linear_policy(config, 1);
+        test::reference_policy exact_policy;
+        exact_policy.angle = [=](std::int64_t index, std::int64_t pair) {
             return std::ldexp(static_cast<double>((*drawn)[static_cast<std::size_t>(index)].value), -32) *
                    plain.angle(1, pair);
         };
-        check_stack(random, config, policy, scheme);
+        check_stack(random, config, policy, exact_policy);
     }
 }
 
-TEST_CASE("a change of the scheme re-rotates cached keys", "[llama][stack]") {
+TEST_CASE("a change of the policy re-rotates cached keys", "[llama][stack]") {
     SEEDED(random);
     constexpr std::int64_t before = 21, after = 34;
     for (const auto& [type, bound] :
@@ -94,18 +94,18 @@ TEST_CASE("a change of the scheme re-rotates cached keys", "[llama][stack]") {
         changed.cache.truncate(changed.sequence, 0);
         CHECK(difference(ours, tail(changed.ours(0, after), std::ssize(ours))) < bound);
     }
-    // Keys of deeper layers come from hidden states of the old scheme, and are re-rotated too.
+    // Keys of deeper layers come from hidden states of the old policy, and are re-rotated too.
     const llama::model_config config = shape(3);
     trial deep(random, config, encoded(config, "linear:4"), after);
-    (void)deep.ours(0, before), (void)deep.theirs(0, before, test::plain_scheme(config, 4));
+    (void)deep.ours(0, before), (void)deep.theirs(0, before, test::linear_policy(config, 4));
     deep.stack.set_rope(encoded(config, "linear:8"));
     for (std::int64_t token = before; token < after; ++token) {
-        const auto theirs = deep.theirs(token, token + 1, test::plain_scheme(config, 8));
+        const auto theirs = deep.theirs(token, token + 1, test::linear_policy(config, 8));
         CHECK(difference(deep.ours(token, token + 1), theirs) < stack_rounding);
     }
 }
 
-TEST_CASE("a scheme that depends on the length changes with every token", "[llama][stack]") {
+TEST_CASE("a policy that depends on the length changes with every token", "[llama][stack]") {
     SEEDED(random);
     const llama::model_config config = shape(1);
     constexpr std::int64_t tokens = 30;
@@ -117,11 +117,11 @@ TEST_CASE("a scheme that depends on the length changes with every token", "[llam
         const double beyond = static_cast<double>(std::max<std::int64_t>(token + 1, 12));
         const double alpha = 4 * beyond / 12 - 3, width = static_cast<double>(config.head_dim);
         const double base = config.base * std::pow(alpha, width / (width - 2));
-        test::reference_scheme scheme;
-        scheme.angle = [=](std::int64_t index, std::int64_t pair) {
+        test::reference_policy exact_policy;
+        exact_policy.angle = [=](std::int64_t index, std::int64_t pair) {
             return static_cast<double>(index) * std::pow(base, -2.0 * static_cast<double>(pair) / width);
         };
-        const auto exact = growing.exact(token, token + 1, scheme);
+        const auto exact = growing.exact(token, token + 1, exact_policy);
         CHECK(difference(growing.ours(token, token + 1), exact) < stack_rounding);
     }
 }
@@ -174,7 +174,7 @@ TEST_CASE("a refused call changes nothing", "[llama][stack][errors]") {
     CHECK_REFUSED(far.ours(550, 551), "xpos");
     CHECK(far.cache.tokens(far.sequence) == 550);
     far.stack.set_rope(encoded(config, "default"));
-    CHECK(difference(far.ours(550, 551), far.exact(550, 551, test::plain_scheme(config, 1))) < stack_rounding);
+    CHECK(difference(far.ours(550, 551), far.exact(550, 551, test::linear_policy(config, 1))) < stack_rounding);
 
     CHECK(rows == untouched);
     CHECK(one.cache.bytes_held() == held);

@@ -73,12 +73,12 @@ public:
         auto other = Kind::make_cache(config_, cache.options());
         return tail(run(other, other.add_sequence(), part(0, last)), (last - first) * config_.hidden_size);
     }
-    numbers theirs(std::int64_t first, std::int64_t last, const reference_scheme& scheme) {
-        return reference.forward(given(first, last), scheme);
+    numbers theirs(std::int64_t first, std::int64_t last, const reference_policy& exact_policy) {
+        return reference.forward(given(first, last), exact_policy);
     }
     /// Tokens [first, last) of a run over [0, last) by a new reference.
-    [[nodiscard]] numbers exact(std::int64_t first, std::int64_t last, const reference_scheme& scheme) const {
-        return tail(reference_stack(config_, weights).forward(given(0, last), scheme),
+    [[nodiscard]] numbers exact(std::int64_t first, std::int64_t last, const reference_policy& exact_policy) const {
+        return tail(reference_stack(config_, weights).forward(given(0, last), exact_policy),
                     (last - first) * config_.hidden_size);
     }
 

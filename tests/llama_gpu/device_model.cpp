@@ -40,8 +40,8 @@ struct decoder {
           reference(config, weights) {}
 
     /// Returns the exact logits that follow the last of some more tokens.
-    test::numbers theirs(const std::vector<std::int32_t>& ids, const test::reference_scheme& scheme) {
-        return reference.logits(reference.forward(ids, scheme));
+    test::numbers theirs(const std::vector<std::int32_t>& ids, const test::reference_policy& exact_policy) {
+        return reference.logits(reference.forward(ids, exact_policy));
     }
 };
 
@@ -62,10 +62,10 @@ TEST_CASE("a decoder on a device generates what float64 does", "[llama_gpu][devi
         const int sequence = cache.add_sequence();
         const auto tokens = one.model.generate(prompt_of(21), 12, cache, sequence, 9);
         REQUIRE(tokens.size() == 12);
-        test::numbers logits = one.theirs(prompt_of(21), test::plain_scheme(config, 4));
+        test::numbers logits = one.theirs(prompt_of(21), test::linear_policy(config, 4));
         for (const std::int32_t token : tokens) {
             CHECK(token == std::max_element(logits.begin(), logits.end()) - logits.begin());
-            logits = one.theirs({token}, test::plain_scheme(config, 4));
+            logits = one.theirs({token}, test::linear_policy(config, 4));
         }
         CHECK(cache.tokens(sequence) == 32);
         CHECK(one.device.problem() == "");
@@ -94,11 +94,11 @@ TEST_CASE("ragged batches of token ids with weights of every type", "[llama_gpu]
         std::vector<std::int32_t> whole(ids.begin() + 6, ids.end());
         whole.push_back(40);
         const double room = std::max(bound, 1e-3);  // the rounding of the cache
-        CHECK(difference(row(0), one.theirs(whole, test::plain_scheme(config, 1))) < room);
+        CHECK(difference(row(0), one.theirs(whole, test::linear_policy(config, 1))) < room);
         one.reference.restart();
         whole.assign(ids.begin(), ids.begin() + 6);
         whole.push_back(50);
-        CHECK(difference(row(1), one.theirs(whole, test::plain_scheme(config, 1))) < room);
+        CHECK(difference(row(1), one.theirs(whole, test::linear_policy(config, 1))) < room);
         CHECK(one.device.problem() == "");
     }
 }
@@ -156,7 +156,7 @@ TEST_CASE("a recorded step serves the cache that it was recorded with", "[llama_
     const llama::cache_options fixed{rw::cache_type::f32, 8, 40};
     auto cache = stack_kind::make_cache(config, fixed), other = stack_kind::make_cache(config, fixed);
     const llama::segment prompt{cache.add_sequence(), 12}, step{other.add_sequence(), 1};
-    const auto exact = one.theirs(0, 20, test::plain_scheme(config, 1));
+    const auto exact = one.theirs(0, 20, test::linear_policy(config, 1));
     for (auto* const each : {&cache, &other}) {
         std::vector<float> rows = one.part(0, 12);
         one.stack.forward({&prompt, 1}, rows, *each);
@@ -199,7 +199,7 @@ TEST_CASE("a device that runs out of memory leaves everything as it was", "[llam
         CHECK(one.cache.bytes_held() == before);
     }
     CHECK(refused >= 3);
-    const test::numbers theirs = one.theirs(0, 60, test::plain_scheme(config, 1));
+    const test::numbers theirs = one.theirs(0, 60, test::linear_policy(config, 1));
     CHECK(difference(hidden, test::numbers(theirs.begin() + 10 * 48, theirs.end())) < stack_rounding);
 }
 

@@ -2,5 +2,5 @@
 #include "device_kind.hpp"
 
 #include "llama/greedy_cases.inl"
-#include "llama/scheme_cases.inl"
+#include "llama/policy_cases.inl"
 #include "llama/stack_cases.inl"

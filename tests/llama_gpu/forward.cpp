@@ -106,7 +106,7 @@ private:
         CHECK(past_[sequence] == rows.past + rows.tokens);
         if (rows.tokens == 0) return;
         const auto first = ids.begin() + rows.first;
-        const test::numbers states = references_[sequence].forward({first, first + rows.tokens}, scheme_);
+        const test::numbers states = references_[sequence].forward({first, first + rows.tokens}, policy_);
         const test::numbers logits = references_[sequence].logits(states);
         INFO("sequence " << sequence << " of " << past_[sequence] << " tokens");
         CHECK(worst(hidden_.values(), rows.first * config_.hidden_size, states) <= bound_);
@@ -124,7 +124,7 @@ private:
     double bound_;
     llama::model_config config_;
     llama::model_weights weights_;
-    test::reference_scheme scheme_ = test::plain_scheme(config_, 1);
+    test::reference_policy policy_ = test::linear_policy(config_, 1);
     std::deque<test::reference_model> references_;
     std::vector<test::cache_contents> contents_;
     std::vector<gpu::kv_cache> caches_;

@@ -24,12 +24,12 @@ public:
     void restart() { layers_ = reference_stack(config_, weights_); }
 
     /// Adds tokens and returns their hidden states.
-    numbers forward(const std::vector<std::int32_t>& ids, const reference_scheme& scheme) {
+    numbers forward(const std::vector<std::int32_t>& ids, const reference_policy& exact_policy) {
         std::vector<float> hidden;
         const auto* const rows = static_cast<const float*>(weights_.embedding.data);
         for (const std::int32_t id : ids)
             hidden.insert(hidden.end(), rows + id * config_.hidden_size, rows + (id + 1) * config_.hidden_size);
-        return layers_.forward(hidden, scheme);
+        return layers_.forward(hidden, exact_policy);
     }
     /// Returns the logits that follow the last of some hidden states.
     [[nodiscard]] numbers logits(const numbers& states) const {

@@ -29,8 +29,8 @@ SHAPE = {
     "tie_word_embeddings": False,
 }
 
-# With original lengths this short, every branch of a scheme has pairs of a head of 16.
-SCHEMES = {
+# With original lengths this short, every branch of a policy has pairs of a head of 16.
+POLICIES = {
     "default": {"rope_type": "default"},
     "linear": {"rope_type": "linear", "factor": 8.0},
     "llama3": {
@@ -59,12 +59,12 @@ EXPRESSIONS = {
 }
 
 
-def parameters(scheme, base=10000.0):
-    return {**SCHEMES[scheme], "rope_theta": base}
+def parameters(policy, base=10000.0):
+    return {**POLICIES[policy], "rope_theta": base}
 
 
-def make_config(scheme="default", **changes):
-    changes.setdefault("rope_parameters", parameters(scheme))
+def make_config(policy="default", **changes):
+    changes.setdefault("rope_parameters", parameters(policy))
     return LlamaConfig(**{**SHAPE, **changes}, attn_implementation="eager")
 
 

@@ -29,14 +29,14 @@ CHANGES = {"dynamic": {"max_position_embeddings": 20}}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """get(scheme, key heads) -> folder, configuration, the same model in float64. Each is made once."""
+    """get(policy, key heads) -> folder, configuration, the same model in float64. Each is made once."""
     made = {}
 
-    def get(scheme, kv_heads=6):
-        key = scheme, kv_heads
+    def get(policy, kv_heads=6):
+        key = policy, kv_heads
         if key not in made:
-            folder = tmp_path_factory.mktemp(f"{scheme}-{kv_heads}")
-            config = lc.make_config(scheme, num_key_value_heads=kv_heads, **CHANGES.get(scheme, {}))
+            folder = tmp_path_factory.mktemp(f"{policy}-{kv_heads}")
+            config = lc.make_config(policy, num_key_value_heads=kv_heads, **CHANGES.get(policy, {}))
             model = lc.make_model(config)
             model.save_pretrained(folder)
             made[key] = folder, config, model.double()
@@ -46,9 +46,9 @@ def models(tmp_path_factory):
 
 
 @pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("scheme", lc.SCHEMES)
-def test_states_at_once_in_chunks_and_token_by_token(models, scheme, heads, tmp_path):
-    folder, config, model = models(scheme, HEADS[heads])
+@pytest.mark.parametrize("policy", lc.POLICIES)
+def test_states_at_once_in_chunks_and_token_by_token(models, policy, heads, tmp_path):
+    folder, config, model = models(policy, HEADS[heads])
     theirs = lc.expected(model, IDS)
     for chunks in ([], [5, 3, 1, 1], [17, 16], [30] + 10 * [1]):
         ours = lc.states(folder, IDS, config, tmp_path, chunks=lc.joined(chunks))
@@ -56,10 +56,10 @@ def test_states_at_once_in_chunks_and_token_by_token(models, scheme, heads, tmp_
 
 
 @pytest.mark.parametrize("heads", ["mha", "gqa"])
-@pytest.mark.parametrize("scheme", lc.SCHEMES)
+@pytest.mark.parametrize("policy", lc.POLICIES)
 @pytest.mark.parametrize("chunks", [[], [4, 1, 1, 9]], ids=["at once", "in steps"])
-def test_sequences_of_different_lengths_in_one_batch(models, scheme, heads, chunks, tmp_path):
-    folder, config, model = models(scheme, HEADS[heads])
+def test_sequences_of_different_lengths_in_one_batch(models, policy, heads, chunks, tmp_path):
+    folder, config, model = models(policy, HEADS[heads])
     lengths = [7, 22, 1, 10]
     parts = np.split(np.array(IDS), np.cumsum(lengths)[:-1])
     theirs = lc.together([lc.expected(model, part.tolist()) for part in parts])
@@ -67,14 +67,14 @@ def test_sequences_of_different_lengths_in_one_batch(models, scheme, heads, chun
     assert lc.error(ours, theirs) < BOUND
 
 
-@pytest.mark.parametrize("scheme", lc.EXPRESSIONS)
-def test_scaling_replaces_the_scheme_of_the_configuration(models, scheme, tmp_path):
-    folder, config, model = models("llama3" if scheme != "llama3" else "linear")
-    other = lc.make_config(scheme, **CHANGES.get(scheme, {}))
-    with_scheme = LlamaForCausalLM(other).double().eval()
-    with_scheme.load_state_dict(model.state_dict())
-    theirs = lc.expected(with_scheme, IDS)
-    ours = lc.states(folder, IDS, config, tmp_path, scaling=lc.EXPRESSIONS[scheme], chunks="25,6")
+@pytest.mark.parametrize("policy", lc.EXPRESSIONS)
+def test_scaling_replaces_the_policy_of_the_configuration(models, policy, tmp_path):
+    folder, config, model = models("llama3" if policy != "llama3" else "linear")
+    other = lc.make_config(policy, **CHANGES.get(policy, {}))
+    with_policy = LlamaForCausalLM(other).double().eval()
+    with_policy.load_state_dict(model.state_dict())
+    theirs = lc.expected(with_policy, IDS)
+    ours = lc.states(folder, IDS, config, tmp_path, scaling=lc.EXPRESSIONS[policy], chunks="25,6")
     assert lc.error(ours, theirs) < BOUND
     assert lc.error(ours, lc.expected(model, IDS)) > 0.02  # positions matter to these models
 
@@ -166,9 +166,9 @@ def printed_tokens(text):
 
 
 @pytest.mark.parametrize("heads", ["mha", "gqa"])
-@pytest.mark.parametrize("scheme", ["default", "linear", "llama3", "yarn"])
-def test_greedy_tokens_are_those_of_transformers(models, scheme, heads, tmp_path):
-    folder, config, model = models(scheme, HEADS[heads])
+@pytest.mark.parametrize("policy", ["default", "linear", "llama3", "yarn"])
+def test_greedy_tokens_are_those_of_transformers(models, policy, heads, tmp_path):
+    folder, config, model = models(policy, HEADS[heads])
     prompt, theirs = prompt_and_greedy(model, 9, 64)
     flags = ["--config", folder, "--weights", folder, "--prompt-ids", lc.joined(prompt), "--generate", 64]
     text, report = giraffe(tmp_path, *flags, "--dtype", "f32", "--seed", 3)
@@ -176,8 +176,8 @@ def test_greedy_tokens_are_those_of_transformers(models, scheme, heads, tmp_path
     assert printed_tokens(text) == theirs
     assert report["layers"] == config.num_hidden_layers
 
-    expression = lc.EXPRESSIONS[scheme]
-    other = models("default" if scheme != "default" else "linear", HEADS[heads])[0]
+    expression = lc.EXPRESSIONS[policy]
+    other = models("default" if policy != "default" else "linear", HEADS[heads])[0]
     save_file(load_file(folder / "model.safetensors"), tmp_path / "model.safetensors")
     flags = ["--config", other / "config.json", "--weights", tmp_path, "--prompt-ids", lc.joined(prompt)]
     _, report = giraffe(tmp_path, *flags, "--generate", 64, "--dtype", "f32", "--scaling", expression, "--chunk", 4)
@@ -234,8 +234,8 @@ PUBLISHED = {
 def test_published_configurations_at_a_smaller_size(name, tmp_path):
     """The published keys with the sizes of SHAPE. Transformers gets equivalent keys where it does not know one."""
     keys = PUBLISHED[name]
-    scheme = "linear" if keys["rope_scaling"] or "abacus_scale" in keys else "default"
-    model = lc.make_model(lc.make_config(scheme, num_key_value_heads=2))
+    policy = "linear" if keys["rope_scaling"] or "abacus_scale" in keys else "default"
+    model = lc.make_model(lc.make_config(policy, num_key_value_heads=2))
     model.save_pretrained(tmp_path)
     old = {key: value for key, value in {**lc.SHAPE, "num_key_value_heads": 2}.items() if value is not None}
     old.update(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", torch_dtype="float16")
@@ -244,7 +244,7 @@ def test_published_configurations_at_a_smaller_size(name, tmp_path):
     flags = ["--config", tmp_path / "config.json", "--weights", tmp_path, "--prompt-ids", lc.joined(prompt)]
     _, report = giraffe(tmp_path, *flags, "--generate", 16, "--dtype", "f32")
     assert report["tokens"] == theirs
-    assert report["scaling"] == lc.EXPRESSIONS[scheme]
+    assert report["scaling"] == lc.EXPRESSIONS[policy]
 
 
 def test_a_layer_as_wide_as_llama_2_13b(tmp_path):
@@ -306,7 +306,7 @@ ERRORS = {
     "biases of the MLP": (lambda w, c: c.update(mlp_bias=True), "mlp_bias is true: biases are not supported"),
     "another activation": (lambda w, c: c.update(hidden_act="gelu"), "hidden_act is 'gelu', this stack computes"),
     "no width": (lambda w, c: c.pop("hidden_size"), "hidden_size"),
-    "an unknown scheme": (
+    "an unknown policy": (
         lambda w, c: c.update(rope_parameters={"rope_type": "abacus", "rope_theta": 1e4}),
         "abacus",
     ),

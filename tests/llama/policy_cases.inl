@@ -17,24 +17,24 @@ llama::model_config plain_shape(std::int64_t layers, std::int64_t head_dim = 16)
 
 /// Exact values of a policy at the first `tokens` indices, from its own functions.
 template <class P>
-test::reference_scheme scheme_of(const test::definition<P>& exact, std::int64_t tokens) {
+test::reference_policy reference_policy_of(const test::definition<P>& exact, std::int64_t tokens) {
     const auto places = exact.places({1, tokens, 1, exact.geometry.head_dim}, 0);
-    test::reference_scheme scheme;
-    scheme.angle = [=](std::int64_t index, std::int64_t pair) {
+    test::reference_policy exact_policy;
+    exact_policy.angle = [=](std::int64_t index, std::int64_t pair) {
         const oracle::unit u = oracle::cos_sin(exact.turns(pair), places[static_cast<std::size_t>(index)]);
         return std::atan2(u.sin, u.cos);
     };
-    scheme.magnitude = [=](std::int64_t index, std::int64_t pair) {
+    exact_policy.magnitude = [=](std::int64_t index, std::int64_t pair) {
         return exact.magnitude(pair, places[static_cast<std::size_t>(index)]);
     };
-    scheme.score = exact.factor() * exact.factor();
-    if constexpr (rw::SoftmaxFactorPolicy<P>) scheme.score *= exact.policy.softmax_factor(exact.geometry);
-    return scheme;
+    exact_policy.score = exact.factor() * exact.factor();
+    if constexpr (rw::SoftmaxFactorPolicy<P>) exact_policy.score *= exact.policy.softmax_factor(exact.geometry);
+    return exact_policy;
 }
 
 }  // namespace
 
-TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][schemes]") {
+TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][policies]") {
     SEEDED(random);
     constexpr std::int64_t tokens = 26, prompt = 19;
     llama::model_config config = plain_shape(2, 64);
@@ -47,7 +47,7 @@ TEST_CASE("the stack agrees with float64 for every registered policy", "[llama][
             const rw::Encoding encoding = rw::make_encoding(geometry, exact.policy);
             INFO(encoding.expression << ' ' << rw::to_string(layout));
             trial one(random, config, encoding, tokens);
-            const test::numbers theirs = one.exact(0, tokens, scheme_of(exact, tokens));
+            const test::numbers theirs = one.exact(0, tokens, reference_policy_of(exact, tokens));
             CHECK(difference(one.afresh(0, tokens), theirs) < stack_rounding);
             std::vector<float> ours = one.ours(0, prompt);
             for (std::int64_t token = prompt; token < tokens; ++token) ours = joined(ours, one.ours(token, token + 1));
@@ -72,14 +72,14 @@ struct Halved {
 
 }  // namespace
 
-TEST_CASE("the stack takes a policy of the user", "[llama][schemes]") {
+TEST_CASE("the stack takes a policy of the user", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), Halved{}), 20);
-    CHECK(difference(one.ours(0, 20), one.exact(0, 20, test::plain_scheme(config, 2))) < stack_rounding);
+    CHECK(difference(one.ours(0, 20), one.exact(0, 20, test::linear_policy(config, 2))) < stack_rounding);
 }
 
-TEST_CASE("LongRoPE changes its factors after the original length", "[llama][schemes]") {
+TEST_CASE("LongRoPE changes its factors after the original length", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     rw::LongRope policy = rw::LongRope::example(config.geometry());
@@ -90,7 +90,7 @@ TEST_CASE("LongRoPE changes its factors after the original length", "[llama][sch
         CHECK(difference(one.ours(token, token + 1), one.afresh(token, token + 1)) < stack_rounding);
 }
 
-TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama][schemes]") {
+TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     trial one(random, config, rw::make_encoding(config.geometry(), "dynamic:4,original_length=8"), 60);
@@ -127,7 +127,7 @@ TEST_CASE("each sequence of a batch has the encoding of its own length", "[llama
     CHECK(one.cache.tokens(one.sequence) == 0);
 }
 
-TEST_CASE("drawn positions change with the length", "[llama][schemes]") {
+TEST_CASE("drawn positions change with the length", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto drawn = [&](std::int64_t length) {
@@ -141,7 +141,7 @@ TEST_CASE("drawn positions change with the length", "[llama][schemes]") {
     CHECK(difference(one.ours(12, 20), one.afresh(12, 20)) < stack_rounding);
 }
 
-TEST_CASE("cached keys cannot move to another rotary part", "[llama][schemes][errors]") {
+TEST_CASE("cached keys cannot move to another rotary part", "[llama][policies][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     const auto part = [&](std::int64_t offset) {
@@ -156,21 +156,21 @@ TEST_CASE("cached keys cannot move to another rotary part", "[llama][schemes][er
     CHECK(one.cache.tokens(one.sequence) == 12);
 }
 
-TEST_CASE("narrow caches stay within the rounding of their types", "[llama][schemes]") {
+TEST_CASE("narrow caches stay within the rounding of their types", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(3);
     for (const auto& [type, bound] : {std::pair(rw::cache_type::f16, 1e-3), std::pair(rw::cache_type::bf16, 8e-3),
                                       std::pair(rw::cache_type::i8, 1.5e-2)}) {
         trial one(random, config, rw::make_encoding(config.geometry(), "linear:4"), 50, {type, 16});
         (void)one.ours(0, 49);
-        const double error = difference(one.ours(49, 50), one.exact(49, 50, test::plain_scheme(config, 4)));
+        const double error = difference(one.ours(49, 50), one.exact(49, 50, test::linear_policy(config, 4)));
         INFO(rw::to_string(type) << ": " << error);
         CHECK(error < bound);
         CHECK(error > 1e-6);
     }
 }
 
-TEST_CASE("xPos is refused beyond the range of the cache", "[llama][schemes][errors]") {
+TEST_CASE("xPos is refused beyond the range of the cache", "[llama][policies][errors]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(1);
     for (const std::string policy : {"xpos:16", "xpos:16,length=100|randomized:400,seed=1"}) {
@@ -195,7 +195,7 @@ TEST_CASE("xPos is refused beyond the range of the cache", "[llama][schemes][err
     }
 }
 
-TEST_CASE("the bytes of a cache are proportional to its tokens", "[llama][schemes]") {
+TEST_CASE("the bytes of a cache are proportional to its tokens", "[llama][policies]") {
     SEEDED(random);
     const llama::model_config config = plain_shape(2);
     trial one(random, config, rw::make_encoding(config.geometry(), "default"), 64, {rw::cache_type::f16, 16});

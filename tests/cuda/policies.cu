@@ -1,0 +1,3 @@
+#include "stack_kind.cuh"
+
+#include "llama/policy_cases.inl"

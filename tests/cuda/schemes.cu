@@ -1,3 +1,0 @@
-#include "stack_kind.cuh"
-
-#include "llama/scheme_cases.inl"
