@@ -201,7 +201,7 @@ TEST_CASE("an error marks the wrong character", "[expression]") {
         {"8", 1, "expected the name of a policy, got '8'", ": choose from "},
     };
     for (const auto& [expression, character, problem, hint] : cases) {
-        const std::string message = test::message_of([&] { rw::parse_policies(expression); });
+        const std::string message = test::message_of([&text = expression] { rw::parse_policies(text); });
         INFO("expression '" << expression << "', message: '" << message << "'");
         CHECK(message.starts_with("ropewalk: " + problem + " at character " + std::to_string(character) + hint));
         CHECK(message.ends_with("\n  " + expression + "\n  " + std::string(character - 1, ' ') + "^"));

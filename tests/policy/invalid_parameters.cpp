@@ -151,7 +151,8 @@ const std::vector<invalid> cases{
 TEST_CASE("every invalid parameter is rejected with its value", "[policy]") {
     for (const auto& [expression, message, geometry] : cases) {
         INFO(expression);
-        CHECK(test::message_of([&] { (void)rw::make_encoding(geometry, expression); }) == "ropewalk: " + message);
+        const auto make = [&g = geometry, &text = expression] { (void)rw::make_encoding(g, text); };
+        CHECK(test::message_of(make) == "ropewalk: " + message);
     }
 }
 

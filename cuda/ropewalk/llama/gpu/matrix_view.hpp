@@ -5,6 +5,7 @@
 #include <concepts>
 
 #include "ropewalk/core/error.hpp"
+#include "ropewalk/core/overlap.hpp"
 #include "ropewalk/llama/gpu/lanes.hpp"
 
 namespace ropewalk::llama::gpu {
