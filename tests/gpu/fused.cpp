@@ -24,15 +24,15 @@ std::vector<double> normed(test::array x, const test::array& weights, double eps
 }  // namespace
 
 TEST_CASE("split_qkv() finds queries, keys and values in a packed projection", "[gpu][fused]") {
-    rw::bf16 packed[1];
-    const auto [q, k, v] = gpu::split_qkv(packed, 7, 10 * 64, 6, 2, 64);
+    std::vector<rw::bf16> packed(7 * 640);
+    const auto [q, k, v] = gpu::split_qkv(packed.data(), 7, 10 * 64, 6, 2, 64);
     const auto heads = [&](std::int64_t first, std::int64_t count) {
-        return rw::view<rw::bf16>(packed + first * 64, 1, 7, count, 64, 7 * 640, 640, 64);
+        return rw::view<rw::bf16>(packed.data() + first * 64, 1, 7, count, 64, 7 * 640, 640, 64);
     };
     CHECK(q == heads(0, 6));
     CHECK(k == heads(6, 2));
     CHECK(v == heads(8, 2));
-    CHECK_REFUSED(gpu::split_qkv(packed, 1, 640, 6, 3, 64), "640", "6", "3", "64");
+    CHECK_REFUSED(gpu::split_qkv(packed.data(), 1, 640, 6, 3, 64), "640", "6", "3", "64");
 }
 
 TEST_CASE("tables, several axes and ragged batches rotate fused heads as they rotate others", "[gpu][fused]") {
