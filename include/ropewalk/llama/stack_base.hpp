@@ -30,8 +30,8 @@ protected:
         detail::check_encoding(config_, *rope_.at(1));
     }
     ~stack_base() = default;
-    stack_base(stack_base&&) = default;
-    stack_base& operator=(stack_base&&) = default;
+    stack_base(stack_base&&) noexcept = default;
+    stack_base& operator=(stack_base&&) noexcept = default;
 
     /// Reserves pages for a checked batch, fills rows_ and encodings_, calls run() and records the tokens in the cache.
     /// An exception leaves the tokens of the cache as they were.
