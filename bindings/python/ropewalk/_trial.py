@@ -37,8 +37,8 @@ def _is_rounded(held: torch.Tensor, exact: torch.Tensor) -> bool:
 def _restored(child: torch.nn.Module, own: AtLength) -> Any:
     """Return a copy of the module as its configuration makes it. The trial leaves the module unchanged.
 
-    model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that, so the copy has the exact
-    frequencies.
+    model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that, so the copy has the
+    exact frequencies.
     """
     module = copy.deepcopy(child)
     for length in (1, 1 << 40):
