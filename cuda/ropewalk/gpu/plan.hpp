@@ -241,15 +241,7 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
 inline launch_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options, const device_shape& device = {}) {
-    return make_plan({.layout = layout,
-                      .q_in = q,
-                      .k_in = k,
-                      .q_out = q_out,
-                      .k_out = k_out,
-                      .target = &encoding,
-                      .target_positions = positions,
-                      .direction = options.direction,
-                      .table = options.table},
+    return make_plan(rotation_args(layout, q, k, q_out, k_out, encoding, positions, options.direction, options.table),
                      device);
 }
 
@@ -260,14 +252,7 @@ inline launch_plan make_rerotation_plan(layout_kind layout, const tensor& k, con
                                         const options& options, const device_shape& device = {}) {
     RW_EXPECTS(options.direction == direction::forward && !options.table.exists(),
                "rerotate supports neither directions nor tables; exchange the encodings to go back");
-    return make_plan({.layout = layout,
-                      .k_in = k,
-                      .k_out = k_out,
-                      .target = &target,
-                      .target_positions = target_positions,
-                      .source = &source,
-                      .source_positions = source_positions},
-                     device);
+    return make_plan(rerotation_args(layout, k, k_out, source, source_positions, target, target_positions), device);
 }
 
 }  // namespace ropewalk::gpu

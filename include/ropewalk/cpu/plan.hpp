@@ -72,15 +72,7 @@ inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false)
 inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options) {
-    return make_plan({.layout = layout,
-                      .q_in = q,
-                      .k_in = k,
-                      .q_out = q_out,
-                      .k_out = k_out,
-                      .target = &encoding,
-                      .target_positions = positions,
-                      .direction = options.direction,
-                      .table = options.table},
+    return make_plan(rotation_args(layout, q, k, q_out, k_out, encoding, positions, options.direction, options.table),
                      options.fresh_output);
 }
 
@@ -88,13 +80,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
 inline rotate_plan make_rerotation_plan(layout_kind layout, const tensor& k, const tensor& k_out,
                                         const Encoding& source, const positions& source_positions,
                                         const Encoding& target, const positions& target_positions) {
-    return make_plan({.layout = layout,
-                      .k_in = k,
-                      .k_out = k_out,
-                      .target = &target,
-                      .target_positions = target_positions,
-                      .source = &source,
-                      .source_positions = source_positions});
+    return make_plan(rerotation_args(layout, k, k_out, source, source_positions, target, target_positions));
 }
 
 /// The plan of a table of `tokens` rows with `columns` floats each.

@@ -33,4 +33,32 @@ struct rotate_args {
     [[nodiscard]] const tensor& any() const { return q_in.exists() ? q_in : k_in; }
 };
 
+/// Arguments of a rotation. Tensors whose data is null are absent; in place where input and output are the same.
+inline rotate_args rotation_args(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                                 const tensor& k_out, const Encoding& encoding, const positions& positions,
+                                 direction direction, const cos_sin_table& table) {
+    return {.layout = layout,
+            .q_in = q,
+            .k_in = k,
+            .q_out = q_out,
+            .k_out = k_out,
+            .target = &encoding,
+            .target_positions = positions,
+            .direction = direction,
+            .table = table};
+}
+
+/// Arguments of a re-rotation of cached keys from one encoding and its positions to another.
+inline rotate_args rerotation_args(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
+                                   const positions& source_positions, const Encoding& target,
+                                   const positions& target_positions) {
+    return {.layout = layout,
+            .k_in = k,
+            .k_out = k_out,
+            .target = &target,
+            .target_positions = target_positions,
+            .source = &source,
+            .source_positions = source_positions};
+}
+
 }  // namespace ropewalk
