@@ -3,7 +3,7 @@
 
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/plan.hpp"
-#include "ropewalk/cpu/traversal/loops.hpp"
+#include "ropewalk/cpu/cos_sin_row.hpp"
 
 namespace ropewalk::cpu {
 

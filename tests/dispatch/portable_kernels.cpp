@@ -1,0 +1,8 @@
+#define ROPEWALK_NO_XSIMD
+#include "portable_kernels.hpp"
+
+#include <dispatch/kernels.inl>
+
+const ropewalk::cpu::rotate_kernel& test::portable_kernel(ropewalk::element_type type, ropewalk::layout_kind layout) {
+    return ropewalk::dispatch::select_kernel<ropewalk::cpu::portable_arch>(type, layout);
+}
