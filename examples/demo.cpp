@@ -19,7 +19,7 @@
 
 #include <unistd.h>
 
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/ropewalk.hpp>

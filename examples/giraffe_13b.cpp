@@ -14,7 +14,7 @@
 
 #include <sys/resource.h>
 
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/llama/checkpoint.hpp>

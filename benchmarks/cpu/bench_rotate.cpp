@@ -1,7 +1,7 @@
 // Benchmarks of rotations, compared with plain loops over the same bytes and with a naive rotation.
 
 #include <benchmark/benchmark.h>
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
 
 #include "bandwidth/loops.hpp"

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
 #include <xsimd/xsimd.hpp>
 

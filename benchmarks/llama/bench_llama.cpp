@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/llama/stack.hpp>

@@ -5,7 +5,7 @@
 
 #include "arguments.hpp"
 #include "cuda/interface.hpp"
-#include "dispatch/dispatch.hpp"
+#include <ropewalk/dispatch.hpp>
 #include "torch.hpp"
 
 namespace ropewalk::python {

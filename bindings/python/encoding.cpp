@@ -10,7 +10,7 @@
 
 #include "arguments.hpp"
 #include "bindings.hpp"
-#include "dispatch/dispatch.hpp"
+#include <ropewalk/dispatch.hpp>
 
 namespace ropewalk::python {
 

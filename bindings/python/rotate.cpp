@@ -7,7 +7,7 @@
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "cuda.hpp"
-#include "dispatch/dispatch.hpp"
+#include <ropewalk/dispatch.hpp>
 #include "dispatch/huge_pages.hpp"
 
 namespace ropewalk::python {

@@ -1,5 +1,5 @@
 // Agreement of the instruction sets, and the choice among them.
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <dispatch/kernels.hpp>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Streaming stores and huge pages.
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <dispatch/huge_pages.hpp>
 
 #include <cstdlib>
