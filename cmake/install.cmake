@@ -19,9 +19,9 @@ configure_package_config_file(cmake/ropewalkConfig.cmake.in "${PROJECT_BINARY_DI
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/ropewalkConfigVersion.cmake"
     COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 file(RELATIVE_PATH ROPEWALK_PREFIX_FROM_PKGCONFIG "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
-set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -I\${includedir}")
+set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -std=c++20 -I\${includedir}")
 if(NOT ROPEWALK_XSIMD)
-    set(ROPEWALK_PC_XSIMD "Cflags: -I\${includedir} -DROPEWALK_NO_XSIMD")
+    set(ROPEWALK_PC_XSIMD "Cflags: -std=c++20 -I\${includedir} -DROPEWALK_NO_XSIMD")
 endif()
 configure_file(cmake/ropewalk.pc.in "${PROJECT_BINARY_DIR}/ropewalk.pc" @ONLY)
 install(FILES
