@@ -32,6 +32,9 @@ template <class Data>
 inline constexpr bool outlives_call = std::is_lvalue_reference_v<Data> || !is_sized_buffer<Data> ||
                                       std::ranges::enable_borrowed_range<std::remove_cvref_t<Data>>;
 
+template <class Data>
+concept TemporaryBuffer = !outlives_call<Data>;
+
 /// The type of the objects of a pointer or a buffer, const included; void for anything else.
 template <class Data>
 constexpr auto pointee() {
