@@ -11,9 +11,9 @@ install(EXPORT ropewalkTargets NAMESPACE ropewalk:: DESTINATION "${package_dir}"
 set(any_architecture ARCH_INDEPENDENT)
 
 file(RELATIVE_PATH ROPEWALK_PREFIX_FROM_PKGCONFIG "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
-set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -I\${includedir} -std=c++20")
+set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -std=c++20 -I\${includedir}")
 if(NOT ROPEWALK_XSIMD)
-    set(ROPEWALK_PC_XSIMD "Cflags: -I\${includedir} -std=c++20 -DROPEWALK_NO_XSIMD")
+    set(ROPEWALK_PC_XSIMD "Cflags: -std=c++20 -I\${includedir} -DROPEWALK_NO_XSIMD")
 endif()
 set(pkgconfig_files ropewalk.pc)
 

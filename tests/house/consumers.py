@@ -42,7 +42,7 @@ def pkg_config_program(compiler, prefix, build):
     program = str(build / "consumer")
     source = str(PROJECTS / "main.cpp")
     build.mkdir(exist_ok=True)
-    return run(compiler, "-std=c++20", source, "-o", program, *result.stdout.split()) or run(program)
+    return run(compiler, source, "-o", program, *result.stdout.split()) or run(program)
 
 
 class Bare:

@@ -57,6 +57,17 @@
 #define RW_END_INTRINSICS
 #endif
 
+// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them.
+#if defined(__FLT16_MAX__) && !defined(__CUDACC__)
+#define RW_FLOAT16 _Float16
+#endif
+#if (defined(__BFLT16_MAX__) || (defined(__clang__) && defined(__SSE2__))) && !defined(__CUDACC__)
+#define RW_BFLOAT16 __bf16
+#endif
+
+// RW_MAY_ALIAS lets a type read and write memory that holds objects of other types.
+#define RW_MAY_ALIAS __attribute__((may_alias))
+
 // RW_MAPS_FILES is defined where mmap() exists.
 #if __has_include(<sys/mman.h>)
 #define RW_MAPS_FILES
