@@ -58,7 +58,8 @@ Struct read(const char* name, const Struct* given) {
     RW_EXPECTS(size >= smallest && size <= implausible, "{}.struct_size is {}, expected its sizeof, {}", name, size,
                sizeof(Struct));
     const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
-    if (std::any_of(bytes + sizeof(Struct), bytes + std::max(size, sizeof(Struct)), [](auto byte) { return byte != 0; }))
+    if (std::any_of(bytes + sizeof(Struct), bytes + std::max(size, sizeof(Struct)),
+                    [](auto byte) { return byte != 0; }))
         throw unsupported(detail::format("ropewalk: {} has {} bytes, and version {} knows only the first {}", name,
                                          size, ropewalk_version(), sizeof(Struct)));
     Struct copy{};

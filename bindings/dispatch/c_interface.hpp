@@ -1,9 +1,9 @@
 // Types and helpers of the C interface.
 #pragma once
 
+#include <ropewalk/ropewalk.h>
 #include <ropewalk/core/error.hpp>
 #include <ropewalk/dispatch.hpp>
-#include <ropewalk/ropewalk.h>
 
 struct ropewalk_encoding {
     ropewalk::Encoding encoding;

@@ -33,8 +33,8 @@ std::vector<const kernel_set*> usable_sets() {
 }
 
 /// Returns the set that rotates cached f16 the fastest, given the widest one: AVX2 on Zen 4, the one processor of its
-/// family with AVX-512. There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to
-/// rotate. When data exceeds the cache, there is no gain.
+/// family with AVX-512. There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved)
+/// to rotate. When data exceeds the cache, there is no gain.
 const kernel_set& fastest_for_cached_f16(const kernel_set& widest) {
 #if defined(__x86_64__) && !defined(ROPEWALK_NO_XSIMD)
     if (&widest == &avx512_kernels && __builtin_cpu_is("amdfam19h") != 0) return avx2_kernels;

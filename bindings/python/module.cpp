@@ -1,7 +1,7 @@
 // The module ropewalk._ropewalk: a thin layer over the dispatch library.
 
-#include "bindings.hpp"
 #include <ropewalk/dispatch.hpp>
+#include "bindings.hpp"
 
 namespace {
 

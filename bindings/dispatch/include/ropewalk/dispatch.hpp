@@ -8,10 +8,10 @@
 #include <type_traits>
 #include <vector>
 
+#include <ropewalk/version.h>
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
 #include <ropewalk/encoding.hpp>
-#include <ropewalk/version.h>
 
 namespace ropewalk::dispatch {
 
