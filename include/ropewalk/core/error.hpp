@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk {
 
 /// The exception of every public function for invalid arguments. It is thrown before any output is written.
