@@ -1,6 +1,12 @@
 // Compiler-dependent macros. Supported compilers: GCC 12 or newer, Clang 16 or newer, and nvcc with one of them.
 #pragma once
 
+// A missing file stops the compiler, which would otherwise report an error for every line that is not C++17.
+#if __cplusplus < 202002L
+#error "ropewalk needs C++20: compile with -std=c++20"
+#include "no further errors: ropewalk needs C++20"
+#endif
+
 // RW_HD marks a function that host and device can call.
 #if defined(__CUDACC__) || defined(__HIPCC__)
 #define RW_HD __host__ __device__
