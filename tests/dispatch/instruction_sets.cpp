@@ -48,7 +48,8 @@ inputs run(rw::cpu::kernel_function kernel, inputs x, rw::layout_kind layout, co
 /// The results without xsimd and of every instruction set of this machine.
 std::map<std::string, inputs> results_of_all_sets(const inputs& x, rw::layout_kind layout, const rw::Encoding& e,
                                                   const rw::positions& positions) {
-    std::map<std::string, inputs> results{{"portable", run(test::portable_kernel(x.q.type(), layout).run, x, layout, e, positions)}};
+    std::map<std::string, inputs> results{
+        {"portable", run(test::portable_kernel(x.q.type(), layout).run, x, layout, e, positions)}};
     for (const std::string_view name : dispatch::instruction_sets()) {
         const dispatch::kernel_set* const set = kernels(name);
         REQUIRE(set != nullptr);

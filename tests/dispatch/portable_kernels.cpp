@@ -1,4 +1,6 @@
+#if !defined(ROPEWALK_NO_XSIMD)
 #define ROPEWALK_NO_XSIMD
+#endif
 #include "portable_kernels.hpp"
 
 #include <dispatch/kernels.inl>

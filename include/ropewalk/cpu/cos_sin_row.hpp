@@ -118,8 +118,8 @@ void fill_cos_sin(const rotate_params& params, const token_position& at, const t
     std::memcpy(sin + full, last_sin, static_cast<std::size_t>(rest) * sizeof(float));
 }
 
-/// Multiplies the row of the queries by 2^(−x) and writes that of the keys, multiplied by 2^x, or the inverses. Rows are
-/// padded to whole registers.
+/// Multiplies the row of the queries by 2^(−x) and writes that of the keys, multiplied by 2^x, or the inverses. Rows
+/// are padded to whole registers.
 template <class A>
 void apply_magnitude(const rotate_params& params, const token_position& at, const token_position& source_at, float* cos,
                      float* sin, float* k_cos, float* k_sin) {
@@ -129,8 +129,8 @@ void apply_magnitude(const rotate_params& params, const token_position& at, cons
     const std::int64_t rest = params.pairs % lane_count<A>, full = params.pairs - rest;
     const last_rates<A> last_target(target, full, rest), last_source(source, full, rest);
     for (std::int64_t pair = 0; pair < params.pairs; pair += lane_count<A>) {
-        const words<A> x = pair < full ? upper_difference<A>(target, source, pair)
-                                       : upper_difference<A>(last_target, last_source, 0);
+        const words<A> x =
+            pair < full ? upper_difference<A>(target, source, pair) : upper_difference<A>(last_target, last_source, 0);
         const words<A> opposite = words<A>(0U) - x;
         const F q = exp2_fixed<F>(params.invert_magnitude ? x : opposite);
         const F k = exp2_fixed<F>(params.invert_magnitude ? opposite : x);

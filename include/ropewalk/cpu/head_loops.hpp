@@ -24,8 +24,8 @@ struct head_loops {
         const std::byte* in = all.in;
         std::byte* out = all.out;
         for (std::int64_t head = 0; head < all.count; ++head, in += all.in_stride, out += all.out_stride) {
-            // One line of a later head, to hide the TLB miss. The hardware prefetches the lines in between, and requests
-            // for each of them would take its buffers.
+            // One line of a later head, to hide the TLB miss. The hardware prefetches the lines in between, and
+            // requests for each of them would take its buffers.
             RW_PREFETCH_L2(in + prefetch);
             one_head<main_block, unrolled>(0, pairs, row, reinterpret_cast<const T*>(in), reinterpret_cast<T*>(out));
         }

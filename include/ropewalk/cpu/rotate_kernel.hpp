@@ -25,7 +25,7 @@ namespace ropewalk::cpu {
 /// The kernel of one element type, layout and instruction set, for any number of pairs. The traversals call its loops,
 /// so that they are compiled once per instruction set.
 struct rotate_kernel {
-    kernel_function run;         ///< rotates a range of tokens
+    kernel_function run;           ///< rotates a range of tokens
     detail::head_loop by_columns;  ///< registers keep cosines and sines of some pairs while the heads pass
     detail::head_loop by_heads;    ///< head after head in address order; each reads the row again
     void (*make_rows)(const rotate_kernel&, const rotate_params&, std::int64_t batch_row, std::int64_t token,
@@ -42,8 +42,8 @@ struct rotate_kernel {
         const std::int64_t blocks = pairs / block_pairs;
         return pairs % block_pairs == 0 && blocks <= max_held && (blocks <= 4 || blocks == max_held);
     }
-    /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the heads
-    /// more than once.
+    /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the
+    /// heads more than once.
     [[nodiscard]] bool takes_columns(std::int64_t pairs, footprint size) const {
         return size == footprint::l2 || holds_row(pairs);
     }

@@ -1,5 +1,5 @@
-// Lane shuffles and 64-bit products of 128-bit registers by the vector extensions of GCC and Clang, for NEON, for builds
-// without xsimd, and for any architecture without a file of its own. Included by xsimd.inl and portable.inl.
+// Lane shuffles and 64-bit products of 128-bit registers by the vector extensions of GCC and Clang, for NEON, for
+// builds without xsimd, and for any architecture without a file of its own. Included by xsimd.inl and portable.inl.
 #include <cstring>
 
 namespace ropewalk::cpu::detail {
