@@ -84,32 +84,34 @@ struct token_heads {
     head_span span;
     std::int64_t in_token, out_token, head_bytes;
 
-    token_heads(const tensor& from, const tensor& to, std::int64_t batch_row, std::int64_t token) {
+    token_heads(const tensor& from, const tensor& to, std::int64_t batch_row, std::int64_t token)
+        : token_heads(from, from.data, to, to.data, batch_row, token) {}
+    /// Of tensors with these shapes and strides at other addresses.
+    token_heads(const tensor& from, const void* in, const tensor& to, void* out, std::int64_t batch_row,
+                std::int64_t token) {
         const auto size = static_cast<std::int64_t>(size_of(from.type));
-        const auto at = [&](const tensor& t) {
-            return static_cast<std::byte*>(t.data) + (batch_row * t.stride_batch + token * t.stride_token) * size;
+        const auto bytes = [&](const tensor& t) {
+            return (batch_row * t.stride_batch + token * t.stride_token) * size;
         };
-        span = {at(from), at(to), from.heads, from.stride_head * size, to.stride_head * size};
+        span = {static_cast<const std::byte*>(in) + bytes(from), static_cast<std::byte*>(out) + bytes(to), from.heads,
+                from.stride_head * size, to.stride_head * size};
         in_token = from.stride_token * size, out_token = to.stride_token * size;
         head_bytes = from.head_dim * size;
     }
 
     /// Advances to the rotary part. Out of place, copies the rest of the heads of `count` tokens first.
     RW_INLINE void enter_rotary_part(const rotate_kernel& kernel, const rotate_params& params, std::int64_t count) {
+        if (span.in != span.out) copy_rest(kernel, params, count);
         const std::int64_t offset = params.rotary_offset * kernel.element_bytes;
-        const std::int64_t rotary = 2 * params.pairs * kernel.element_bytes;
-        if (span.in != span.out && rotary < head_bytes) copy_rest(offset, offset + rotary, count);
         span.in += offset;
         span.out += offset;
     }
 
-    RW_INLINE void next_token() {
-        span.in += in_token;
-        span.out += out_token;
-    }
-
-private:
-    void copy_rest(std::int64_t begin, std::int64_t end, std::int64_t count) const {
+    /// Copies the elements outside of the rotary part of the heads of `count` tokens.
+    void copy_rest(const rotate_kernel& kernel, const rotate_params& params, std::int64_t count) const {
+        const std::int64_t begin = params.rotary_offset * kernel.element_bytes;
+        const std::int64_t end = begin + 2 * params.pairs * kernel.element_bytes;
+        if (begin == 0 && end == head_bytes) return;
         for (std::int64_t head = 0; head < span.count; ++head) {
             for (std::int64_t token = 0; token < count; ++token) {
                 const std::byte* const from = span.in + head * span.in_stride + token * in_token;
@@ -119,18 +121,26 @@ private:
             }
         }
     }
+
+    RW_INLINE void next_token() {
+        span.in += in_token;
+        span.out += out_token;
+    }
 };
 
-/// The loop over the heads of a token for the size of the call, and its prefetch distance.
+/// The loops over the heads of a token for the size of the call, and their prefetch distance.
 struct head_loop_choice {
-    head_loop loop;
+    head_loop several, single;
     std::int64_t prefetch;
 
-    head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size) {
+    head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size) : single(kernel.by_heads) {
         const bool columns = kernel.takes_columns(pairs, size);
-        loop = columns ? kernel.by_columns : kernel.by_heads;
+        several = columns ? kernel.by_columns : kernel.by_heads;
         prefetch = columns ? (size == footprint::l2 ? tuning::l1_prefetch_lines * tuning::line_bytes : 0)
                            : (size == footprint::memory ? tuning::l2_prefetch_bytes : 0);
+    }
+    RW_INLINE void rotate(std::int64_t pairs, const float* row, const head_span& heads) const {
+        (heads.count == 1 ? single : several)(pairs, row, heads, prefetch);
     }
 };
 
