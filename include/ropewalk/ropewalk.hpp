@@ -5,3 +5,4 @@
 #include "ropewalk/cpu/cos_sin.hpp"
 #include "ropewalk/cpu/rotate.hpp"
 #include "ropewalk/encoding.hpp"
+#include "ropewalk/version.h"

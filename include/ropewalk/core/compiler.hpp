@@ -25,6 +25,8 @@
 #define RW_RESTRICT __restrict__
 // RW_HIDDEN keeps two extension modules in one process from merging their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
+// RW_PUBLIC exports a symbol from a shared library that hides the others.
+#define RW_PUBLIC __attribute__((visibility("default")))
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
 
