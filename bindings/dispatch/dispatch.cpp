@@ -14,7 +14,7 @@ namespace {
 /// The instruction sets of this machine, the widest first.
 std::vector<const kernel_set*> usable_sets() {
 #if defined(ROPEWALK_NO_XSIMD)
-    return {&scalar_kernels};
+    return {&portable_kernels};
 #elif defined(__x86_64__)
     std::vector<const kernel_set*> sets;
     __builtin_cpu_init();
@@ -73,7 +73,7 @@ const kernel_set& kernels_for(element_type type, cpu::footprint size) {
 void execute(const cpu::rotate_plan& plan, layout_kind layout, int threads) {
     const cpu::rotate_params& params = plan.params;
     const element_type type = params.any().type;
-    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout, params.pairs), threads);
+    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout).run, threads);
 }
 
 }  // namespace

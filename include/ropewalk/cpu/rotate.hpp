@@ -4,6 +4,7 @@
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/mistakes.hpp"
 #include "ropewalk/cpu/plan.hpp"
 
 namespace ropewalk::cpu {
@@ -12,7 +13,7 @@ namespace detail {
 
 template <class T, Layout L, class A>
 void run(const rotate_plan& plan, int threads) {
-    execute(plan.params, kernel_for<T, L, A>(plan.params.pairs), threads);
+    execute(plan.params, kernel_of<T, L, A>.run, threads);
 }
 
 }  // namespace detail
