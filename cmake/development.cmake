@@ -2,6 +2,11 @@
 
 add_library(ropewalk_development INTERFACE)
 target_link_libraries(ropewalk_development INTERFACE ropewalk::ropewalk)
+if(TARGET OpenMP::OpenMP_CXX)
+    target_link_libraries(ropewalk_development INTERFACE OpenMP::OpenMP_CXX)
+endif()
+# Internal headers of the bindings: "dispatch/kernels.hpp".
+target_include_directories(ropewalk_development INTERFACE "${PROJECT_SOURCE_DIR}/bindings")
 target_compile_options(ropewalk_development INTERFACE -Wall -Wextra -Wconversion)
 if(ROPEWALK_WARNINGS_AS_ERRORS)
     target_compile_options(ropewalk_development INTERFACE -Werror)

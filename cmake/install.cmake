@@ -1,4 +1,4 @@
-# Installs the headers, the CMake package and the pkg-config file.
+# Installs the headers, the compiled library, the CMake package and the pkg-config files.
 
 include(CMakePackageConfigHelpers)
 
@@ -6,25 +6,46 @@ set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/ropewalk")
 
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/ropewalk" "${PROJECT_SOURCE_DIR}/cuda/ropewalk"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" PATTERN "*.md" EXCLUDE)
-
 install(TARGETS ropewalk_core ropewalk EXPORT ropewalkTargets)
 install(EXPORT ropewalkTargets NAMESPACE ropewalk:: DESTINATION "${package_dir}")
+set(any_architecture ARCH_INDEPENDENT)
+
+file(RELATIVE_PATH ROPEWALK_PREFIX_FROM_PKGCONFIG "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -std=c++20 -I\${includedir}")
+if(NOT ROPEWALK_XSIMD)
+    set(ROPEWALK_PC_XSIMD "Cflags: -std=c++20 -I\${includedir} -DROPEWALK_NO_XSIMD")
+endif()
+set(pkgconfig_files ropewalk.pc)
 
 set(ROPEWALK_WITH_OPENMP OFF)
-if(TARGET OpenMP::OpenMP_CXX)
-    set(ROPEWALK_WITH_OPENMP ON)
+if(ROPEWALK_BUILD_DISPATCH)
+    install(DIRECTORY "${PROJECT_SOURCE_DIR}/bindings/dispatch/include/ropewalk"
+        DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+    install(TARGETS ropewalk_dispatch ropewalk_dispatch_shared EXPORT ropewalkDispatchTargets)
+    install(EXPORT ropewalkDispatchTargets NAMESPACE ropewalk:: DESTINATION "${package_dir}")
+    set(any_architecture "")
+    # Libraries that a program needs in order to link the static library.
+    set(private_libraries stdc++ m)
+    if("c++" IN_LIST CMAKE_CXX_IMPLICIT_LINK_LIBRARIES)
+        set(private_libraries c++ m)
+    endif()
+    if(TARGET OpenMP::OpenMP_CXX)
+        set(ROPEWALK_WITH_OPENMP ON)
+        list(PREPEND private_libraries ${OpenMP_CXX_LIB_NAMES})
+    endif()
+    list(TRANSFORM private_libraries PREPEND "-l")
+    list(JOIN private_libraries " " ROPEWALK_PC_PRIVATE)
+    list(APPEND pkgconfig_files ropewalk-dispatch.pc)
 endif()
+
+foreach(file IN LISTS pkgconfig_files)
+    configure_file(cmake/${file}.in "${PROJECT_BINARY_DIR}/${file}" @ONLY)
+    install(FILES "${PROJECT_BINARY_DIR}/${file}" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endforeach()
 configure_package_config_file(cmake/ropewalkConfig.cmake.in "${PROJECT_BINARY_DIR}/ropewalkConfig.cmake"
     INSTALL_DESTINATION "${package_dir}" NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/ropewalkConfigVersion.cmake"
-    COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-file(RELATIVE_PATH ROPEWALK_PREFIX_FROM_PKGCONFIG "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
-set(ROPEWALK_PC_XSIMD "Requires: xsimd\nCflags: -I\${includedir}")
-if(NOT ROPEWALK_XSIMD)
-    set(ROPEWALK_PC_XSIMD "Cflags: -I\${includedir} -DROPEWALK_NO_XSIMD")
-endif()
-configure_file(cmake/ropewalk.pc.in "${PROJECT_BINARY_DIR}/ropewalk.pc" @ONLY)
+    COMPATIBILITY SameMinorVersion ${any_architecture})
 install(FILES
     "${PROJECT_BINARY_DIR}/ropewalkConfig.cmake" "${PROJECT_BINARY_DIR}/ropewalkConfigVersion.cmake"
     DESTINATION "${package_dir}")
-install(FILES "${PROJECT_BINARY_DIR}/ropewalk.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -1,6 +1,6 @@
 # Interface targets of the header-only library:
 #   ropewalk::core      geometry, policies and encoding, without a dependency
-#   ropewalk::ropewalk  the CPU library: core, OpenMP and xsimd's headers (ROPEWALK_XSIMD)
+#   ropewalk::ropewalk  the CPU library: core and xsimd's headers (ROPEWALK_XSIMD)
 #   ropewalk::cuda      the CUDA library: core and the CUDA runtime, if a toolkit is found
 
 add_library(ropewalk_core INTERFACE)
@@ -20,10 +20,6 @@ if(ROPEWALK_XSIMD)
     target_include_directories(ropewalk SYSTEM INTERFACE $<BUILD_INTERFACE:${ROPEWALK_XSIMD_INCLUDE_DIR}>)
 else()
     target_compile_definitions(ropewalk INTERFACE ROPEWALK_NO_XSIMD)
-endif()
-if(TARGET OpenMP::OpenMP_CXX)
-    # The installed package searches OpenMP again, because the compiler may differ.
-    target_link_libraries(ropewalk INTERFACE $<BUILD_INTERFACE:OpenMP::OpenMP_CXX>)
 endif()
 
 # Global, for projects that add ropewalk with add_subdirectory().

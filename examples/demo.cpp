@@ -19,8 +19,8 @@
 
 #include <unistd.h>
 
-#include <dispatch/dispatch.hpp>
 #include <nlohmann/json.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <ropewalk/io/hf_config.hpp>
 #include <ropewalk/ropewalk.hpp>
 

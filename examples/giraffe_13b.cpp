@@ -14,9 +14,9 @@
 
 #include <sys/resource.h>
 
-#include <dispatch/dispatch.hpp>
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <ropewalk/llama/checkpoint.hpp>
 #include <ropewalk/llama/model.hpp>
 

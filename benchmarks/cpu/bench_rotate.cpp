@@ -1,8 +1,8 @@
 // Benchmarks of rotations, compared with plain loops over the same bytes and with a naive rotation.
 
 #include <benchmark/benchmark.h>
-#include <dispatch/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include "bandwidth/loops.hpp"
 #include "comparison.hpp"

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include "bandwidth/loops.hpp"
 #include "comparison.hpp"

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include <benchmark/benchmark.h>
-#include <dispatch/dispatch.hpp>
 #include <ropewalk/core/error.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <xsimd/xsimd.hpp>
 
 #include "context.hpp"

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include <dispatch/dispatch.hpp>
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
+#include <ropewalk/dispatch.hpp>
 #include <ropewalk/llama/stack.hpp>
 #include <ropewalk/llama/synthetic.hpp>
 

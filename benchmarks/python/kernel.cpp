@@ -1,5 +1,5 @@
 // C function over the C++ kernels, for bench_peers.py: shows the cost of calls through Python and PyTorch.
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 
 namespace rw = ropewalk;
 

@@ -1,4 +1,4 @@
-#include "dispatch.hpp"
+#include <ropewalk/dispatch.hpp>
 
 #include <cstdlib>
 
@@ -32,15 +32,14 @@ std::vector<const kernel_set*> usable_sets() {
 #endif
 }
 
-/// Returns whether AVX2 rotates cached f16 faster than AVX-512. On Zen 4, the one processor of its family with both,
-/// 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data exceeds
-/// the cache, there is no gain.
-bool prefers_avx2_for_f16() {
-#if defined(__x86_64__)
-    return __builtin_cpu_is("amdfam19h") != 0;
-#else
-    return false;
+/// Returns the set that rotates cached f16 the fastest, given the widest one: AVX2 on Zen 4, the one processor of its
+/// family with AVX-512. There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved)
+/// to rotate. When data exceeds the cache, there is no gain.
+const kernel_set& fastest_for_cached_f16(const kernel_set& widest) {
+#if defined(__x86_64__) && !defined(ROPEWALK_NO_XSIMD)
+    if (&widest == &avx512_kernels && __builtin_cpu_is("amdfam19h") != 0) return avx2_kernels;
 #endif
+    return widest;
 }
 
 struct kernel_choice {
@@ -52,8 +51,7 @@ kernel_choice choose_kernels() {
     const auto sets = usable_sets();
     const char* const requested = std::getenv("ROPEWALK_ISA");
     if (requested == nullptr || *requested == '\0') {
-        const kernel_set* const widest = sets.front();
-        return {widest, widest->name == std::string_view("avx512") && prefers_avx2_for_f16() ? sets[1] : widest};
+        return {sets.front(), &fastest_for_cached_f16(*sets.front())};
     }
     std::string known;
     for (const kernel_set* set : sets) {

@@ -3,9 +3,9 @@
 #include <cstring>
 #include <utility>
 
+#include <ropewalk/dispatch.hpp>
 #include "arguments.hpp"
 #include "cuda/interface.hpp"
-#include "dispatch/dispatch.hpp"
 #include "torch.hpp"
 
 namespace ropewalk::python {

@@ -8,9 +8,9 @@
 
 #include <pybind11/stl.h>
 
+#include <ropewalk/dispatch.hpp>
 #include "arguments.hpp"
 #include "bindings.hpp"
-#include "dispatch/dispatch.hpp"
 
 namespace ropewalk::python {
 

@@ -1,7 +1,7 @@
 // The module ropewalk._ropewalk: a thin layer over the dispatch library.
 
+#include <ropewalk/dispatch.hpp>
 #include "bindings.hpp"
-#include "dispatch/dispatch.hpp"
 
 namespace {
 

@@ -4,10 +4,10 @@
 
 #include <ropewalk/rotation/validate.hpp>
 
+#include <ropewalk/dispatch.hpp>
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "cuda.hpp"
-#include "dispatch/dispatch.hpp"
 #include "dispatch/huge_pages.hpp"
 
 namespace ropewalk::python {

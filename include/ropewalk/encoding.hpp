@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ropewalk/core/bits.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/geometry.hpp"
 #include "ropewalk/core/phase.hpp"

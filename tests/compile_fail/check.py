@@ -1,6 +1,7 @@
 """Compile a source twice: it must compile without RW_FAIL, and fail with RW_FAIL and the expected message.
 
 The first line of the source states the message:  // expect: <regular expression>
+A second line `// errors: <n>` limits the errors that the compiler reports.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 EXPECT = re.compile(r"// expect: (\S.*)")
+ERRORS = re.compile(r"// errors: (\d+)")
 
 
 def expected_message(source):
@@ -21,6 +23,12 @@ def expected_message(source):
     if not any(re.match(r"#\s*if(def|ndef)\s+RW_FAIL", line) for line in lines):
         sys.exit(f"{source}: has no '#ifdef RW_FAIL'")
     return match.group(1)
+
+
+def error_limit(source):
+    lines = source.read_text(encoding="utf-8").splitlines()
+    match = ERRORS.fullmatch(lines[1].strip()) if len(lines) > 1 else None
+    return int(match.group(1)) if match else None
 
 
 def compile_source(compiler, source, includes, *definitions):
@@ -40,6 +48,9 @@ def check(compiler, source, includes):
         return f"{source}: compiles with RW_FAIL; expected an error that matches '{message}'"
     if not re.search(message, " ".join(bad.stderr.split())):
         return f"{source}: fails with RW_FAIL, but without a message that matches '{message}':\n{bad.stderr}"
+    limit, errors = error_limit(source), len(re.findall(r"error: ", bad.stderr))
+    if limit is not None and errors > limit:
+        return f"{source}: reports {errors} errors, the limit is {limit}:\n{bad.stderr}"
     return None
 
 

@@ -17,3 +17,7 @@ foreach(case IN LISTS cases)
             -include "${prepared}")
     set_tests_properties(compile_fail.${name} PROPERTIES LABELS compile_fail FIXTURES_REQUIRED precompiled_headers)
 endforeach()
+
+add_test(NAME compile_fail.standard COMMAND ${Python_EXECUTABLE} "${CMAKE_CURRENT_SOURCE_DIR}/compile_fail/standard.py"
+    --compiler "${CMAKE_CXX_COMPILER}" ${house_includes})
+set_tests_properties(compile_fail.standard PROPERTIES LABELS compile_fail)

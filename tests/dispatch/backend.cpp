@@ -1,5 +1,5 @@
 // The compiled CPU kernels as the backend of the common cases.
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include "cases/rotation_case.hpp"
 #include "support/errors.hpp"

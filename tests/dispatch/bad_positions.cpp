@@ -27,6 +27,12 @@ void refuses(const rw::Encoding& e, const rw::positions& positions, std::initial
     CHECK(test::holds(message, parts));
 }
 
+template <class I>
+void refuses_ids(const rw::Encoding& e, const std::vector<I>& ids, std::initializer_list<const char*> parts,
+                 const rw::cpu::options& options = {}) {
+    refuses(e, rw::ids(ids), parts, options);
+}
+
 }  // namespace
 
 TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_positions]") {
@@ -44,17 +50,17 @@ TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_
     refuses_starts({0, 7}, {"ends with 7", "6 tokens"});
     refuses_starts({0, 9, 6}, {"ascend", "got 6 after 9"});
     refuses_starts({0, -1, 6}, {"ascend", "got -1 after 0"});
-    refuses(e, rw::cu_seqlens(std::vector<std::int64_t>{0, 6}, std::numeric_limits<std::int64_t>::max() - 2),
-            {"9223372036854775805"});
+    const std::int64_t one_sequence[] = {0, 6};
+    refuses(e, rw::cu_seqlens(one_sequence, std::numeric_limits<std::int64_t>::max() - 2), {"9223372036854775805"});
 }
 
 TEST_CASE("ids out of the reach of xpos are refused", "[bad_positions][xpos]") {
     const rw::Encoding e = rw::make_encoding(head, rw::XPos{});
-    refuses(e, rw::ids(std::vector<std::int32_t>{0, 1, 40000, 2, 3, 4}), {"xpos", "40000"});
-    refuses(e, rw::ids(std::vector<std::int64_t>{0, 1, -40000, 2, 3, 4}), {"xpos", "-40000"});
-    refuses(e, rw::ids(std::vector<rw::fixed_position>{{}, {}, {std::int64_t{40000} << 32}, {}, {}, {}}),
-            {"xpos", "40000"});
-    refuses(e, rw::cu_seqlens(std::vector<std::int64_t>{0, 6}, 40000), {"xpos", "40000"});
+    refuses_ids(e, std::vector<std::int32_t>{0, 1, 40000, 2, 3, 4}, {"xpos", "40000"});
+    refuses_ids(e, std::vector<std::int64_t>{0, 1, -40000, 2, 3, 4}, {"xpos", "-40000"});
+    refuses_ids(e, std::vector<rw::fixed_position>{{}, {}, {std::int64_t{40000} << 32}, {}, {}, {}}, {"xpos", "40000"});
+    const std::int64_t starts[] = {0, 6};
+    refuses(e, rw::cu_seqlens(starts, 40000), {"xpos", "40000"});
 }
 
 TEST_CASE("an index beyond the randomized length is refused", "[bad_positions]") {
@@ -62,9 +68,10 @@ TEST_CASE("an index beyond the randomized length is refused", "[bad_positions]")
     CHECK(message_of(e, rw::offset{2}) == "");
     refuses(e, rw::offset{3}, {"randomized:8", "8 positions", "index 8"});
     refuses(e, rw::offset{-1}, {"randomized:8", "index -1"});
-    refuses(e, rw::ids(std::vector<std::int64_t>{0, 1, 2, 9, 3, 4}), {"randomized:8", "index 9"});
-    refuses(e, rw::ids(std::vector<rw::fixed_position>(6)), {"randomized:8", "indices"});
-    refuses(e, rw::axis_ids(std::vector<std::int64_t>(18)), {"'randomized:8'", "one position"});
+    refuses_ids(e, std::vector<std::int64_t>{0, 1, 2, 9, 3, 4}, {"randomized:8", "index 9"});
+    refuses_ids(e, std::vector<rw::fixed_position>(6), {"randomized:8", "indices"});
+    const std::vector<std::int64_t> on_axes(18);
+    refuses(e, rw::axis_ids(on_axes), {"'randomized:8'", "one position"});
     refuses(rw::make_encoding(head, "randomized"), rw::offset{1}, {"randomized", "length"});
     refuses(rw::make_encoding(head, "randomized_sorted:5"), rw::offset{0}, {"randomized_sorted", "5", "6"});
 }
@@ -73,8 +80,8 @@ TEST_CASE("an id outside a table is refused", "[bad_positions][table]") {
     const std::vector<float> cos(64, 1), sin(64, 0);
     rw::cpu::options options;
     options.table = {.cos = cos.data(), .sin = sin.data(), .rows = 8, .columns = 8, .stride_row = 8};
-    refuses(rw::make_encoding(head), rw::ids(std::vector<std::int32_t>{0, 1, 2, 8, 3, 4}), {"position 8", "8 rows"},
-            options);
+    refuses_ids(rw::make_encoding(head), std::vector<std::int32_t>{0, 1, 2, 8, 3, 4}, {"position 8", "8 rows"},
+                options);
 }
 
 TEST_CASE("cos_sin refuses what does not fit its buffers", "[bad_positions][table]") {

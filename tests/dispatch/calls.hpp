@@ -1,7 +1,7 @@
 /// @file  Rotations in place by the compiled CPU kernels.
 #pragma once
 
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include "support/compare.hpp"
 

@@ -1,6 +1,6 @@
 // Agreement of the instruction sets, and the choice among them.
-#include <dispatch/dispatch.hpp>
 #include <dispatch/kernels.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include <algorithm>
 #include <cstdlib>

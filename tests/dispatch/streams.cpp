@@ -1,6 +1,6 @@
 // Streaming stores and huge pages.
-#include <dispatch/dispatch.hpp>
 #include <dispatch/huge_pages.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include <cstdlib>
 #include <cstring>

@@ -25,7 +25,7 @@ def includes(path):
 
 def resolve(root, path, name):
     """The repository's file that `#include name` in `path` refers to, or None for a file of another project."""
-    for folder in (path.parent, root / "include", root / "cuda", root / "bindings"):
+    for folder in (path.parent, root / "include", root / "cuda", root / "bindings", root / "bindings/dispatch/include"):
         candidate = (folder / name).resolve()
         if candidate.is_file() and root in candidate.parents:
             return candidate

@@ -42,7 +42,7 @@ def pkg_config_program(compiler, prefix, build):
     program = str(build / "consumer")
     source = str(PROJECTS / "main.cpp")
     build.mkdir(exist_ok=True)
-    return run(compiler, "-std=c++20", source, "-o", program, *result.stdout.split()) or run(program)
+    return run(compiler, source, "-o", program, *result.stdout.split()) or run(program)
 
 
 class Bare:
@@ -69,7 +69,7 @@ class Bare:
         python = f"-I{sysconfig.get_paths()['include']}"
         source = ROOT / "bindings" / "python" / "config_none.cpp"
         folders = [f"-I{ROOT / folder}" for folder in ("include", "bindings")]
-        return run(self.cmake, "--build", str(self.build), "--target", "ropewalk_dispatch") or run(
+        return run(self.cmake, "--build", str(self.build), "--target", "ropewalk_kernels") or run(
             self.compiler, "-std=c++20", "-fsyntax-only", python, *folders, str(source)
         )
 

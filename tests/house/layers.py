@@ -9,6 +9,7 @@ from pathlib import Path
 from common import headers, includes, resolve, run
 
 BELOW = {
+    "version": set(),
     "core": set(),
     "policy": {"core"},
     "encoding": {"core", "policy"},
@@ -17,7 +18,7 @@ BELOW = {
     "gpu": {"core", "policy", "encoding", "rotation"},
     "io": {"core", "policy", "encoding"},
     "llama": {"core", "policy", "encoding", "rotation", "cpu", "gpu", "io"},
-    "umbrella": {"core", "policy", "encoding", "rotation", "cpu"},
+    "umbrella": {"version", "core", "policy", "encoding", "rotation", "cpu"},
 }
 SIMD = ("xsimd/", "immintrin.h", "x86intrin.h", "arm_neon.h", "arm_sve.h")
 CUDA = ("cuda", "cooperative_groups", "cub/", "thrust/", "mma.h")

@@ -1,6 +1,6 @@
 #include "llama.hpp"
 
-#include <dispatch/dispatch.hpp>
+#include <ropewalk/dispatch.hpp>
 
 #include "tables.hpp"
 

@@ -130,4 +130,10 @@ inline cache_slots by_mapping(std::span<const std::int32_t> mapping) {
     return {.source = cache_slots::kind::mapping32, .mapping = mapping.data(), .count = std::ssize(mapping)};
 }
 
+/// Slots keep a pointer to the table or the mapping: a temporary container is refused when it compiles.
+template <ropewalk::detail::TemporaryBuffer Table>
+cache_slots by_page_table(Table&& table, std::int64_t sequences, const positions& entries) = delete;
+template <ropewalk::detail::TemporaryBuffer Mapping>
+cache_slots by_mapping(Mapping&& mapping) = delete;
+
 }  // namespace ropewalk::gpu

@@ -1,6 +1,7 @@
 // Rotation fused with its neighbours in attention: norms before, caches after, in one pass over memory.
 #pragma once
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/gpu/fused_body.hpp"
 #include "ropewalk/gpu/fused_plan.hpp"
 #include "ropewalk/gpu/launch.cuh"

@@ -1,6 +1,7 @@
 // Rotation of queries and keys on a GPU.
 #pragma once
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/gpu/launch.cuh"
 #include "ropewalk/gpu/rotate_body.hpp"
 

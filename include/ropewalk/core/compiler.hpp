@@ -1,6 +1,12 @@
 // Compiler-dependent macros. Supported compilers: GCC 12 or newer, Clang 16 or newer, and nvcc with one of them.
 #pragma once
 
+// A missing file stops the compiler, which would otherwise report an error for every line that is not C++17.
+#if __cplusplus < 202002L
+#error "ropewalk needs C++20: compile with -std=c++20"
+#include "no further errors: ropewalk needs C++20"
+#endif
+
 // RW_HD marks a function that host and device can call.
 #if defined(__CUDACC__) || defined(__HIPCC__)
 #define RW_HD __host__ __device__
@@ -19,6 +25,8 @@
 #define RW_RESTRICT __restrict__
 // RW_HIDDEN keeps two extension modules in one process from merging their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
+// RW_PUBLIC exports a symbol from a shared library that hides the others.
+#define RW_PUBLIC __attribute__((visibility("default")))
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
 
@@ -54,6 +62,17 @@
 #define RW_BEGIN_INTRINSICS
 #define RW_END_INTRINSICS
 #endif
+
+// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them.
+#if defined(__FLT16_MAX__) && !defined(__CUDACC__)
+#define RW_FLOAT16 _Float16
+#endif
+#if (defined(__BFLT16_MAX__) || (defined(__clang__) && defined(__SSE2__))) && !defined(__CUDACC__)
+#define RW_BFLOAT16 __bf16
+#endif
+
+// RW_MAY_ALIAS lets a type read and write memory that holds objects of other types.
+#define RW_MAY_ALIAS __attribute__((may_alias))
 
 // RW_MAPS_FILES is defined where mmap() exists.
 #if __has_include(<sys/mman.h>)

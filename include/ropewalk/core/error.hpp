@@ -9,10 +9,12 @@
 #include <string>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk {
 
 /// The exception of every public function for invalid arguments. It is thrown before any output is written.
-class error : public std::invalid_argument {
+class RW_PUBLIC error : public std::invalid_argument {
 public:
     using std::invalid_argument::invalid_argument;
 };

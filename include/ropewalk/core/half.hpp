@@ -53,8 +53,8 @@ RW_HD RW_INLINE constexpr float f16_to_float(std::uint16_t half) {
 
 }  // namespace detail
 
-/// bfloat16: the upper half of a float.
-struct bf16 {
+/// bfloat16: the upper half of a float. Its pointers may point to memory that holds another 16-bit type.
+struct RW_MAY_ALIAS bf16 {
     std::uint16_t bits = 0;
 
     constexpr bf16() = default;
@@ -62,8 +62,8 @@ struct bf16 {
     RW_HD RW_INLINE constexpr explicit operator float() const { return detail::bf16_to_float(bits); }
 };
 
-/// IEEE binary16.
-struct f16 {
+/// IEEE binary16. Its pointers may point to memory that holds another 16-bit type.
+struct RW_MAY_ALIAS f16 {
     std::uint16_t bits = 0;
 
     constexpr f16() = default;

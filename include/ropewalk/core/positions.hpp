@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ropewalk/core/buffer.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/phase.hpp"
 
@@ -38,6 +39,8 @@ struct positions {
     constexpr positions() = default;
     constexpr positions(offset start) : first(start.first) {}  // NOLINT(google-explicit-constructor)
 };
+
+// positions keep a pointer to the numbers, which must outlive them. A temporary container is refused when it compiles.
 
 /// Explicit ids [tokens], shared by all batch rows.
 constexpr positions ids(std::span<const std::int32_t> values) {
@@ -109,6 +112,40 @@ constexpr positions cu_seqlens(std::span<const std::int64_t> starts, std::int64_
     positions p = ids(starts);
     p.source = positions::kind::cu_seqlens64, p.first = first;
     return p;
+}
+
+namespace detail {
+
+template <class Ids>
+concept KeptIds = outlives_call<Ids> && (std::convertible_to<Ids, std::span<const std::int32_t>> ||
+                                         std::convertible_to<Ids, std::span<const std::int64_t>> ||
+                                         std::convertible_to<Ids, std::span<const fixed_position>>);
+
+/// Reports numbers of which no pointer can be kept, with one message.
+template <class Ids>
+constexpr positions refuse_ids() {
+    static_assert(outlives_call<Ids>, "positions keep a pointer to the numbers: give the temporary container a name");
+    static_assert(!outlives_call<Ids> || KeptIds<Ids>,
+                  "positions are a span, an array or a container of std::int32_t or std::int64_t");
+    return {};
+}
+
+}  // namespace detail
+
+template <class Ids, class... Batch>
+    requires(!detail::KeptIds<Ids>)
+constexpr positions ids(Ids&& /*values*/, Batch... /*batch*/) {
+    return detail::refuse_ids<Ids>();
+}
+template <class Ids, class... Batch>
+    requires(!detail::KeptIds<Ids>)
+constexpr positions axis_ids(Ids&& /*values*/, Batch... /*batch*/) {
+    return detail::refuse_ids<Ids>();
+}
+template <class Starts, class... First>
+    requires(!detail::KeptIds<Starts>)
+constexpr positions cu_seqlens(Starts&& /*starts*/, First... /*first*/) {
+    return detail::refuse_ids<Starts>();
 }
 
 }  // namespace ropewalk

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk::detail {
 
 /// Returns the edit distance of two names, ignoring case: insertions, deletions, replacements and swaps of neighbours

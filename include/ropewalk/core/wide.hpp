@@ -23,6 +23,13 @@ RW_HD constexpr wide multiply(std::uint64_t a, std::uint64_t b) {
     return {a1 * b1 + (middle >> 32) + (other >> 32), (other << 32) | (low & mask)};
 }
 
+/// Returns the product of two 64-bit numbers, or 2^63 − 1 if it is larger.
+RW_HD constexpr std::uint64_t saturating_product(std::uint64_t a, std::uint64_t b) {
+    constexpr std::uint64_t limit = ~std::uint64_t{0} >> 1;
+    const wide product = multiply(a, b);
+    return product.high == 0 && product.low <= limit ? product.low : limit;
+}
+
 /// Returns the next 32 bits of a quotient, floor((rest · 2^32 + next) / d) for rest < d, and sets rest to the
 /// remainder. The top bit of d must be set: the estimate from its upper half is then too large by at most 2 (Knuth, The
 /// Art of Computer Programming, volume 2, section 4.3.1, algorithm D).

@@ -1,6 +1,7 @@
 // Rotation of queries and keys on the CPU, for programs that include the headers.
 #pragma once
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
 #include "ropewalk/cpu/plan.hpp"

@@ -1,0 +1,346 @@
+#include "c_interface.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <new>
+
+namespace ropewalk::c_interface {
+
+namespace {
+
+// A fixed buffer, because the message of a failed allocation must not allocate.
+thread_local char last_error[1024];
+
+void set_last_error(std::string_view text) noexcept {
+    const std::size_t length = std::min(text.size(), sizeof last_error - 1);
+    std::memcpy(last_error, text.data(), length);
+    last_error[length] = '\0';
+}
+
+int fail(int result, std::string_view text) noexcept {
+    set_last_error(text);
+    return result;
+}
+
+/// Runs `body` and turns exceptions into results.
+template <class Body>
+int guarded(const Body& body) noexcept {
+    try {
+        body();
+        return ROPEWALK_OK;
+    } catch (const unsupported& problem) {
+        return fail(ROPEWALK_UNSUPPORTED, problem.what());
+    } catch (const error& problem) {
+        return fail(ROPEWALK_INVALID_ARGUMENT, problem.what());
+    } catch (const std::bad_alloc&) {
+        return fail(ROPEWALK_OUT_OF_MEMORY, "ropewalk: out of memory");
+    } catch (const std::exception& problem) {
+        return fail(ROPEWALK_INTERNAL_ERROR, problem.what());
+    } catch (...) {
+        return fail(ROPEWALK_INTERNAL_ERROR, "ropewalk: unknown exception");
+    }
+}
+
+template <class T>
+const T& required(const char* name, const T* pointer) {
+    RW_EXPECTS(pointer != nullptr, "{} is NULL", name);
+    return *pointer;
+}
+
+/// Returns a copy of the caller's struct, with zeros for members that an older caller lacks.
+template <class Struct>
+Struct read(const char* name, const Struct* given) {
+    // The size in version 0.1. A struct that grows needs its old size here.
+    constexpr std::size_t smallest = sizeof(Struct), implausible = 4096;
+    const std::size_t size = required(name, given).struct_size;
+    RW_EXPECTS(size >= smallest && size <= implausible, "{}.struct_size is {}, expected its sizeof, {}", name, size,
+               sizeof(Struct));
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
+    if (std::any_of(bytes + sizeof(Struct), bytes + std::max(size, sizeof(Struct)),
+                    [](auto byte) { return byte != 0; }))
+        throw unsupported(detail::format("ropewalk: {} has {} bytes, and version {} knows only the first {}", name,
+                                         size, ropewalk_version(), sizeof(Struct)));
+    Struct copy{};
+    std::memcpy(&copy, given, std::min(size, sizeof(Struct)));
+    if constexpr (requires { copy.reserved; }) {
+        RW_EXPECTS(copy.reserved == 0, "{}.reserved must be 0, got {}", name, copy.reserved);
+    }
+    return copy;
+}
+
+bool as_flag(const char* name, std::int32_t value) {
+    RW_EXPECTS(value == 0 || value == 1, "{} must be 0 or 1, got {}", name, value);
+    return value == 1;
+}
+
+element_type as_element_type(const char* name, std::int32_t value) {
+    switch (value) {
+        case ROPEWALK_F32:
+            return element_type::f32;
+        case ROPEWALK_F16:
+            return element_type::f16;
+        case ROPEWALK_BF16:
+            return element_type::bf16;
+        default:
+            detail::fail("{}.type must be ROPEWALK_F32 (1), ROPEWALK_F16 (2) or ROPEWALK_BF16 (3), got {}", name,
+                         value);
+    }
+}
+
+direction as_direction(std::int32_t value) {
+    switch (value) {
+        case ROPEWALK_FORWARD:
+            return direction::forward;
+        case ROPEWALK_INVERSE:
+            return direction::inverse;
+        case ROPEWALK_ADJOINT:
+            return direction::adjoint;
+        case ROPEWALK_INVERSE_ADJOINT:
+            return direction::inverse_adjoint;
+        default:
+            detail::fail("options.direction must be a ropewalk_direction from 0 to 3, got {}", value);
+    }
+}
+
+Geometry as_geometry(const ropewalk_geometry* pointer) {
+    const ropewalk_geometry given = read("geometry", pointer);
+    Geometry geometry{.head_dim = given.head_dim,
+                      .rotary_dim = given.rotary_dim,
+                      .rotary_offset = given.rotary_offset,
+                      .layout = as_layout("geometry.layout", given.layout),
+                      .sequence_length = given.sequence_length,
+                      .original_length = given.original_length};
+    if (given.base != 0) geometry.base = given.base;
+    return geometry;
+}
+
+/// The tensor of a view. NULL is an absent one.
+tensor as_tensor(const char* name, const ropewalk_view* pointer) {
+    if (pointer == nullptr) return {};
+    const ropewalk_view view = read(name, pointer);
+    const tensor result{.data = view.data,
+                        .type = as_element_type(name, view.type),
+                        .batch = view.batch,
+                        .tokens = view.tokens,
+                        .heads = view.heads,
+                        .head_dim = view.head_dim,
+                        .stride_batch = view.stride_batch,
+                        .stride_token = view.stride_token,
+                        .stride_head = view.stride_head};
+    RW_EXPECTS(result.exists() || result.elements() == 0, "{}.data is NULL", name);
+    return result;
+}
+
+positions as_positions(const char* name, const ropewalk_positions* pointer) {
+    using kind = positions::kind;
+    constexpr kind kinds[] = {kind::offset, kind::ids32, kind::ids64, kind::cu_seqlens32, kind::cu_seqlens64};
+    const ropewalk_positions given = read(name, pointer);
+    RW_EXPECTS(given.kind >= 0 && given.kind < std::ssize(kinds),
+               "{}.kind must be a ropewalk_positions_kind from 0 to {}, got {}", name, std::ssize(kinds) - 1,
+               given.kind);
+    positions result;
+    result.source = kinds[given.kind];
+    result.first = given.first;
+    if (result.source == kind::offset) return result;
+    RW_EXPECTS(given.data != nullptr || given.count == 0, "{}.data is NULL", name);
+    result.data = given.data;
+    result.count = given.count;
+    if (result.ragged()) return result;
+    RW_EXPECTS(given.first == 0, "{}.first must be 0 with ids, got {}", name, given.first);
+    result.rows = given.rows == 0 ? 1 : given.rows;
+    result.stride_row = given.stride_row == 0 ? given.count : given.stride_row;
+    result.axes = given.axes == 0 ? 1 : given.axes;
+    result.stride_axis = given.stride_axis == 0 ? result.rows * result.stride_row : given.stride_axis;
+    return result;
+}
+
+cos_sin_table as_table(const ropewalk_table* pointer) {
+    const ropewalk_table given = read("options.table", pointer);
+    cos_sin_table table{.cos = &required("options.table.cos", static_cast<const char*>(given.cos)),
+                        .sin = &required("options.table.sin", static_cast<const char*>(given.sin)),
+                        .type = as_element_type("options.table", given.type),
+                        .rows = given.rows,
+                        .columns = given.columns,
+                        .stride_row = given.stride_row == 0 ? given.columns : given.stride_row,
+                        .batch = given.batch == 0 ? 1 : given.batch};
+    table.stride_batch = given.stride_batch == 0 ? table.rows * table.stride_row : given.stride_batch;
+    if (as_flag("options.table.by_token", given.by_token)) table.order = cos_sin_table::rows_are::by_token;
+    return table;
+}
+
+int as_threads(int threads) {
+    RW_EXPECTS(threads >= 0, "threads must not be negative, got {}; 0 is the default of OpenMP", threads);
+    return threads;
+}
+
+cpu::options as_options(const ropewalk_options* pointer) {
+    if (pointer == nullptr) return {};
+    const ropewalk_options given = read("options", pointer);
+    cpu::options options;
+    options.direction = as_direction(given.direction);
+    options.threads = as_threads(given.threads);
+    options.fresh_output = as_flag("options.fresh_output", given.fresh_output);
+    if (given.table != nullptr) options.table = as_table(given.table);
+    return options;
+}
+
+/// Stores a new encoding of the C interface, or NULL on failure.
+template <class Make>
+int create(ropewalk_encoding** encoding, const Make& make) noexcept {
+    if (encoding != nullptr) *encoding = nullptr;
+    return guarded([&] {
+        (void)required("encoding", encoding);
+        Encoding made = make();
+        const auto layout = made.geometry.layout;
+        RW_EXPECTS(layout.has_value(), "the layout of the encoding is unknown");
+        *encoding = new ropewalk_encoding{std::move(made), *layout};
+    });
+}
+
+/// Returns a property of an encoding, or `otherwise` for NULL.
+template <class T, class Get>
+T property(const ropewalk_encoding* encoding, T otherwise, const Get& get) noexcept {
+    if (encoding != nullptr) return get(*encoding);
+    set_last_error("ropewalk: encoding is NULL");
+    return otherwise;
+}
+
+const double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+}  // namespace
+
+layout_kind as_layout(const char* name, std::int32_t value) {
+    RW_EXPECTS(value == ROPEWALK_HALF_SPLIT || value == ROPEWALK_INTERLEAVED,
+               "{} must be ROPEWALK_HALF_SPLIT (1) or ROPEWALK_INTERLEAVED (2), got {}", name, value);
+    return value == ROPEWALK_HALF_SPLIT ? layout_kind::half_split : layout_kind::interleaved;
+}
+
+}  // namespace ropewalk::c_interface
+
+using namespace ropewalk::c_interface;  // NOLINT(google-build-using-namespace): C functions have no namespace
+namespace rw = ropewalk;
+
+#define ROPEWALK_TEXT_(value) #value
+#define ROPEWALK_TEXT(value) ROPEWALK_TEXT_(value)
+
+const char* ropewalk_version(void) {
+    return ROPEWALK_TEXT(ROPEWALK_VERSION_MAJOR) "." ROPEWALK_TEXT(ROPEWALK_VERSION_MINOR) "." ROPEWALK_TEXT(
+        ROPEWALK_VERSION_PATCH);
+}
+
+const char* ropewalk_last_error(void) { return last_error; }
+
+const char* ropewalk_instruction_set(void) {
+    const char* name = nullptr;
+    (void)guarded([&] { name = rw::dispatch::instruction_set().data(); });
+    return name;
+}
+
+const char* ropewalk_available_instruction_set(int index) {
+    const char* name = nullptr;
+    (void)guarded([&] {
+        const auto names = rw::dispatch::instruction_sets();
+        if (index >= 0 && index < std::ssize(names)) name = names[static_cast<std::size_t>(index)].data();
+    });
+    return name;
+}
+
+int ropewalk_encoding_create(const ropewalk_geometry* geometry, const char* expression, ropewalk_encoding** encoding) {
+    return create(encoding, [&] {
+        return rw::dispatch::make_encoding(as_geometry(geometry), &required("expression", expression));
+    });
+}
+
+int ropewalk_encoding_from_config(const char* config_json, const ropewalk_config_choices* choices,
+                                  ropewalk_encoding** encoding) {
+    return create(encoding, [&] {
+        return read_config(&required("config_json", config_json),
+                           choices == nullptr ? ropewalk_config_choices{} : read("choices", choices));
+    });
+}
+
+void ropewalk_encoding_destroy(ropewalk_encoding* encoding) { delete encoding; }
+
+int64_t ropewalk_encoding_pairs(const ropewalk_encoding* encoding) {
+    return property(encoding, std::int64_t{-1}, [](const auto& e) { return e.encoding.pairs(); });
+}
+
+int64_t ropewalk_encoding_head_dim(const ropewalk_encoding* encoding) {
+    return property(encoding, std::int64_t{-1}, [](const auto& e) { return e.encoding.geometry.head_dim; });
+}
+
+int ropewalk_encoding_layout(const ropewalk_encoding* encoding) {
+    return property(encoding, -1, [](const auto& e) -> int {
+        return e.layout == rw::layout_kind::half_split ? ROPEWALK_HALF_SPLIT : ROPEWALK_INTERLEAVED;
+    });
+}
+
+double ropewalk_encoding_attention_factor(const ropewalk_encoding* encoding) {
+    return property(encoding, not_a_number, [](const auto& e) { return e.encoding.attention_factor; });
+}
+
+double ropewalk_encoding_softmax_factor(const ropewalk_encoding* encoding) {
+    return property(encoding, not_a_number, [](const auto& e) { return e.encoding.softmax_factor; });
+}
+
+const char* ropewalk_encoding_expression(const ropewalk_encoding* encoding) {
+    return property<const char*>(encoding, nullptr, [](const auto& e) { return e.encoding.expression.c_str(); });
+}
+
+int ropewalk_encoding_inv_freq(const ropewalk_encoding* encoding, double* inv_freq, int64_t count) {
+    return guarded([&] {
+        const auto& values = required("encoding", encoding).encoding.inv_freq;
+        (void)required("inv_freq", inv_freq);
+        RW_EXPECTS(count == std::ssize(values), "inv_freq has {} elements, the encoding has {} pairs", count,
+                   values.size());
+        std::copy(values.begin(), values.end(), inv_freq);
+    });
+}
+
+int ropewalk_rotate(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_encoding* encoding,
+                    const ropewalk_positions* positions, const ropewalk_options* options) {
+    return ropewalk_rotate_to(q, k, q, k, encoding, positions, options);
+}
+
+int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_view* q_out,
+                       const ropewalk_view* k_out, const ropewalk_encoding* encoding,
+                       const ropewalk_positions* positions, const ropewalk_options* options) {
+    return guarded([&] {
+        RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
+        RW_EXPECTS((q == nullptr) == (q_out == nullptr), "{} is NULL but {} is not", q ? "q_out" : "q",
+                   q ? "q" : "q_out");
+        RW_EXPECTS((k == nullptr) == (k_out == nullptr), "{} is NULL but {} is not", k ? "k_out" : "k",
+                   k ? "k" : "k_out");
+        const auto& [target, layout] = required("encoding", encoding);
+        rw::dispatch::rotate(layout, as_tensor("q", q), as_tensor("k", k), as_tensor("q_out", q_out),
+                             as_tensor("k_out", k_out), target, as_positions("positions", positions),
+                             as_options(options));
+    });
+}
+
+int ropewalk_rerotate(const ropewalk_view* k, const ropewalk_view* k_out, const ropewalk_encoding* source,
+                      const ropewalk_positions* source_positions, const ropewalk_encoding* target,
+                      const ropewalk_positions* target_positions, int threads) {
+    return guarded([&] {
+        (void)required("k", k);
+        const auto& [from, from_layout] = required("source", source);
+        const auto& [to, to_layout] = required("target", target);
+        rw::dispatch::rerotate(to_layout, as_tensor("k", k), as_tensor("k_out", k_out == nullptr ? k : k_out), from,
+                               as_positions("source_positions", source_positions), to,
+                               as_positions("target_positions", target_positions), as_threads(threads));
+    });
+}
+
+int ropewalk_cos_sin(const ropewalk_encoding* encoding, const ropewalk_positions* positions, int64_t tokens,
+                     int64_t columns, float* cos, float* sin, int threads) {
+    return guarded([&] {
+        const auto& [target, layout] = required("encoding", encoding);
+        (void)required("cos", cos), (void)required("sin", sin);
+        // The caller states that both hold tokens · columns floats.
+        constexpr std::size_t any_size = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(float);
+        rw::dispatch::cos_sin(layout, target, as_positions("positions", positions), tokens, columns, {cos, any_size},
+                              {sin, any_size}, as_threads(threads));
+    });
+}

@@ -1,0 +1,89 @@
+// The compiled library: rotations by the widest instruction set of the machine.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <ropewalk/version.h>
+#include <ropewalk/cpu/options.hpp>
+#include <ropewalk/cpu/params.hpp>
+#include <ropewalk/encoding.hpp>
+
+namespace ropewalk::dispatch {
+
+/// The instruction sets that this build has kernels for and this machine supports, the widest first.
+RW_PUBLIC std::vector<std::string_view> instruction_sets();
+
+/// The instruction set in use: the widest one, or the value of the environment variable ROPEWALK_ISA ("baseline",
+/// "avx2", "avx512", "neon"). Throws ropewalk::error where that value is unknown or not supported by this machine.
+RW_PUBLIC std::string_view instruction_set();
+
+/// The instruction set in use for one element type and size of data. f16 in cache may use a narrower one.
+RW_PUBLIC std::string_view instruction_set(element_type type, cpu::footprint size);
+
+/// ropewalk::make_encoding() for an expression, compiled once: a file that calls this one compiles faster.
+RW_PUBLIC Encoding make_encoding(const Geometry& geometry, std::string_view expression);
+
+/// cpu::rotate() for a layout and element types chosen at run time. Tensors whose data is null are absent.
+RW_PUBLIC void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
+                      const Encoding& encoding, const positions& positions, const cpu::options& options = {});
+
+/// cpu::rerotate() for a layout and an element type chosen at run time.
+RW_PUBLIC void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
+                        const positions& source_positions, const Encoding& target, const positions& target_positions,
+                        int threads = 0);
+
+/// cpu::cos_sin() for a layout chosen at run time.
+RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
+                       std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads = 0);
+
+/// The positions [batch, tokens] that the encoding draws for token indices in host memory. Kernels of other devices
+/// take them by ids(span<const fixed_position>). Throws ropewalk::error where the encoding draws no positions.
+RW_PUBLIC std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions,
+                                                     std::int64_t batch, std::int64_t tokens);
+
+/// Encodes queries q and keys k [batch, tokens, heads, head_dim] in place, as cpu::rotate() does. k may have fewer
+/// heads, and either may be absent (view<T>{}). f32 results are within 3e-7 of the norm of the pair for |p| < 2^31;
+/// f16 and bf16 results are within one rounding. Throws ropewalk::error, with nothing written, where shapes, strides,
+/// positions or layout do not fit.
+template <Layout L, class T>
+void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& positions,
+            const cpu::options& options = {}) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
+    rotate(kind_of<L>, q, k, q, k, encoding, positions, options);
+}
+
+/// Encodes queries alone, in place.
+template <Layout L, class T>
+void rotate(const view<T>& q, const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
+    rotate<L>(q, view<T>{}, encoding, positions, options);
+}
+
+/// Encodes into other buffers, which must not overlap the inputs. Elements outside the rotary part are copied.
+template <Layout L, class In, class T>
+    requires std::same_as<std::remove_const_t<In>, T>
+void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out, const Encoding& encoding,
+            const positions& positions, const cpu::options& options = {}) {
+    rotate(kind_of<L>, q, k, q_out, k_out, encoding, positions, options);
+}
+
+/// Re-encodes cached keys in place, as cpu::rerotate() does.
+template <Layout L, class T>
+void rerotate(const view<T>& k, const Encoding& source, const positions& source_positions, const Encoding& target,
+              const positions& target_positions, int threads = 0) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
+    rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
+}
+
+/// Writes cosines and sines, as cpu::cos_sin() does.
+template <Layout L>
+void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
+             std::span<float> cos, std::span<float> sin, int threads = 0) {
+    cos_sin(kind_of<L>, encoding, positions, tokens, columns, cos, sin, threads);
+}
+
+}  // namespace ropewalk::dispatch
