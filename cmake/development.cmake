@@ -32,7 +32,7 @@ endmacro()
 # Sets ropewalk_sets to the instruction sets that ROPEWALK_INSTRUCTION_SETS names, the widest first.
 set(ropewalk_sets neon)
 if(NOT ROPEWALK_XSIMD)
-    set(ropewalk_sets scalar)
+    set(ropewalk_sets portable)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|i.86")
     set(ropewalk_sets avx512 avx2 baseline)
 endif()

@@ -93,7 +93,7 @@ const kernel_set& kernels_for(element_type type, cpu::footprint size) {
 void execute(const cpu::rotate_plan& plan, layout_kind layout, int threads) {
     const cpu::rotate_params& params = plan.params;
     const element_type type = params.any().type;
-    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout, params.pairs), threads);
+    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout).run, threads);
 }
 
 }  // namespace

@@ -3,12 +3,13 @@
 
 #include <ropewalk/core/layout.hpp>
 #include <ropewalk/cpu/params.hpp>
+#include <ropewalk/cpu/rotate_kernel.hpp>
 
 namespace ropewalk::dispatch {
 
 struct kernel_set {
     const char* name;
-    cpu::kernel_function (*rotate)(element_type type, layout_kind layout, std::int64_t pairs);
+    const cpu::rotate_kernel& (*rotate)(element_type type, layout_kind layout);
     cpu::kernel_function (*cos_sin)(layout_kind layout);
 };
 
@@ -16,6 +17,6 @@ RW_HIDDEN extern const kernel_set baseline_kernels;
 RW_HIDDEN extern const kernel_set avx2_kernels;
 RW_HIDDEN extern const kernel_set avx512_kernels;
 RW_HIDDEN extern const kernel_set neon_kernels;
-RW_HIDDEN extern const kernel_set scalar_kernels;  ///< the only ones without xsimd
+RW_HIDDEN extern const kernel_set portable_kernels;  ///< the only ones without xsimd
 
 }  // namespace ropewalk::dispatch

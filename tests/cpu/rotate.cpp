@@ -76,7 +76,7 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads equal those of two 
     using L = typename TestType::layout;
     SEEDED(numbers);
     const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours;
-    const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
+    const auto kernel = rw::cpu::kernel_of<T, L, rw::cpu::native_arch>.run;
     for (const test::order order : test::all_orders) {
         for (const std::int64_t k_heads : {12, 6, 1}) {
             for (const std::int64_t alternating : {1, 2, 5, 12}) {
@@ -110,7 +110,7 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate equals that of one pas
     using L = typename TestType::layout;
     SEEDED(numbers);
     const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours, before = test::plain_twin(head).ours;
-    const auto kernel = rw::cpu::detail::kernel_for<T, L, rw::cpu::native_arch>(e.pairs());
+    const auto kernel = rw::cpu::kernel_of<T, L, rw::cpu::native_arch>.run;
     const auto alternate = [&](rw::cpu::rotate_plan plan, std::int64_t heads) {
         plan.params.loop = {.order = rw::cpu::traversal::alternating, .tile = 2, .alternating_heads = heads};
         rw::cpu::execute(plan.params, kernel, 1);

@@ -1,9 +1,9 @@
 // Tables of cosines and sines, without any magnitude.
 #pragma once
 
+#include "ropewalk/cpu/cos_sin_row.hpp"
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/plan.hpp"
-#include "ropewalk/cpu/traversal/loops.hpp"
 
 namespace ropewalk::cpu {
 

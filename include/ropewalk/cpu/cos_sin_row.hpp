@@ -1,11 +1,13 @@
 // Cosines, sines and magnitudes of one token, in the order of the pairs.
 #pragma once
 
+#include <cstring>
+
 #include "ropewalk/core/layout.hpp"
 #include "ropewalk/core/phase.hpp"
 #include "ropewalk/core/sincos.hpp"
 #include "ropewalk/cpu/params.hpp"
-#include "ropewalk/cpu/simd/simd.hpp"
+#include "ropewalk/cpu/simd/load_store.hpp"
 
 namespace ropewalk::cpu::detail {
 
@@ -22,172 +24,168 @@ RW_INLINE quads<A> wrapping_products(const token_position& position, const std::
     return result;
 }
 
-/// Position times rates [axes, pairs], summed over the axes.
+/// Position times rates [axes, stride], summed over the axes.
 struct position_times_rates {
     const token_position& position;
     const std::uint64_t* rates;  ///< null: 0
-    std::int64_t axes, pairs;
+    std::int64_t axes, stride;
 
     template <class A>
     RW_INLINE quads<A> sum(std::int64_t pair) const {
         if (rates == nullptr) return quads<A>(std::uint64_t{0});
         quads<A> value = wrapping_products<A>(position, rates + pair);
         for (std::int64_t axis = 1; axis < axes; ++axis) {
-            const auto r = quads<A>::load_unaligned(rates + axis * pairs + pair);
+            const auto r = quads<A>::load_unaligned(rates + axis * stride + pair);
             value = value + multiply_low<A>(r, quads<A>(position.whole[axis]));
         }
         return value;
     }
-    RW_INLINE std::uint64_t sum_one(std::int64_t pair) const {
-        if (rates == nullptr) return 0;
-        std::uint64_t value = wrapping_product(position, rates[pair]);
-        for (std::int64_t axis = 1; axis < axes; ++axis) value += rates[axis * pairs + pair] * position.whole[axis];
-        return value;
-    }
 };
 
-/// The upper words of target − source for lane_count<A> pairs.
+/// target − source of one register of pairs, the upper words.
 template <class A>
-struct upper_words {
-    position_times_rates target, source;
+RW_INLINE words<A> upper_difference(const position_times_rates& target, const position_times_rates& source,
+                                    std::int64_t pair) {
+    const std::int64_t next = pair + lane_count<A> / 2;
+    return odd_words<A>(target.template sum<A>(pair) - source.template sum<A>(pair),
+                        target.template sum<A>(next) - source.template sum<A>(next));
+}
 
-    RW_INLINE typename ropewalk::detail::lanes<floats<A>>::bits at(std::int64_t pair) const {
-        return odd_words<A>(difference(pair), difference(pair + lane_count<A> / 2));
+/// The rates of the last pairs of a row, which fill no register, followed by zeros.
+template <class A>
+class last_rates {
+public:
+    last_rates(const position_times_rates& all, std::int64_t begin, std::int64_t count)
+        : all_{all.position, all.rates == nullptr ? nullptr : values_, all.axes, lane_count<A>} {
+        for (std::int64_t axis = 0; all.rates != nullptr && axis < all.axes; ++axis)
+            for (std::int64_t i = 0; i < count; ++i)
+                values_[axis * lane_count<A> + i] = all.rates[axis * all.stride + begin + i];
     }
+    last_rates(const last_rates&) = delete;
+    last_rates& operator=(const last_rates&) = delete;
+    operator const position_times_rates&() const { return all_; }  // NOLINT(google-explicit-constructor)
 
 private:
-    RW_INLINE quads<A> difference(std::int64_t pair) const {
-        return target.template sum<A>(pair) - source.template sum<A>(pair);
-    }
+    std::uint64_t values_[position_axes * static_cast<std::size_t>(lane_count<A>)] = {};
+    position_times_rates all_;
 };
 
-template <>
-struct upper_words<scalar_arch> {
-    position_times_rates target, source;
-
-    RW_INLINE std::uint32_t at(std::int64_t pair) const {
-        return static_cast<std::uint32_t>((target.sum_one(pair) - source.sum_one(pair)) >> 32);
-    }
-};
-
-/// The common case of upper_words: one integer position and no source.
-template <class A>
-struct integer_upper_words {
-    std::uint64_t position;
-    const std::uint64_t* steps;
-
-    RW_INLINE auto at(std::int64_t pair) const {
-        if constexpr (std::is_same_v<A, scalar_arch>) {
-            return static_cast<std::uint32_t>((steps[pair] * position) >> 32);
-        } else {
-            return upper_products<A>(steps + pair, position);
-        }
-    }
-};
-
-/// A register of floats, or one float for scalar_arch.
-template <class A>
-struct register_of {
-    using type = floats<A>;
-    static RW_INLINE type load(const float* source) { return type::load_unaligned(source); }
-    static RW_INLINE void store(float* target, const type& value) { value.store_unaligned(target); }
-};
-template <>
-struct register_of<scalar_arch> {
-    using type = float;
-    static RW_INLINE type load(const float* source) { return *source; }
-    static RW_INLINE void store(float* target, type value) { *target = value; }
-};
-
-/// Cosines and sines of the pairs [begin, end), in whole registers. Plain: without factor and negation.
-template <class A, bool Plain, class Phases>
-RW_INLINE void fill_registers(const rotate_params& params, const Phases& phases, std::int64_t begin, std::int64_t end,
-                              float* cos, float* sin) {
-    using R = register_of<A>;
-    using F = typename R::type;
-    using l = ropewalk::detail::lanes<F>;
-    const auto negate = l::broadcast_bits(params.negate_angle ? 0x80000000U : 0U);
-    const F factor = l::broadcast(params.factor);
-    for (std::int64_t pair = begin; pair < end; pair += lane_count<A>) {
-        auto value = cos_sin<F>(phases.at(pair));
+/// Cosines and sines of `count` pairs, in whole registers. Plain: without factor and negation.
+template <class A, bool Plain>
+void fill_registers(const rotate_params& params, const position_times_rates& target, const position_times_rates& source,
+                    std::int64_t count, float* cos, float* sin) {
+    using F = floats<A>;
+    const auto negate = words<A>(params.negate_angle ? 0x80000000U : 0U);
+    const F factor(params.factor);
+    const auto store = [&](std::int64_t pair, const words<A>& phases) __attribute__((always_inline)) {
+        auto value = ropewalk::cos_sin<F>(phases);
         if constexpr (!Plain) {
             value.cos = value.cos * factor;
-            value.sin = l::from_bits(l::to_bits(value.sin) ^ negate) * factor;
+            value.sin = as<float>(words<A>(as<std::uint32_t>(value.sin) ^ negate)) * factor;
         }
-        R::store(cos + pair, value.cos);
-        R::store(sin + pair, value.sin);
-    }
-}
-
-/// fill_registers() for any number of pairs.
-template <class A, bool Plain>
-RW_INLINE void fill_cos_sin(const rotate_params& params, const token_position& target, const token_position& source,
-                            std::int64_t begin, std::int64_t end, float* cos, float* sin) {
-    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
-    const std::int64_t axes = params.target.positions.axes;
-    if (axes == 1 && target.fraction == 0 && params.source.steps == nullptr) {
-        const integer_upper_words<A> phases{target.whole[0], params.target.steps};
-        fill_registers<A, Plain>(params, phases, begin, full, cos, sin);
+        value.cos.store_unaligned(cos + pair);
+        value.sin.store_unaligned(sin + pair);
+    };
+    if (target.axes == 1 && target.position.fraction == 0 && source.rates == nullptr) {
+        const std::uint64_t position = target.position.whole[0];
+        for (std::int64_t pair = 0; pair < count; pair += lane_count<A>)
+            store(pair, upper_products<A>(target.rates + pair, position));
     } else {
-        const upper_words<A> phases{{target, params.target.steps, axes, params.pairs},
-                                    {source, params.source.steps, params.source.positions.axes, params.pairs}};
-        fill_registers<A, Plain>(params, phases, begin, full, cos, sin);
-    }
-    if constexpr (lane_count<A> > 1) {
-        if (full < end) fill_cos_sin<narrower<A>, Plain>(params, target, source, full, end, cos, sin);
+        for (std::int64_t pair = 0; pair < count; pair += lane_count<A>)
+            store(pair, upper_difference<A>(target, source, pair));
     }
 }
 
-/// Multiplies the row of the queries by 2^(−x) and writes that of the keys, multiplied by 2^x, or the inverses.
+/// Cosines and sines of the pairs [begin, end), at cos and sin + begin.
+template <class A, bool Plain>
+void fill_cos_sin(const rotate_params& params, const token_position& at, const token_position& source_at,
+                  std::int64_t begin, std::int64_t end, float* cos, float* sin) {
+    const position_times_rates target{at, params.target.steps, params.target.positions.axes, params.pairs};
+    const position_times_rates source{source_at, params.source.steps, params.source.positions.axes, params.pairs};
+    const std::int64_t rest = (end - begin) % lane_count<A>, full = end - rest;
+    const auto from = [begin](position_times_rates rates) {
+        if (rates.rates != nullptr) rates.rates += begin;
+        return rates;
+    };
+    if (begin < full)
+        fill_registers<A, Plain>(params, from(target), from(source), full - begin, cos + begin, sin + begin);
+    if (rest == 0) return;
+    float last[2 * static_cast<std::size_t>(lane_count<A>)];
+    float* const last_sin = last + lane_count<A>;
+    fill_registers<A, Plain>(params, last_rates<A>(target, full, rest), last_rates<A>(source, full, rest),
+                             lane_count<A>, last, last_sin);
+    std::memcpy(cos + full, last, static_cast<std::size_t>(rest) * sizeof(float));
+    std::memcpy(sin + full, last_sin, static_cast<std::size_t>(rest) * sizeof(float));
+}
+
+/// Multiplies the row of the queries by 2^(−x) and writes that of the keys, multiplied by 2^x, or the inverses. Rows
+/// are padded to whole registers.
 template <class A>
-RW_INLINE void apply_magnitude(const rotate_params& params, const token_position& target, const token_position& source,
-                               std::int64_t begin, std::int64_t end, float* cos, float* sin, float* k_cos,
-                               float* k_sin) {
-    using R = register_of<A>;
-    using F = typename R::type;
-    using l = ropewalk::detail::lanes<F>;
-    const upper_words<A> exponents{{target, params.target.magnitude_rates, 1, params.pairs},
-                                   {source, params.source.magnitude_rates, 1, params.pairs}};
-    const std::int64_t full = begin + (end - begin) / lane_count<A> * lane_count<A>;
-    for (std::int64_t pair = begin; pair < full; pair += lane_count<A>) {
-        const auto x = exponents.at(pair), opposite = l::broadcast_bits(0U) - x;
+void apply_magnitude(const rotate_params& params, const token_position& at, const token_position& source_at, float* cos,
+                     float* sin, float* k_cos, float* k_sin) {
+    using F = floats<A>;
+    const position_times_rates target{at, params.target.magnitude_rates, 1, params.pairs};
+    const position_times_rates source{source_at, params.source.magnitude_rates, 1, params.pairs};
+    const std::int64_t rest = params.pairs % lane_count<A>, full = params.pairs - rest;
+    const last_rates<A> last_target(target, full, rest), last_source(source, full, rest);
+    for (std::int64_t pair = 0; pair < params.pairs; pair += lane_count<A>) {
+        const words<A> x =
+            pair < full ? upper_difference<A>(target, source, pair) : upper_difference<A>(last_target, last_source, 0);
+        const words<A> opposite = words<A>(0U) - x;
         const F q = exp2_fixed<F>(params.invert_magnitude ? x : opposite);
         const F k = exp2_fixed<F>(params.invert_magnitude ? opposite : x);
-        const F c = R::load(cos + pair), s = R::load(sin + pair);
-        R::store(k_cos + pair, c * k);
-        R::store(k_sin + pair, s * k);
-        R::store(cos + pair, c * q);
-        R::store(sin + pair, s * q);
-    }
-    if constexpr (lane_count<A> > 1) {
-        if (full < end) apply_magnitude<narrower<A>>(params, target, source, full, end, cos, sin, k_cos, k_sin);
+        const F c = F::load_unaligned(cos + pair), s = F::load_unaligned(sin + pair);
+        F(c * k).store_unaligned(k_cos + pair);
+        F(s * k).store_unaligned(k_sin + pair);
+        F(c * q).store_unaligned(cos + pair);
+        F(s * q).store_unaligned(sin + pair);
     }
 }
 
 /// Replaces a NaN by one whose lower half is zero, as the rounding to bf16 expects.
-RW_INLINE float canonical(float value) { return value == value ? value : __builtin_nanf(""); }
+template <class A>
+RW_INLINE floats<A> canonical(const floats<A>& value) {
+    return select(isnan(value), floats<A>(__builtin_nanf("")), value);
+}
+
+/// Elements of one row of a caller-supplied table, one every `stride`, as floats in whole registers. The output is
+/// padded to whole registers.
+template <class A, class Element>
+void copy_table_row(const Element* source, std::int64_t stride, bool negate, std::int64_t pairs, float* target) {
+    const words<A> sign(negate ? 0x80000000U : 0U);
+    constexpr std::int64_t n = lane_count<A>;
+    for (std::int64_t pair = 0; pair < pairs; pair += n) {
+        floats<A> value;
+        if (stride == 1 && pair + n <= pairs) {
+            value = load_elements<A>(source + pair);
+        } else {
+            float lanes[static_cast<std::size_t>(n)] = {};
+            for (std::int64_t i = 0; i < n && pair + i < pairs; ++i)
+                lanes[i] = static_cast<float>(source[(pair + i) * stride]);
+            value = floats<A>::load_unaligned(lanes);
+        }
+        canonical<A>(as<float>(words<A>(as<std::uint32_t>(value) ^ sign))).store_unaligned(target + pair);
+    }
+}
 
 /// Cosines and sines from a caller-supplied table, which holds any factor already.
-template <class L>
-RW_INLINE void fill_from_table(const rotate_params& params, std::int64_t batch_row, std::int64_t token, float* cos,
-                               float* sin) {
+template <class A>
+void fill_from_table(const rotate_params& params, bool interleaved, std::int64_t batch_row, std::int64_t token,
+                     float* cos, float* sin) {
     const cos_sin_table& table = params.table;
     const std::int64_t table_row =
         table.order == cos_sin_table::rows_are::by_token ? token : params.target.positions.index(batch_row, token);
     const std::int64_t start = (table.batch == 1 ? 0 : batch_row) * table.stride_batch + table_row * table.stride_row;
-    const bool doubled = table.columns == 2 * params.pairs;
-    for (std::int64_t pair = 0; pair < params.pairs; ++pair) {
-        const std::int64_t column = start + (doubled ? L::first(pair, params.pairs) : pair);
-        float c = 0, s = 0;
-        if (table.type == element_type::bf16) {
-            c = static_cast<float>(static_cast<const bf16*>(table.cos)[column]);
-            s = static_cast<float>(static_cast<const bf16*>(table.sin)[column]);
-        } else {
-            c = static_cast<const float*>(table.cos)[column];
-            s = static_cast<const float*>(table.sin)[column];
-        }
-        cos[pair] = canonical(c);
-        sin[pair] = canonical(params.negate_angle ? -s : s);
+    const std::int64_t stride = interleaved && table.columns == 2 * params.pairs ? 2 : 1;
+    const auto copy = [&]<class Element>(const void* values, bool negate, float* target) {
+        copy_table_row<A>(static_cast<const Element*>(values) + start, stride, negate, params.pairs, target);
+    };
+    if (table.type == element_type::bf16) {
+        copy.template operator()<bf16>(table.cos, false, cos);
+        copy.template operator()<bf16>(table.sin, params.negate_angle, sin);
+    } else {
+        copy.template operator()<float>(table.cos, false, cos);
+        copy.template operator()<float>(table.sin, params.negate_angle, sin);
     }
 }
 

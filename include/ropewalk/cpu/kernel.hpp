@@ -1,4 +1,4 @@
-// Kernel of a rotation: one function per element type, layout, instruction set and head width.
+// Kernel of a rotation: one per element type, layout and instruction set.
 #pragma once
 
 #include "ropewalk/cpu/traversal/alternating.hpp"
@@ -6,40 +6,49 @@
 #include "ropewalk/cpu/traversal/per_token.hpp"
 #include "ropewalk/cpu/traversal/streaming.hpp"
 
-namespace ropewalk::cpu::detail {
+namespace ropewalk::cpu {
 
-/// Runs the traversal that choose_loop() chose. Pairs: their number where it is a constant, 0 for any number.
-template <class T, class L, class A, std::int64_t Pairs>
-void rotate_kernel(const rotate_params& params, std::int64_t begin, std::int64_t end, float* scratch) {
+namespace detail {
+
+/// Runs the traversal that choose_loop() chose.
+template <class A>
+void traverse(const rotate_kernel& kernel, const rotate_params& params, std::int64_t begin, std::int64_t end,
+              float* scratch) {
+    const token_range<A> range{kernel, params, begin, end, scratch};
     switch (params.loop.order) {
         case traversal::per_token:
-            return per_token<T, L, A, Pairs>::run(params, begin, end, scratch);
+            return per_token<A>::run(range);
         case traversal::heads_major:
-            return heads_major<T, L, A, Pairs>::run(params, begin, end, scratch);
+            return heads_major<A>::run(range);
         case traversal::alternating:
-            return alternating<T, L, A, Pairs>::run(params, begin, end, scratch);
+            return alternating<A>::run(range);
         case traversal::streaming:
-            return streaming<T, L, A, Pairs>::run(params, begin, end, scratch);
+            return streaming<A>::run(range);
     }
 }
 
-/// The kernel for a number of pairs: a constant for the head widths of published models.
 template <class T, class L, class A>
-kernel_function kernel_for(std::int64_t pairs) {
-    switch (pairs) {
-        case 32:
-            return rotate_kernel<T, L, A, 32>;
-        case 40:
-            return rotate_kernel<T, L, A, 40>;
-        case 48:
-            return rotate_kernel<T, L, A, 48>;
-        case 64:
-            return rotate_kernel<T, L, A, 64>;
-        case 128:
-            return rotate_kernel<T, L, A, 128>;
-        default:
-            return rotate_kernel<T, L, A, 0>;
-    }
+void run_kernel(const rotate_params& params, std::int64_t begin, std::int64_t end, float* scratch);
+
+}  // namespace detail
+
+/// The kernel of elements T, layout L and instruction set A.
+template <class T, class L, class A>
+inline constexpr rotate_kernel kernel_of{
+    .run = detail::run_kernel<T, L, A>,
+    .by_columns = detail::head_loops<T, L, A>::by_columns,
+    .by_heads = detail::head_loops<T, L, A>::by_heads,
+    .make_rows = detail::make_rows<A>,
+    .arrange = detail::row_is_natural<T, L> ? nullptr : detail::head_loops<T, L, A>::arrange,
+    .element_bytes = sizeof(T),
+    .block_pairs = detail::head_loops<T, L, A>::main_block::pairs,
+    .max_held = detail::head_loops<T, L, A>::max_held,
+    .interleaved = std::is_same_v<L, interleaved>,
+};
+
+template <class T, class L, class A>
+void detail::run_kernel(const rotate_params& params, std::int64_t begin, std::int64_t end, float* scratch) {
+    traverse<A>(kernel_of<T, L, A>, params, begin, end, scratch);
 }
 
-}  // namespace ropewalk::cpu::detail
+}  // namespace ropewalk::cpu

@@ -12,7 +12,7 @@ namespace detail {
 
 template <class T, Layout L, class A>
 void run(const rotate_plan& plan, int threads) {
-    execute(plan.params, kernel_for<T, L, A>(plan.params.pairs), threads);
+    execute(plan.params, kernel_of<T, L, A>.run, threads);
 }
 
 }  // namespace detail

@@ -1,18 +1,10 @@
-// Lane shuffles and 64-bit products through memory, for NEON and any architecture without a file of its own. Compilers
-// turn them into shuffles where they can. Included by simd.hpp.
-#include <array>
+// Lane shuffles and 64-bit products of 128-bit registers by the vector extensions of GCC and Clang, for NEON, for
+// builds without xsimd, and for any architecture without a file of its own. Included by xsimd.inl and portable.inl.
 #include <cstring>
 
 namespace ropewalk::cpu::detail {
 
-template <class A>
-RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
-    return xsimd::fma(a, b, c);
-}
-template <class A>
-RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
-    return xsimd::fms(a, b, c);
-}
+static_assert(lane_count<native_arch> == 4, "an architecture with wider registers needs a file of its own");
 
 template <class A, int Bit>
 RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floats<A>& b) {
@@ -20,33 +12,21 @@ RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floa
     return as<float>(words<A>(other ^ (mask & (as<std::uint32_t>(a) ^ other))));
 }
 
-/// Lane i of the result is lane source(i) of a followed by b.
-template <class A, class Source>
-RW_INLINE floats<A> shuffled(const floats<A>& a, const floats<A>& b, Source source) {
-    constexpr auto n = static_cast<std::size_t>(lane_count<A>);
-    std::array<float, 2 * n> both;
-    std::array<float, n> result;
-    a.store_unaligned(both.data());
-    b.store_unaligned(both.data() + n);
-    for (std::size_t i = 0; i < n; ++i) result[i] = both[source(i, n)];
-    return floats<A>::load_unaligned(result.data());
-}
-
 template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
-    return shuffled(a, b, [](std::size_t i, std::size_t) { return 2 * i; });
+    return floats<A>(__builtin_shufflevector(a.data, b.data, 0, 2, 4, 6));
 }
 template <class A>
 RW_INLINE floats<A> odd_lanes(const floats<A>& a, const floats<A>& b) {
-    return shuffled(a, b, [](std::size_t i, std::size_t) { return 2 * i + 1; });
+    return floats<A>(__builtin_shufflevector(a.data, b.data, 1, 3, 5, 7));
 }
 template <class A>
 RW_INLINE floats<A> twice_low(const floats<A>& a) {
-    return shuffled(a, a, [](std::size_t i, std::size_t) { return i / 2; });
+    return floats<A>(__builtin_shufflevector(a.data, a.data, 0, 0, 1, 1));
 }
 template <class A>
 RW_INLINE floats<A> swap_pairs(const floats<A>& a) {
-    return shuffled(a, a, [](std::size_t i, std::size_t) { return i ^ 1U; });
+    return floats<A>(__builtin_shufflevector(a.data, a.data, 1, 0, 3, 2));
 }
 template <class A>
 RW_INLINE quads<A> multiply_low(const quads<A>& a, const quads<A>& b) {
@@ -63,17 +43,20 @@ RW_INLINE words<A> upper_products(const std::uint64_t* rates, std::uint64_t numb
     return odd_words<A>(multiply_low<A>(a, n), multiply_low<A>(b, n));
 }
 
+/// Four 16-bit words and four 32-bit words.
+typedef std::uint16_t four_halves __attribute__((vector_size(8)));
+typedef std::uint32_t four_words __attribute__((vector_size(16)));
+
 template <class A>
 RW_INLINE words<A> load_upper_halves(const std::uint16_t* source) {
-    std::array<std::uint32_t, static_cast<std::size_t>(lane_count<A>)> lanes;
-    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = static_cast<std::uint32_t>(source[i]) << 16;
-    return words<A>::load_unaligned(lanes.data());
+    four_halves halves;
+    std::memcpy(&halves, source, sizeof halves);
+    return words<A>(__builtin_convertvector(halves, four_words) << 16);
 }
 template <class A>
 RW_INLINE void store_upper_halves(std::uint16_t* target, const words<A>& value) {
-    std::array<std::uint32_t, static_cast<std::size_t>(lane_count<A>)> lanes;
-    value.store_unaligned(lanes.data());
-    for (std::size_t i = 0; i < lanes.size(); ++i) target[i] = static_cast<std::uint16_t>(lanes[i] >> 16);
+    const four_halves halves = __builtin_convertvector(four_words(value.data) >> 16, four_halves);
+    std::memcpy(target, &halves, sizeof halves);
 }
 
 template <class A>
@@ -90,9 +73,9 @@ RW_INLINE void store_f16(f16* target, const floats<A>& value);
 
 template <class A>
 RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
-    std::array<float, static_cast<std::size_t>(lane_count<A>)> lanes;
-    for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = static_cast<float>(source[i]);
-    return floats<A>::load_unaligned(lanes.data());
+    const float lanes[4] = {static_cast<float>(source[0]), static_cast<float>(source[1]), static_cast<float>(source[2]),
+                            static_cast<float>(source[3])};
+    return floats<A>::load_unaligned(lanes);
 }
 
 template <class A>

@@ -34,11 +34,9 @@ using words = xsimd::batch<std::uint32_t, A>;
 template <class A>
 using quads = xsimd::batch<std::uint64_t, A>;
 
-/// Floats per register; 1 for scalar_arch.
+/// Floats per register.
 template <class A>
 inline constexpr std::int64_t lane_count = static_cast<std::int64_t>(floats<A>::size);
-template <>
-inline constexpr std::int64_t lane_count<scalar_arch> = 1;
 
 /// The next narrower architecture that runs wherever A runs, for the end of a row.
 template <class A>
@@ -54,49 +52,30 @@ RW_INLINE xsimd::batch<To, A> as(const xsimd::batch<From, A>& value) {
 #endif
 }
 
-/// The upper halves of even and odd, rounded to nearest even and interleaved, even ones first. The lower half of a NaN
-/// must be zero: adding half a unit could carry into its sign.
+/// Two's complement integers as floats.
 template <class A>
-RW_INLINE words<A> round_to_bf16_pairs_generic(const words<A>& even, const words<A>& odd) {
-    const words<A> one(1U), half(0x7fffU);
-    const words<A> low = (even + (((even >> 16) & one) + half)) >> 16;
-    const words<A> high = (odd + (((odd >> 16) & one) + half)) & words<A>(0xffff0000U);
-    return low | high;
+RW_INLINE floats<A> from_signed(const words<A>& value) {
+    return xsimd::to_float(as<std::int32_t>(value));
 }
 
 }  // namespace detail
 }  // namespace ropewalk::cpu
 
+#include "ropewalk/cpu/simd/rounding.inl"
 #if defined(__x86_64__)
 #include "ropewalk/cpu/simd/x86.inl"
 #else
-#include "ropewalk/cpu/simd/generic.inl"
-#endif
-
-namespace ropewalk::detail {
+namespace ropewalk::cpu::detail {
 
 template <class A>
-struct lanes<xsimd::batch<float, A>> {
-    using F = xsimd::batch<float, A>;
-    using bits = xsimd::batch<std::uint32_t, A>;
+RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    return xsimd::fma(a, b, c);
+}
+template <class A>
+RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
+    return xsimd::fms(a, b, c);
+}
 
-    static RW_INLINE F broadcast(float value) { return F(value); }
-    static RW_INLINE bits broadcast_bits(std::uint32_t value) { return bits(value); }
-    static RW_INLINE F multiply_add(const F& a, const F& b, const F& c) {
-        return cpu::detail::multiply_add<A>(a, b, c);
-    }
-    static RW_INLINE F multiply_subtract(const F& a, const F& b, const F& c) {
-        return cpu::detail::multiply_subtract<A>(a, b, c);
-    }
-    static RW_INLINE F from_signed(const bits& value) { return xsimd::to_float(cpu::detail::as<std::int32_t>(value)); }
-    static RW_INLINE bits to_bits(const F& value) { return cpu::detail::as<std::uint32_t>(value); }
-    static RW_INLINE F from_bits(const bits& value) { return cpu::detail::as<float>(value); }
-    static RW_INLINE bits shift_left(const bits& value, int count) { return value << count; }
-    static RW_INLINE bits shift_right(const bits& value, int count) { return value >> count; }
-    template <int Bit>
-    static RW_INLINE F choose(const bits& which, const F& a, const F& b) {
-        return cpu::detail::choose<A, Bit>(which, a, b);
-    }
-};
-
-}  // namespace ropewalk::detail
+}  // namespace ropewalk::cpu::detail
+#include "ropewalk/cpu/simd/generic.inl"
+#endif

@@ -9,16 +9,16 @@ namespace ropewalk::llama::cpu {
 namespace detail {
 
 template <class A>
-ropewalk::cpu::kernel_function rotation_kernel(layout_kind layout, std::int64_t pairs) {
-    return layout == layout_kind::half_split ? ropewalk::cpu::detail::kernel_for<float, half_split, A>(pairs)
-                                             : ropewalk::cpu::detail::kernel_for<float, interleaved, A>(pairs);
+ropewalk::cpu::kernel_function rotation_kernel(layout_kind layout) {
+    return layout == layout_kind::half_split ? ropewalk::cpu::kernel_of<float, half_split, A>.run
+                                             : ropewalk::cpu::kernel_of<float, interleaved, A>.run;
 }
 
 template <class A>
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& positions,
             int threads) {
     const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, positions, {});
-    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout), threads);
 }
 
 template <class A>
@@ -26,7 +26,7 @@ void rerotate(layout_kind layout, const tensor& k, const Encoding& source, const
               const positions& positions, int threads) {
     const ropewalk::cpu::rotate_plan plan =
         ropewalk::cpu::make_rerotation_plan(layout, k, k, source, positions, target, positions);
-    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout, plan.params.pairs), threads);
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout), threads);
 }
 
 }  // namespace detail

@@ -1,0 +1,120 @@
+// Loops over the heads of one token: all that depends on the element type and the layout.
+#pragma once
+
+#include "ropewalk/cpu/rotate_kernel.hpp"
+#include "ropewalk/cpu/simd/block.hpp"
+
+namespace ropewalk::cpu::detail {
+
+template <class T, class L, class A>
+struct head_loops {
+    using main_block = block<T, L, A>;
+    static constexpr std::int64_t floats_per_pair = row_floats<T, L>;
+    /// Limit of the blocks whose cosines and sines stay in registers while the heads pass.
+    static constexpr int max_held = (is_avx512<A> ? 16 : 8) / main_block::registers;
+    /// Blocks that are rotated by one pass of an unrolled loop over a head.
+    static constexpr int unrolled = 4;
+
+    static void by_columns(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t prefetch) {
+        columns<main_block, max_held>(0, pairs, row, heads, prefetch);
+    }
+
+    static void by_heads(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t prefetch) {
+        const head_span all = heads;  // by value: a store must not make the compiler read it again
+        const std::byte* in = all.in;
+        std::byte* out = all.out;
+        for (std::int64_t head = 0; head < all.count; ++head, in += all.in_stride, out += all.out_stride) {
+            // One line of a later head, to hide the TLB miss. The hardware prefetches the lines in between, and
+            // requests for each of them would take its buffers.
+            RW_PREFETCH_L2(in + prefetch);
+            one_head<main_block, unrolled>(0, pairs, row, reinterpret_cast<const T*>(in), reinterpret_cast<T*>(out));
+        }
+    }
+
+    static void arrange(std::int64_t pairs, float* to_cos, float* to_sin, const float* cos, const float* sin) {
+        arrange_blocks<main_block>(0, pairs, to_cos, to_sin, cos, sin);
+    }
+
+private:
+    static RW_INLINE const float* cosines(const float* row, std::int64_t pair) { return row + floats_per_pair * pair; }
+    static RW_INLINE const float* sines(const float* row, std::int64_t pair, std::int64_t pairs) {
+        return row + padded_row(pairs) + floats_per_pair * pair;
+    }
+
+    /// Rotates N blocks of all heads from `pair` on.
+    template <class B, int N>
+    static RW_INLINE void held_columns(std::int64_t pair, std::int64_t pairs, const float* row, const head_span& heads,
+                                       std::int64_t prefetch) {
+        typename B::values values[static_cast<std::size_t>(N)];
+        RW_UNROLL
+        for (int i = 0; i < N; ++i) {
+            values[i] = B::values::load(cosines(row, pair + i * B::pairs), sines(row, pair + i * B::pairs, pairs));
+            values[i].pin();
+        }
+        constexpr std::int64_t bytes = static_cast<std::int64_t>(sizeof(T));
+        const std::int64_t start = L::first(pair, pairs) * bytes, stride = L::first(B::pairs, pairs);
+        const std::byte* in = heads.in + start;
+        std::byte* out = heads.out + start;
+        const std::int64_t in_stride = heads.in_stride, out_stride = heads.out_stride;
+        for (std::int64_t head = heads.count; head > 0; --head, in += in_stride, out += out_stride) {
+            const T* const from = reinterpret_cast<const T*>(in);
+            T* const to = reinterpret_cast<T*>(out);
+            RW_UNROLL
+            for (int i = 0; i < N; ++i) {
+                if (i * stride * bytes % tuning::line_bytes == 0) {
+                    RW_PREFETCH_L1(in + i * stride * bytes + prefetch);
+                    if constexpr (std::is_same_v<L, half_split>)
+                        RW_PREFETCH_L1(in + (i * stride + pairs) * bytes + prefetch);
+                }
+                B::apply(values[i], from + i * stride, to + i * stride, pairs);
+            }
+        }
+    }
+
+    /// All heads from `pair` on: N blocks at once as long as they fit, then fewer, then narrower ones.
+    template <class B, int N>
+    static RW_INLINE void columns(std::int64_t pair, std::int64_t pairs, const float* row, const head_span& heads,
+                                  std::int64_t prefetch) {
+        for (; pair + N * B::pairs <= pairs; pair += N * B::pairs)
+            held_columns<B, N>(pair, pairs, row, heads, prefetch);
+        if (pair == pairs) return;
+        if constexpr (N > 1) {
+            columns<B, (N > 4 ? 4 : N - 1)>(pair, pairs, row, heads, prefetch);
+        } else if constexpr (B::pairs > 1) {
+            columns<typename B::next, 1>(pair, pairs, row, heads, prefetch);
+        }
+    }
+
+    /// One head from `pair` on: N blocks at once as long as they fit, then one, then narrower ones.
+    template <class B, int N>
+    static RW_INLINE void one_head(std::int64_t pair, std::int64_t pairs, const float* row, const T* in, T* out) {
+        for (; pair + N * B::pairs <= pairs; pair += N * B::pairs) {
+            RW_UNROLL
+            for (int i = 0; i < N; ++i) {
+                const std::int64_t at = pair + i * B::pairs, first = L::first(at, pairs);
+                auto values = B::values::load(cosines(row, at), sines(row, at, pairs));
+                // Conversion keeps the processor busier than loads: for 16 bits two memory operands cost less.
+                if constexpr (std::is_same_v<T, float>) values.pin();
+                B::apply(values, in + first, out + first, pairs);
+            }
+        }
+        if (pair == pairs) return;
+        if constexpr (N > 1) {
+            one_head<B, 1>(pair, pairs, row, in, out);
+        } else if constexpr (B::pairs > 1) {
+            one_head<typename B::next, 1>(pair, pairs, row, in, out);
+        }
+    }
+
+    template <class B>
+    static RW_INLINE void arrange_blocks(std::int64_t pair, std::int64_t pairs, float* to_cos, float* to_sin,
+                                         const float* cos, const float* sin) {
+        for (; pair + B::pairs <= pairs; pair += B::pairs)
+            B::arrange(to_cos + floats_per_pair * pair, to_sin + floats_per_pair * pair, cos + pair, sin + pair);
+        if constexpr (B::pairs > 1) {
+            if (pair < pairs) arrange_blocks<typename B::next>(pair, pairs, to_cos, to_sin, cos, sin);
+        }
+    }
+};
+
+}  // namespace ropewalk::cpu::detail
