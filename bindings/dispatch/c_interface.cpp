@@ -186,6 +186,19 @@ cpu::options as_options(const ropewalk_options* pointer) {
     return options;
 }
 
+/// Fails if one of an input and its output is NULL.
+void expect_both(const char* input, const void* in, const char* output, const void* out) {
+    RW_EXPECTS(in != nullptr || out == nullptr, "{} is NULL but {} is not", input, output);
+    RW_EXPECTS(out != nullptr || in == nullptr, "{} is NULL but {} is not", output, input);
+}
+
+void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
+            const ropewalk_encoding* encoding, const ropewalk_positions* positions, const ropewalk_options* options) {
+    const auto& [target, layout] = required("encoding", encoding);
+    const ropewalk::positions given = as_positions("positions", positions);
+    dispatch::rotate(layout, q, k, q_out, k_out, target, given, as_options(options));
+}
+
 /// Stores a new encoding of the C interface, or NULL on failure.
 template <class Make>
 int create(ropewalk_encoding** encoding, const Make& make) noexcept {
@@ -301,7 +314,11 @@ int ropewalk_encoding_inv_freq(const ropewalk_encoding* encoding, double* inv_fr
 
 int ropewalk_rotate(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_encoding* encoding,
                     const ropewalk_positions* positions, const ropewalk_options* options) {
-    return ropewalk_rotate_to(q, k, q, k, encoding, positions, options);
+    return guarded([&] {
+        RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
+        const rw::tensor queries = as_tensor("q", q), keys = as_tensor("k", k);
+        rotate(queries, keys, queries, keys, encoding, positions, options);
+    });
 }
 
 int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_view* q_out,
@@ -309,14 +326,10 @@ int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const rop
                        const ropewalk_positions* positions, const ropewalk_options* options) {
     return guarded([&] {
         RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
-        RW_EXPECTS((q == nullptr) == (q_out == nullptr), "{} is NULL but {} is not", q ? "q_out" : "q",
-                   q ? "q" : "q_out");
-        RW_EXPECTS((k == nullptr) == (k_out == nullptr), "{} is NULL but {} is not", k ? "k_out" : "k",
-                   k ? "k" : "k_out");
-        const auto& [target, layout] = required("encoding", encoding);
-        rw::dispatch::rotate(layout, as_tensor("q", q), as_tensor("k", k), as_tensor("q_out", q_out),
-                             as_tensor("k_out", k_out), target, as_positions("positions", positions),
-                             as_options(options));
+        expect_both("q", q, "q_out", q_out);
+        expect_both("k", k, "k_out", k_out);
+        const rw::tensor queries = as_tensor("q", q), keys = as_tensor("k", k);
+        rotate(queries, keys, as_tensor("q_out", q_out), as_tensor("k_out", k_out), encoding, positions, options);
     });
 }
 
@@ -325,10 +338,11 @@ int ropewalk_rerotate(const ropewalk_view* k, const ropewalk_view* k_out, const 
                       const ropewalk_positions* target_positions, int threads) {
     return guarded([&] {
         (void)required("k", k);
+        const rw::tensor keys = as_tensor("k", k), output = k_out == nullptr ? keys : as_tensor("k_out", k_out);
         const auto& [from, from_layout] = required("source", source);
-        const auto& [to, to_layout] = required("target", target);
-        rw::dispatch::rerotate(to_layout, as_tensor("k", k), as_tensor("k_out", k_out == nullptr ? k : k_out), from,
-                               as_positions("source_positions", source_positions), to,
+        const rw::positions before = as_positions("source_positions", source_positions);
+        const auto& [to, layout] = required("target", target);
+        rw::dispatch::rerotate(layout, keys, output, from, before, to,
                                as_positions("target_positions", target_positions), as_threads(threads));
     });
 }

@@ -1,4 +1,5 @@
-// expect: no matching function for call to '?rotate
+// expect: name the layout: rotate<rw::half_split>
+// errors: 1
 #include <ropewalk/cpu/rotate.hpp>
 namespace rw = ropewalk;
 // The layout is never a default: it must be named in every call.

@@ -1,4 +1,5 @@
-// expect: Layout
+// expect: name the layout: rotate<rw::half_split>
+// errors: 1
 #include <ropewalk/cpu/rotate.hpp>
 namespace rw = ropewalk;
 #ifdef RW_FAIL

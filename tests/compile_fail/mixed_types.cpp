@@ -1,4 +1,5 @@
-// expect: no matching function for call to '?rotate
+// expect: q, k and their outputs must have the same element type
+// errors: 1
 #include <ropewalk/cpu/rotate.hpp>
 namespace rw = ropewalk;
 #ifdef RW_FAIL

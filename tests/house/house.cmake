@@ -53,11 +53,15 @@ ropewalk_house(snippets_python snippets.py python ${documents} --python "${PROJE
 set_tests_properties(house.wheel PROPERTIES FIXTURES_SETUP clean_environment)
 set_tests_properties(house.snippets_python PROPERTIES FIXTURES_REQUIRED clean_environment)
 
-ropewalk_house(consumers consumers.py --build "${PROJECT_BINARY_DIR}" --compiler ${CMAKE_CXX_COMPILER}
-    --cmake "${CMAKE_COMMAND}")
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    ropewalk_house(symbols symbols.py --nm "${CMAKE_NM}" --only "(kernels|llama)_avx"
-        $<TARGET_OBJECTS:ropewalk_kernels> $<TARGET_OBJECTS:ropewalk_llama>)
+if(ROPEWALK_BUILD_DISPATCH)
+    ropewalk_house(consumers consumers.py --build "${PROJECT_BINARY_DIR}" --compiler ${CMAKE_CXX_COMPILER}
+        --c-compiler ${CMAKE_C_COMPILER} --cmake "${CMAKE_COMMAND}")
+    set_tests_properties(house.consumers PROPERTIES COST 60)
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        ropewalk_house(symbols symbols.py --nm "${CMAKE_NM}" --only "(kernels|llama)_avx"
+            $<TARGET_OBJECTS:ropewalk_kernels> $<TARGET_OBJECTS:ropewalk_llama>
+            --library $<TARGET_FILE:ropewalk_dispatch_shared>)
+    endif()
 endif()
 ropewalk_house(include_size include_size.py --compiler ${CMAKE_CXX_COMPILER} ${house_includes})
 ropewalk_house(nvcc nvcc.py --nvcc "${ROPEWALK_NVCC}")
@@ -65,4 +69,4 @@ set_tests_properties(house.nvcc house.snippets_cuda PROPERTIES SKIP_RETURN_CODE 
 
 # The longest tests start first, so that the last one does not run alone. ctest learns this, but not in a clean clone.
 set_tests_properties(house.headers PROPERTIES LABELS house COST 90 PROCESSORS 2 TIMEOUT 900)
-set_tests_properties(house.wheel house.consumers house.snippets_cpp house.nvcc PROPERTIES COST 60)
+set_tests_properties(house.wheel house.snippets_cpp house.nvcc PROPERTIES COST 60)

@@ -110,6 +110,24 @@ def test_symbols(tmp_path):
     assert symbols.weak_symbols("nm", tmp_path / "a.o") == ["_Z6sharedv"]
 
 
+def test_exported_symbols(tmp_path):
+    source = write(
+        tmp_path / "a.cpp",
+        'extern "C" int ropewalk_a() { return 1; }\nstatic int b() { return 2; }\nint c() { return b(); }\n',
+    )
+    subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(tmp_path / "a.so")], check=True)
+    names = symbols.exported_symbols("nm", tmp_path / "a.so")
+    assert {"ropewalk_a", "c()"} <= names and "b()" not in names
+    header = "ROPEWALK_API int ropewalk_a(int);\nROPEWALK_API const char* ropewalk_d(void);\n"
+    assert symbols.check_library({"ropewalk_a", "c()", "std::f()"}, header) == [
+        "the library does not export ropewalk_d, which the header declares",
+        "the library exports c()",
+        "the library exports std::f()",
+    ]
+    good = {"ropewalk_a", "ropewalk_d", "ropewalk::dispatch::rotate(int)", "typeinfo for ropewalk::error"}
+    assert symbols.check_library(good, header) == []
+
+
 @pytest.mark.parametrize(
     ("first_line", "bad_twin", "complaint"),
     [

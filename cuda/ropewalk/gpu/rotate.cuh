@@ -3,6 +3,7 @@
 
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/gpu/launch.cuh"
+#include "ropewalk/gpu/mistakes.hpp"
 #include "ropewalk/gpu/rotate_body.hpp"
 
 namespace ropewalk::gpu {

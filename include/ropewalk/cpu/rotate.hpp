@@ -4,6 +4,7 @@
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/mistakes.hpp"
 #include "ropewalk/cpu/plan.hpp"
 
 namespace ropewalk::cpu {

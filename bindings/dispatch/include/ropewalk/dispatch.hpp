@@ -12,6 +12,7 @@
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
 #include <ropewalk/encoding.hpp>
+#include <ropewalk/rotation/mistakes.hpp>
 
 namespace ropewalk::dispatch {
 
@@ -84,6 +85,27 @@ template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
              std::span<float> cos, std::span<float> sin, const cpu::threads& threads = {}) {
     cos_sin(kind_of<L>, encoding, positions, tokens, columns, cos, sin, threads);
+}
+
+// Overloads for calls that are not valid. Each stops the compiler with one message.
+
+template <Layout L, class... Args>
+    requires(!ropewalk::detail::RotateCall<cpu::options, Args...>)
+void rotate(const Args&... /*args*/) {
+    ropewalk::detail::report_mistake<Args...>();
+}
+template <Layout L, class... Args>
+    requires(!ropewalk::detail::RerotateCall<int, Args...>)
+void rerotate(const Args&... /*args*/) {
+    ropewalk::detail::report_mistake<Args...>();
+}
+template <std::derived_from<tensor> Q, class... Args>
+void rotate(const Q& /*q*/, const Args&... /*args*/) {
+    ropewalk::detail::report_no_layout<Q>();
+}
+template <std::derived_from<tensor> K, class... Args>
+void rerotate(const K& /*k*/, const Args&... /*args*/) {
+    ropewalk::detail::report_no_layout<K>();
 }
 
 }  // namespace ropewalk::dispatch

@@ -1,0 +1,12 @@
+// expect: pass an encoding after the views: rw::make_encoding\(geometry, …\)
+// errors: 1
+#include <ropewalk/cpu/rotate.hpp>
+namespace rw = ropewalk;
+void use(const rw::view<float>& q, const rw::Encoding& e) {
+#ifdef RW_FAIL
+    rw::cpu::rotate<rw::half_split>(q, rw::offset{0});
+    (void)e;
+#else
+    rw::cpu::rotate<rw::half_split>(q, e, rw::offset{0});
+#endif
+}
