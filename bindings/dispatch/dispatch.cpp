@@ -126,6 +126,14 @@ void cos_sin(layout_kind layout, const Encoding& encoding, const positions& posi
     cpu::execute(plan.params, kernels().usual->cos_sin(layout), threads);
 }
 
+cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                               const tensor& k_out, const Encoding& encoding, const cpu::options& options) {
+    const element_type type = (q.exists() ? q : k).type;
+    // Data of one token fits the cache.
+    const cpu::rotate_kernel& kernel = kernels_for(type, cpu::footprint::l2).rotate(type, layout);
+    return {kernel, layout, q, k, q_out, k_out, encoding, options};
+}
+
 std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions, std::int64_t batch,
                                            std::int64_t tokens) {
     RW_EXPECTS(encoding.draw_positions, "'{}' draws no positions", encoding.expression);

@@ -72,10 +72,11 @@ TEMPLATE_TEST_CASE("a prepared rotation writes to other memory and copies the re
     const rw::Encoding e = rw::make_encoding(head);
     test::array q(rw::type_of<T>, {2, 3, 4, 100}, numbers), k(rw::type_of<T>, {2, 3, 1, 100}, numbers);
     const test::array q_before = q;
-    test::array q_out(rw::type_of<T>, q.size(), test::order::bhsd), k_out(rw::type_of<T>, k.size(), test::order::padded);
+    test::array q_out(rw::type_of<T>, q.size(), test::order::bhsd),
+        k_out(rw::type_of<T>, k.size(), test::order::padded);
     test::array q_twin = q_out, k_twin = k_out;
-    auto prepared = rw::cpu::prepare<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()),
-                                        q_out.view<T>(), k_out.view<T>(), e);
+    auto prepared = rw::cpu::prepare<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_out.view<T>(),
+                                        k_out.view<T>(), e);
     REQUIRE(prepared.run(data_of<T>(q), data_of<T>(k), data_of<T>(q_out), data_of<T>(k_out), 9));
     rw::cpu::rotate<L>(rw::view<const T>(q.view<T>()), rw::view<const T>(k.view<T>()), q_twin.view<T>(),
                        k_twin.view<T>(), e, rw::offset{9});
@@ -105,8 +106,7 @@ TEST_CASE("a prepared rotation reads the caller's table within its rows", "[prep
     REQUIRE(prepared.run(data_of<float>(q), nullptr, 48));
     rw::cpu::rotate<rw::interleaved>(twin.view<float>(), e, rw::offset{48}, options);
     CHECK(q == twin);
-    for (const std::int64_t position : {-1, 49, 50})
-        CHECK_FALSE(prepared.run(data_of<float>(q), nullptr, position));
+    for (const std::int64_t position : {-1, 49, 50}) CHECK_FALSE(prepared.run(data_of<float>(q), nullptr, position));
     CHECK_FALSE(prepared.run(data_of<float>(q), nullptr, std::vector<std::int64_t>{0, 50}));
     CHECK(q == twin);
 }

@@ -11,6 +11,7 @@
 #include <ropewalk/version.h>
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
+#include <ropewalk/cpu/prepared_rotation.hpp>
 #include <ropewalk/encoding.hpp>
 #include <ropewalk/rotation/mistakes.hpp>
 
@@ -40,7 +41,13 @@ RW_PUBLIC void rerotate(layout_kind layout, const tensor& k, const tensor& k_out
 
 /// cpu::cos_sin() for a layout chosen at run time.
 RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
-                       std::int64_t columns, std::span<float> cos, std::span<float> sin, const cpu::threads& threads = {});
+                       std::int64_t columns, std::span<float> cos, std::span<float> sin,
+                       const cpu::threads& threads = {});
+
+/// cpu::prepare() for a layout and element types chosen at run time. Tensors whose data is null are absent.
+RW_PUBLIC cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                                         const tensor& k_out, const Encoding& encoding,
+                                         const cpu::options& options = {});
 
 /// The positions [batch, tokens] that the encoding draws for token indices in host memory. Kernels of other devices
 /// take them by ids(span<const fixed_position>). Throws ropewalk::error where the encoding draws no positions.
@@ -80,6 +87,13 @@ void rerotate(const view<T>& k, const Encoding& source, const positions& source_
     rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
 }
 
+/// Prepares the rotation of tensors with the shapes and strides of q and k at any address, as cpu::prepare() does.
+template <Layout L, class T>
+cpu::prepared<T> prepare(const view<T>& q, const view<T>& k, const Encoding& encoding,
+                         const cpu::options& options = {}) {
+    return cpu::prepared<T>(prepare(kind_of<L>, q, k, q, k, encoding, options));
+}
+
 /// Writes cosines and sines, as cpu::cos_sin() does.
 template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
@@ -95,7 +109,7 @@ void rotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }
 template <Layout L, class... Args>
-    requires(!ropewalk::detail::RerotateCall<int, Args...>)
+    requires(!ropewalk::detail::RerotateCall<cpu::threads, Args...>)
 void rerotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }
