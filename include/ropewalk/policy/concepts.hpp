@@ -21,6 +21,8 @@ struct parameter {
 
     std::string_view name;
     member_pointer member;
+    /// The parameter has no natural default: validate() refuses the default of the member, and Python demands a value.
+    bool required = false;
 };
 
 /// A copyable aggregate with a `name` and a tuple of `parameters`, the most important one first. `validate(geometry)`
@@ -93,6 +95,12 @@ concept AnyAxis = FrequencyPolicy<P> || MagnitudePolicy<P> || AttentionFactorPol
                   PairAxisPolicy<P> || SoftmaxFactorPolicy<P>;
 
 namespace detail {
+
+/// Throws that a policy lacks a required parameter unless `given`, with an expression that states one.
+constexpr void expect_given(bool given, std::string_view policy, std::string_view parameter, std::string_view meaning,
+                            std::string_view example) {
+    RW_EXPECTS(given, "{} needs {}, {}: write {}", policy, parameter, meaning, example);
+}
 
 /// The check of a factor, scale or other parameter that must be positive and finite.
 constexpr void expect_positive(std::string_view policy, std::string_view parameter, const double& value) {
