@@ -29,7 +29,7 @@ struct parameter {
 /// throws ropewalk::error for invalid parameters.
 ///
 /// Registered policies also have `about`, one sentence, and up to three static functions: `neutral()` returns
-/// parameters that change nothing, `example()` those of some model for any geometry, `example(geometry)` those that
+/// parameters that change nothing, `example()` those of some model, `example(geometry)` those that
 /// depend on it. A policy with a member `original_length` may have `lacks_original_length()`: where that returns true,
 /// make_encoding() sets the member to that of the geometry.
 template <class P>
