@@ -26,7 +26,7 @@ extensions = [
     "plain_docstrings",
     "run_code",
 ]
-exclude_patterns = ["requirements.txt", "**/.*"]
+exclude_patterns = ["**/.*"]
 nitpicky = False
 language = "en"
 pygments_style = "default"

@@ -1,7 +1,7 @@
 // Demonstration: rotates the queries and keys of Llama-2-13B for 32,768 tokens with every policy of the Giraffe paper.
 // Prints the time, its ratio to a plain scale of the same memory, and the error of the angles. `make demo` runs it.
 //
-//     build/examples/demo [demo.json]     writes build/demo.json, and demo_checksums.json next to it for demo_torch.py
+//     build/examples/demo [demo.json]     writes build/demo.json, and demo_checksums.json next to it for demo_python.py
 
 #include <algorithm>
 #include <chrono>
@@ -41,7 +41,7 @@ constexpr const char* usage =
     R"(demo [FILE]: rotates the queries and keys of Llama-2-13B for 32,768 tokens with every policy of the Giraffe paper
 
 Measures on the CPU and writes the results to FILE [build/demo.json], and demo_checksums.json next to it for
-demo_torch.py.
+demo_python.py.
 )";
 
 /// A policy expression and its encoding.
@@ -106,7 +106,7 @@ public:
     [[nodiscard]] rw::tensor q(rw::element_type type) const { return tensor_at(0, type); }
     [[nodiscard]] rw::tensor k(rw::element_type type) const { return tensor_at(bytes(type) / 2, type); }
 
-    /// Sets element i to (40503 i' mod 65536) / 65536 − 1/2 for i' = i mod 8191, like demo_torch.py.
+    /// Sets element i to (40503 i' mod 65536) / 65536 − 1/2 for i' = i mod 8191, like demo_python.py.
     template <class T>
     void fill() const {
         std::vector<T> pattern;

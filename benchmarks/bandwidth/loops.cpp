@@ -12,12 +12,9 @@ extern const bandwidth_loops avx512_loops;
 extern const bandwidth_loops neon_loops;
 
 const bandwidth_loops& loops_for(std::string_view instruction_set) {
-#if defined(__x86_64__)
-    const std::initializer_list<const bandwidth_loops*> known = {&baseline_loops, &avx2_loops, &avx512_loops};
-#else
-    const std::initializer_list<const bandwidth_loops*> known = {&neon_loops};
-#endif
-    for (const bandwidth_loops* loops : known) {
+#define RW_SET(name) &name##_loops,
+    for (const bandwidth_loops* loops : {ROPEWALK_COMPILED_SETS}) {
+#undef RW_SET
         if (loops->instruction_set == instruction_set) return *loops;
     }
     ropewalk::detail::fail("no bandwidth loops for the instruction set '{}'", instruction_set);

@@ -1,19 +1,20 @@
 #include "products.hpp"
 
+#include <initializer_list>
+
+#include <ropewalk/core/error.hpp>
+
 namespace bench {
 
-#if defined(__x86_64__)
-extern const products baseline_products, avx2_products, avx512_products;
+extern const products baseline_products, avx2_products, avx512_products, neon_products;
 
 const products& products_for(std::string_view instruction_set) {
-    return instruction_set == "avx512" ? avx512_products
-           : instruction_set == "avx2" ? avx2_products
-                                       : baseline_products;
+#define RW_SET(name) &name##_products,
+    for (const products* compiled : {ROPEWALK_COMPILED_SETS}) {
+#undef RW_SET
+        if (compiled->name == instruction_set) return *compiled;
+    }
+    ropewalk::detail::fail("no products for the instruction set '{}'", instruction_set);
 }
-#else
-extern const products neon_products;
-
-const products& products_for(std::string_view /*instruction_set*/) { return neon_products; }
-#endif
 
 }  // namespace bench

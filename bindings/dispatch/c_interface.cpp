@@ -13,9 +13,33 @@ namespace {
 // A fixed buffer, because the message of a failed allocation must not allocate.
 thread_local char last_error[1024];
 
+/// Bytes of the UTF-8 character at the start of a text, or 0 if there is none.
+std::size_t character_bytes(std::string_view text) noexcept {
+    constexpr std::uint32_t smallest[] = {0, 0x80, 0x800, 0x10000, 0x110000};  // of each length
+    const auto first = static_cast<unsigned char>(text[0]);
+    const std::size_t bytes = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    const bool leads = bytes == 1 || (first >= 0xc0 && first < 0xf8);
+    if (!leads || bytes > text.size()) return 0;
+    std::uint32_t character = bytes == 1 ? first : first & (0x7fU >> bytes);
+    for (std::size_t i = 1; i < bytes; ++i) {
+        const auto next = static_cast<unsigned char>(text[i]);
+        if ((next & 0xc0U) != 0x80U) return 0;
+        character = character << 6 | (next & 0x3fU);
+    }
+    const bool is_surrogate = character >= 0xd800 && character < 0xe000;
+    return character < smallest[bytes - 1] || character >= smallest[bytes] || is_surrogate ? 0 : bytes;
+}
+
+/// Stores a text as UTF-8. Messages quote bytes of the caller, which may be anything: invalid ones become '?'.
 void set_last_error(std::string_view text) noexcept {
-    const std::size_t length = std::min(text.size(), sizeof last_error - 1);
-    std::memcpy(last_error, text.data(), length);
+    std::size_t length = 0;
+    while (!text.empty()) {
+        const std::size_t bytes = character_bytes(text), used = bytes == 0 ? 1 : bytes;
+        if (length + used >= sizeof last_error) break;
+        std::memcpy(last_error + length, bytes == 0 ? "?" : text.data(), used);
+        length += used;
+        text.remove_prefix(used);
+    }
     last_error[length] = '\0';
 }
 
@@ -186,6 +210,19 @@ cpu::options as_options(const ropewalk_options* pointer) {
     return options;
 }
 
+/// Fails if one of an input and its output is NULL.
+void expect_both(const char* input, const void* in, const char* output, const void* out) {
+    RW_EXPECTS(in != nullptr || out == nullptr, "{} is NULL but {} is not", input, output);
+    RW_EXPECTS(out != nullptr || in == nullptr, "{} is NULL but {} is not", output, input);
+}
+
+void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
+            const ropewalk_encoding* encoding, const ropewalk_positions* positions, const ropewalk_options* options) {
+    const auto& [target, layout] = required("encoding", encoding);
+    const ropewalk::positions given = as_positions("positions", positions);
+    dispatch::rotate(layout, q, k, q_out, k_out, target, given, as_options(options));
+}
+
 /// Stores a new encoding of the C interface, or NULL on failure.
 template <class Make>
 int create(ropewalk_encoding** encoding, const Make& make) noexcept {
@@ -301,7 +338,11 @@ int ropewalk_encoding_inv_freq(const ropewalk_encoding* encoding, double* inv_fr
 
 int ropewalk_rotate(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_encoding* encoding,
                     const ropewalk_positions* positions, const ropewalk_options* options) {
-    return ropewalk_rotate_to(q, k, q, k, encoding, positions, options);
+    return guarded([&] {
+        RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
+        const rw::tensor queries = as_tensor("q", q), keys = as_tensor("k", k);
+        rotate(queries, keys, queries, keys, encoding, positions, options);
+    });
 }
 
 int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_view* q_out,
@@ -309,14 +350,10 @@ int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const rop
                        const ropewalk_positions* positions, const ropewalk_options* options) {
     return guarded([&] {
         RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
-        RW_EXPECTS((q == nullptr) == (q_out == nullptr), "{} is NULL but {} is not", q ? "q_out" : "q",
-                   q ? "q" : "q_out");
-        RW_EXPECTS((k == nullptr) == (k_out == nullptr), "{} is NULL but {} is not", k ? "k_out" : "k",
-                   k ? "k" : "k_out");
-        const auto& [target, layout] = required("encoding", encoding);
-        rw::dispatch::rotate(layout, as_tensor("q", q), as_tensor("k", k), as_tensor("q_out", q_out),
-                             as_tensor("k_out", k_out), target, as_positions("positions", positions),
-                             as_options(options));
+        expect_both("q", q, "q_out", q_out);
+        expect_both("k", k, "k_out", k_out);
+        const rw::tensor queries = as_tensor("q", q), keys = as_tensor("k", k);
+        rotate(queries, keys, as_tensor("q_out", q_out), as_tensor("k_out", k_out), encoding, positions, options);
     });
 }
 
@@ -325,10 +362,11 @@ int ropewalk_rerotate(const ropewalk_view* k, const ropewalk_view* k_out, const 
                       const ropewalk_positions* target_positions, int threads) {
     return guarded([&] {
         (void)required("k", k);
+        const rw::tensor keys = as_tensor("k", k), output = k_out == nullptr ? keys : as_tensor("k_out", k_out);
         const auto& [from, from_layout] = required("source", source);
-        const auto& [to, to_layout] = required("target", target);
-        rw::dispatch::rerotate(to_layout, as_tensor("k", k), as_tensor("k_out", k_out == nullptr ? k : k_out), from,
-                               as_positions("source_positions", source_positions), to,
+        const rw::positions before = as_positions("source_positions", source_positions);
+        const auto& [to, layout] = required("target", target);
+        rw::dispatch::rerotate(layout, keys, output, from, before, to,
                                as_positions("target_positions", target_positions), as_threads(threads));
     });
 }

@@ -11,35 +11,57 @@ namespace ropewalk::dispatch {
 
 namespace {
 
-/// The instruction sets of this machine, the widest first.
-std::vector<const kernel_set*> usable_sets() {
-#if defined(ROPEWALK_NO_XSIMD)
-    return {&portable_kernels};
-#elif defined(__x86_64__)
-    std::vector<const kernel_set*> sets;
+// The kernels of this build, those of the widest instruction set first.
+#define RW_SET(name) &name##_kernels,
+constexpr const kernel_set* compiled_sets[] = {ROPEWALK_COMPILED_SETS};
+#undef RW_SET
+
+std::string names_of(std::span<const kernel_set* const> sets) {
+    std::string names;
+    for (const kernel_set* set : sets) names += (names.empty() ? "" : ", ") + std::string(set->name);
+    return names;
+}
+
+/// Returns whether this machine runs an instruction set.
+bool runs(std::string_view name) {
+#if defined(__x86_64__)
     __builtin_cpu_init();
     // Every machine with AVX2 and FMA has F16C, which Clang 16 does not know by name.
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512cd");
-    if (avx2 && avx512) sets.push_back(&avx512_kernels);
-    if (avx2) sets.push_back(&avx2_kernels);
-    sets.push_back(&baseline_kernels);
-    return sets;
-#else
-    return {&neon_kernels};
+    if (name == "avx2") return avx2;
+    if (name == "avx512") return avx2 && avx512;
 #endif
+    return true;
 }
 
-/// Returns the set that rotates cached f16 the fastest, given the widest one: AVX2 on Zen 4, the one processor of its
-/// family with AVX-512. There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved)
-/// to rotate. When data exceeds the cache, there is no gain.
-const kernel_set& fastest_for_cached_f16(const kernel_set& widest) {
-#if defined(__x86_64__) && !defined(ROPEWALK_NO_XSIMD)
-    if (&widest == &avx512_kernels && __builtin_cpu_is("amdfam19h") != 0) return avx2_kernels;
+/// The kernels that this machine runs, those of the widest instruction set first.
+std::vector<const kernel_set*> usable_sets() {
+    std::vector<const kernel_set*> sets;
+    for (const kernel_set* set : compiled_sets) {
+        if (runs(set->name)) sets.push_back(set);
+    }
+    RW_EXPECTS(!sets.empty(),
+               "this build has kernels for {} only, which this machine does not run; build for it with "
+               "ROPEWALK_INSTRUCTION_SETS=all",
+               names_of(compiled_sets));
+    return sets;
+}
+
+/// Returns the kernels that rotate cached f16 the fastest: AVX2 on Zen 4, the one processor of its family with AVX-512.
+/// There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data
+/// exceeds the cache, there is no gain.
+const kernel_set* fastest_for_cached_f16(const std::vector<const kernel_set*>& sets) {
+#if defined(__x86_64__)
+    if (sets.front()->name == std::string_view("avx512") && __builtin_cpu_is("amdfam19h") != 0) {
+        for (const kernel_set* set : sets) {
+            if (set->name == std::string_view("avx2")) return set;
+        }
+    }
 #endif
-    return widest;
+    return sets.front();
 }
 
 struct kernel_choice {
@@ -51,14 +73,12 @@ kernel_choice choose_kernels() {
     const auto sets = usable_sets();
     const char* const requested = std::getenv("ROPEWALK_ISA");
     if (requested == nullptr || *requested == '\0') {
-        return {sets.front(), &fastest_for_cached_f16(*sets.front())};
+        return {sets.front(), fastest_for_cached_f16(sets)};
     }
-    std::string known;
     for (const kernel_set* set : sets) {
         if (std::string_view(set->name) == requested) return {set, set};
-        known += (known.empty() ? "" : ", ") + std::string(set->name);
     }
-    ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", requested, known);
+    ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", requested, names_of(sets));
 }
 
 const kernel_choice& kernels() {

@@ -97,6 +97,21 @@ def test_snippets(tmp_path):
     assert "c.md:2\nout of rope" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        ("int main(void) { return 0; }", None),
+        ("#include <assert.h>\nint main(void) { assert(0); }", "a.md:2: the C block fails"),
+        ("int main(void) { return y; }", "a.md:2:25: error"),
+        ("inline x; int main(void) { return 0; }", "error"),
+    ],
+)
+def test_c_snippets(tmp_path, program, complaint):
+    problems, count = snippets.run_c([write(tmp_path / "a.md", f"```c\n{program}\n```\n")], "cc", [])
+    assert count == 1
+    assert problems == [] if complaint is None else complaint in problems[0]
+
+
 def test_python_snippets_share_names_and_report_their_line(tmp_path):
     document = write(tmp_path / "a.md", "```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
     problems, count = snippets.run_python([document], sys.executable)
@@ -108,6 +123,24 @@ def test_symbols(tmp_path):
     source = write(tmp_path / "a.cpp", "inline int shared() { return 1; }\nint f() { return shared(); }\n")
     subprocess.run([COMPILER, "-c", str(source), "-o", str(tmp_path / "a.o")], check=True)
     assert symbols.weak_symbols("nm", tmp_path / "a.o") == ["_Z6sharedv"]
+
+
+def test_exported_symbols(tmp_path):
+    source = write(
+        tmp_path / "a.cpp",
+        'extern "C" int ropewalk_a() { return 1; }\nstatic int b() { return 2; }\nint c() { return b(); }\n',
+    )
+    subprocess.run([COMPILER, "-shared", "-fPIC", str(source), "-o", str(tmp_path / "a.so")], check=True)
+    names = symbols.exported_symbols("nm", tmp_path / "a.so")
+    assert {"ropewalk_a", "c()"} <= names and "b()" not in names
+    header = "ROPEWALK_API int ropewalk_a(int);\nROPEWALK_API const char* ropewalk_d(void);\n"
+    assert symbols.check_library({"ropewalk_a", "c()", "std::f()"}, header) == [
+        "the library does not export ropewalk_d, which the header declares",
+        "the library exports c()",
+        "the library exports std::f()",
+    ]
+    good = {"ropewalk_a", "ropewalk_d", "ropewalk::dispatch::rotate(int)", "typeinfo for ropewalk::error"}
+    assert symbols.check_library(good, header) == []
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_help_of_the_demonstration_measures_nothing(tmp_path):
 def test_an_empty_comparison_fails(content, tmp_path):
     path = tmp_path / "checksums.json"
     path.write_text(content)
-    done = lc.run(sys.executable, lc.ROOT / "examples/demo_torch.py", path)
+    done = lc.run(sys.executable, lc.ROOT / "examples/demo_python.py", path)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"ropewalk: {path} ") and done.stderr.count("\n") == 1
 

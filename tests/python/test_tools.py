@@ -1,6 +1,7 @@
 """Scripts for developers: they check the command line first, and setup requests only missing packages."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ REFUSED = [
     ("tools/gpu_check.sh --compile --arch sm_90", "gpu_check: --arch takes a number as in 90, got 'sm_90'"),
     ("tools/lint formats", "tools/lint: expected format, tidy, python or types, got 'formats'"),
     ("tools/llvm", "tools/llvm: name a tool"),
+    ("tools/setup demonstration", "tools/setup: expected demo, test or docs, got 'demonstration'"),
     ("tools/stubs.py --chek", "unrecognized arguments: --chek"),
     ("benchmarks/python/plot_gpu.py no/such.json", "no/such.json: No such file or directory"),
     ("benchmarks/python/bench_peers.py --tokens x", "--tokens: expected positive whole numbers like 1,2, got 'x'"),
@@ -43,7 +45,7 @@ def test_refused_command_lines(words, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["tools/gpu_check.sh", "tools/lint", "tools/stubs.py"])
+@pytest.mark.parametrize("script", ["tools/gpu_check.sh", "tools/lint", "tools/setup", "tools/stubs.py"])
 def test_help(script):
     done = run_script(script, "--help")
     assert done.returncode == 0 and done.stdout and done.stderr == ""
@@ -55,22 +57,26 @@ STAND_INS = {
     "apt-cache": 'grep -qx "$2" known',
     "apt-get": 'if [ "$1" = update ]; then touch known; else shift 4; echo "$@" >requested; fi',
     "id": "echo 0",
-    "python3": 'if [ "$2" = venv ]; then mkdir -p .venv/bin; ln -s ../../bin/python3 .venv/bin/python; fi',
+    # As .venv/bin/python it gets the lists of requirements after `-`, and the names of missing ones after `install`.
+    "python3": """case "$2" in
+venv) mkdir -p .venv/bin; ln -s ../../bin/python3 .venv/bin/python ;;
+-c) exit 1 ;;
+pip) echo "$@" >pip_requested ;;
+*) if [ "$1" = - ]; then shift; cat "$@" | grep -v "^#"; fi ;;
+esac""",
 }
 
 
-def set_up(folder, installed, known):
+def set_up(folder, installed, known, *purpose):
     """The packages that setup requests from apt; an empty list if it does not call apt."""
-    for name in ("setup", "llvm", "requirements.txt"):
-        (folder / "tools").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "tools" / name, folder / "tools")
+    shutil.copytree(ROOT / "tools", folder / "tools", dirs_exist_ok=True)
     (folder / "bin").mkdir()
     for name, script in STAND_INS.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / "bin" / name).chmod(0o755)
     (folder / "installed").write_text("\n".join(installed))
     (folder / "known").write_text("\n".join(known))
-    done = run(folder / "tools" / "setup", PATH=f"{folder / 'bin'}:{os.environ['PATH']}")
+    done = run(folder / "tools" / "setup", *purpose, PATH=f"{folder / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 0 and done.stdout.endswith("setup: ready\n"), done.stdout + done.stderr
     requested = folder / "requested"
     return requested.read_text().split() if requested.exists() else []
@@ -89,3 +95,12 @@ def test_setup_requests_nothing_if_all_packages_are_installed(tmp_path):
     (tmp_path / "again").mkdir()
     installed = [name.replace("-16", "-18") for name in requested]
     assert set_up(tmp_path / "again", installed, ["clang-format-16"]) == []
+
+
+def test_setup_of_the_demonstration_requests_no_tool_of_the_tests(tmp_path):
+    requested = set_up(tmp_path, [], ["clang-format-16"], "demo")
+    assert {"g++", "cmake", "libxsimd-dev"} <= set(requested)
+    assert not [name for name in requested if re.search("clang|omp|catch2|benchmark|ccache|doxygen", name)]
+    python = (tmp_path / "pip_requested").read_text().split()
+    assert {"numpy", "pybind11"} <= set(python) and not {"pytest", "transformers", "ruff", "sphinx"} & set(python)
+    assert not [name for name in python if name.startswith("torch")]

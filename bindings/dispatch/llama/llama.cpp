@@ -19,14 +19,15 @@ void rerotate_rows(layout_kind layout, const tensor& k, const Encoding& source, 
 }
 
 llama::cpu::kernel_table select() {
-#if defined(__x86_64__)
-    const std::string_view name = instruction_set();
-    llama::cpu::kernel_table table = name == "avx512" ? avx512_llama : name == "avx2" ? avx2_llama : baseline_llama;
-#else
-    llama::cpu::kernel_table table = neon_llama;
-#endif
-    table.rotate = rotate_rows, table.rerotate = rerotate_rows;
-    return table;
+#define RW_SET(name) &name##_llama,
+    for (const llama::cpu::kernel_table* compiled : {ROPEWALK_COMPILED_SETS}) {
+#undef RW_SET
+        if (compiled->name != instruction_set()) continue;
+        llama::cpu::kernel_table table = *compiled;
+        table.rotate = rotate_rows, table.rerotate = rerotate_rows;
+        return table;
+    }
+    ropewalk::detail::fail("no Llama kernels for the instruction set '{}'", instruction_set());
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-"""Comparison of Python with examples/demo.cpp: the same rotations on PyTorch tensors give the same bits.
+"""Comparison of Python with examples/demo.cpp: the same rotations of NumPy arrays give the same bits.
 
-python examples/demo_torch.py [build/demo_checksums.json]
+python examples/demo_python.py [build/demo_checksums.json]
 
 Rotates the same queries and keys in place and compares the sum of all 32-bit words with the checksum that the C++
 demonstration wrote. Also compares some tokens with float64. Fails if a result differs.
@@ -12,25 +12,21 @@ import sys
 import time
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import ropewalk as rw
-import torch
 
 HEADS, HEAD_DIM = 40, 128
 CONFIGS = Path(__file__).parent / "configs"
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"f32": np.float32, "bf16": ml_dtypes.bfloat16}
 ROUNDING = {"f32": 0.0, "bf16": 2.0**-8}
 
 
 def known_heads(tokens, dtype):
-    """q and k [tokens, heads, head_dim], one after the other in one tensor, with the values of demo.cpp."""
-    pattern = (torch.arange(8191) * 40503 % 65536).to(torch.float32) / 65536 - 0.5
-    count = 2 * tokens * HEADS * HEAD_DIM
-    both = torch.empty(count, dtype=dtype)
-    whole = count // 8191 * 8191
-    both[:whole].view(-1, 8191)[:] = pattern.to(dtype)
-    both[whole:] = pattern.to(dtype)[: count - whole]
-    return both, *both.view(2, tokens, HEADS, HEAD_DIM)
+    """q and k [tokens, heads, head_dim], one after the other in one array, with the values of demo.cpp."""
+    pattern = ((np.arange(8191) * 40503 % 65536) / 65536 - 0.5).astype(np.float32).astype(dtype)
+    both = np.resize(pattern, 2 * tokens * HEADS * HEAD_DIM)
+    return both, *both.reshape(2, tokens, HEADS, HEAD_DIM)
 
 
 def make_encoding(policy, layout):
@@ -44,24 +40,24 @@ def make_encoding(policy, layout):
 
 def pairs_of(x, layout):
     """The first and second elements of the pairs in float64."""
-    x = x.to(torch.float64)
-    return x.chunk(2, dim=-1) if layout == "half_split" else (x[..., 0::2], x[..., 1::2])
+    x = x.astype(np.float64)
+    return np.split(x, 2, axis=-1) if layout == "half_split" else (x[..., 0::2], x[..., 1::2])
 
 
 def error_to_tolerance(before, after, positions, enc, layout, rounding):
     """The largest error against float64, divided by the tolerance. For policies without a magnitude."""
     errors = []
     for i, position in enumerate(positions):
-        angle = position * torch.as_tensor(enc.inv_freq)
+        angle = position * np.asarray(enc.inv_freq)
         x, y = pairs_of(before[i], layout)
         first, second = pairs_of(after[i], layout)
-        norm = torch.hypot(x, y)
+        norm = np.hypot(x, y)
         for got, exact in (
-            (first, x * angle.cos() - y * angle.sin()),
-            (second, x * angle.sin() + y * angle.cos()),
+            (first, x * np.cos(angle) - y * np.sin(angle)),
+            (second, x * np.sin(angle) + y * np.cos(angle)),
         ):
-            errors.append((got - exact).abs() / (rounding * exact.abs() + 3e-7 * norm + 1e-9))
-    return torch.stack(errors).max().item()
+            errors.append(abs(got - exact) / (rounding * abs(exact) + 3e-7 * norm + 1e-9))
+    return np.max(errors)
 
 
 def run(expected):
@@ -74,7 +70,7 @@ def run(expected):
     start = time.perf_counter()
     rw.rotate_(q, k, encoding=enc)
     seconds = time.perf_counter() - start
-    same = int(both.view(torch.int32).numpy().view(np.uint32).sum(dtype=np.uint64)) == expected["checksum"]
+    same = int(both.view(np.uint32).sum(dtype=np.uint64)) == expected["checksum"]
     verdict = "same bits as C++" if same else "DIFFERS from C++"
     correct = same
     if expected["policy"] not in ("xpos:512", "randomized"):
@@ -103,7 +99,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checksums", type=Path, nargs="?", default=Path("build/demo_checksums.json"))
     rows = rows_of(parser.parse_args().checksums)
-    print(f"the same rotations from Python, on PyTorch {torch.__version__} tensors, {rw.instruction_set()}:")
+    print(f"the same rotations from Python, on NumPy {np.__version__} arrays, {rw.instruction_set()}:")
     if not all([run(expected) for expected in rows]):
         sys.exit("Python and C++ do NOT agree")
     print("Python and C++ agree")
