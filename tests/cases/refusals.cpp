@@ -206,7 +206,7 @@ TEST_CASE("a first position out of the reach of xpos in the element type is refu
 
 TEST_CASE("a re-rotation that changes the attention factor beyond float32 is refused", "[refusals]") {
     const auto with = [](double factor) {
-        return rw::make_encoding({.head_dim = 16}, rw::Yarn{.attention_factor_given = factor});
+        return rw::make_encoding({.head_dim = 16}, rw::Yarn{.factor = 1, .attention_factor_given = factor});
     };
     const rw::Encoding small = with(0x1p-70), large = with(0x1p70);
     refuses([&](call& c) { c.rerotate(small, large); }, {"yarn", "attention factor", "1.3937965749081639e+42"});
@@ -269,7 +269,7 @@ TEST_CASE("several positions per token are refused without sections and for tabl
             spoil(c);
         };
     };
-    for (const char* const expression : {"default", "linear:8", "xpos", "mrope"})
+    for (const char* const expression : {"default", "linear:8", "xpos"})
         refuses(axes(expression), {expression, "one position per token", "got 3"});
     const char* const sections = "mrope:[2,3,3]";
     accepts(true, axes(sections));
