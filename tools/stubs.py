@@ -30,12 +30,12 @@ KNOWN = re.compile(r"(float|int|bool|str|Sequence\[(float|int)\])( \| None)?")
 
 
 def parameters_of(cls):
-    """[(name, type, default)] from the first line of the constructor's documentation."""
+    """[(name, type, default or "")] from the first line of the constructor's documentation."""
     signature = inspect.getdoc(cls.__init__).splitlines()[0]
     for long, short in ACCEPTED.items():
         signature = signature.replace(long, short)
     inside = re.fullmatch(r"__init__\(self: [\w.]+(?:, )?(.*)\) -> None", signature).group(1)
-    found = re.findall(r"(\w+): (.+?) = (\[\]|[^,]+)(?:, |$)", inside)
+    found = re.findall(r"(\w+): ([^=,]+)(?: = (\[\]|[^,]+))?(?:, |$)", inside)
     for name, kind, _ in found:
         if not KNOWN.fullmatch(kind):
             raise SystemExit(f"tools/stubs.py: {cls.__name__}.{name} has the type '{kind}', unknown to this program")
@@ -49,7 +49,9 @@ def text_of(cls):
     if about:
         lines += [f'    """{about}"""', ""]
     lines += ["    name: ClassVar[str]", *(["    about: ClassVar[str]"] if about else [])]
-    arguments = ", ".join(["self", *(f"{name}: {kind} = {default}" for name, kind, default in parameters)])
+    arguments = ", ".join(
+        ["self", *(f"{name}: {kind}" + (f" = {default}" if default else "") for name, kind, default in parameters)]
+    )
     lines.append(f"    def __init__({arguments}) -> None: ...")
     for name, kind, _ in parameters:
         lines += ["    @property", f"    def {name}(self) -> {kind.replace('Sequence', 'list')}: ..."]

@@ -13,9 +13,33 @@ namespace {
 // A fixed buffer, because the message of a failed allocation must not allocate.
 thread_local char last_error[1024];
 
+/// Bytes of the UTF-8 character at the start of a text, or 0 if there is none.
+std::size_t character_bytes(std::string_view text) noexcept {
+    constexpr std::uint32_t smallest[] = {0, 0x80, 0x800, 0x10000, 0x110000};  // of each length
+    const auto first = static_cast<unsigned char>(text[0]);
+    const std::size_t bytes = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    const bool leads = bytes == 1 || (first >= 0xc0 && first < 0xf8);
+    if (!leads || bytes > text.size()) return 0;
+    std::uint32_t character = bytes == 1 ? first : first & (0x7fU >> bytes);
+    for (std::size_t i = 1; i < bytes; ++i) {
+        const auto next = static_cast<unsigned char>(text[i]);
+        if ((next & 0xc0U) != 0x80U) return 0;
+        character = character << 6 | (next & 0x3fU);
+    }
+    const bool is_surrogate = character >= 0xd800 && character < 0xe000;
+    return character < smallest[bytes - 1] || character >= smallest[bytes] || is_surrogate ? 0 : bytes;
+}
+
+/// Stores a text as UTF-8. Messages quote bytes of the caller, which may be anything: invalid ones become '?'.
 void set_last_error(std::string_view text) noexcept {
-    const std::size_t length = std::min(text.size(), sizeof last_error - 1);
-    std::memcpy(last_error, text.data(), length);
+    std::size_t length = 0;
+    while (!text.empty()) {
+        const std::size_t bytes = character_bytes(text), used = bytes == 0 ? 1 : bytes;
+        if (length + used >= sizeof last_error) break;
+        std::memcpy(last_error + length, bytes == 0 ? "?" : text.data(), used);
+        length += used;
+        text.remove_prefix(used);
+    }
     last_error[length] = '\0';
 }
 

@@ -79,19 +79,35 @@ std::string documentation() {
     return text;
 }
 
+/// Parameter I of a policy as an argument of its constructor. A required one has no default.
+template <class P, std::size_t I>
+auto argument() {
+    constexpr auto parameter = std::get<I>(P::parameters);
+    // The names are string literals, which end with a zero.
+    if constexpr (parameter.required) {
+        return py::arg(parameter.name.data());
+    } else {
+        return py::arg(parameter.name.data()) = P{}.*parameter.member;
+    }
+}
+
+template <class P, std::size_t... I>
+void bind_constructor(py::class_<single<P>, policy>& bound, std::index_sequence<I...> /*all*/) {
+    bound.def(py::init([](std::remove_cvref_t<decltype(P{}.*std::get<I>(P::parameters).member)>... values) {
+                  P policy{};
+                  ((policy.*std::get<I>(P::parameters).member = values), ...);
+                  return single<P>(policy);
+              }),
+              argument<P, I>()...);
+}
+
 template <class P>
 void bind_policy(py::module_& m) {
     py::class_<single<P>, policy> bound(m, class_name<P>().c_str(), documentation<P>().c_str());
-    const P defaults{};
+    constexpr std::size_t count = std::tuple_size_v<std::remove_cvref_t<decltype(P::parameters)>>;
+    bind_constructor<P>(bound, std::make_index_sequence<count>{});
     std::apply(
         [&](const auto&... each) {
-            bound.def(py::init([](std::remove_cvref_t<decltype(defaults.*each.member)>... values) {
-                          P policy{};
-                          std::apply([&](const auto&... parameter) { ((policy.*parameter.member = values), ...); },
-                                     P::parameters);
-                          return single<P>(policy);
-                      }),
-                      (py::arg(std::string(each.name).c_str()) = defaults.*each.member)...);
             (bound.def_property_readonly(std::string(each.name).c_str(),
                                          [member = each.member](const single<P>& self) { return self.get().*member; }),
              ...);

@@ -17,7 +17,7 @@ from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "build" / "doxygen"
-HEADERS = ("include", "cuda")
+HEADERS = ("include", "cuda", "bindings/dispatch/include")
 
 
 def newest(paths):
@@ -26,8 +26,7 @@ def newest(paths):
 
 def generate(app, config):
     configuration = Path(app.srcdir) / "Doxyfile"
-    headers = [path for folder in HEADERS for path in (ROOT / folder).rglob("*.?pp")]
-    headers += (ROOT / "cuda").rglob("*.cuh")
+    headers = [path for folder in HEADERS for path in (ROOT / folder).rglob("*.*h*")]
     complete = OUTPUT / "complete"
     if complete.exists() and complete.stat().st_mtime > newest([configuration, *headers]):
         return

@@ -7,8 +7,7 @@
 #include <ropewalk/ropewalk.h>
 
 int main(void) {
-    const ropewalk_geometry geometry = {
-        .struct_size = sizeof geometry, .head_dim = 4, .layout = ROPEWALK_INTERLEAVED};
+    const ropewalk_geometry geometry = {.struct_size = sizeof geometry, .head_dim = 4, .layout = ROPEWALK_INTERLEAVED};
     ropewalk_encoding* encoding = NULL;
     if (ropewalk_encoding_create(&geometry, "linear:2", &encoding) != ROPEWALK_OK) {
         fprintf(stderr, "%s\n", ropewalk_last_error());

@@ -76,8 +76,8 @@ TEST_CASE("two policies conflict if both set positions, or both magnitudes", "[e
     CHECK_REFUSED(rw::make_encoding(llama, positions | rw::RandomizedSorted{.range = 100}),
                   "randomized_sorted conflicts with 'randomized:16': both set the positions");
     CHECK_REFUSED(rw::make_encoding(llama, positions | positions), "randomized conflicts");
-    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{} | rw::XPos{.gamma = 1}),
-                  "xpos conflicts with 'xpos|linear': both set the magnitude");
+    CHECK_REFUSED(rw::make_encoding(llama, rw::XPos{} | rw::Linear{.factor = 2} | rw::XPos{.gamma = 1}),
+                  "xpos conflicts with 'xpos|linear:2': both set the magnitude");
 }
 
 TEST_CASE("attention factors multiply", "[encoding]") {

@@ -1,9 +1,9 @@
-"""Check that the code in the documentation runs: ```cpp, ```python and ```cuda blocks.
+"""Check that the code in the documentation runs: ```cpp, ```c, ```python and ```cuda blocks.
 
 A block after the line `<!-- not run -->` is excluded. All C++ blocks become one program, because each compiles the same
-kernels: a block is a function in its own namespace, after all #include lines. Python blocks of one document
-share their names, as they do for a reader who pastes them in order. nvcc compiles each CUDA block as a file of its own;
-without nvcc they are skipped. Everything runs in the root of the repository.
+kernels: a block is a function in its own namespace, after all #include lines. A C block is a program, compiled as C99.
+Python blocks of one document share their names, as they do for a reader who pastes them in order. nvcc compiles each
+CUDA block as a file of its own; without nvcc they are skipped. Everything runs in the root of the repository.
 """
 
 import argparse
@@ -89,6 +89,20 @@ def run_cpp(documents, compiler, flags):
     return ([f"the C++ blocks fail; the last block named is the one:\n{problem}"] if problem else []), len(cases)
 
 
+def run_c(documents, compiler, flags):
+    problems, count = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "snippet")
+        command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-x", "c", "-", *flags]
+        for document in documents:
+            for line, code in blocks(document, "c"):
+                located = f'#undef NDEBUG\n#line {line} "{relative(document)}"\n{code}'
+                if problem := failure([*command, "-o", program], located) or failure([program]):
+                    problems.append(f"{relative(document)}:{line}: the C block fails:\n{problem}")
+                count += 1
+    return problems, count
+
+
 def compile_cuda(documents, nvcc):
     includes = [f"-I{ROOT / folder.parent}" for folder in LIBRARY.values()]
     problems, count = [], 0
@@ -118,7 +132,7 @@ def run_python(documents, python):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("language", choices=["cpp", "cuda", "python"])
+    parser.add_argument("language", choices=["cpp", "c", "cuda", "python"])
     parser.add_argument("documents", nargs="+", type=Path)
     parser.add_argument("--compiler", default="c++")
     parser.add_argument("--python", default=sys.executable)
@@ -126,6 +140,8 @@ def main():
     options, flags = parser.parse_known_args()
     if options.language == "cpp":
         problems, count = run_cpp(options.documents, options.compiler, flags)
+    elif options.language == "c":
+        problems, count = run_c(options.documents, options.compiler, flags)
     elif options.language == "cuda":
         problems, count = compile_cuda(options.documents, find_or_skip(options.nvcc))
     else:

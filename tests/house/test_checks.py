@@ -97,6 +97,21 @@ def test_snippets(tmp_path):
     assert "c.md:2\nout of rope" in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [
+        ("int main(void) { return 0; }", None),
+        ("#include <assert.h>\nint main(void) { assert(0); }", "a.md:2: the C block fails"),
+        ("int main(void) { return y; }", "a.md:2:25: error"),
+        ("inline x; int main(void) { return 0; }", "error"),
+    ],
+)
+def test_c_snippets(tmp_path, program, complaint):
+    problems, count = snippets.run_c([write(tmp_path / "a.md", f"```c\n{program}\n```\n")], "cc", [])
+    assert count == 1
+    assert problems == [] if complaint is None else complaint in problems[0]
+
+
 def test_python_snippets_share_names_and_report_their_line(tmp_path):
     document = write(tmp_path / "a.md", "```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n")
     problems, count = snippets.run_python([document], sys.executable)

@@ -6,7 +6,7 @@ import pytest
 from common import ROOT
 
 LIBRARY = ("include", "include/ropewalk", "include/ropewalk/llama", "cuda", "cuda/ropewalk")
-BASES = ("", *LIBRARY, "bindings", "bindings/python")
+BASES = ("", *LIBRARY, "bindings", "bindings/python", "bindings/dispatch/include")
 SPAN = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"<?((?:[\w.-]+/)+(?:[\w.-]+\.(?:hpp|cuh|cpp|cu|inl|py|pyi|sh|md|json|txt|cmake))?)>?")
 OTHERS = ("build/", ".venv/", "slow_tail")  # made by a build, or by a reader

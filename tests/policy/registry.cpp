@@ -117,8 +117,9 @@ TEST_CASE("every example except that of default has an effect", "[registry]") {
 TEST_CASE("neutral parameters equal default bit for bit, for every registered policy that has them", "[registry]") {
     int tested = 0;
     test::for_each_policy([&]<class P>() {
-        // Only policies that draw positions have no neutral parameters.
-        static_assert(test::has_neutral<P> || rw::PositionPolicy<P>, "a policy needs neutral()");
+        // Only policies of positions have no neutral parameters.
+        static_assert(test::has_neutral<P> || rw::PositionPolicy<P> || rw::PairAxisPolicy<P>,
+                      "a policy needs neutral()");
         if constexpr (test::has_neutral<P>) {
             check_neutral<P>();
             ++tested;
@@ -143,6 +144,27 @@ TEST_CASE("every registered policy is valid, with a unique name and unique param
         REQUIRE(parsed.size() == 1);
         CHECK(std::holds_alternative<P>(parsed.front()));
     });
+}
+
+TEST_CASE("a policy without a required parameter is refused, with an expression that works", "[registry]") {
+    const rw::Geometry g{.head_dim = 128};
+    std::set<std::string_view> refused;
+    test::for_each_policy([&]<class P>() {
+        const std::string message = test::message_of([&] { rw::make_encoding(g, P{}); });
+        INFO("policy " << P::name << ", message: '" << message << "'");
+        CHECK(test::message_of([&] { rw::make_encoding(g, P::name); }) == message);
+        const auto check = [&](const auto& parameter) {
+            if (!parameter.required) return;
+            refused.insert(P::name);
+            CHECK(message.starts_with("ropewalk: " + std::string(P::name) + " needs " + std::string(parameter.name)));
+            const std::string example = message.substr(message.find(": write ") + 8);
+            CHECK(example.starts_with(std::string(P::name) + ":"));
+            CHECK_NOTHROW(rw::make_encoding(g, example));
+        };
+        std::apply([&](const auto&... each) { (check(each), ...); }, P::parameters);
+    });
+    CHECK(refused == std::set<std::string_view>{"dynamic", "linear", "mrope", "ntk", "power", "proportional",
+                                                "randomized_sorted", "yarn"});
 }
 
 TEST_CASE("Default is the first policy and names an encoding without policies", "[registry]") {

@@ -216,7 +216,7 @@ def test_plots_of_a_single_pair(arguments, tmp_path, capsys):
     [
         (("inspect", "yarm:16"), "unknown policy 'yarm'"),
         (("inspect", "linear:8|"), "expected the name of a policy, got the end"),
-        (("inspect", "linear:0"), "factor must be a positive number, got 0"),
+        (("inspect", "linear:-8"), "factor must be a positive number, got -8"),
         (("inspect", "linear:8", "--head-dim", "7"), "rotary_dim must be even"),
         (("inspect", "linear:8", "--length", "0"), "length must be in"),
         (("inspect", "missing/config.json"), "missing/config.json: No such file or directory"),

@@ -61,9 +61,20 @@ def test_every_policy_is_a_class():
     for policy in module.policy_classes:
         assert getattr(rw, policy.__name__) is policy and policy.__name__ in rw.__all__
         assert policy.__module__ == "ropewalk" and policy.__name__.lower().startswith(policy.name.replace("_", ""))
-        neutral = policy()
-        assert str(neutral) == policy.name and rw.policy(policy.name) == neutral and isinstance(neutral, rw.Policy)
+        example = policy.example()
+        assert rw.policy(str(example)) == example and isinstance(example, rw.Policy)
         assert type(rw.policy(policy.name)) is policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [rw.Linear, rw.Power, rw.Ntk, rw.DynamicNtk, rw.Yarn, rw.Proportional, rw.RandomizedSorted, rw.MRope],
+)
+def test_a_policy_without_a_natural_default_needs_its_parameter(policy):
+    with pytest.raises(TypeError, match="incompatible constructor arguments"):
+        policy()
+    with pytest.raises(rw.Error, match=f"{policy.name} needs .*: write {policy.name}:"):
+        rw.encoding(policy.name, head_dim=128)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,7 @@ def test_parameters_are_read_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("linear:0", 128), "factor must be a positive number, got 0"),
+        (("linear:-8", 128), "factor must be a positive number, got -8"),
         ((rw.Linear(-2), 128), "factor must be a positive number, got -2"),
         ((rw.Linear(float("nan")), 128), "got nan"),
         (("linaer:8", 128), "unknown policy 'linaer'.*did you mean 'linear'.*\n  linaer:8\n  \\^"),

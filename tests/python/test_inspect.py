@@ -152,13 +152,13 @@ def test_inspect_needs_an_encoding():
 
 @pytest.mark.parametrize("name", rw.policies())
 def test_every_policy(name):
-    report = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=64))
+    report = rw.inspect(rw.encoding(EXAMPLES[name], head_dim=128))
     assert report.expression == str(EXAMPLES[name]) and report.about == (EXAMPLES[name].about,)
     assert report.about[0].endswith(".") and report.about[0] in type(EXAMPLES[name]).__doc__
-    assert 0 <= report.full_turns_within_original <= report.full_turns_within_length <= 32 - report.never_rotating
+    assert 0 <= report.full_turns_within_original <= report.full_turns_within_length <= 64 - report.never_rotating
     assert report.error_original < 1.2e-7 and report.error_length < 1.2e-7
     again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert again["expression"] == report.expression and len(again["wavelength"]) == 32
+    assert again["expression"] == report.expression and len(again["wavelength"]) == 64
     assert again["wavelength"].count(None) == report.never_rotating
 
 

@@ -19,7 +19,7 @@ class Linear(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, factor: float = 1.0) -> None: ...
+    def __init__(self, factor: float) -> None: ...
     @property
     def factor(self) -> float: ...
     @staticmethod
@@ -30,7 +30,7 @@ class Power(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, k: float = 0.0) -> None: ...
+    def __init__(self, k: float) -> None: ...
     @property
     def k(self) -> float: ...
     @staticmethod
@@ -60,7 +60,7 @@ class Ntk(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, alpha: float = 1.0) -> None: ...
+    def __init__(self, alpha: float) -> None: ...
     @property
     def alpha(self) -> float: ...
     @staticmethod
@@ -71,7 +71,7 @@ class DynamicNtk(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, factor: float = 1.0, original_length: int = 0) -> None: ...
+    def __init__(self, factor: float, original_length: int = 0) -> None: ...
     @property
     def factor(self) -> float: ...
     @property
@@ -86,7 +86,7 @@ class Yarn(Policy):
     about: ClassVar[str]
     def __init__(
         self,
-        factor: float = 1.0,
+        factor: float,
         original_length: int = 0,
         beta_fast: float = 32.0,
         beta_slow: float = 1.0,
@@ -168,7 +168,7 @@ class Proportional(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, partial_rotary_factor: float = 1.0, factor: float = 1.0) -> None: ...
+    def __init__(self, partial_rotary_factor: float, factor: float = 1.0) -> None: ...
     @property
     def partial_rotary_factor(self) -> float: ...
     @property
@@ -213,7 +213,7 @@ class RandomizedSorted(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, range: int = 0, seed: int = 0, draw: int = 0) -> None: ...
+    def __init__(self, range: int, seed: int = 0, draw: int = 0) -> None: ...
     @property
     def range(self) -> int: ...
     @property
@@ -228,7 +228,7 @@ class MRope(Policy):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    def __init__(self, sections: Sequence[int] = [], interleaved: bool = False) -> None: ...
+    def __init__(self, sections: Sequence[int], interleaved: bool = False) -> None: ...
     @property
     def sections(self) -> list[int]: ...
     @property

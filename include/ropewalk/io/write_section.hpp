@@ -34,7 +34,7 @@ inline written_policies split_policies(const Encoding& encoding) {
     written_policies parts;
     for (const any_policy& policy : parse_policies(encoding.expression)) {
         if (const auto* const mrope = std::get_if<MRope>(&policy)) {
-            if (!mrope->sections.empty()) parts.mrope = *mrope;
+            parts.mrope = *mrope;
         } else if (!std::holds_alternative<Default>(policy)) {
             parts.frequencies.push_back(policy);
         }

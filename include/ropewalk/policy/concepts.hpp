@@ -21,13 +21,15 @@ struct parameter {
 
     std::string_view name;
     member_pointer member;
+    /// The parameter has no natural default: validate() refuses the default of the member, and Python demands a value.
+    bool required = false;
 };
 
 /// A copyable aggregate with a `name` and a tuple of `parameters`, the most important one first. `validate(geometry)`
 /// throws ropewalk::error for invalid parameters.
 ///
 /// Registered policies also have `about`, one sentence, and up to three static functions: `neutral()` returns
-/// parameters that change nothing, `example()` those of some model for any geometry, `example(geometry)` those that
+/// parameters that change nothing, `example()` those of some model, `example(geometry)` those that
 /// depend on it. A policy with a member `original_length` may have `lacks_original_length()`: where that returns true,
 /// make_encoding() sets the member to that of the geometry.
 template <class P>
@@ -93,6 +95,12 @@ concept AnyAxis = FrequencyPolicy<P> || MagnitudePolicy<P> || AttentionFactorPol
                   PairAxisPolicy<P> || SoftmaxFactorPolicy<P>;
 
 namespace detail {
+
+/// Throws that a policy lacks a required parameter unless `given`, with an expression that states one.
+constexpr void expect_given(bool given, std::string_view policy, std::string_view parameter, std::string_view meaning,
+                            std::string_view example) {
+    RW_EXPECTS(given, "{} needs {}, {}: write {}", policy, parameter, meaning, example);
+}
 
 /// The check of a factor, scale or other parameter that must be positive and finite.
 constexpr void expect_positive(std::string_view policy, std::string_view parameter, const double& value) {

@@ -10,16 +10,17 @@ namespace ropewalk {
 /// (Transformers' `dynamic`; arXiv 2309.00071, §3.3). Up to L tokens the frequencies are plain. Beyond L every length
 /// has its own frequencies and its own stage: rerotate keys that were cached at another length.
 struct DynamicNtk {
-    double factor = 1;                 ///< growth of α per multiple of L; positive
+    double factor = 0;                 ///< required: growth of α per multiple of L; positive
     std::int64_t original_length = 0;  ///< L, trained context length, tokens; 0: that of the geometry
 
     static constexpr std::string_view name = "dynamic";
     static constexpr std::string_view about = "NTK scaling that grows as the sequence exceeds the original length.";
     static constexpr auto parameters =
-        std::tuple{parameter<DynamicNtk, double>{"factor", &DynamicNtk::factor},
+        std::tuple{parameter<DynamicNtk, double>{"factor", &DynamicNtk::factor, true},
                    parameter<DynamicNtk, std::int64_t>{"original_length", &DynamicNtk::original_length}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
+        detail::expect_given(factor != 0, name, "factor", "a positive number", "dynamic:4,original_length=4096");
         detail::expect_positive(name, "factor", factor);
         if (lacks_original_length()) detail::fail_without_original_length(*this);
         RW_EXPECTS(original_length > 0, "dynamic: original_length must be positive, got {}", original_length);

@@ -32,6 +32,9 @@ struct LongRope {
                    parameter<LongRope, std::optional<double>>{"attention_factor", &LongRope::attention_factor_given}};
 
     void validate(const Geometry& geometry) const {
+        detail::expect_given(!short_factor.empty() || !long_factor.empty() || factor != 1 || attention_factor_given,
+                             name, "short_factor and long_factor", "lists with a number per pair",
+                             "longrope:[…],long_factor=[…],original_length=4096");
         check("short_factor", short_factor, geometry.pairs());
         check("long_factor", long_factor, geometry.pairs());
         detail::expect_positive(name, "factor", factor);
@@ -55,7 +58,7 @@ struct LongRope {
     [[nodiscard]] std::uint64_t stage(const Geometry& geometry) const {
         return geometry.sequence_length > original_length && original_length > 0 ? 1 : 0;
     }
-    static LongRope neutral() { return {}; }
+    static LongRope neutral() { return {.attention_factor_given = 1}; }
     static LongRope example() { return {.factor = 32, .original_length = 4096}; }
     /// With lists that grow along the pairs, as in published models.
     static LongRope example(const Geometry& geometry) {

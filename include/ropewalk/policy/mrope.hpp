@@ -16,27 +16,27 @@ namespace ropewalk {
 ///
 /// Positions are ids [3, tokens] or [3, batch, tokens]. One id per token (text) is used for all three axes.
 struct MRope {
-    std::vector<std::int64_t> sections{};  ///< pairs of t, h and w; empty: all pairs use t
+    std::vector<std::int64_t> sections{};  ///< required: pairs of t, h and w
     bool interleaved = false;
 
     static constexpr std::string_view name = "mrope";
     static constexpr std::string_view about =
         "Three positions per token (time, height, width), each used by its own section of pairs.";
     static constexpr auto parameters =
-        std::tuple{parameter<MRope, std::vector<std::int64_t>>{"sections", &MRope::sections},
+        std::tuple{parameter<MRope, std::vector<std::int64_t>>{"sections", &MRope::sections, true},
                    parameter<MRope, bool>{"interleaved", &MRope::interleaved}};
 
     void validate(const Geometry& geometry) const {
-        RW_EXPECTS(sections.empty() || sections.size() == position_axes,
-                   "mrope: sections has {} entries, expected 3 (t, h and w)", sections.size());
+        detail::expect_given(!sections.empty(), name, "sections", "the pairs of t, h and w", "mrope:[16,24,24]");
+        RW_EXPECTS(sections.size() == position_axes, "mrope: sections has {} entries, expected 3 (t, h and w)",
+                   sections.size());
         std::int64_t left = geometry.pairs();
         for (const std::int64_t section : sections) {
             RW_EXPECTS(section >= 0 && section <= left, "mrope: sections must not be negative and must sum to {} pairs",
                        geometry.pairs());
             left -= section;
         }
-        RW_EXPECTS(sections.empty() || left == 0, "mrope: sections leave {} of {} pairs without a position", left,
-                   geometry.pairs());
+        RW_EXPECTS(left == 0, "mrope: sections leave {} of {} pairs without a position", left, geometry.pairs());
     }
     /// Returns the axis of pair j: 0 (t), 1 (h) or 2 (w).
     [[nodiscard]] std::int64_t axis(std::int64_t pair, const Geometry& /*geometry*/) const {
@@ -48,9 +48,8 @@ struct MRope {
         return pair < sections[0] ? 0 : pair < sections[0] + sections[1] ? 1 : 2;
     }
     /// Returns whether tokens have three positions, even if every pair uses t.
-    [[nodiscard]] bool has_sections() const { return !sections.empty(); }
-    static MRope neutral() { return {}; }
-    static MRope example() { return {}; }
+    [[nodiscard]] bool has_sections() const { return true; }
+    static MRope example() { return {.sections = {16, 24, 24}}; }
     static MRope example(const Geometry& geometry) {
         const std::int64_t third = geometry.pairs() / 3;
         return {.sections = {geometry.pairs() - 2 * third, third, third}, .interleaved = true};

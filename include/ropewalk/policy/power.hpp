@@ -8,14 +8,15 @@ namespace ropewalk {
 /// θ'_j = θ_j · (1 − 2j/d)^k (Giraffe, arXiv 2308.10882, §4.4): high frequencies
 /// hardly change, low frequencies shrink.
 struct Power {
-    double k = 0;  ///< exponent in [0, 64]; 0.1 and 0.5 in the paper; 0 changes nothing
+    double k = -1;  ///< required: exponent in [0, 64]; 0.1 and 0.5 in the paper; 0 changes nothing
 
     static constexpr std::string_view name = "power";
     static constexpr std::string_view about =
         "Scales frequency j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop.";
-    static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k}};
+    static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k, true}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
+        detail::expect_given(k != -1, name, "k", "an exponent in [0, 64]", "power:0.5");
         RW_EXPECTS(detail::is_finite(k) && k >= 0 && k <= 64, "power: k must lie in [0, 64], got {}", k);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {

@@ -15,7 +15,7 @@ namespace ropewalk {
 /// n is the sequence length of the geometry, else the number of tokens of the call. Seeds, rows and draws are as in
 /// Randomized.
 struct RandomizedSorted {
-    std::int64_t range = 0;  ///< N, tokens; at least n, below 2^31
+    std::int64_t range = 0;  ///< required: N, tokens; at least n, below 2^31
     std::int64_t seed = 0;
     std::int64_t draw = 0;  ///< index of the forward pass
 
@@ -23,10 +23,11 @@ struct RandomizedSorted {
     static constexpr std::string_view about = "Sorted random integer positions from a longer range, for training.";
     using integer = parameter<RandomizedSorted, std::int64_t>;
     static constexpr auto parameters =
-        std::tuple{integer{"range", &RandomizedSorted::range}, integer{"seed", &RandomizedSorted::seed},
+        std::tuple{integer{"range", &RandomizedSorted::range, true}, integer{"seed", &RandomizedSorted::seed},
                    integer{"draw", &RandomizedSorted::draw}};
 
     constexpr void validate(const Geometry& geometry) const {
+        detail::expect_given(range != 0, name, "range", "a number of tokens", "randomized_sorted:65536");
         RW_EXPECTS(range > 0 && range < (std::int64_t{1} << 31),
                    "randomized_sorted: range must lie in [1, 2^31), got {}", range);
         expect_range(geometry.sequence_length);

@@ -16,7 +16,7 @@ namespace ropewalk {
 /// m(mscale)/m(mscale_all_dim) with m(a) = 0.1·a·ln(factor) + 1 (DeepSeek). mscale_all_dim also multiplies the softmax
 /// scale by m(mscale_all_dim)².
 struct Yarn {
-    double factor = 1;                 ///< extended over trained context length; positive
+    double factor = 0;                 ///< required: extended over trained context length; positive
     std::int64_t original_length = 0;  ///< trained context length, tokens; 0: that of the geometry
     double beta_fast = 32;             ///< rotations within the original length
     double beta_slow = 1;
@@ -30,7 +30,7 @@ struct Yarn {
     using number = parameter<Yarn, double>;
     using maybe = parameter<Yarn, std::optional<double>>;
     static constexpr auto parameters =
-        std::tuple{number{"factor", &Yarn::factor},
+        std::tuple{number{"factor", &Yarn::factor, true},
                    parameter<Yarn, std::int64_t>{"original_length", &Yarn::original_length},
                    number{"beta_fast", &Yarn::beta_fast},
                    number{"beta_slow", &Yarn::beta_slow},
@@ -40,6 +40,7 @@ struct Yarn {
                    maybe{"mscale_all_dim", &Yarn::mscale_all_dim}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
+        detail::expect_given(factor != 0, name, "factor", "a positive number", "yarn:8,original_length=4096");
         detail::expect_positive(name, "factor", factor);
         if (lacks_original_length()) detail::fail_without_original_length(*this);
         RW_EXPECTS(original_length >= 0, "yarn: original_length must be positive, got {}", original_length);

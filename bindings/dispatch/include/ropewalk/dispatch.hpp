@@ -12,6 +12,7 @@
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
 #include <ropewalk/encoding.hpp>
+#include <ropewalk/rotation/mistakes.hpp>
 
 namespace ropewalk::dispatch {
 
@@ -46,6 +47,9 @@ RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const posit
 RW_PUBLIC std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions,
                                                      std::int64_t batch, std::int64_t tokens);
 
+// The functions below call those above by their qualified names: the argument cpu::options would also find
+// cpu::rotate().
+
 /// Encodes queries q and keys k [batch, tokens, heads, head_dim] in place, as cpu::rotate() does. k may have fewer
 /// heads, and either may be absent (view<T>{}). f32 results are within 3e-7 of the norm of the pair for |p| < 2^31;
 /// f16 and bf16 results are within one rounding. Throws ropewalk::error, with nothing written, where shapes, strides,
@@ -54,13 +58,13 @@ template <Layout L, class T>
 void rotate(const view<T>& q, const view<T>& k, const Encoding& encoding, const positions& positions,
             const cpu::options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    rotate(kind_of<L>, q, k, q, k, encoding, positions, options);
+    dispatch::rotate(kind_of<L>, q, k, q, k, encoding, positions, options);
 }
 
 /// Encodes queries alone, in place.
 template <Layout L, class T>
 void rotate(const view<T>& q, const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
-    rotate<L>(q, view<T>{}, encoding, positions, options);
+    dispatch::rotate<L>(q, view<T>{}, encoding, positions, options);
 }
 
 /// Encodes into other buffers, which must not overlap the inputs. Elements outside the rotary part are copied.
@@ -68,7 +72,7 @@ template <Layout L, class In, class T>
     requires std::same_as<std::remove_const_t<In>, T>
 void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out, const Encoding& encoding,
             const positions& positions, const cpu::options& options = {}) {
-    rotate(kind_of<L>, q, k, q_out, k_out, encoding, positions, options);
+    dispatch::rotate(kind_of<L>, q, k, q_out, k_out, encoding, positions, options);
 }
 
 /// Re-encodes cached keys in place, as cpu::rerotate() does.
@@ -76,14 +80,35 @@ template <Layout L, class T>
 void rerotate(const view<T>& k, const Encoding& source, const positions& source_positions, const Encoding& target,
               const positions& target_positions, int threads = 0) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
+    dispatch::rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
 }
 
 /// Writes cosines and sines, as cpu::cos_sin() does.
 template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
              std::span<float> cos, std::span<float> sin, int threads = 0) {
-    cos_sin(kind_of<L>, encoding, positions, tokens, columns, cos, sin, threads);
+    dispatch::cos_sin(kind_of<L>, encoding, positions, tokens, columns, cos, sin, threads);
+}
+
+// Overloads for calls that are not valid. Each stops the compiler with one message.
+
+template <Layout L, class... Args>
+    requires(!ropewalk::detail::RotateCall<cpu::options, Args...>)
+void rotate(const Args&... /*args*/) {
+    ropewalk::detail::report_mistake<Args...>();
+}
+template <Layout L, class... Args>
+    requires(!ropewalk::detail::RerotateCall<int, Args...>)
+void rerotate(const Args&... /*args*/) {
+    ropewalk::detail::report_mistake<Args...>();
+}
+template <std::derived_from<tensor> Q, class... Args>
+void rotate(const Q& /*q*/, const Args&... /*args*/) {
+    ropewalk::detail::report_no_layout<Q>();
+}
+template <std::derived_from<tensor> K, class... Args>
+void rerotate(const K& /*k*/, const Args&... /*args*/) {
+    ropewalk::detail::report_no_layout<K>();
 }
 
 }  // namespace ropewalk::dispatch
