@@ -1,5 +1,6 @@
 // Positions of every kind.
 #include <limits>
+#include <utility>
 
 #include "cases/rotation_case.hpp"
 
@@ -91,6 +92,47 @@ TEST_CASE("several positions per token: each pair follows the axis of its sectio
                     check(c, test::random_axis_ids<std::int64_t>(numbers, c.q, -far, far, rows), numbers);
                 }
             }
+        }
+    }
+}
+
+TEST_CASE("a shift rotates every token by one distance, without the centre and the attention factor", "[positions]") {
+    SEEDED(numbers);
+    test::twin scaled{rw::make_encoding({.head_dim = 48}, rw::Linear{.factor = 3}, test::Constant{1.25}),
+                      oracle::encode(oracle::linear(oracle::plain(1e4, 48), 3))};
+    scaled.exact.factor = 1.25;
+    const test::twin xpos = test::xpos_twin({.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8}, {.length = 600});
+    REQUIRE(xpos.ours.centre == 300);
+    constexpr rw::direction directions[] = {rw::direction::forward, rw::direction::inverse, rw::direction::adjoint,
+                                            rw::direction::inverse_adjoint};
+    for (const test::twin& encoding : {std::as_const(scaled), xpos}) {
+        for (const std::int64_t distance : {-512, -1, 0, 1, 512}) {
+            for (const rw::direction direction : directions) {
+                test::rotation_case c = test::random_case(numbers, encoding);
+                c.direction = direction;
+                check(c, test::from_shift(c.q, distance), numbers);
+            }
+        }
+    }
+    for (const std::int64_t distance : {-far, min_id, max_id, far}) {
+        test::rotation_case c = test::random_case(numbers, scaled);
+        check(c, test::from_shift(c.q, distance), numbers);
+    }
+}
+
+TEST_CASE("a re-rotation between shifts, and from positions to a shift", "[positions][rerotate]") {
+    SEEDED(numbers);
+    const rw::Geometry head{.head_dim = 64};
+    const test::twin linear = test::linear_twin(head, 3), xpos = test::xpos_twin(head, {.length = 600}),
+                     plain = test::plain_twin(head);
+    for (const auto& [from, to] : {std::pair{&linear, &plain}, std::pair{&xpos, &xpos}, std::pair{&plain, &xpos}}) {
+        for (std::int64_t i = 0; i < test::cases(12); ++i) {
+            test::rotation_case c = test::random_case(numbers, *to);
+            c.q.heads = 0;
+            c.source = test::encoded_at{*from, test::from_shift(c.q, numbers.integer(-200, 200))};
+            check(c, test::from_shift(c.q, numbers.integer(-200, 200)), numbers);
+            c.source->positions = test::random_ids<std::int32_t>(numbers, c.q, 0, 600, c.q.batch);
+            check(c, test::from_shift(c.q, numbers.integer(-200, 200)), numbers);
         }
     }
 }

@@ -175,6 +175,26 @@ TEST_CASE("positions of another number, memory or kind are refused", "[refusals]
             {"packed", "batch of 2"});
 }
 
+TEST_CASE("a shift that has no meaning or no room is refused", "[refusals][xpos]") {
+    const auto shifted = [](const char* expression, std::int64_t distance, element_type type = element_type::f32) {
+        return [=](call& c) {
+            c.encoding = encoding({.head_dim = 16}, expression);
+            c.only_q(4), c.q.type = c.q_out.type = type, c.positions = rw::shift{distance};
+        };
+    };
+    refuses(shifted("randomized:64|linear:2", 3), {"'randomized:64|linear:2'", "no distance is the same"});
+    refuses(shifted("randomized_sorted:64", 0), {"'randomized_sorted:64'", "no distance is the same"});
+    // The reach counts from the distance 0, although the centre is 8192.
+    refuses(shifted("xpos:length=16384", 4533, element_type::f16), {"a shift by 4533", "f16", "4532"});
+    refuses(shifted("xpos:length=16384", -4533, element_type::f16), {"a shift by -4533", "f16", "4532"});
+    accepts(true, shifted("xpos:length=16384", 4532, element_type::f16));
+    accepts(true, shifted("xpos:length=16384", -4532, element_type::f16));
+    accepts(true, shifted("linear:2", max_int64));
+    accepts(true, shifted("linear:2", std::numeric_limits<std::int64_t>::min()));
+    refuses([](call& c) { c.positions = rw::shift{1}, c.positions.axes = 3; }, {"one position per token", "3"});
+    refuses([](call& c) { c.use_table(6), c.positions = rw::shift{-1}; }, {"position -1", "6 rows"});
+}
+
 TEST_CASE("a first position out of the reach of xpos in the element type is refused", "[refusals][xpos]") {
     const auto at = [](element_type type, std::int64_t first, std::int64_t length = 0) {
         return [=](call& c) {

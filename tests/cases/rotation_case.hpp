@@ -28,6 +28,12 @@ inline token_positions from_offset(const extents& size, std::int64_t first) {
     return {ropewalk::offset{first}, consecutive(size, first), nullptr};
 }
 
+/// Every token at the distance of a shift.
+inline token_positions from_shift(const extents& size, std::int64_t distance) {
+    const auto tokens = static_cast<std::size_t>(size.batch * size.tokens);
+    return {ropewalk::shift{distance}, std::vector<oracle::place>(tokens, {distance, 0}), nullptr};
+}
+
 inline oracle::place place_of(ropewalk::fixed_position p) {
     return {p.value >> 32, static_cast<std::uint32_t>(p.value)};
 }
@@ -164,7 +170,12 @@ inline std::vector<double> expected(const rotation_case& c, const extents& size,
     oracle::apply(shape_of(size, c.geometry(), c.layout), x, [&](std::int64_t pair, std::int64_t token) {
         if (c.map) return c.map(pair, token);
         const auto map = [&](const encoded_at& at, oracle::direction direction) {
-            return oracle::pair_map(at.encoding.exact, pair, at.place(pair, token, size), role, direction);
+            oracle::encoding exact = at.encoding.exact;
+            if (at.positions.given.source == ropewalk::positions::kind::shift) {
+                exact.factor = 1;
+                if (exact.magnitude) exact.magnitude->centre = 0;
+            }
+            return oracle::pair_map(exact, pair, at.place(pair, token, size), role, direction);
         };
         const oracle::unit to = map(c.target, oracle_direction(c.direction));
         if (!c.source) return to;

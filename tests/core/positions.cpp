@@ -51,6 +51,8 @@ TEST_CASE("positions refer to the ids", "[positions]") {
     const std::vector<rw::fixed_position> fixed{{1}, {2}, {3}};
     const rw::positions start = rw::offset{-5};
     CHECK((start.source == kind::offset && start.first == -5));
+    const rw::positions moved = rw::shift{-7};
+    CHECK((moved.source == kind::shift && moved.first == -7 && moved.data == nullptr && !moved.ragged()));
     const auto a = rw::ids(narrow);
     CHECK((a.source == kind::ids32 && a.data == narrow.data() && a.count == 6 && a.rows == 1));
     const auto b = rw::ids(wide);

@@ -38,7 +38,7 @@ class device_positions {
 public:
     explicit device_positions(const ropewalk::positions& host) : positions_(host) {
         using kind = ropewalk::positions::kind;
-        if (host.source == kind::offset) return;
+        if (host.source == kind::offset || host.source == kind::shift) return;
         const bool narrow = host.source == kind::ids32 || host.source == kind::cu_seqlens32;
         const std::int64_t count = (host.axes - 1) * host.stride_axis + (host.rows - 1) * host.stride_row + host.count;
         memory_ = device::memory(host.data, static_cast<std::size_t>(count) * (narrow ? 4 : 8));

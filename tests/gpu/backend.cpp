@@ -52,7 +52,7 @@ void rotate_on_cpu(const rotation_case& c, rotated& r) {
 #else
     const rw::dispatch::kernel_set& kernels = rw::dispatch::neon_kernels;
 #endif
-    rw::cpu::execute(plan.params, kernels.rotate(plan.params.any().type, c.layout, plan.params.pairs), 1);
+    rw::cpu::execute(plan.params, kernels.rotate(plan.params.any().type, c.layout).run, 1);
 }
 
 std::string problem_of(const rotation_case& c, operand& x, operand& on_cpu, const memory_log& log) {

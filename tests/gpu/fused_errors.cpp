@@ -114,6 +114,7 @@ TEST_CASE("slots outside the cache are refused where the host knows them", "[gpu
     refuses([](fused_args& c) { c.fusion.slots.entries = rw::ids(std::span<const std::int32_t>(c.table).first(2)); },
             {"2 entries for 3 tokens"});
     refuses([](fused_args& c) { c.fusion.slots.entries.source = rw::positions::kind::fixed; }, {"whole numbers"});
+    refuses([](fused_args& c) { c.fusion.slots.entries = rw::shift{3}; }, {"differ from token to token", "3"});
 }
 
 TEST_CASE("invalid norms and heads too wide for a warp are refused", "[gpu][fused]") {

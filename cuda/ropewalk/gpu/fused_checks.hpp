@@ -120,6 +120,8 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
     const positions& entries = slots.entries;
     RW_EXPECTS(entries.source != positions::kind::fixed && entries.axes == 1,
                "entries of a cache must be whole numbers, one per token");
+    RW_EXPECTS(entries.source != positions::kind::shift,
+               "entries of a cache must differ from token to token, got a shift by {}", entries.first);
     const std::int64_t sequences = entries.ragged() ? entries.count - 1 : batch;
     std::int64_t capacity = cache.page_size;
     if (slots.source == kind::by_sequence) {

@@ -37,7 +37,9 @@ constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) { return (n + d
 /// The positions of an encoding in device memory. Drawn positions must have been drawn already.
 inline position_reader device_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
                                         std::int64_t tokens) {
-    RW_EXPECTS(!encoding.draw_positions || given.source == positions::kind::fixed,
+    RW_EXPECTS(!encoding.draw_positions || given.source == positions::kind::fixed ||
+                   given.source == positions::kind::shift,  // which read_positions() refuses
+
                "'{}' draws its positions on the host; pass the drawn positions in device memory, ids(span<const "
                "fixed_position>)",
                encoding.expression);

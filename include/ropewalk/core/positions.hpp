@@ -19,13 +19,20 @@ struct offset {
     std::int64_t first = 0;
 };
 
-/// A non-owning view of the positions of the tokens: one start, explicit ids [tokens] or [batch, tokens], or the bounds
-/// of ragged sequences. Ids may be negative and may come in any order.
+/// Every token moves by the same distance, forward or back: tokens that were encoded at p end at p + distance. A pair
+/// is rotated by distance · θ'. Magnitudes (xPos) change by the distance alone, wherever their centre is, and attention
+/// factors are not applied again. For cached keys whose positions all change by one number.
+struct shift {
+    std::int64_t distance = 0;
+};
+
+/// A non-owning view of the positions of the tokens: one start, explicit ids [tokens] or [batch, tokens], the bounds of
+/// ragged sequences, or a shift. Ids may be negative and may come in any order.
 struct positions {
-    enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64 };
+    enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64, shift };
 
     kind source = kind::offset;
-    std::int64_t first = 0;        ///< position of the first token, for `offset` and `cu_seqlens`
+    std::int64_t first = 0;        ///< position of the first token, for `offset` and `cu_seqlens`; a shift's distance
     const void* data = nullptr;    ///< ids, or the bounds of ragged sequences
     std::int64_t count = 0;        ///< ids per batch row, or entries of cu_seqlens
     std::int64_t rows = 1;         ///< batch rows of ids; 1 is shared by all batch rows
@@ -38,6 +45,8 @@ struct positions {
 
     constexpr positions() = default;
     constexpr positions(offset start) : first(start.first) {}  // NOLINT(google-explicit-constructor)
+    constexpr positions(ropewalk::shift by)                    // NOLINT(google-explicit-constructor)
+        : source(kind::shift), first(by.distance) {}
 };
 
 // positions keep a pointer to the numbers, which must outlive them. A temporary container is refused when it compiles.

@@ -40,6 +40,10 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
                                       memory_space space) {
     using kind = positions::kind;
     position_reader reader{.kind = given.source, .host_readable = space == memory_space::host, .first = given.first};
+    if (given.source == kind::shift) {
+        reader.host_readable = true;  // it has no memory to read
+        return reader;
+    }
     const bool ragged = given.ragged();
     if (given.source == kind::offset || ragged) {
         RW_EXPECTS(!ragged || batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}",
@@ -85,6 +89,11 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
 inline position_reader read_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
                                       std::int64_t tokens, memory_space space) {
     detail::check_axes(encoding, given);
+    RW_EXPECTS(
+        given.source != positions::kind::shift || !encoding.draw_positions,
+        "'{}' draws positions at random, so no distance is the same for every token: shift by an encoding without "
+        "them",
+        encoding.expression);
     return read_positions(given, batch, tokens, space);
 }
 
@@ -92,7 +101,7 @@ inline position_reader read_positions(const Encoding& encoding, const positions&
 inline rotation_term make_term(const Encoding& encoding, const position_reader& reader) {
     return {.steps = reader.axes == 1 ? encoding.steps.data() : encoding.axis_steps.data(),
             .magnitude_rates = encoding.has_magnitude() ? encoding.magnitude_rates.data() : nullptr,
-            .centre = encoding.centre,
+            .centre = detail::centre_of(encoding, reader),
             .positions = reader};
 }
 
@@ -111,13 +120,13 @@ inline rotate_params make_params(const rotate_args& args, const position_reader&
     params.target = make_term(encoding, target);
     detail::check_reach(encoding, target, batch, tokens, type);
     params.has_magnitude = encoding.has_magnitude();
-    double factor = encoding.attention_factor;
+    double factor = detail::factor_of(encoding, target);
     if (args.source != nullptr) {
         params.source = make_term(*args.source, source);
         detail::check_reach(*args.source, source, batch, tokens, type);
         params.has_magnitude = params.has_magnitude || args.source->has_magnitude();
         if (params.has_magnitude) detail::check_magnitude_change(params, *args.source, encoding);
-        factor /= args.source->attention_factor;
+        factor /= detail::factor_of(*args.source, source);
         RW_EXPECTS(detail::fits_float(factor),
                    "from '{}' to '{}' the attention factor changes by {}, which a float does not hold",
                    args.source->expression, encoding.expression, factor);

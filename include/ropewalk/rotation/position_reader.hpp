@@ -25,7 +25,7 @@ RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const token_position& p
 struct position_reader {
     positions::kind kind = positions::kind::offset;
     bool host_readable = true;     ///< the host may read `data`, so validation knows the values
-    std::int64_t first = 0;        ///< of `offset` and `cu_seqlens`
+    std::int64_t first = 0;        ///< of `offset` and `cu_seqlens`; the distance of a shift
     const void* data = nullptr;    ///< ids, fixed positions, or the starts of ragged sequences
     std::int64_t stride_row = 0;   ///< entries from one batch row to the next
     std::int64_t axes = 1;         ///< positions per token
@@ -51,6 +51,8 @@ struct position_reader {
                 return static_cast<const fixed_position*>(data)[entry].value >> 32;
             case positions::kind::offset:
                 return first + token;
+            case positions::kind::shift:
+                return first;
             default:
                 return ragged_index(token);
         }

@@ -115,6 +115,7 @@ inline void check_args(const rotate_args& args) {
 template <class Check>
 void check_range(const position_reader& reader, std::int64_t rows, std::int64_t tokens, const Check& check) {
     if (tokens == 0 || rows == 0) return;
+    if (reader.kind == positions::kind::shift) return check(reader.first);
     if (reader.kind == positions::kind::offset) {
         check(reader.first);
         check(reader.first + tokens - 1);
@@ -135,15 +136,26 @@ void check_range(const position_reader& reader, std::int64_t rows, std::int64_t 
     check(largest);
 }
 
+/// The position whose magnitude is 1. A shift is a distance, whose magnitude does not depend on the centre.
+inline std::int64_t centre_of(const Encoding& encoding, const position_reader& reader) {
+    return reader.kind == positions::kind::shift ? 0 : encoding.centre;
+}
+
+/// The factor on cosines and sines. A shift moves tokens that have it already.
+inline double factor_of(const Encoding& encoding, const position_reader& reader) {
+    return reader.kind == positions::kind::shift ? 1 : encoding.attention_factor;
+}
+
 /// Checks that the element type holds the xPos scale of every position.
 inline void check_reach(const Encoding& encoding, const position_reader& reader, std::int64_t rows, std::int64_t tokens,
                         element_type type) {
     if (!encoding.has_magnitude()) return;
-    const std::int64_t reach = encoding.reach(type);
+    const std::int64_t reach = encoding.reach(type), centre = centre_of(encoding, reader);
     check_range(reader, rows, tokens, [&](std::int64_t position) {
-        RW_EXPECTS(position <= encoding.centre + reach && position >= encoding.centre - reach,
-                   "'{}' cannot hold position {} in {}: the largest distance from its centre {} is {}",
-                   encoding.expression, position, to_string(type), encoding.centre, reach);
+        RW_EXPECTS(position <= centre + reach && position >= centre - reach,
+                   "'{}' cannot hold {} {} in {}: the largest distance from its centre {} is {}", encoding.expression,
+                   reader.kind == positions::kind::shift ? "a shift by" : "position", position, to_string(type), centre,
+                   reach);
     });
 }
 
@@ -176,16 +188,16 @@ inline void check_magnitude_change(const rotate_params& params, const Encoding& 
     const std::int64_t increment = linear && tokens > 1 ? tokens - 1 : 1;
     for (std::int64_t i = 0; i < count; i += increment) {
         const std::int64_t row = i / tokens, token = i % tokens;
-        const double from = position_of(before, row, token) - static_cast<double>(source.centre);
-        const double to = position_of(after, row, token) - static_cast<double>(target.centre);
+        const double from = position_of(before, row, token) - static_cast<double>(params.source.centre);
+        const double to = position_of(after, row, token) - static_cast<double>(params.target.centre);
         // to · rate_to − from · rate_from = (to − from) · rate_to + from · (rate_to − rate_from): a cheap upper bound.
         if (std::fabs(to - from) * steepest + std::fabs(from) * difference <= limit) continue;
         for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
             const double bits = to * magnitude_rate_of(target, pair) - from * magnitude_rate_of(source, pair);
             RW_EXPECTS(std::fabs(bits) <= limit,
                        "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
-                       source.expression, from + static_cast<double>(source.centre), target.expression,
-                       to + static_cast<double>(target.centre), pair, bits * 0x1p-56);
+                       source.expression, from + static_cast<double>(params.source.centre), target.expression,
+                       to + static_cast<double>(params.target.centre), pair, bits * 0x1p-56);
         }
     }
 }
