@@ -159,7 +159,8 @@ tensor as_tensor(const char* name, const ropewalk_view* pointer) {
 
 positions as_positions(const char* name, const ropewalk_positions* pointer) {
     using kind = positions::kind;
-    constexpr kind kinds[] = {kind::offset, kind::ids32, kind::ids64, kind::cu_seqlens32, kind::cu_seqlens64};
+    constexpr kind kinds[] = {kind::offset,       kind::ids32,        kind::ids64,
+                              kind::cu_seqlens32, kind::cu_seqlens64, kind::shift};
     const ropewalk_positions given = read(name, pointer);
     RW_EXPECTS(given.kind >= 0 && given.kind < std::ssize(kinds),
                "{}.kind must be a ropewalk_positions_kind from 0 to {}, got {}", name, std::ssize(kinds) - 1,
@@ -167,7 +168,7 @@ positions as_positions(const char* name, const ropewalk_positions* pointer) {
     positions result;
     result.source = kinds[given.kind];
     result.first = given.first;
-    if (result.source == kind::offset) return result;
+    if (result.source == kind::offset || result.source == kind::shift) return result;
     RW_EXPECTS(given.data != nullptr || given.count == 0, "{}.data is NULL", name);
     result.data = given.data;
     result.count = given.count;

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"the compiled libr
 OK, INVALID_ARGUMENT, UNSUPPORTED = 0, 1, 3
 F32, F16, BF16 = 1, 2, 3
 HALF_SPLIT, INTERLEAVED = 1, 2
-OFFSET, IDS32, IDS64, CU_SEQLENS32, CU_SEQLENS64 = range(5)
+OFFSET, IDS32, IDS64, CU_SEQLENS32, CU_SEQLENS64, SHIFT = range(6)
 INVERSE = 1
 I64, I32 = c.c_int64, c.c_int32
 
@@ -272,6 +272,17 @@ def test_ragged_batch(number):
     kind = CU_SEQLENS32 if number is I32 else CU_SEQLENS64
     positions = Positions(kind=kind, data=c.addressof(data), count=5, first=50)
     check(rw.ropewalk_rotate(None, k.view, encoding, positions, None))
+    assert largest_error(k, wanted) < BOUND[F32]
+    rw.ropewalk_encoding_destroy(encoding)
+
+
+def test_shift_does_not_apply_the_attention_factor_again():
+    encoding = create("yarn:4,original_length=64", head_dim=32, layout=INTERLEAVED)
+    inv_freq = (c.c_double * 16)()
+    check(rw.ropewalk_encoding_inv_freq(encoding, inv_freq, 16))
+    k = Tensor(random.Random(10), F32, 1, 6, 2, 32)
+    wanted = expected(k, INTERLEAVED, list(inv_freq), lambda row, token: -300)
+    check(rw.ropewalk_rotate(None, k.view, encoding, Positions(kind=SHIFT, first=-300), None))
     assert largest_error(k, wanted) < BOUND[F32]
     rw.ropewalk_encoding_destroy(encoding)
 

@@ -67,7 +67,8 @@ enum ropewalk_positions_kind {
     ROPEWALK_IDS32 = 1,         ///< int32_t ids [rows, count], or [axes, rows, count]
     ROPEWALK_IDS64 = 2,         ///< int64_t ids of the same shapes
     ROPEWALK_CU_SEQLENS32 = 3,  ///< int32_t bounds of ragged sequences
-    ROPEWALK_CU_SEQLENS64 = 4   ///< int64_t bounds of ragged sequences
+    ROPEWALK_CU_SEQLENS64 = 4,  ///< int64_t bounds of ragged sequences
+    ROPEWALK_SHIFT = 5          ///< every token moves by the distance `first`, from where it was encoded
 };
 
 // Version and errors
@@ -174,7 +175,7 @@ typedef struct ropewalk_positions {
     size_t struct_size;
     int32_t kind;         ///< ropewalk_positions_kind
     int32_t reserved;     ///< 0
-    int64_t first;        ///< position of the first token of a sequence: OFFSET and CU_SEQLENS
+    int64_t first;        ///< position of the first token of a sequence: OFFSET and CU_SEQLENS; the distance: SHIFT
     const void* data;     ///< ids, or bounds: sequence i has the tokens [bounds[i], bounds[i + 1])
     int64_t count;        ///< ids per row, or number of bounds
     int64_t rows;         ///< batch rows of ids; 0 or 1: one row, shared by the batch
@@ -233,6 +234,14 @@ static inline ropewalk_view ropewalk_bhsd(void* data, int32_t type, int64_t batc
 static inline ropewalk_positions ropewalk_offset(int64_t first) {
     ropewalk_positions positions = {sizeof(ropewalk_positions), ROPEWALK_OFFSET, 0, 0, NULL, 0, 0, 0, 0, 0};
     positions.first = first;
+    return positions;
+}
+
+/// Returns a shift: tokens that were encoded at p end at p + distance. Magnitudes change by the distance, and attention
+/// factors are not applied again. For cached keys whose positions all change by one number.
+static inline ropewalk_positions ropewalk_shift(int64_t distance) {
+    ropewalk_positions positions = ropewalk_offset(distance);
+    positions.kind = ROPEWALK_SHIFT;
     return positions;
 }
 
