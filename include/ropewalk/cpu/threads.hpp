@@ -38,11 +38,15 @@ struct threads {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 inline void check_threads(const threads& given) {
     RW_EXPECTS(given.limit >= 0, "threads must not be negative, got {} (0 takes the default)", given.limit);
     RW_EXPECTS(given.pool.run == nullptr || given.pool.size >= 1, "a thread pool needs at least 1 thread, got {}",
                given.pool.size);
 }
+
+}  // namespace RW_ISA
 
 #if defined(RW_OPENMP)
 
