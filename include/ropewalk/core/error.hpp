@@ -21,51 +21,86 @@ public:
 
 namespace detail {
 
-/// Formats a value: numbers to 17 digits, addresses in hexadecimal. The overloads are few because every translation
-/// unit compiles them.
-inline std::string text_of(std::string_view text) { return std::string(text); }
-inline std::string text_of(const char* text) { return text; }
-inline std::string text_of(double value) {
-    char digits[32];
-    return {digits, std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 17).ptr};
-}
-inline std::string text_of(const void* address) {
-    char digits[32];
-    const auto bits = reinterpret_cast<std::uintptr_t>(address);
-    return std::string("0x").append(digits, std::to_chars(digits, digits + sizeof digits, bits, 16).ptr);
-}
-template <std::integral I>
-std::string text_of(I value) {
-    if constexpr (std::same_as<I, char>) {
-        return {value};
-    } else {
-        return std::to_string(value);
-    }
-}
+/// A value of a message. Plain data: a call of RW_EXPECTS stores it in a few instructions, and only a failure formats
+/// it.
+class message_value {
+public:
+    template <std::integral I>
+    constexpr message_value(I value)  // NOLINT(google-explicit-constructor)
+        : kind_(std::same_as<I, char>       ? kind::letter
+                : std::unsigned_integral<I> ? kind::unsigned_integer
+                                            : kind::integer),
+          integer_(static_cast<std::uint64_t>(value)) {}
+    constexpr message_value(double value) : kind_(kind::real), real_(value) {}  // NOLINT(google-explicit-constructor)
+    constexpr message_value(const void* address) : kind_(kind::address), address_(address) {}  // NOLINT
+    constexpr message_value(std::string_view text) : kind_(kind::text), text_(text) {}         // NOLINT
+    constexpr message_value(const char* text) : message_value(std::string_view(text)) {}       // NOLINT
+    message_value(const std::string& text) : message_value(std::string_view(text)) {}          // NOLINT
 
-/// Replaces each "{}" by the next value.
-inline std::string fill_in(std::string_view text, std::initializer_list<std::string> values) {
-    std::string result;
-    for (const std::string& value : values) {
+    /// Numbers to 17 digits, addresses in hexadecimal.
+    void append_to(std::string& message) const {
+        char digits[32];
+        char* const end = digits + sizeof digits;
+        switch (kind_) {
+            case kind::letter:
+                message.push_back(static_cast<char>(integer_));
+                return;
+            case kind::integer:
+                message.append(digits, std::to_chars(digits, end, static_cast<std::int64_t>(integer_)).ptr);
+                return;
+            case kind::unsigned_integer:
+                message.append(digits, std::to_chars(digits, end, integer_).ptr);
+                return;
+            case kind::real:
+                message.append(digits, std::to_chars(digits, end, real_, std::chars_format::general, 17).ptr);
+                return;
+            case kind::address:
+                message.append("0x").append(
+                    digits, std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr);
+                return;
+            case kind::text:
+                message.append(text_);
+        }
+    }
+
+private:
+    enum class kind : std::uint8_t { letter, integer, unsigned_integer, real, address, text } kind_;
+    union {
+        std::uint64_t integer_;
+        double real_;
+        const void* address_;
+        std::string_view text_;
+    };
+};
+
+/// Appends text whose "{}" are replaced by the next values.
+inline void append_filled(std::string& message, std::string_view text, std::initializer_list<message_value> values) {
+    for (const message_value& value : values) {
         const auto hole = text.find("{}");
         if (hole == std::string_view::npos) break;
-        result.append(text.substr(0, hole)).append(value);
+        value.append_to(message.append(text.substr(0, hole)));
         text.remove_prefix(hole + 2);
     }
-    return result.append(text);
+    message.append(text);
 }
 
 /// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.)
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
-    return fill_in(text, {text_of(args)...});
+    std::string result;
+    append_filled(result, text, {message_value(args)...});
+    return result;
 }
 
-[[noreturn]] inline void fail_with(const std::string& message) { throw error("ropewalk: " + message); }
+[[noreturn, gnu::cold]] inline void fail_with(std::string_view text, std::initializer_list<message_value> values) {
+    std::string message = "ropewalk: ";
+    append_filled(message, text, values);
+    throw error(message);
+}
 
 template <class... Args>
-[[noreturn]] void fail(std::string_view text, const Args&... args) {
-    fail_with(fill_in(text, {text_of(args)...}));
+[[noreturn, gnu::cold]] void fail(std::string_view text, const Args&... args) {
+    fail_with(text, {message_value(args)...});
 }
 
 }  // namespace detail

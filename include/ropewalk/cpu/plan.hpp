@@ -55,15 +55,13 @@ inline position_reader resolve_positions(const Encoding& encoding, const positio
 inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
     ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
-    std::vector<fixed_position> drawn_target, drawn_source;
+    rotate_plan plan;
     const position_reader target =
-        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, drawn_target);
+        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, plan.target_positions);
     position_reader source;
     if (args.source != nullptr)
-        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, drawn_source);
-    rotate_plan plan{.params = {make_params(args, target, source), {}},
-                     .target_positions = std::move(drawn_target),
-                     .source_positions = std::move(drawn_source)};
+        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, plan.source_positions);
+    set_params(plan.params, args, target, source);
     plan.params.loop = choose_loop(plan.params, fresh_output);
     return plan;
 }

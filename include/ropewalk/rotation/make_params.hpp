@@ -105,12 +105,13 @@ inline rotation_term make_term(const Encoding& encoding, const position_reader& 
             .positions = reader};
 }
 
-/// Parameters of arguments that passed check_args(), at the positions of `target` and, in a re-rotation, of `source`.
-/// Throws where magnitudes leave the range of the element type, or where the table does not fit.
-inline rotate_params make_params(const rotate_args& args, const position_reader& target,
-                                 const position_reader& source = {}) {
+/// Sets default parameters to those of arguments that passed check_args(), at the positions of `target` and, in a
+/// re-rotation, of `source`. Throws where magnitudes leave the range of the element type, or where the table does not
+/// fit.
+inline void set_params(rotate_params& params, const rotate_args& args, const position_reader& target,
+                       const position_reader& source) {
     const Encoding& encoding = *args.target;
-    rotate_params params{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out};
+    params.q_in = args.q_in, params.k_in = args.k_in, params.q_out = args.q_out, params.k_out = args.k_out;
     params.rotary_offset = encoding.geometry.rotary_offset;
     params.pairs = encoding.pairs();
     params.table = args.table;
@@ -136,6 +137,13 @@ inline rotate_params make_params(const rotate_args& args, const position_reader&
     params.invert_magnitude = undoes;
     params.factor = static_cast<float>(undoes ? 1 / factor : factor);
     if (params.table.exists()) detail::check_table(params);
+}
+
+/// set_params() as a value.
+inline rotate_params make_params(const rotate_args& args, const position_reader& target,
+                                 const position_reader& source = {}) {
+    rotate_params params;
+    set_params(params, args, target, source);
     return params;
 }
 
