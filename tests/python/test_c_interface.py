@@ -330,7 +330,7 @@ def test_prepared_decoding_into_a_cache(kind, layout, heads, kv_heads):
     check(rw.ropewalk_prepare(q.view, keys[0], None, keys[1], encoding, None, c.byref(prepared)))
     rw.ropewalk_encoding_destroy(encoding)
     for position in (0, 5, 5, 7):
-        wanted, wanted_keys = (expected(x, layout, theta, lambda row, token: position) for x in (q, k))
+        wanted, wanted_keys = (expected(x, layout, theta, lambda row, token, p=position: p) for x in (q, k))
         slot = c.addressof(cache.memory) + position * kv_heads * 40 * SIZE[kind]
         addresses = (k.view.data, q.view.data, slot) if kv_heads else (None, q.view.data, None)
         check(rw.ropewalk_prepared_run_to(prepared, q.view.data, *addresses, position))
