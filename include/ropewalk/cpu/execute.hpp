@@ -47,7 +47,7 @@ inline void execute(const rotate_params& params, kernel_function kernel, const t
     if (tokens == 0) return;
     const std::int64_t floats = scratch_floats(params);
     const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / tuning::bytes_per_thread);
-    const thread_pool pool = detail::pool_for<rotate_params>(useful, given);
+    const thread_pool pool = detail::pool_for(useful, given);
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
         kernel(params, 0, tokens, scratch.data());
