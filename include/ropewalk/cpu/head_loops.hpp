@@ -39,7 +39,8 @@ struct head_loops {
             whole_heads<unrolled>(usual_pairs, row, heads, prefetch);
             return;
         }
-        const std::int64_t rotated = whole_heads<unrolled>(pairs, row, heads, prefetch);
+        const std::int64_t rotated = pairs > usual_pairs ? whole_heads<unrolled>(pairs, row, heads, prefetch)
+                                                         : whole_heads<1>(pairs, row, heads, prefetch);
         if (rotated < pairs) columns_from(rotated, pairs, row, heads, 0);
     }
 
