@@ -7,6 +7,7 @@ Compiles each unit alone and prints the processor seconds (user), the peak memor
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -105,6 +106,18 @@ def compile_unit(compiler, unit, folder):
     }
 
 
+def context(compiler):
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "machine": models[0] if models else platform.processor(),
+        "compiler": version.splitlines()[0],
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compiler", default="c++")
@@ -127,8 +140,8 @@ def main():
                 f"{row['text_bytes'] / 1e3:7.1f} KB {row['object_bytes'] / 1e3:7.0f} KB",
                 flush=True,
             )
-    version = subprocess.run([options.compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    options.json.write_text(json.dumps({"compiler": version.splitlines()[0], "rows": rows}, indent=2) + "\n")
+    report = {"context": context(options.compiler), "rows": rows}
+    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written to {options.json}")
 
 
