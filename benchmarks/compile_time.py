@@ -52,6 +52,11 @@ class Unit(NamedTuple):
     source: "str | Path"
     flags: "list[str]"
 
+    @property
+    def optimisation(self):
+        sanitizers = ["sanitizers"] if SANITIZERS[-1] in self.flags else []
+        return " ".join([flag for flag in self.flags if flag.startswith(("-O", "-g"))] + sanitizers)
+
 
 def units():
     """The units in the order of the table. On x86-64 users' units are compiled for AVX2."""
@@ -98,6 +103,7 @@ def compile_unit(compiler, unit, folder):
         sys.exit(f"compile_time: cannot compile '{unit.name}': {' '.join(command)}")
     return {
         "unit": unit.name,
+        "optimisation": unit.optimisation,
         "flags": " ".join(unit.flags),
         "seconds": round(usage.ru_utime, 2),
         "peak_megabytes": usage.ru_maxrss // 1024,
@@ -128,15 +134,13 @@ def main():
     except OSError as error:
         parser.error(f"cannot write {options.json}: {error.strerror}")
     rows = []
-    print(f"{'unit':32s} {'optimisation':12s} {'seconds':>8s} {'peak':>8s} {'text':>10s} {'object':>10s}")
+    print(f"{'unit':32s} {'optimisation':17s} {'seconds':>8s} {'peak':>8s} {'text':>10s} {'object':>10s}")
     with tempfile.TemporaryDirectory() as folder:
         for unit in units():
             row = compile_unit(options.compiler, unit, Path(folder))
             rows.append(row)
-            short = " ".join(flag for flag in unit.flags if flag.startswith(("-O", "-g")))
-            short += " ASan" if "-fsanitize=address,undefined" in unit.flags else ""
             print(
-                f"{row['unit']:32s} {short:12s} {row['seconds']:6.1f} s {row['peak_megabytes']:5d} MB "
+                f"{row['unit']:32s} {row['optimisation']:17s} {row['seconds']:6.1f} s {row['peak_megabytes']:5d} MB "
                 f"{row['text_bytes'] / 1e3:7.1f} KB {row['object_bytes'] / 1e3:7.0f} KB",
                 flush=True,
             )
