@@ -21,58 +21,98 @@ public:
 
 namespace detail {
 
-/// Formats a value: numbers to 17 digits, addresses in hexadecimal. The overloads are few because every translation
-/// unit compiles them.
-inline std::string text_of(std::string_view text) { return std::string(text); }
-inline std::string text_of(const char* text) { return text; }
-inline std::string text_of(double value) {
+/// A value in a message: a number, text or an address. Plain data, so that a call that may fail costs little to
+/// compile.
+class message_value {
+public:
+    template <std::integral I>
+    constexpr message_value(I value)  // NOLINT(google-explicit-constructor)
+        : kind_(std::same_as<I, char>     ? kind::character
+                : std::signed_integral<I> ? kind::integer
+                                          : kind::natural),
+          integer_(static_cast<std::uint64_t>(value)) {}
+    constexpr message_value(double value)
+        : kind_(kind::number), number_(value) {}    // NOLINT(google-explicit-constructor)
+    constexpr message_value(std::string_view text)  // NOLINT(google-explicit-constructor)
+        : kind_(kind::text), text_(text) {}
+    constexpr message_value(const char* text) : message_value(std::string_view(text)) {}         // NOLINT
+    constexpr message_value(const std::string& text) : message_value(std::string_view(text)) {}  // NOLINT
+    constexpr message_value(const void* address) : kind_(kind::address), address_(address) {}    // NOLINT
+
+    /// Numbers have up to 17 digits, addresses are hexadecimal.
+    void append_to(std::string& message) const;
+
+private:
+    enum class kind : std::uint8_t { character, integer, natural, number, text, address };
+    kind kind_;
+    union {
+        std::uint64_t integer_;
+        double number_;
+        std::string_view text_;
+        const void* address_;
+    };
+};
+
+using message_values = std::initializer_list<message_value>;
+
+RW_COLD inline void message_value::append_to(std::string& message) const {
     char digits[32];
-    return {digits, std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general, 17).ptr};
-}
-inline std::string text_of(const void* address) {
-    char digits[32];
-    const auto bits = reinterpret_cast<std::uintptr_t>(address);
-    return std::string("0x").append(digits, std::to_chars(digits, digits + sizeof digits, bits, 16).ptr);
-}
-template <std::integral I>
-std::string text_of(I value) {
-    if constexpr (std::same_as<I, char>) {
-        return {value};
-    } else {
-        return std::to_string(value);
+    char *const end = digits + sizeof digits, *last = digits;
+    switch (kind_) {
+        case kind::character:
+            message += static_cast<char>(integer_);
+            return;
+        case kind::text:
+            message += text_;
+            return;
+        case kind::integer:
+            last = std::to_chars(digits, end, static_cast<std::int64_t>(integer_)).ptr;
+            break;
+        case kind::natural:
+            last = std::to_chars(digits, end, integer_).ptr;
+            break;
+        case kind::number:
+            last = std::to_chars(digits, end, number_, std::chars_format::general, 17).ptr;
+            break;
+        case kind::address:
+            message += "0x";
+            last = std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr;
     }
+    message.append(digits, last);
 }
 
-/// Replaces each "{}" by the next value.
-inline std::string fill_in(std::string_view text, std::initializer_list<std::string> values) {
+/// Replaces each "{}" by the next value. (GCC 12 has no std::format.)
+RW_COLD inline std::string format_values(std::string_view text, message_values values) {
     std::string result;
-    for (const std::string& value : values) {
+    for (const message_value& value : values) {
         const auto hole = text.find("{}");
         if (hole == std::string_view::npos) break;
-        result.append(text.substr(0, hole)).append(value);
+        result += text.substr(0, hole);
+        value.append_to(result);
         text.remove_prefix(hole + 2);
     }
     return result.append(text);
 }
-
-/// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.)
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
-    return fill_in(text, {text_of(args)...});
+    return format_values(text, {args...});
 }
 
-[[noreturn]] inline void fail_with(const std::string& message) { throw error("ropewalk: " + message); }
+[[noreturn]] RW_COLD inline void fail_with(const std::string& message) { throw error("ropewalk: " + message); }
 
+[[noreturn]] RW_COLD inline void fail_values(std::string_view text, message_values values) {
+    fail_with(format_values(text, values));
+}
 template <class... Args>
 [[noreturn]] void fail(std::string_view text, const Args&... args) {
-    fail_with(fill_in(text, {text_of(args)...}));
+    fail_values(text, {args...});
 }
 
 }  // namespace detail
 }  // namespace ropewalk
 
 /// Throws ropewalk::error with the formatted message unless the condition holds.
-#define RW_EXPECTS(condition, ...)                               \
-    do {                                                         \
-        if (!(condition)) ::ropewalk::detail::fail(__VA_ARGS__); \
+#define RW_EXPECTS(condition, text, ...)                                        \
+    do {                                                                        \
+        if (!(condition)) ::ropewalk::detail::fail_values(text, {__VA_ARGS__}); \
     } while (false)
