@@ -3,7 +3,9 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -57,7 +59,8 @@ using message_values = std::initializer_list<message_value>;
 
 RW_COLD inline void message_value::append_to(std::string& message) const {
     char digits[32];
-    char *const end = digits + sizeof digits, *last = digits;
+    // Whole numbers look the same in every locale. std::to_chars for them costs more to compile.
+    int length = 0;
     switch (kind_) {
         case kind::character:
             message += static_cast<char>(integer_);
@@ -65,20 +68,21 @@ RW_COLD inline void message_value::append_to(std::string& message) const {
         case kind::text:
             message += text_;
             return;
+        case kind::number:
+            message.append(digits,
+                           std::to_chars(digits, digits + sizeof digits, number_, std::chars_format::general, 17).ptr);
+            return;
         case kind::integer:
-            last = std::to_chars(digits, end, static_cast<std::int64_t>(integer_)).ptr;
+            length = std::snprintf(digits, sizeof digits, "%lld", static_cast<long long>(integer_));
             break;
         case kind::natural:
-            last = std::to_chars(digits, end, integer_).ptr;
-            break;
-        case kind::number:
-            last = std::to_chars(digits, end, number_, std::chars_format::general, 17).ptr;
+            length = std::snprintf(digits, sizeof digits, "%llu", static_cast<unsigned long long>(integer_));
             break;
         case kind::address:
-            message += "0x";
-            last = std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr;
+            length = std::snprintf(digits, sizeof digits, "0x%llx",
+                                   static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(address_)));
     }
-    message.append(digits, last);
+    message.append(digits, static_cast<std::size_t>(length));
 }
 
 /// Replaces each "{}" by the next value. (GCC 12 has no std::format.)
