@@ -10,7 +10,7 @@ extern "C" __attribute__((visibility("default"))) int ropewalk_rotate(void* q, v
                                                                       int threads, std::int64_t passes) {
     try {
         const auto view = [&](void* data) {
-            rw::tensor tensor = rw::thd<float>(nullptr, tokens, heads, head_dim);
+            rw::tensor tensor = rw::thd(static_cast<float*>(nullptr), tokens, heads, head_dim);
             tensor.data = data;
             tensor.type = is_bf16 != 0 ? rw::element_type::bf16 : rw::element_type::f32;
             return tensor;

@@ -90,7 +90,7 @@ const kernel_set& kernels_for(element_type type, cpu::footprint size) {
     return type == element_type::f16 && size != cpu::footprint::memory ? *kernels().f16_in_cache : *kernels().usual;
 }
 
-void execute(const cpu::rotate_plan& plan, layout_kind layout, int threads) {
+void execute(const cpu::rotate_plan& plan, layout_kind layout, const cpu::threads& threads) {
     const cpu::rotate_params& params = plan.params;
     const element_type type = params.any().type;
     cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout).run, threads);
@@ -115,15 +115,23 @@ void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& 
 
 void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
               const positions& source_positions, const Encoding& target, const positions& target_positions,
-              int threads) {
+              const cpu::threads& threads) {
     execute(cpu::make_rerotation_plan(layout, k, k_out, source, source_positions, target, target_positions), layout,
             threads);
 }
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
-             std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads) {
+             std::int64_t columns, std::span<float> cos, std::span<float> sin, const cpu::threads& threads) {
     const cpu::rotate_plan plan = cpu::make_table_plan(layout, encoding, positions, tokens, columns, cos, sin);
     cpu::execute(plan.params, kernels().usual->cos_sin(layout), threads);
+}
+
+cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                               const tensor& k_out, const Encoding& encoding, const cpu::options& options) {
+    const element_type type = (q.exists() ? q : k).type;
+    // Data of one token fits the cache.
+    const cpu::rotate_kernel& kernel = kernels_for(type, cpu::footprint::l2).rotate(type, layout);
+    return {kernel, layout, q, k, q_out, k_out, encoding, options};
 }
 
 std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions, std::int64_t batch,

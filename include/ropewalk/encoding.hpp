@@ -30,7 +30,12 @@ class position_function {
 public:
     position_function() = default;
     template <PositionPolicy P>
-    explicit position_function(const P& policy) : policy_(new P(policy)), functions_(&functions_of<P>) {}
+    static position_function of(const P& policy) {
+        position_function result;
+        result.policy_ = new P(policy);
+        result.functions_ = &functions_of<P>;
+        return result;
+    }
     position_function(const position_function& other)
         : policy_(other.policy_ == nullptr ? nullptr : other.functions_->copy(other.policy_)),
           functions_(other.functions_) {}
@@ -238,7 +243,7 @@ private:
     template <class P>
     RW_COLD void apply_positions(const P& policy) {
         expect_first(!encoding_.draw_positions, P::name, "the positions");
-        encoding_.draw_positions = position_function(policy);
+        encoding_.draw_positions = position_function::of(policy);
         encoding_.drawn_tokens =
             policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
     }

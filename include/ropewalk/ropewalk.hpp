@@ -3,6 +3,7 @@
 
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/cpu/cos_sin.hpp"
+#include "ropewalk/cpu/prepared.hpp"
 #include "ropewalk/cpu/rotate.hpp"
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/version.h"

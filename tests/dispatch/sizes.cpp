@@ -26,8 +26,8 @@ words random_words(test::random& numbers, std::int64_t count, rw::element_type t
 
 rw::tensor over(words& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t dim,
                 bool heads_first = false) {
-    rw::tensor t = rw::thd<float>(nullptr, tokens, heads, dim);
-    if (heads_first) t = rw::bhsd<float>(nullptr, 1, heads, tokens, dim);
+    rw::tensor t = rw::thd(static_cast<float*>(nullptr), tokens, heads, dim);
+    if (heads_first) t = rw::bhsd(static_cast<float*>(nullptr), 1, heads, tokens, dim);
     t.data = memory.data();
     t.type = type;
     return t;

@@ -48,8 +48,8 @@ private:
 
 rw::tensor over(guarded_bytes& memory, rw::element_type type, std::int64_t tokens, std::int64_t heads, std::int64_t dim,
                 bool heads_first) {
-    rw::tensor t =
-        heads_first ? rw::bhsd<float>(nullptr, 1, heads, tokens, dim) : rw::thd<float>(nullptr, tokens, heads, dim);
+    rw::tensor t = heads_first ? rw::bhsd(static_cast<float*>(nullptr), 1, heads, tokens, dim)
+                               : rw::thd(static_cast<float*>(nullptr), tokens, heads, dim);
     t.data = memory.data(), t.type = type;
     return t;
 }
@@ -107,7 +107,7 @@ TEST_CASE("streaming stores give the results of ordinary stores", "[streams]") {
 TEST_CASE("heads that are not whole cache lines, or too long, use ordinary stores", "[streams]") {
     // Only the plan is made; no address is read.
     const auto plan = [](std::int64_t dim, std::int64_t stride_token) {
-        rw::tensor in = rw::thd<float>(nullptr, 1 << 16, 2, dim);
+        rw::tensor in = rw::thd(static_cast<float*>(nullptr), 1 << 16, 2, dim);
         in.stride_token = stride_token;
         rw::tensor out = in;
         in.data = reinterpret_cast<void*>(std::uintptr_t{1} << 40);

@@ -1,5 +1,6 @@
 #include "calls.hpp"
 #include "support/encodings.hpp"
+#include "support/errors.hpp"
 
 namespace rw = ropewalk;
 
@@ -41,4 +42,44 @@ TEST_CASE("tables and re-rotated keys do not depend on the threads", "[threads]"
     test::rerotate(rw::layout_kind::half_split, single, source, rw::offset{0}, target, rw::offset{9}, 1);
     test::rerotate(rw::layout_kind::half_split, several, source, rw::offset{0}, target, rw::offset{9}, 3);
     CHECK(single == several);
+}
+
+namespace {
+
+/// A pool that runs its tasks one after another, the last first, and counts them.
+struct reversed_pool {
+    int tasks = 0;
+
+    static void run(void* pool, int count, void (*task)(void*, int), void* argument) {
+        for (int i = count - 1; i >= 0; --i) task(argument, i), ++static_cast<reversed_pool*>(pool)->tasks;
+    }
+    rw::cpu::thread_pool of_size(int size) { return {run, this, size}; }
+};
+
+}  // namespace
+
+TEST_CASE("the threads of the caller take the place of OpenMP", "[threads]") {
+    SEEDED(numbers);
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128}, "linear:4");
+    const test::array start(rw::element_type::f32, {1, 130, 8, 128}, numbers);
+    test::array expected = start;
+    test::rotate_q(rw::layout_kind::half_split, expected, e, rw::offset{3}, {.threads = 1});
+    const auto tasks = [&](rw::cpu::options options, reversed_pool& pool) {
+        test::array x = start;
+        test::rotate_q(rw::layout_kind::half_split, x, e, rw::offset{3}, options);
+        CHECK(x == expected);
+        return pool.tasks;
+    };
+    reversed_pool pool, limited, single;
+    CHECK(tasks({.threads = pool.of_size(3)}, pool) == 3);
+    CHECK(tasks({.threads = {2, limited.of_size(3)}}, limited) == 2);
+    CHECK(tasks({.threads = {1, single.of_size(3)}}, single) == 0);
+
+    test::array x = start;
+    const auto rotate = [&](const rw::cpu::threads& threads) {
+        test::rotate_q(rw::layout_kind::half_split, x, e, rw::offset{3}, {.threads = threads});
+    };
+    CHECK_REFUSED(rotate(-1), "threads", "-1");
+    CHECK_REFUSED(rotate(pool.of_size(0)), "thread pool", "0");
+    CHECK(x == start);
 }

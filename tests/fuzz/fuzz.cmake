@@ -13,10 +13,10 @@ function(ropewalk_fuzz name seeds)
         DEPENDS "${source}" DEPFILE "${program}.d" VERBATIM
         COMMENT "Building the fuzzer of ${name} (needs Clang's runtime, Debian's libclang-rt-16-dev)")
     add_custom_target(ropewalk_fuzz_${name} ALL DEPENDS "${program}")
-    add_test(NAME fuzz.${name} COMMAND "${program}" -max_total_time=8 -timeout=5 -rss_limit_mb=1024 -max_len=8192
+    add_test(NAME fuzz.${name} COMMAND "${program}" -max_total_time=8 -timeout=60 -rss_limit_mb=1024 -max_len=8192
         "-dict=${CMAKE_CURRENT_SOURCE_DIR}/fuzz/${name}.dict" "-artifact_prefix=${program}." "${found}" "${seeds}"
         WORKING_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}")
-    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120 COST 50)
+    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 600 COST 50)
 endfunction()
 
 ropewalk_fuzz(hf_config "${PROJECT_SOURCE_DIR}/examples/configs")

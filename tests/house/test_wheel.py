@@ -1,4 +1,4 @@
-"""Tests of the wheel check with good and bad wheels."""
+"""Tests of the wheel check with good and bad wheels and source distributions."""
 
 import zipfile
 
@@ -48,4 +48,25 @@ def test_a_good_wheel(tmp_path):
 def test_a_bad_wheel(tmp_path, change, complaint):
     files = {name: text for name, text in {**GOOD, **change}.items() if text is not None}
     (problem,) = problems_of(tmp_path, files)
+    assert complaint in problem
+
+
+SOURCES = {"bindings/a.cpp", "cmake/b.cmake", *wheel.OTHER_SOURCES}
+
+
+def test_sources_without_tests_and_results():
+    assert wheel.check_source_names(SOURCES, {"bindings/a.cpp"}) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (SOURCES | {"tests/core/half.cpp"}, "holds tests/core/half.cpp"),
+        (SOURCES | {"benchmarks/results/zen4.json"}, "holds benchmarks/results/zen4.json"),
+        (SOURCES - {"bindings/a.cpp"}, "lacks bindings/a.cpp"),
+        (SOURCES - {"LICENSE"}, "lacks LICENSE"),
+    ],
+)
+def test_bad_sources(names, complaint):
+    (problem,) = wheel.check_source_names(names, {"bindings/a.cpp"})
     assert complaint in problem

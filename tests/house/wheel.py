@@ -1,4 +1,5 @@
 """`pip install .` from a clean checkout: builds the wheel, checks its contents and installs it into a new environment.
+Also makes the source distribution, checks its contents and configures it.
 
 The files that git does not ignore are copied to a new folder and built there with the tools of this Python, without a
 network. Compiling takes minutes, so the check uses the wheel of `make python` where no source is newer. The new
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,6 +25,8 @@ CONTENTS = re.compile(
     r"ropewalk/(\w+\.pyi?|py\.typed|_(ropewalk|cuda)\.[\w.-]+\.so)|ropewalk-[\w.]+\.dist-info/(METADATA|WHEEL|RECORD|"
     r"entry_points\.txt|licenses/LICENSE)"
 )
+SOURCES = ("bindings", "cmake", "cuda", "include")
+OTHER_SOURCES = {"CHANGELOG.md", "CMakeLists.txt", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
 PROGRAM = """
 import sys, time
 start = time.perf_counter()
@@ -36,12 +40,13 @@ print(seconds, rw.__file__)
 """
 
 
-def run(*command, **environment):
+def run(*command, cwd=None, **environment):
     merged = {**os.environ, **environment}
     merged.pop("PYTHONPATH", None)
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=merged)
+    command = list(map(str, command))
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=merged)
     if result.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+        sys.exit(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
     return result.stdout
 
 
@@ -99,6 +104,32 @@ def check_contents(wheel, checkout):
     return problems
 
 
+def check_source_names(names, wanted):
+    """Problems of the files of a source distribution, given those of the source folders."""
+    folders = tuple(f"{folder}/" for folder in SOURCES)
+    extra = [name for name in names if not name.startswith(folders) and name not in OTHER_SOURCES]
+    missing = [*(OTHER_SOURCES - set(names)), *(wanted - set(names))]
+    return [f"the source distribution holds {name}, which no build needs" for name in sorted(extra)] + [
+        f"the source distribution lacks {name}" for name in sorted(missing)
+    ]
+
+
+def check_sources(folder):
+    """Makes a source distribution of a copy of the tree and configures it as a build of the wheel does."""
+    checkout = folder / "sources"
+    check_out(checkout)
+    program = f"from scikit_build_core.build import build_sdist; build_sdist({str(folder)!r})"
+    run(sys.executable, "-c", program, cwd=checkout)
+    (archive,) = folder.glob("ropewalk-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = [name.partition("/")[2] for name in tar.getnames()]
+        tar.extractall(folder / "unpacked")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    run("cmake", "-S", unpacked, "-B", folder / "configured", "-DSKBUILD=2", "-DROPEWALK_BUILD_CUDA=OFF")
+    files = (path for name in SOURCES for path in (checkout / name).rglob("*") if path.is_file())
+    return check_source_names(names, {path.relative_to(checkout).as_posix() for path in files})
+
+
 def environment_with(wheel, folder):
     """A new environment with the wheel and NumPy; returns its Python and the folder of its packages."""
     run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
@@ -144,7 +175,7 @@ def main():
         checkout = folder / "checkout"
         check_out(checkout)
         wheel = build(checkout, folder / "wheels", options.define)
-    problems = check_contents(wheel, checkout)
+    problems = check_contents(wheel, checkout) + check_sources(folder)
     python, packages = environment_with(wheel, folder / "venv")
     problems += check_import(python, packages)
     others = dict.fromkeys(map(packages_with, ("numpy", "torch")))

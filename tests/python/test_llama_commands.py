@@ -107,14 +107,14 @@ DEMO_FLAGS = {
 @pytest.mark.parametrize("what", DEMO_FLAGS)
 def test_the_demonstration_refuses_before_it_measures(what, tmp_path):
     flags, message = DEMO_FLAGS[what]
-    done = subprocess.run([DEMO, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
+    done = subprocess.run([DEMO, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
     assert done.stderr.startswith("demo: ropewalk: ") and done.stderr.count("\n") == 1 and message in done.stderr
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason=f"{DEMO} is not built")
 def test_help_of_the_demonstration_measures_nothing(tmp_path):
-    done = subprocess.run([DEMO, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=20, check=False)
+    done = subprocess.run([DEMO, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 0 and done.stdout.startswith("demo [FILE]: ") and not list(tmp_path.iterdir())
 
 

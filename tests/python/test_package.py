@@ -13,16 +13,8 @@ from rope_reference import make
 ENCODING = rw.encoding("default", head_dim=64)
 
 
-def test_import_takes_little_time_and_does_not_import_torch():
-    program = """
-import sys, time
-start = time.perf_counter()
-import ropewalk
-print(time.perf_counter() - start, "torch" in sys.modules)
-"""
-    seconds, has_torch = min(run_python(program).split() for _ in range(3))
-    assert has_torch == "False"
-    assert float(seconds) < 0.3
+def test_import_does_not_import_torch():
+    assert run_python('import ropewalk, sys; print("torch" in sys.modules)') == "False"
 
 
 def test_numpy_works_without_torch():

@@ -22,6 +22,17 @@
 // RW_INLINE leaves no symbol in the object file. A plain inline function compiled for AVX-512 and for the baseline is
 // one symbol to the linker, which may keep the copy that an older CPU cannot run.
 #define RW_INLINE inline __attribute__((always_inline))
+// RW_ISA names an inline namespace of functions that a program may compile for several instruction sets. As parts of
+// their symbols it keeps the copies apart, as the type parameter A does for kernels.
+#if defined(__AVX512F__)
+#define RW_ISA isa_avx512
+#elif defined(__AVX2__)
+#define RW_ISA isa_avx2
+#elif defined(__AVX__)
+#define RW_ISA isa_avx
+#else
+#define RW_ISA isa_baseline
+#endif
 #define RW_RESTRICT __restrict__
 // RW_HIDDEN keeps two extension modules in one process from merging their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))

@@ -3,9 +3,7 @@
 
 #include <charconv>
 #include <concepts>
-#include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -23,100 +21,96 @@ public:
 
 namespace detail {
 
-/// A value in a message: a number, text or an address. Plain data, so that a call that may fail costs little to
-/// compile.
+/// A value of a message. Plain data: a call of RW_EXPECTS stores it in a few instructions, and only a failure formats
+/// it.
 class message_value {
 public:
     template <std::integral I>
     constexpr message_value(I value)  // NOLINT(google-explicit-constructor)
-        : kind_(std::same_as<I, char>     ? kind::character
-                : std::signed_integral<I> ? kind::integer
-                                          : kind::natural),
+        : kind_(std::same_as<I, char>       ? kind::letter
+                : std::unsigned_integral<I> ? kind::unsigned_integer
+                                            : kind::integer),
           integer_(static_cast<std::uint64_t>(value)) {}
-    constexpr message_value(double value)
-        : kind_(kind::number), number_(value) {}    // NOLINT(google-explicit-constructor)
-    constexpr message_value(std::string_view text)  // NOLINT(google-explicit-constructor)
-        : kind_(kind::text), text_(text) {}
-    constexpr message_value(const char* text) : message_value(std::string_view(text)) {}         // NOLINT
-    constexpr message_value(const std::string& text) : message_value(std::string_view(text)) {}  // NOLINT
-    constexpr message_value(const void* address) : kind_(kind::address), address_(address) {}    // NOLINT
+    constexpr message_value(double value) : kind_(kind::real), real_(value) {}  // NOLINT(google-explicit-constructor)
+    constexpr message_value(const void* address) : kind_(kind::address), address_(address) {}  // NOLINT
+    constexpr message_value(std::string_view text) : kind_(kind::text), text_(text) {}         // NOLINT
+    constexpr message_value(const char* text) : message_value(std::string_view(text)) {}       // NOLINT
+    message_value(const std::string& text) : message_value(std::string_view(text)) {}          // NOLINT
 
-    /// Numbers have up to 17 digits, addresses are hexadecimal.
-    void append_to(std::string& message) const;
+    /// Numbers to 17 digits, addresses in hexadecimal.
+    RW_INLINE void append_to(std::string& message) const {
+        char digits[32];
+        char* const end = digits + sizeof digits;
+        switch (kind_) {
+            case kind::letter:
+                message.push_back(static_cast<char>(integer_));
+                return;
+            case kind::integer:
+                message.append(digits, std::to_chars(digits, end, static_cast<std::int64_t>(integer_)).ptr);
+                return;
+            case kind::unsigned_integer:
+                message.append(digits, std::to_chars(digits, end, integer_).ptr);
+                return;
+            case kind::real:
+                message.append(digits, std::to_chars(digits, end, real_, std::chars_format::general, 17).ptr);
+                return;
+            case kind::address:
+                message.append("0x").append(
+                    digits, std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr);
+                return;
+            case kind::text:
+                message.append(text_);
+        }
+    }
 
 private:
-    enum class kind : std::uint8_t { character, integer, natural, number, text, address };
-    kind kind_;
+    enum class kind : std::uint8_t { letter, integer, unsigned_integer, real, address, text } kind_;
     union {
         std::uint64_t integer_;
-        double number_;
-        std::string_view text_;
+        double real_;
         const void* address_;
+        std::string_view text_;
     };
 };
 
-using message_values = std::initializer_list<message_value>;
+inline namespace RW_ISA {
 
-RW_COLD inline void message_value::append_to(std::string& message) const {
-    char digits[32];
-    // Whole numbers look the same in every locale. std::to_chars for them costs more to compile.
-    int length = 0;
-    switch (kind_) {
-        case kind::character:
-            message += static_cast<char>(integer_);
-            return;
-        case kind::text:
-            message += text_;
-            return;
-        case kind::number:
-            message.append(digits,
-                           std::to_chars(digits, digits + sizeof digits, number_, std::chars_format::general, 17).ptr);
-            return;
-        case kind::integer:
-            length = std::snprintf(digits, sizeof digits, "%lld", static_cast<long long>(integer_));
-            break;
-        case kind::natural:
-            length = std::snprintf(digits, sizeof digits, "%llu", static_cast<unsigned long long>(integer_));
-            break;
-        case kind::address:
-            length = std::snprintf(digits, sizeof digits, "0x%llx",
-                                   static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(address_)));
-    }
-    message.append(digits, static_cast<std::size_t>(length));
-}
-
-/// Replaces each "{}" by the next value. (GCC 12 has no std::format.)
-RW_COLD inline std::string format_values(std::string_view text, message_values values) {
-    std::string result;
+/// Appends text whose "{}" are replaced by the next values.
+inline void append_filled(std::string& message, std::string_view text, std::initializer_list<message_value> values) {
     for (const message_value& value : values) {
         const auto hole = text.find("{}");
         if (hole == std::string_view::npos) break;
-        result += text.substr(0, hole);
-        value.append_to(result);
+        value.append_to(message.append(text.substr(0, hole)));
         text.remove_prefix(hole + 2);
     }
-    return result.append(text);
+    message.append(text);
 }
+
+/// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.)
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
-    return format_values(text, {args...});
+    std::string result;
+    append_filled(result, text, {message_value(args)...});
+    return result;
 }
 
-[[noreturn]] RW_COLD inline void fail_with(const std::string& message) { throw error("ropewalk: " + message); }
-
-[[noreturn]] RW_COLD inline void fail_values(std::string_view text, message_values values) {
-    fail_with(format_values(text, values));
+[[noreturn, gnu::cold]] inline void fail_with(std::string_view text, std::initializer_list<message_value> values) {
+    std::string message = "ropewalk: ";
+    append_filled(message, text, values);
+    throw error(message);
 }
+
 template <class... Args>
-[[noreturn]] void fail(std::string_view text, const Args&... args) {
-    fail_values(text, {args...});
+[[noreturn, gnu::cold]] void fail(std::string_view text, const Args&... args) {
+    fail_with(text, {message_value(args)...});
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
 }  // namespace ropewalk
 
 /// Throws ropewalk::error with the formatted message unless the condition holds.
-#define RW_EXPECTS(condition, text, ...)                                        \
-    do {                                                                        \
-        if (!(condition)) ::ropewalk::detail::fail_values(text, {__VA_ARGS__}); \
+#define RW_EXPECTS(condition, ...)                               \
+    do {                                                         \
+        if (!(condition)) ::ropewalk::detail::fail(__VA_ARGS__); \
     } while (false)

@@ -115,7 +115,7 @@ kernel_function table_kernel_for(layout_kind layout) {
 /// `cos` and `sin` hold tokens · columns floats each; throws ropewalk::error where they are shorter or overlap.
 template <Layout L, class A = native_arch>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
-             std::span<float> cos, std::span<float> sin, int threads = 0) {
+             std::span<float> cos, std::span<float> sin, const threads& threads = {}) {
     const rotate_plan plan = make_table_plan(kind_of<L>, encoding, positions, tokens, columns, cos, sin);
     execute(plan.params, detail::table_kernel_for<A>(kind_of<L>), threads);
 }

@@ -14,10 +14,10 @@ namespace detail {
 
 /// Floats that begin at a cache line: an unaligned 512-bit register would lie in two.
 struct aligned_release {
-    void operator()(float* data) const { ::operator delete[](data, std::align_val_t{64}); }
+    RW_INLINE void operator()(float* data) const { ::operator delete[](data, std::align_val_t{64}); }
 };
 using aligned_floats = std::unique_ptr<float[], aligned_release>;
-inline aligned_floats make_aligned_floats(std::int64_t count) {
+RW_INLINE aligned_floats make_aligned_floats(std::int64_t count) {
     const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
     return aligned_floats(static_cast<float*>(::operator new[](bytes, std::align_val_t{64})));
 }
@@ -37,28 +37,30 @@ private:
 
 }  // namespace detail
 
-/// Runs the kernel over all tokens, on at most `max_threads` threads (0: the default of OpenMP). One token is never
-/// shared.
-inline void execute(const rotate_params& params, kernel_function kernel, int max_threads) {
+inline namespace RW_ISA {
+
+/// Runs the kernel over all tokens, on at most the given threads. One token is never shared. Throws ropewalk::error,
+/// with nothing written, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
+RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
+    detail::check_threads(given);
     const std::int64_t tokens = params.batch() * params.tokens();
     if (tokens == 0) return;
     const std::int64_t floats = scratch_floats(params);
     const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / tuning::bytes_per_thread);
-    const int threads = detail::thread_count<rotate_params>(useful, max_threads);
-    if (threads == 1) {
+    const thread_pool pool = detail::pool_for(useful, given);
+    if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
         kernel(params, 0, tokens, scratch.data());
         return;
     }
-#if defined(RW_OPENMP)
     // Allocates before the threads start: they must not throw.
-    const detail::aligned_floats scratch = detail::make_aligned_floats(floats * threads);
-    float* const buffers = scratch.get();
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int thread = 0; thread < threads; ++thread) {
-        kernel(params, tokens * thread / threads, tokens * (thread + 1) / threads, buffers + floats * thread);
-    }
-#endif
+    const detail::aligned_floats scratch = detail::make_aligned_floats(floats * pool.size);
+    const auto part = [&, buffers = scratch.get(), count = pool.size](std::int64_t thread) {
+        kernel(params, tokens * thread / count, tokens * (thread + 1) / count, buffers + floats * thread);
+    };
+    const auto task = [](void* argument, int index) { (*static_cast<decltype(part)*>(argument))(index); };
+    pool.run(pool.pool, pool.size, task, const_cast<void*>(static_cast<const void*>(&part)));
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu

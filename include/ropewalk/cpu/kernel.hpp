@@ -1,6 +1,7 @@
 // Kernel of a rotation: one per element type, layout and instruction set.
 #pragma once
 
+#include "ropewalk/cpu/head_loops.hpp"
 #include "ropewalk/cpu/traversal/alternating.hpp"
 #include "ropewalk/cpu/traversal/heads_major.hpp"
 #include "ropewalk/cpu/traversal/per_token.hpp"

@@ -12,7 +12,7 @@ void rotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }
 template <Layout L, class... Args>
-    requires(!ropewalk::detail::RerotateCall<int, Args...>)
+    requires(!ropewalk::detail::RerotateCall<threads, Args...>)
 void rerotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }

@@ -1,6 +1,7 @@
 // Options of a rotation on the CPU.
 #pragma once
 
+#include "ropewalk/cpu/threads.hpp"
 #include "ropewalk/rotation/args.hpp"
 
 namespace ropewalk::cpu {
@@ -9,7 +10,7 @@ using ropewalk::direction;
 
 struct options {
     ropewalk::direction direction = ropewalk::direction::forward;
-    int threads = 0;  ///< 0: the default of OpenMP; small calls always use one thread
+    cpu::threads threads{};  ///< a limit, or the caller's own pool: `.threads = 4`
     /// Replaces the phases of the encoding where it exists. Factors in it are unknown, so inverse equals adjoint.
     cos_sin_table table{};
     /// The output was never written. The system zeroes its pages through the cache at the first write, so its lines are

@@ -20,6 +20,8 @@ struct rotate_plan {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// The positions of [batch, tokens] as a kernel reads them. Where the encoding draws its positions, they are looked up
 /// by index, one draw per batch row, and stored in `drawn`.
 inline position_reader resolve_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
@@ -48,22 +50,23 @@ inline position_reader resolve_positions(const Encoding& encoding, const positio
     return {.kind = positions::kind::fixed, .data = drawn.data(), .stride_row = tokens};
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
+
+inline namespace RW_ISA {
 
 /// Validates the arguments and chooses the loops. Encodings, positions and table must outlive the plan. Throws
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
 inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
     ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
-    std::vector<fixed_position> drawn_target, drawn_source;
+    rotate_plan plan;
     const position_reader target =
-        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, drawn_target);
+        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, plan.target_positions);
     position_reader source;
     if (args.source != nullptr)
-        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, drawn_source);
-    rotate_plan plan{.params = {make_params(args, target, source), {}},
-                     .target_positions = std::move(drawn_target),
-                     .source_positions = std::move(drawn_source)};
+        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, plan.source_positions);
+    set_params(plan.params, args, target, source);
     plan.params.loop = choose_loop(plan.params, fresh_output);
     return plan;
 }
@@ -117,4 +120,5 @@ inline rotate_plan make_table_plan(layout_kind layout, const Encoding& encoding,
     return plan;
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu

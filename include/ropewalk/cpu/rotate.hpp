@@ -12,7 +12,7 @@ namespace ropewalk::cpu {
 namespace detail {
 
 template <class T, Layout L, class A>
-void run(const rotate_plan& plan, int threads) {
+void run(const rotate_plan& plan, const threads& threads) {
     execute(plan.params, kernel_of<T, L, A>.run, threads);
 }
 
@@ -51,7 +51,7 @@ void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const vi
 /// over a cache whose encoding or positions have changed.
 template <Layout L, class T, class A = native_arch>
 void rerotate(const view<T>& k, const Encoding& source, const positions& source_positions, const Encoding& target,
-              const positions& target_positions, int threads = 0) {
+              const positions& target_positions, const threads& threads = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     detail::run<T, L, A>(make_rerotation_plan(kind_of<L>, k, k, source, source_positions, target, target_positions),
                          threads);

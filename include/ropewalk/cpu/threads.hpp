@@ -1,9 +1,10 @@
-// Number of threads of a call.
+// Threads of a call: OpenMP's, or those of the caller.
 #pragma once
 
 #include <cstdint>
 
 #include "ropewalk/core/compiler.hpp"
+#include "ropewalk/core/error.hpp"
 
 #if defined(RW_OPENMP)
 #include <omp.h>
@@ -14,13 +15,41 @@
 #endif
 #endif
 
-namespace ropewalk::cpu::detail {
+namespace ropewalk::cpu {
+
+/// Threads of the caller, in place of OpenMP.
+struct thread_pool {
+    /// Calls task(argument, i) for every i in [0, count), on any threads and in any order, and returns when all calls
+    /// have returned. Tasks do not throw. Null: no pool.
+    void (*run)(void* pool, int count, void (*task)(void* argument, int index), void* argument) = nullptr;
+    void* pool = nullptr;  ///< passed to `run`
+    int size = 0;          ///< threads of the pool
+};
+
+/// Threads that a call may use. Calls of less than 128 KiB per thread use fewer, and small calls use one.
+struct threads {
+    int limit = 0;       ///< 0: all threads of the pool, or the default of OpenMP; 1 where neither exists
+    thread_pool pool{};  ///< takes the place of OpenMP where it exists
+
+    constexpr threads(int most = 0) : limit(most) {}          // NOLINT(google-explicit-constructor)
+    constexpr threads(const thread_pool& own) : pool(own) {}  // NOLINT(google-explicit-constructor)
+    constexpr threads(int most, const thread_pool& own) : limit(most), pool(own) {}
+};
+
+namespace detail {
+
+inline namespace RW_ISA {
+
+inline void check_threads(const threads& given) {
+    RW_EXPECTS(given.limit >= 0, "threads must not be negative, got {} (0 takes the default)", given.limit);
+    RW_EXPECTS(given.pool.run == nullptr || given.pool.size >= 1, "a thread pool needs at least 1 thread, got {}",
+               given.pool.size);
+}
 
 #if defined(RW_OPENMP)
 
 /// State of a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
-/// and the child would wait for them forever. `A` keeps the copies of different instruction sets apart.
-template <class A>
+/// and the child would wait for them forever.
 class parent_threads {
 public:
     static bool lost() { return lost_.load(std::memory_order_relaxed); }
@@ -37,22 +66,38 @@ private:
     inline static std::atomic<bool> lost_{false};
 };
 
-#endif
-
-/// Threads for `parts` parts of work, each of which pays for waking a thread, and at most `limit` (0: the default of
-/// OpenMP). Returns 1 inside a parallel region, and in a child forked after a threaded call.
-template <class A>
-RW_INLINE int thread_count(std::int64_t parts, int limit) {
-#if defined(RW_OPENMP)
-    if (parts <= 1 || omp_in_parallel() != 0 || parent_threads<A>::lost()) return 1;
-    const std::int64_t available = limit > 0 ? limit : omp_get_max_threads();
-    if (available <= 1) return 1;
-    parent_threads<A>::record();
-    return static_cast<int>(parts < available ? parts : available);
-#else
-    (void)parts, (void)limit;
-    return 1;
-#endif
+/// OpenMP as a thread pool. Its size is 1 inside a parallel region, and in a child forked after a threaded call.
+inline thread_pool openmp_pool() {
+    if (omp_in_parallel() != 0 || parent_threads::lost()) return {};
+    const auto run = [](void*, int count, void (*task)(void*, int), void* argument) {
+#pragma omp parallel for num_threads(count) schedule(static, 1)
+        for (int i = 0; i < count; ++i) task(argument, i);
+    };
+    return {run, nullptr, omp_get_max_threads()};
 }
 
-}  // namespace ropewalk::cpu::detail
+#endif
+
+/// A pool for `parts` parts of work, each of which pays for waking a thread. Its size is the number of threads to use:
+/// 1 where threads do not pay.
+inline thread_pool pool_for(std::int64_t parts, const threads& given) {
+    if (parts <= 1) return {nullptr, nullptr, 1};
+    thread_pool pool = given.pool;
+#if defined(RW_OPENMP)
+    if (pool.run == nullptr) pool = openmp_pool();
+#endif
+    if (pool.run == nullptr) return {nullptr, nullptr, 1};
+    if (given.limit > 0 && (given.limit < pool.size || given.pool.run == nullptr)) pool.size = given.limit;
+    if (parts < pool.size) pool.size = static_cast<int>(parts);
+#if defined(RW_OPENMP)
+    if (given.pool.run == nullptr && pool.size > 1) parent_threads::record();
+#endif
+    return pool;
+}
+
+/// The number of OpenMP threads for `parts` parts of work, at most `limit`.
+inline int thread_count(std::int64_t parts, int limit) { return pool_for(parts, limit).size; }
+
+}  // namespace RW_ISA
+}  // namespace detail
+}  // namespace ropewalk::cpu

@@ -10,6 +10,8 @@ enum class memory_space : std::uint8_t { host, device };
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// Checks the starts of the sequences of a ragged batch.
 inline void check_sequence_starts(const position_reader& reader, std::int64_t tokens) {
     RW_EXPECTS(reader.count >= 1 && reader.sequence_start(0) == 0, "cu_seqlens must begin with 0, got {}",
@@ -33,7 +35,10 @@ inline void check_axes(const Encoding& encoding, const positions& given) {
                "several positions per token must be ids");
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
+
+inline namespace RW_ISA {
 
 /// Checks the positions of [batch, tokens] and returns their reader. Values in device memory are not read.
 inline position_reader read_positions(const positions& given, std::int64_t batch, std::int64_t tokens,
@@ -105,12 +110,13 @@ inline rotation_term make_term(const Encoding& encoding, const position_reader& 
             .positions = reader};
 }
 
-/// Parameters of arguments that passed check_args(), at the positions of `target` and, in a re-rotation, of `source`.
-/// Throws where magnitudes leave the range of the element type, or where the table does not fit.
-inline rotate_params make_params(const rotate_args& args, const position_reader& target,
-                                 const position_reader& source = {}) {
+/// Sets default parameters to those of arguments that passed check_args(), at the positions of `target` and, in a
+/// re-rotation, of `source`. Throws where magnitudes leave the range of the element type, or where the table does not
+/// fit.
+inline void set_params(rotate_params& params, const rotate_args& args, const position_reader& target,
+                       const position_reader& source) {
     const Encoding& encoding = *args.target;
-    rotate_params params{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out};
+    params.q_in = args.q_in, params.k_in = args.k_in, params.q_out = args.q_out, params.k_out = args.k_out;
     params.rotary_offset = encoding.geometry.rotary_offset;
     params.pairs = encoding.pairs();
     params.table = args.table;
@@ -136,7 +142,15 @@ inline rotate_params make_params(const rotate_args& args, const position_reader&
     params.invert_magnitude = undoes;
     params.factor = static_cast<float>(undoes ? 1 / factor : factor);
     if (params.table.exists()) detail::check_table(params);
+}
+
+/// set_params() as a value.
+inline rotate_params make_params(const rotate_args& args, const position_reader& target,
+                                 const position_reader& source = {}) {
+    rotate_params params;
+    set_params(params, args, target, source);
     return params;
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk

@@ -10,7 +10,7 @@
 #include "ropewalk/rotation/args.hpp"
 #include "ropewalk/rotation/params.hpp"
 
-namespace ropewalk::detail {
+namespace ropewalk::detail::inline RW_ISA {
 
 /// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
@@ -59,8 +59,46 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
                in.data, shape_of("output", out), out.data);
 }
 
+/// The bytes of a tensor that is rotated in place and passes every check: nested strides and extents that cannot
+/// overflow, the common case. Empty where only check_tensors() can tell.
+inline byte_range obvious_range(const tensor& t, const tensor& out, std::int64_t head_dim) {
+    constexpr int extent_bits = 15, stride_bits = 40;
+    const bool small = ((t.batch | t.tokens | t.heads) >> extent_bits) == 0 &&
+                       ((t.stride_batch | t.stride_token | t.stride_head) >> stride_bits) == 0;
+    if (!small || !(out == t) || t.head_dim != head_dim || t.stride_element != 1) return {};
+    std::int64_t span = head_dim, end = head_dim;
+    bool nested = true;
+    const auto enter = [&](std::int64_t extent, std::int64_t stride) {
+        if (extent == 1) return;
+        nested = nested && stride >= span;
+        span = extent * stride;
+        end += (extent - 1) * stride;
+    };
+    enter(t.heads, t.stride_head);
+    enter(t.tokens, t.stride_token);
+    enter(t.batch, t.stride_batch);
+    const auto begin = reinterpret_cast<std::uintptr_t>(t.data), size = static_cast<std::uintptr_t>(size_of(t.type));
+    const bool filled = t.batch != 0 && t.tokens != 0 && t.heads != 0 && t.exists();
+    if (!nested || !filled || (begin & (size - 1)) != 0) return {};
+    return {begin, begin + static_cast<std::uintptr_t>(end) * size};
+}
+
+/// Returns whether queries and keys pass check_tensors(), by a few comparisons. False where only check_tensors() can
+/// tell.
+inline bool obviously_valid(const rotate_args& args, std::int64_t head_dim) {
+    const tensor &q = args.q_in, &k = args.k_in;
+    if (head_dim >> 15 != 0) return false;
+    const auto absent = [](const tensor& in, const tensor& out) { return in == tensor{} && out == in; };
+    const byte_range q_bytes = obvious_range(q, args.q_out, head_dim), k_bytes = obvious_range(k, args.k_out, head_dim);
+    const bool has_q = q_bytes.begin != q_bytes.end, has_k = k_bytes.begin != k_bytes.end;
+    if (!has_q || !has_k) return (has_q && absent(k, args.k_out)) || (has_k && absent(q, args.q_out));
+    return q.type == k.type && q.batch == k.batch && q.tokens == k.tokens &&
+           static_cast<std::uint32_t>(q.heads) % static_cast<std::uint32_t>(k.heads) == 0 && !q_bytes.overlaps(k_bytes);
+}
+
 /// Checks queries and keys against the encoding, against each other and against their outputs.
 inline void check_tensors(const rotate_args& args, std::int64_t head_dim) {
+    if (obviously_valid(args, head_dim)) return;
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
     const auto check = [&](std::string_view name, std::string_view output, const tensor& in, const tensor& out) {
         if (given(in)) check_tensor(name, in, head_dim);
@@ -244,4 +282,4 @@ inline void check_table(const rotate_params& params) {
     });
 }
 
-}  // namespace ropewalk::detail
+}  // namespace ropewalk::detail::inline RW_ISA

@@ -11,6 +11,7 @@
 #include <ropewalk/version.h>
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
+#include <ropewalk/cpu/prepared_rotation.hpp>
 #include <ropewalk/encoding.hpp>
 #include <ropewalk/rotation/mistakes.hpp>
 
@@ -36,11 +37,17 @@ RW_PUBLIC void rotate(layout_kind layout, const tensor& q, const tensor& k, cons
 /// cpu::rerotate() for a layout and an element type chosen at run time.
 RW_PUBLIC void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
                         const positions& source_positions, const Encoding& target, const positions& target_positions,
-                        int threads = 0);
+                        const cpu::threads& threads = {});
 
 /// cpu::cos_sin() for a layout chosen at run time.
 RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
-                       std::int64_t columns, std::span<float> cos, std::span<float> sin, int threads = 0);
+                       std::int64_t columns, std::span<float> cos, std::span<float> sin,
+                       const cpu::threads& threads = {});
+
+/// cpu::prepare() for a layout and element types chosen at run time. Tensors whose data is null are absent.
+RW_PUBLIC cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                                         const tensor& k_out, const Encoding& encoding,
+                                         const cpu::options& options = {});
 
 /// The positions [batch, tokens] that the encoding draws for token indices in host memory. Kernels of other devices
 /// take them by ids(span<const fixed_position>). Throws ropewalk::error where the encoding draws no positions.
@@ -78,15 +85,36 @@ void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const vi
 /// Re-encodes cached keys in place, as cpu::rerotate() does.
 template <Layout L, class T>
 void rerotate(const view<T>& k, const Encoding& source, const positions& source_positions, const Encoding& target,
-              const positions& target_positions, int threads = 0) {
+              const positions& target_positions, const cpu::threads& threads = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     dispatch::rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
+}
+
+/// Prepares the rotation of tensors with the shapes and strides of q and k at any address, as cpu::prepare() does.
+template <Layout L, class T>
+cpu::prepared<T> prepare(const view<T>& q, const view<T>& k, const Encoding& encoding,
+                         const cpu::options& options = {}) {
+    return cpu::prepared<T>(dispatch::prepare(kind_of<L>, q, k, q, k, encoding, options));
+}
+
+/// Prepares the rotation of queries alone.
+template <Layout L, class T>
+cpu::prepared<T> prepare(const view<T>& q, const Encoding& encoding, const cpu::options& options = {}) {
+    return dispatch::prepare<L>(q, view<T>{}, encoding, options);
+}
+
+/// Prepares a rotation whose outputs have other strides than its inputs.
+template <Layout L, class In, class T>
+    requires std::same_as<std::remove_const_t<In>, T>
+cpu::prepared<T> prepare(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out,
+                         const Encoding& encoding, const cpu::options& options = {}) {
+    return cpu::prepared<T>(dispatch::prepare(kind_of<L>, q, k, q_out, k_out, encoding, options));
 }
 
 /// Writes cosines and sines, as cpu::cos_sin() does.
 template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,
-             std::span<float> cos, std::span<float> sin, int threads = 0) {
+             std::span<float> cos, std::span<float> sin, const cpu::threads& threads = {}) {
     dispatch::cos_sin(kind_of<L>, encoding, positions, tokens, columns, cos, sin, threads);
 }
 
@@ -98,7 +126,7 @@ void rotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }
 template <Layout L, class... Args>
-    requires(!ropewalk::detail::RerotateCall<int, Args...>)
+    requires(!ropewalk::detail::RerotateCall<cpu::threads, Args...>)
 void rerotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }

@@ -40,7 +40,8 @@ struct block;
 /// half_split in the order of the pairs: x and y of lane_count pairs in one register each.
 template <class T, class A>
 struct half_split_block {
-    using next = block<T, half_split, narrower<A>>;
+    using next = std::conditional_t<std::is_same_v<narrower<A>, scalar_arch>, block<T, half_split, scalar_arch>,
+                                    half_split_block<T, narrower<A>>>;
     static constexpr std::int64_t pairs = lane_count<A>;
     static constexpr int registers = 2;
     using values = held_row<A>;

@@ -8,6 +8,10 @@ template <class A>
 RW_INLINE floats<A> multiply_add(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
     if constexpr (is_avx512<A>) {
         return _mm512_fmadd_ps(a, b, c);
+#if defined(__FMA__)  // the end of a row rounds like the wider registers before it
+    } else if constexpr (!is_avx2<A>) {
+        return _mm_fmadd_ps(a, b, c);
+#endif
     } else {
         return xsimd::fma(a, b, c);
     }
@@ -18,6 +22,10 @@ template <class A>
 RW_INLINE floats<A> multiply_subtract(const floats<A>& a, const floats<A>& b, const floats<A>& c) {
     if constexpr (is_avx512<A>) {
         return _mm512_fmsub_ps(a, b, c);
+#if defined(__FMA__)  // the end of a row rounds like the wider registers before it
+    } else if constexpr (!is_avx2<A>) {
+        return _mm_fmsub_ps(a, b, c);
+#endif
     } else {
         return xsimd::fms(a, b, c);
     }
@@ -185,7 +193,8 @@ RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd
 /// True where A converts f16 by instructions. Every machine with AVX2 and FMA has them, but -mf16c may be missing.
 template <class A>
 #if defined(__F16C__)
-inline constexpr bool converts_f16 = is_avx512<A> || std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A>;
+inline constexpr bool converts_f16 =
+    is_avx512<A> || std::is_base_of_v<xsimd::fma3<xsimd::avx2>, A> || std::is_same_v<xsimd::sse4_2, A>;
 #else
 inline constexpr bool converts_f16 = is_avx512<A>;
 #endif
@@ -195,8 +204,10 @@ template <class A>
 RW_INLINE floats<A> load_f16(const f16* source) {
     if constexpr (is_avx512<A>) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
-    } else {
+    } else if constexpr (is_avx2<A>) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));
+    } else {
+        return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(source)));
     }
 }
 
@@ -206,8 +217,10 @@ RW_INLINE void store_f16(f16* target, const floats<A>& value) {
     constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     if constexpr (is_avx512<A>) {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtps_ph(value, nearest));
-    } else {
+    } else if constexpr (is_avx2<A>) {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm256_cvtps_ph(value, nearest));
+    } else {
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(target), _mm_cvtps_ph(value, nearest));
     }
 }
 

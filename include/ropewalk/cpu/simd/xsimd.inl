@@ -40,7 +40,7 @@ inline constexpr std::int64_t lane_count = static_cast<std::int64_t>(floats<A>::
 
 /// The next narrower architecture that runs wherever A runs, for the end of a row.
 template <class A>
-using narrower = std::conditional_t<is_avx512<A> && fused_avx2::supported(), fused_avx2, scalar_arch>;
+using narrower = std::conditional_t<is_avx512<A>, any_avx2, std::conditional_t<is_avx2<A>, xsimd::sse4_2, scalar_arch>>;
 
 /// The same bits as lanes of another type.
 template <class To, class From, class A>

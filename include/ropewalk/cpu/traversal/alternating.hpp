@@ -13,11 +13,11 @@ struct alternating {
         const rotate_params& params = range.params;
         first.enter_rotary_part(range.kernel, params, 1);
         second.enter_rotary_part(range.kernel, params, 1);
-        const head_loop_choice rotate(range.kernel, params.pairs, params.loop.size);
+        const head_loop_choice loops(range.kernel, params.pairs, params.loop.size);
         const std::int64_t ratio = first.span.count / second.span.count, group = params.loop.alternating_heads;
         const auto rotate_next = [&](head_span& heads, const float* row, std::int64_t count) {
             heads.count = count;
-            rotate.loop(params.pairs, row, heads, rotate.prefetch);
+            loops.rotate(params.pairs, row, heads);
             heads.in += count * heads.in_stride;
             heads.out += count * heads.out_stride;
         };

@@ -13,10 +13,10 @@ struct per_token {
                               const tensor& out) {
         token_heads<A> heads(in, out, batch_row, token);
         heads.enter_rotary_part(kernel, params, count);
-        const head_loop_choice rotate(kernel, params.pairs, params.loop.size);
+        const head_loop_choice loops(kernel, params.pairs, params.loop.size);
         const std::int64_t row_stride = params.row_stride();
         for (std::int64_t i = 0; i < count; ++i, heads.next_token())
-            rotate.loop(params.pairs, rows + i * row_stride, heads.span, rotate.prefetch);
+            loops.rotate(params.pairs, rows + i * row_stride, heads.span);
     }
 
     static void run(const token_range<A>& range) {

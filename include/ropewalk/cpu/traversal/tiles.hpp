@@ -1,17 +1,10 @@
-// Tiles of tokens, their cos_sin rows, and the heads of one token: what the traversals share.
+// Tiles of tokens and their cos_sin rows.
 #pragma once
 
-#include <cstring>
-
 #include "ropewalk/cpu/cos_sin_row.hpp"
-#include "ropewalk/cpu/head_loops.hpp"
+#include "ropewalk/cpu/token_heads.hpp"
 
 namespace ropewalk::cpu::detail {
-
-/// Floats from the row of the queries of a token to that of its keys.
-inline std::int64_t key_row(const rotate_params& params) {
-    return params.has_magnitude ? 2 * padded_row(params.pairs) : 0;
-}
 
 /// Writes the rows of one token, and those of its keys where magnitudes differ: [q cos, q sin, k cos, k sin].
 /// `scratch` holds them in pair order meanwhile.
@@ -75,62 +68,6 @@ struct token_range {
                 rotate_tokens(first + key_row(params), batch_row, token, count, params.k_in, params.k_out);
             at += count;
         }
-    }
-};
-
-/// The heads of one token of one tensor. Strides are in bytes.
-template <class A>
-struct token_heads {
-    head_span span;
-    std::int64_t in_token, out_token, head_bytes;
-
-    token_heads(const tensor& from, const tensor& to, std::int64_t batch_row, std::int64_t token) {
-        const auto size = static_cast<std::int64_t>(size_of(from.type));
-        const auto at = [&](const tensor& t) {
-            return static_cast<std::byte*>(t.data) + (batch_row * t.stride_batch + token * t.stride_token) * size;
-        };
-        span = {at(from), at(to), from.heads, from.stride_head * size, to.stride_head * size};
-        in_token = from.stride_token * size, out_token = to.stride_token * size;
-        head_bytes = from.head_dim * size;
-    }
-
-    /// Advances to the rotary part. Out of place, copies the rest of the heads of `count` tokens first.
-    RW_INLINE void enter_rotary_part(const rotate_kernel& kernel, const rotate_params& params, std::int64_t count) {
-        const std::int64_t offset = params.rotary_offset * kernel.element_bytes;
-        const std::int64_t rotary = 2 * params.pairs * kernel.element_bytes;
-        if (span.in != span.out && rotary < head_bytes) copy_rest(offset, offset + rotary, count);
-        span.in += offset;
-        span.out += offset;
-    }
-
-    RW_INLINE void next_token() {
-        span.in += in_token;
-        span.out += out_token;
-    }
-
-private:
-    void copy_rest(std::int64_t begin, std::int64_t end, std::int64_t count) const {
-        for (std::int64_t head = 0; head < span.count; ++head) {
-            for (std::int64_t token = 0; token < count; ++token) {
-                const std::byte* const from = span.in + head * span.in_stride + token * in_token;
-                std::byte* const to = span.out + head * span.out_stride + token * out_token;
-                if (begin > 0) std::memcpy(to, from, static_cast<std::size_t>(begin));
-                if (end < head_bytes) std::memcpy(to + end, from + end, static_cast<std::size_t>(head_bytes - end));
-            }
-        }
-    }
-};
-
-/// The loop over the heads of a token for the size of the call, and its prefetch distance.
-struct head_loop_choice {
-    head_loop loop;
-    std::int64_t prefetch;
-
-    head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size) {
-        const bool columns = kernel.takes_columns(pairs, size);
-        loop = columns ? kernel.by_columns : kernel.by_heads;
-        prefetch = columns ? (size == footprint::l2 ? tuning::l1_prefetch_lines * tuning::line_bytes : 0)
-                           : (size == footprint::memory ? tuning::l2_prefetch_bytes : 0);
     }
 };
 
