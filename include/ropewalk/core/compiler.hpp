@@ -41,6 +41,11 @@
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
 
+// RW_NOINLINE keeps the text of functions with many callers small.
+#define RW_NOINLINE __attribute__((noinline))
+// RW_COLD marks a function that runs rarely: it is not inlined, and compiled for size.
+#define RW_COLD __attribute__((cold, noinline))
+
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value with two uses into two memory operands, which
 // costs a quarter of the speed in L1. Clang does not.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
