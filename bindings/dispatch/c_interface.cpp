@@ -1,7 +1,7 @@
 #include "c_interface.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <concepts>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -195,8 +195,12 @@ cos_sin_table as_table(const ropewalk_table* pointer) {
     return table;
 }
 
-int as_threads(int threads) {
-    RW_EXPECTS(threads >= 0, "threads must not be negative, got {}; 0 is the default of OpenMP", threads);
+cpu::threads as_threads(const ropewalk_options& given) {
+    cpu::threads threads(given.threads);
+    if (given.pool == nullptr) return threads;
+    const ropewalk_thread_pool pool = read("options.pool", given.pool);
+    RW_EXPECTS(pool.run != nullptr, "options.pool.run is NULL");
+    threads.pool = {pool.run, pool.pool, pool.size};
     return threads;
 }
 
@@ -205,10 +209,20 @@ cpu::options as_options(const ropewalk_options* pointer) {
     const ropewalk_options given = read("options", pointer);
     cpu::options options;
     options.direction = as_direction(given.direction);
-    options.threads = as_threads(given.threads);
+    options.threads = as_threads(given);
     options.fresh_output = as_flag("options.fresh_output", given.fresh_output);
     if (given.table != nullptr) options.table = as_table(given.table);
     return options;
+}
+
+/// The threads of a call that has no other options.
+cpu::threads threads_of(const ropewalk_options* pointer) {
+    if (pointer == nullptr) return {};
+    const ropewalk_options given = read("options", pointer);
+    RW_EXPECTS(given.direction == 0 && given.table == nullptr && given.fresh_output == 0,
+               "this call has the options threads and pool only, got direction {}, table at {} and fresh_output {}",
+               given.direction, static_cast<const void*>(given.table), given.fresh_output);
+    return as_threads(given);
 }
 
 /// Fails if one of an input and its output is NULL.
@@ -224,16 +238,62 @@ void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor&
     dispatch::rotate(layout, q, k, q_out, k_out, target, given, as_options(options));
 }
 
-/// Stores a new encoding of the C interface, or NULL on failure.
-template <class Make>
-int create(ropewalk_encoding** encoding, const Make& make) noexcept {
-    if (encoding != nullptr) *encoding = nullptr;
+/// Stores a new object of the C interface, or NULL on failure.
+template <class Object, class Make>
+int create(const char* name, Object** object, const Make& make) noexcept {
+    if (object != nullptr) *object = nullptr;
     return guarded([&] {
-        (void)required("encoding", encoding);
-        Encoding made = make();
-        const auto layout = made.geometry.layout;
-        RW_EXPECTS(layout.has_value(), "the layout of the encoding is unknown");
-        *encoding = new ropewalk_encoding{std::move(made), *layout};
+        (void)required(name, object);
+        *object = new Object(make());
+    });
+}
+
+ropewalk_encoding with_layout(Encoding encoding) {
+    const auto layout = encoding.geometry.layout;
+    RW_EXPECTS(layout.has_value(), "the layout of the encoding is unknown");
+    return {std::move(encoding), *layout};
+}
+
+using addresses = cpu::prepared_rotation::addresses;
+
+/// Runs a prepared rotation in place, at one position or at [tokens] positions.
+template <class Positions>
+int run(ropewalk_prepared* prepared, const addresses& at, const Positions& positions) noexcept {
+    if (prepared != nullptr && prepared->rotation.run(at, positions)) return ROPEWALK_OK;
+    return guarded([&] {
+        const cpu::prepared_rotation& rotation = required("prepared", prepared).rotation;
+        std::string asked;
+        if constexpr (std::same_as<Positions, std::int64_t>) {
+            asked = detail::format("position {}", positions);
+        } else {
+            asked = detail::format("{} positions", positions.size());
+        }
+        detail::fail(
+            "cannot rotate q at {} to {} and k at {} to {} at {}: a prepared rotation needs the tensors that were "
+            "prepared, aligned to their elements, one position per token, and positions from {} to {}",
+            at.q, static_cast<const void*>(at.q_out), at.k, static_cast<const void*>(at.k_out), asked,
+            rotation.first_position(), rotation.last_position());
+    });
+}
+
+/// Runs a prepared rotation from inputs to outputs.
+template <class Positions>
+int run_to(ropewalk_prepared* prepared, const addresses& at, const Positions& positions) noexcept {
+    if ((at.q == nullptr) == (at.q_out == nullptr) && (at.k == nullptr) == (at.k_out == nullptr))
+        return run(prepared, at, positions);
+    return guarded([&] {
+        expect_both("q", at.q, "q_out", at.q_out);
+        expect_both("k", at.k, "k_out", at.k_out);
+    });
+}
+
+/// Checks an array of positions and passes it on.
+template <class Run>
+int with_ids(const std::int64_t* ids, std::int64_t count, const Run& run) noexcept {
+    if (ids != nullptr && count >= 0) return run(std::span(ids, static_cast<std::size_t>(count)));
+    return guarded([&] {
+        (void)required("ids", ids);
+        RW_EXPECTS(count >= 0, "count must not be negative, got {}", count);
     });
 }
 
@@ -286,16 +346,18 @@ const char* ropewalk_available_instruction_set(int index) {
 }
 
 int ropewalk_encoding_create(const ropewalk_geometry* geometry, const char* expression, ropewalk_encoding** encoding) {
-    return create(encoding, [&] {
-        return rw::dispatch::make_encoding(as_geometry(geometry), &required("expression", expression));
+    return create("encoding", encoding, [&] {
+        const rw::Geometry given = as_geometry(geometry);
+        return with_layout(rw::dispatch::make_encoding(given, &required("expression", expression)));
     });
 }
 
 int ropewalk_encoding_from_config(const char* config_json, const ropewalk_config_choices* choices,
                                   ropewalk_encoding** encoding) {
-    return create(encoding, [&] {
-        return read_config(&required("config_json", config_json),
-                           choices == nullptr ? ropewalk_config_choices{} : read("choices", choices));
+    return create("encoding", encoding, [&] {
+        const char* const text = &required("config_json", config_json);
+        return with_layout(
+            read_config(text, choices == nullptr ? ropewalk_config_choices{} : read("choices", choices)));
     });
 }
 
@@ -360,26 +422,63 @@ int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view* k, const rop
 
 int ropewalk_rerotate(const ropewalk_view* k, const ropewalk_view* k_out, const ropewalk_encoding* source,
                       const ropewalk_positions* source_positions, const ropewalk_encoding* target,
-                      const ropewalk_positions* target_positions, int threads) {
+                      const ropewalk_positions* target_positions, const ropewalk_options* options) {
     return guarded([&] {
         (void)required("k", k);
         const rw::tensor keys = as_tensor("k", k), output = k_out == nullptr ? keys : as_tensor("k_out", k_out);
         const auto& [from, from_layout] = required("source", source);
         const rw::positions before = as_positions("source_positions", source_positions);
         const auto& [to, layout] = required("target", target);
-        rw::dispatch::rerotate(layout, keys, output, from, before, to,
-                               as_positions("target_positions", target_positions), as_threads(threads));
+        const rw::positions after = as_positions("target_positions", target_positions);
+        rw::dispatch::rerotate(layout, keys, output, from, before, to, after, threads_of(options));
     });
 }
 
 int ropewalk_cos_sin(const ropewalk_encoding* encoding, const ropewalk_positions* positions, int64_t tokens,
-                     int64_t columns, float* cos, float* sin, int threads) {
+                     int64_t columns, float* cos, float* sin, const ropewalk_options* options) {
     return guarded([&] {
         const auto& [target, layout] = required("encoding", encoding);
+        const rw::positions given = as_positions("positions", positions);
         (void)required("cos", cos), (void)required("sin", sin);
         // The caller states that both hold tokens · columns floats.
         constexpr std::size_t any_size = std::numeric_limits<std::ptrdiff_t>::max() / sizeof(float);
-        rw::dispatch::cos_sin(layout, target, as_positions("positions", positions), tokens, columns, {cos, any_size},
-                              {sin, any_size}, as_threads(threads));
+        rw::dispatch::cos_sin(layout, target, given, tokens, columns, {cos, any_size}, {sin, any_size},
+                              threads_of(options));
     });
+}
+
+int ropewalk_prepare(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_view* q_out,
+                     const ropewalk_view* k_out, const ropewalk_encoding* encoding, const ropewalk_options* options,
+                     ropewalk_prepared** prepared) {
+    return create("prepared", prepared, [&] {
+        RW_EXPECTS(q != nullptr || k != nullptr, "q and k are both NULL");
+        RW_EXPECTS(q != nullptr || q_out == nullptr, "q is NULL but q_out is not");
+        RW_EXPECTS(k != nullptr || k_out == nullptr, "k is NULL but k_out is not");
+        const rw::tensor queries = as_tensor("q", q), keys = as_tensor("k", k);
+        const rw::tensor queries_out = q_out == nullptr ? queries : as_tensor("q_out", q_out);
+        const rw::tensor keys_out = k_out == nullptr ? keys : as_tensor("k_out", k_out);
+        const auto& [target, layout] = required("encoding", encoding);
+        return ropewalk_prepared{
+            rw::dispatch::prepare(layout, queries, keys, queries_out, keys_out, target, as_options(options))};
+    });
+}
+
+void ropewalk_prepared_destroy(ropewalk_prepared* prepared) { delete prepared; }
+
+int ropewalk_prepared_run(ropewalk_prepared* prepared, void* q, void* k, int64_t position) {
+    return run(prepared, {q, k}, position);
+}
+
+int ropewalk_prepared_run_to(ropewalk_prepared* prepared, const void* q, const void* k, void* q_out, void* k_out,
+                             int64_t position) {
+    return run_to(prepared, {q, k, q_out, k_out}, position);
+}
+
+int ropewalk_prepared_run_ids(ropewalk_prepared* prepared, void* q, void* k, const int64_t* ids, int64_t count) {
+    return with_ids(ids, count, [&](auto positions) { return run(prepared, {q, k}, positions); });
+}
+
+int ropewalk_prepared_run_ids_to(ropewalk_prepared* prepared, const void* q, const void* k, void* q_out, void* k_out,
+                                 const int64_t* ids, int64_t count) {
+    return with_ids(ids, count, [&](auto positions) { return run_to(prepared, {q, k, q_out, k_out}, positions); });
 }

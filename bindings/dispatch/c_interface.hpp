@@ -10,6 +10,10 @@ struct ropewalk_encoding {
     ropewalk::layout_kind layout;
 };
 
+struct ropewalk_prepared {
+    ropewalk::cpu::prepared_rotation rotation;
+};
+
 namespace ropewalk::c_interface {
 
 /// The error of a feature that this build or version does not have.

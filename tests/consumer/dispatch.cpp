@@ -18,6 +18,14 @@ int main() {
         std::cerr << "got " << q[0] << ", expected " << expected << '\n';
         return 1;
     }
+    auto prepared = rw::dispatch::prepare<rw::half_split>(rw::thd(q.data(), 1, 1, 4), encoding);
+    std::vector<float> decoded{1, 2, 3, 4};
+    if (!prepared.run(decoded.data(), nullptr, 5) || decoded != q) return 4;
+    std::vector<float> slot(4);
+    const std::vector<float> input{1, 2, 3, 4};
+    const auto q_in = rw::thd(input.data(), 1, 1, 4);
+    auto copying = rw::dispatch::prepare<rw::half_split>(q_in, {}, rw::thd(slot.data(), 1, 1, 4), {}, encoding);
+    if (!copying.run(input.data(), nullptr, slot.data(), nullptr, 5) || slot != q) return 5;
     try {
         rw::dispatch::rotate<rw::half_split>(rw::thd(q.data(), 1, 2, 2), encoding, rw::offset{0});
     } catch (const rw::error& problem) {

@@ -199,11 +199,12 @@ static void test_rotations(int layout) {
     CHECK(ropewalk_rotate(NULL, &k_view, encoding, &back, NULL) == ROPEWALK_OK);
 
     // A re-rotation of these keys, in place and to another tensor.
+    const ropewalk_options one_thread = {.struct_size = sizeof one_thread, .threads = 1};
     ropewalk_encoding* const other = make("linear:5", layout);
     const ropewalk_positions moved = ropewalk_ids64(ids, TOKENS);
-    CHECK(ropewalk_rerotate(&k_view, &k_out_view, encoding, &positions, other, &moved, 0) == ROPEWALK_OK);
+    CHECK(ropewalk_rerotate(&k_view, &k_out_view, encoding, &positions, other, &moved, NULL) == ROPEWALK_OK);
     CHECK(largest_error(k_out, KV_HEADS, ids, 5, layout) < 4 * bound);
-    CHECK(ropewalk_rerotate(&k_view, NULL, encoding, &positions, other, &moved, 1) == ROPEWALK_OK);
+    CHECK(ropewalk_rerotate(&k_view, NULL, encoding, &positions, other, &moved, &one_thread) == ROPEWALK_OK);
     CHECK(memcmp(k, k_out, sizeof k) == 0);
     ropewalk_encoding_destroy(other);
     ropewalk_encoding_destroy(encoding);
@@ -242,7 +243,7 @@ static void test_tables(void) {
     ropewalk_encoding* const encoding = make("default", ROPEWALK_HALF_SPLIT);
     static float cosines[50 * PAIRS], sines[50 * PAIRS], q[Q_SIZE], by_table[Q_SIZE];
     const ropewalk_positions start = ropewalk_offset(0);
-    CHECK(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, sines, 0) == ROPEWALK_OK);
+    CHECK(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, sines, NULL) == ROPEWALK_OK);
     for (int i = 0; i < 50 * PAIRS; ++i) {
         const double angle = i / PAIRS * frequency(i % PAIRS);
         CHECK(fabs(cosines[i] - cos(angle)) < 1.2e-7 && fabs(sines[i] - sin(angle)) < 1.2e-7);
@@ -270,15 +271,20 @@ static void test_tables(void) {
     CHECK(ropewalk_rotate(&view2, NULL, encoding, &start, &token_options) == ROPEWALK_OK);
     CHECK(memcmp(q2, by_table, sizeof q2) == 0);
 
-    CHECK_INVALID(ropewalk_cos_sin(NULL, &start, 50, PAIRS, cosines, sines, 0), "encoding is NULL");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, NULL, 50, PAIRS, cosines, sines, 0), "positions is NULL");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, NULL, sines, 0), "cos is NULL");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, NULL, 0), "sin is NULL");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, cosines + 8, 0), "overlap");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, -1, PAIRS, cosines, sines, 0), "-1");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, INT64_MAX, PAIRS, cosines, sines, 0), "more floats");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS + 1, cosines, sines, 0), "33");
-    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS, cosines, sines, -2), "threads must not be negative");
+    CHECK_INVALID(ropewalk_cos_sin(NULL, &start, 50, PAIRS, cosines, sines, NULL), "encoding is NULL");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, NULL, 50, PAIRS, cosines, sines, NULL), "positions is NULL");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, NULL, sines, NULL), "cos is NULL");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, NULL, NULL), "sin is NULL");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 50, PAIRS, cosines, cosines + 8, NULL), "overlap");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, -1, PAIRS, cosines, sines, NULL), "-1");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, INT64_MAX, PAIRS, cosines, sines, NULL), "more floats");
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS + 1, cosines, sines, NULL), "33");
+    ropewalk_options threads = {.struct_size = sizeof threads, .threads = -2};
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS, cosines, sines, &threads), "threads must not be");
+    threads.threads = 0, threads.table = &table;
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS, cosines, sines, &threads), "threads and pool only");
+    threads.table = NULL, threads.direction = ROPEWALK_INVERSE;
+    CHECK_INVALID(ropewalk_cos_sin(encoding, &start, 1, PAIRS, cosines, sines, &threads), "got direction 1");
     by_token.cos = NULL;
     CHECK_INVALID(ropewalk_rotate(&view2, NULL, encoding, &start, &token_options), "options.table.cos is NULL");
     by_token = table, by_token.sin = NULL;
@@ -288,6 +294,117 @@ static void test_tables(void) {
     by_token = table, by_token.type = ROPEWALK_F16;
     CHECK_INVALID(ropewalk_rotate(&view2, NULL, encoding, &start, &token_options), "f32 or bf16");
     CHECK(memcmp(q2, by_table, sizeof q2) == 0);
+    ropewalk_encoding_destroy(encoding);
+}
+
+static void test_prepared(int layout) {
+    ropewalk_encoding* const encoding = make("linear:2", layout);
+    static float q[Q_SIZE], k[K_SIZE], slot[K_SIZE];
+    const ropewalk_view q_view = ropewalk_thd(q, ROPEWALK_F32, TOKENS, HEADS, DIM);
+    const ropewalk_view k_view = ropewalk_thd(k, ROPEWALK_F32, TOKENS, KV_HEADS, DIM);
+    ropewalk_prepared* prepared = NULL;
+    CHECK(ropewalk_prepare(&q_view, &k_view, NULL, NULL, encoding, NULL, &prepared) == ROPEWALK_OK);
+    ropewalk_encoding_destroy(encoding);  // which the prepared rotation has copied
+
+    int64_t running[TOKENS];
+    for (int layer = 0; layer < 3; ++layer) {
+        fill(q, Q_SIZE), fill(k, K_SIZE);
+        for (int i = 0; i < TOKENS; ++i) running[i] = 5000 + layer / 2 + i;
+        CHECK(ropewalk_prepared_run(prepared, q, k, running[0]) == ROPEWALK_OK);
+        CHECK(largest_error(q, HEADS, running, 2, layout) < 3e-7);
+        CHECK(largest_error(k, KV_HEADS, running, 2, layout) < 3e-7);
+    }
+    const int64_t ids[TOKENS] = {5, 0, 70000, -3, 12, 12, 1};
+    fill(q, Q_SIZE), fill(k, K_SIZE);
+    CHECK(ropewalk_prepared_run_ids(prepared, q, k, ids, TOKENS) == ROPEWALK_OK);
+    CHECK(largest_error(q, HEADS, ids, 2, layout) < 3e-7);
+    CHECK(largest_error(k, KV_HEADS, ids, 2, layout) < 3e-7);
+    fill(q, Q_SIZE), fill(k, K_SIZE);
+    CHECK(ropewalk_prepared_run_ids_to(prepared, q, k, q, slot, ids, TOKENS) == ROPEWALK_OK);
+    CHECK(largest_error(slot, KV_HEADS, ids, 2, layout) < 3e-7);
+    fill(q, Q_SIZE);
+    CHECK(ropewalk_prepared_run_to(prepared, q, k, q, slot, running[0]) == ROPEWALK_OK);
+    CHECK(largest_error(q, HEADS, running, 2, layout) < 3e-7);
+    CHECK(largest_error(slot, KV_HEADS, running, 2, layout) < 3e-7);
+    for (int i = 0; i < K_SIZE; ++i) CHECK(k[i] == number(i));
+
+    fill(q, Q_SIZE);
+    CHECK_INVALID(ropewalk_prepared_run(NULL, q, k, 0), "prepared is NULL");
+    CHECK_INVALID(ropewalk_prepared_run(prepared, NULL, k, 0), "cannot rotate q at 0x0");
+    CHECK_INVALID(ropewalk_prepared_run(prepared, q, NULL, 0), "k at 0x0");
+    CHECK_INVALID(ropewalk_prepared_run(prepared, (char*)q + 1, k, 9), "aligned");
+    CHECK_INVALID(ropewalk_prepared_run(prepared, q, k, INT64_MAX), "position 9223372036854775807");
+    CHECK_INVALID(ropewalk_prepared_run_to(prepared, q, k, q, NULL, 0), "k_out is NULL but k is not");
+    CHECK_INVALID(ropewalk_prepared_run_to(prepared, q, NULL, q, slot, 0), "k is NULL but k_out is not");
+    CHECK_INVALID(ropewalk_prepared_run_ids(prepared, q, k, NULL, TOKENS), "ids is NULL");
+    CHECK_INVALID(ropewalk_prepared_run_ids(prepared, q, k, ids, TOKENS - 1), "6 positions");
+    CHECK_INVALID(ropewalk_prepared_run_ids(prepared, q, k, ids, -1), "count must not be negative, got -1");
+    CHECK_INVALID(ropewalk_prepared_run_ids_to(NULL, q, k, q, slot, ids, TOKENS), "prepared is NULL");
+    for (int i = 0; i < Q_SIZE; ++i) CHECK(q[i] == number(i));
+    ropewalk_prepared_destroy(prepared);
+    ropewalk_prepared_destroy(NULL);
+}
+
+static void test_refusals_of_prepare(void) {
+    ropewalk_encoding* const encoding = make("default", ROPEWALK_HALF_SPLIT);
+    static float q[Q_SIZE], other[Q_SIZE];
+    const ropewalk_view view = ropewalk_thd(q, ROPEWALK_F32, TOKENS, HEADS, DIM);
+    const ropewalk_view out = ropewalk_thd(other, ROPEWALK_F16, TOKENS, HEADS, DIM);
+    ropewalk_prepared* prepared = (ropewalk_prepared*)other;
+    CHECK_INVALID(ropewalk_prepare(NULL, NULL, NULL, NULL, encoding, NULL, &prepared), "q and k are both NULL");
+    CHECK(prepared == NULL);
+    CHECK_INVALID(ropewalk_prepare(&view, NULL, NULL, NULL, encoding, NULL, NULL), "prepared is NULL");
+    CHECK_INVALID(ropewalk_prepare(&view, NULL, NULL, NULL, NULL, NULL, &prepared), "encoding is NULL");
+    CHECK_INVALID(ropewalk_prepare(&view, NULL, NULL, &out, encoding, NULL, &prepared), "k is NULL but k_out is not");
+    CHECK_INVALID(ropewalk_prepare(NULL, &view, &out, NULL, encoding, NULL, &prepared), "q is NULL but q_out is not");
+    CHECK_INVALID(ropewalk_prepare(&view, NULL, &out, NULL, encoding, NULL, &prepared),
+                  "q is f32 but its output is f16");
+    ropewalk_encoding_destroy(encoding);
+}
+
+struct counting_pool {
+    int calls, tasks;
+};
+
+static void run_in_turn(void* pool, int count, void (*task)(void* argument, int index), void* argument) {
+    struct counting_pool* const counts = pool;
+    ++counts->calls;
+    for (int i = count - 1; i >= 0; --i, ++counts->tasks) task(argument, i);
+}
+
+/// The threads of the caller do all tasks of a large call, and the result is that of one thread.
+static void test_pool(void) {
+    enum { MANY = 4096, SIZE = MANY * HEADS * DIM };
+    ropewalk_encoding* const encoding = make("default", ROPEWALK_HALF_SPLIT);
+    float* const one = malloc(SIZE * sizeof *one);
+    float* const pooled = malloc(SIZE * sizeof *pooled);
+    if (one == NULL || pooled == NULL) exit(1);
+    fill(one, SIZE), fill(pooled, SIZE);
+    struct counting_pool counts = {0, 0};
+    ropewalk_thread_pool pool = {.struct_size = sizeof pool, .run = run_in_turn, .pool = &counts, .size = 3};
+    const ropewalk_options serial = {.struct_size = sizeof serial, .threads = 1};
+    ropewalk_options options = {.struct_size = sizeof options, .pool = &pool};
+    const ropewalk_positions start = ropewalk_offset(7), moved = ropewalk_offset(70);
+    const ropewalk_view one_view = ropewalk_thd(one, ROPEWALK_F32, MANY, HEADS, DIM);
+    const ropewalk_view pooled_view = ropewalk_thd(pooled, ROPEWALK_F32, MANY, HEADS, DIM);
+    CHECK(ropewalk_rotate(&one_view, NULL, encoding, &start, &serial) == ROPEWALK_OK);
+    CHECK(ropewalk_rotate(&pooled_view, NULL, encoding, &start, &options) == ROPEWALK_OK);
+    CHECK(counts.calls == 1 && counts.tasks == 3);
+    CHECK(ropewalk_rerotate(&one_view, NULL, encoding, &start, encoding, &moved, &serial) == ROPEWALK_OK);
+    CHECK(ropewalk_rerotate(&pooled_view, NULL, encoding, &start, encoding, &moved, &options) == ROPEWALK_OK);
+    CHECK(counts.calls == 2 && counts.tasks == 6);
+    options.threads = 2;
+    CHECK(ropewalk_cos_sin(encoding, &start, SIZE / PAIRS / 2, PAIRS, pooled, pooled + SIZE / 2, &options) ==
+          ROPEWALK_OK);
+    CHECK(counts.calls == 3 && counts.tasks == 8);
+    CHECK(ropewalk_cos_sin(encoding, &start, SIZE / PAIRS / 2, PAIRS, one, one + SIZE / 2, &serial) == ROPEWALK_OK);
+    CHECK(memcmp(one, pooled, SIZE * sizeof *one) == 0);
+    pool.size = 0;
+    CHECK_INVALID(ropewalk_rotate(&one_view, NULL, encoding, &start, &options), "at least 1 thread, got 0");
+    pool.size = 1, pool.run = NULL;
+    CHECK_INVALID(ropewalk_rotate(&one_view, NULL, encoding, &start, &options), "options.pool.run is NULL");
+    free(one);
+    free(pooled);
     ropewalk_encoding_destroy(encoding);
 }
 
@@ -351,13 +468,14 @@ static void test_refusals_of_rotations(void) {
     CHECK_INVALID(ropewalk_rotate_to(&view, NULL, NULL, NULL, encoding, &start, NULL), "q_out is NULL but q is not");
     CHECK_INVALID(ropewalk_rotate_to(NULL, &view, NULL, NULL, encoding, &start, NULL), "k_out is NULL but k is not");
     CHECK_INVALID(ropewalk_rotate_to(&view, NULL, &out, &out, encoding, &start, NULL), "k is NULL but k_out is not");
-    CHECK_INVALID(ropewalk_rerotate(NULL, NULL, encoding, &start, encoding, &start, 0), "k is NULL");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, NULL, &start, encoding, &start, 0), "source is NULL");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, NULL, encoding, &start, 0), "source_positions is NULL");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, NULL, &start, 0), "target is NULL");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, encoding, NULL, 0), "target_positions is NULL");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, interleaved, &start, 0), "layout");
-    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, encoding, &start, -1), "threads");
+    const ropewalk_options negative = {.struct_size = sizeof negative, .threads = -1};
+    CHECK_INVALID(ropewalk_rerotate(NULL, NULL, encoding, &start, encoding, &start, NULL), "k is NULL");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, NULL, &start, encoding, &start, NULL), "source is NULL");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, NULL, encoding, &start, NULL), "source_positions is NULL");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, NULL, &start, NULL), "target is NULL");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, encoding, NULL, NULL), "target_positions is NULL");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, interleaved, &start, NULL), "layout");
+    CHECK_INVALID(ropewalk_rerotate(&view, NULL, encoding, &start, encoding, &start, &negative), "threads");
 
     ropewalk_view bad = view;
     bad.data = NULL;
@@ -424,6 +542,10 @@ int main(void) {
     test_config();
     test_rotations(ROPEWALK_HALF_SPLIT);
     test_rotations(ROPEWALK_INTERLEAVED);
+    test_prepared(ROPEWALK_HALF_SPLIT);
+    test_prepared(ROPEWALK_INTERLEAVED);
+    test_refusals_of_prepare();
+    test_pool();
     test_orders();
     test_tables();
     test_refusals_of_encodings();

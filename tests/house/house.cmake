@@ -69,6 +69,16 @@ if(ROPEWALK_BUILD_DISPATCH)
             --library $<TARGET_FILE:ropewalk_dispatch_shared>)
     endif()
 endif()
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    # Functions of the headers that a program compiles for several instruction sets must not be merged. The exceptions are
+    # data, the class of errors, and functions of the standard library.
+    add_library(ropewalk_avx2_user OBJECT consumer/avx2_user.cpp)
+    target_link_libraries(ropewalk_avx2_user PRIVATE ropewalk_development)
+    target_compile_options(ropewalk_avx2_user PRIVATE -O2 -mavx2 -mfma -mf16c)
+    ropewalk_house(symbols_of_users symbols.py --nm "${CMAKE_NM}" --only "avx2_user"
+        --allow "avx|DW\\.ref\\.|^_Z+N?K?S|^_ZT[ISV]N8ropewalk5errorE|^_ZN8ropewalk5errorD|4nameE$"
+        $<TARGET_OBJECTS:ropewalk_avx2_user>)
+endif()
 ropewalk_house(include_size include_size.py --compiler ${CMAKE_CXX_COMPILER} ${house_includes})
 ropewalk_house(nvcc nvcc.py --nvcc "${ROPEWALK_NVCC}")
 set_tests_properties(house.nvcc house.snippets_cuda PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600)

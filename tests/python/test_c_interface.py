@@ -94,6 +94,7 @@ class Options(Sized):
         ("direction", I32),
         ("threads", I32),
         ("table", c.c_void_p),
+        ("pool", c.c_void_p),
         ("fresh_output", I32),
         ("reserved", I32),
     )
@@ -113,8 +114,13 @@ def load():
     view, positions, encoding = c.POINTER(View), c.POINTER(Positions), c.c_void_p
     library.ropewalk_rotate.argtypes = [view, view, encoding, positions, c.POINTER(Options)]
     library.ropewalk_rotate_to.argtypes = [view, view, view, view, encoding, positions, c.POINTER(Options)]
-    library.ropewalk_rerotate.argtypes = [view, view, encoding, positions, encoding, positions, c.c_int]
-    library.ropewalk_cos_sin.argtypes = [encoding, positions, I64, I64, c.c_void_p, c.c_void_p, c.c_int]
+    library.ropewalk_rerotate.argtypes = [view, view, encoding, positions, encoding, positions, c.POINTER(Options)]
+    library.ropewalk_cos_sin.argtypes = [encoding, positions, I64, I64, c.c_void_p, c.c_void_p, c.POINTER(Options)]
+    prepared = c.c_void_p
+    library.ropewalk_prepare.argtypes = [*(view,) * 4, encoding, c.POINTER(Options), c.POINTER(prepared)]
+    library.ropewalk_prepared_run.argtypes = [prepared, c.c_void_p, c.c_void_p, I64]
+    library.ropewalk_prepared_run_to.argtypes = [prepared, *(c.c_void_p,) * 4, I64]
+    library.ropewalk_prepared_destroy.argtypes = [prepared]
     return library
 
 
@@ -302,10 +308,41 @@ def test_rerotation(kind):
             values[start + pair] = x * math.cos(angle) - y * math.sin(angle)
             values[start + pair + 16] = y * math.cos(angle) + x * math.sin(angle)
             norms[start + pair] = norms[start + pair + 16] = math.hypot(x, y)
-    check(rw.ropewalk_rerotate(k.view, None, source, Positions(), target, Positions(first=10), 0))
+    check(rw.ropewalk_rerotate(k.view, None, source, Positions(), target, Positions(first=10), None))
     assert largest_error(k, (values, norms)) < BOUND[kind]
     rw.ropewalk_encoding_destroy(source)
     rw.ropewalk_encoding_destroy(target)
+
+
+@pytest.mark.parametrize("layout", [HALF_SPLIT, INTERLEAVED])
+@pytest.mark.parametrize("kind", [F32, F16, BF16])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(8, 2), (1, 1), (3, 0)])
+def test_prepared_decoding_into_a_cache(kind, layout, heads, kv_heads):
+    numbers = random.Random(11)
+    # One token per batch row; keys go to the slot of their position in a cache [batch, 8, kv_heads, head_dim].
+    q = Tensor(numbers, kind, 2, 1, heads, 40)
+    k, cache = Tensor(numbers, kind, 2, 1, kv_heads, 40), Tensor(numbers, kind, 2, 8, kv_heads, 40)
+    cache.view.tokens = 1
+    encoding = create("linear:3", head_dim=40, rotary_dim=32, layout=layout)
+    theta = [frequency / 3 for frequency in frequencies(32)]
+    keys = (k.view, cache.view) if kv_heads else (None, None)
+    prepared = c.c_void_p()
+    check(rw.ropewalk_prepare(q.view, keys[0], None, keys[1], encoding, None, c.byref(prepared)))
+    rw.ropewalk_encoding_destroy(encoding)
+    for position in (0, 5, 5, 7):
+        wanted, wanted_keys = (expected(x, layout, theta, lambda row, token, p=position: p) for x in (q, k))
+        slot = c.addressof(cache.memory) + position * kv_heads * 40 * SIZE[kind]
+        addresses = (k.view.data, q.view.data, slot) if kv_heads else (None, q.view.data, None)
+        check(rw.ropewalk_prepared_run_to(prepared, q.view.data, *addresses, position))
+        assert largest_error(q, wanted) < BOUND[kind]
+        for row in range(2 if kv_heads else 0):
+            start = (row * 8 + position) * kv_heads * 40
+            part = slice(row * kv_heads * 40, (row + 1) * kv_heads * 40)
+            for got, want, norm in zip(cache.values()[start:], wanted_keys[0][part], wanted_keys[1][part]):
+                assert abs(got - want) <= BOUND[kind] * norm
+    assert rw.ropewalk_prepared_run(prepared, None, None, 0) == INVALID_ARGUMENT
+    assert "cannot rotate q at 0x0" in message()
+    rw.ropewalk_prepared_destroy(prepared)
 
 
 @pytest.mark.parametrize("layout", [HALF_SPLIT, INTERLEAVED])
@@ -313,7 +350,7 @@ def test_rerotation(kind):
 def test_table(layout, columns):
     encoding = create(head_dim=16, layout=layout)
     cos, sin = (c.c_float * (40 * columns))(), (c.c_float * (40 * columns))()
-    check(rw.ropewalk_cos_sin(encoding, Positions(first=1000), 40, columns, cos, sin, 0))
+    check(rw.ropewalk_cos_sin(encoding, Positions(first=1000), 40, columns, cos, sin, None))
     theta = frequencies(16)
     for token in range(40):
         for column in range(columns):

@@ -22,6 +22,17 @@
 // RW_INLINE leaves no symbol in the object file. A plain inline function compiled for AVX-512 and for the baseline is
 // one symbol to the linker, which may keep the copy that an older CPU cannot run.
 #define RW_INLINE inline __attribute__((always_inline))
+// RW_ISA names an inline namespace of functions that a program may compile for several instruction sets. As parts of
+// their symbols it keeps the copies apart, as the type parameter A does for kernels.
+#if defined(__AVX512F__)
+#define RW_ISA isa_avx512
+#elif defined(__AVX2__)
+#define RW_ISA isa_avx2
+#elif defined(__AVX__)
+#define RW_ISA isa_avx
+#else
+#define RW_ISA isa_baseline
+#endif
 #define RW_RESTRICT __restrict__
 // RW_HIDDEN keeps two extension modules in one process from merging their kernels.
 #define RW_HIDDEN __attribute__((visibility("hidden")))
@@ -29,6 +40,11 @@
 #define RW_PUBLIC __attribute__((visibility("default")))
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
+
+// RW_NOINLINE keeps the text of functions with many callers small.
+#define RW_NOINLINE __attribute__((noinline))
+// RW_COLD marks a function that runs rarely: it is not inlined, and compiled for size.
+#define RW_COLD __attribute__((cold, noinline))
 
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value with two uses into two memory operands, which
 // costs a quarter of the speed in L1. Clang does not.

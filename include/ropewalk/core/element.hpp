@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/half.hpp"
 
 namespace ropewalk {
@@ -25,7 +26,7 @@ inline constexpr element_type type_of = std::same_as<T, float> ? element_type::f
 /// Returns the bytes per element.
 constexpr std::size_t size_of(element_type type) { return type == element_type::f32 ? 4 : 2; }
 
-constexpr std::string_view to_string(element_type type) {
+RW_INLINE constexpr std::string_view to_string(element_type type) {
     switch (type) {
         case element_type::f32:
             return "f32";

@@ -38,7 +38,7 @@ public:
     message_value(const std::string& text) : message_value(std::string_view(text)) {}          // NOLINT
 
     /// Numbers to 17 digits, addresses in hexadecimal.
-    void append_to(std::string& message) const {
+    RW_INLINE void append_to(std::string& message) const {
         char digits[32];
         char* const end = digits + sizeof digits;
         switch (kind_) {
@@ -73,6 +73,8 @@ private:
     };
 };
 
+inline namespace RW_ISA {
+
 /// Appends text whose "{}" are replaced by the next values.
 inline void append_filled(std::string& message, std::string_view text, std::initializer_list<message_value> values) {
     for (const message_value& value : values) {
@@ -103,6 +105,7 @@ template <class... Args>
     fail_with(text, {message_value(args)...});
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
 }  // namespace ropewalk
 

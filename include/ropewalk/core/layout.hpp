@@ -41,7 +41,7 @@ template <Layout L>
 inline constexpr layout_kind kind_of =
     std::is_same_v<L, half_split> ? layout_kind::half_split : layout_kind::interleaved;
 
-constexpr std::string_view to_string(layout_kind kind) {
+RW_INLINE constexpr std::string_view to_string(layout_kind kind) {
     return kind == layout_kind::half_split ? half_split::name : interleaved::name;
 }
 

@@ -5,9 +5,10 @@
 #include <cstdint>
 #include <utility>
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/view.hpp"
 
-namespace ropewalk::detail {
+namespace ropewalk::detail::inline RW_ISA {
 
 struct axis {
     const char* name;
@@ -98,4 +99,4 @@ inline bool may_overlap(const tensor& a, const tensor& b) {
     return true;
 }
 
-}  // namespace ropewalk::detail
+}  // namespace ropewalk::detail::inline RW_ISA

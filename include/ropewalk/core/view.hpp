@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "ropewalk/core/buffer.hpp"
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/element.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/wide.hpp"
@@ -80,6 +81,8 @@ struct strided_shape {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// Checks that a buffer of `size` elements holds every element of a view that starts with it.
 constexpr void check_buffer(const tensor& t, std::size_t size) {
     const auto refuse = [&t](std::string_view problem, const auto&... values) {
@@ -108,6 +111,8 @@ constexpr void check_buffer(const tensor& t, std::size_t size) {
                size);
     }
 }
+
+}  // namespace RW_ISA
 
 /// A view of a pointer or a buffer with all strides given. The size of a buffer is checked.
 template <class Data>

@@ -9,6 +9,8 @@ namespace ropewalk::cpu {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// Bytes that the rotation reads.
 inline std::int64_t bytes_of(const rotate_params& params) {
     return (params.q_in.elements() + params.k_in.elements()) * static_cast<std::int64_t>(size_of(params.any().type));
@@ -24,7 +26,10 @@ inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
            whole(out.stride_token) && whole(out.stride_batch);
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
+
+inline namespace RW_ISA {
 
 /// Returns the traversal of a rotation, with its tile. Made once per call, where sizes and strides are known.
 ///
@@ -65,4 +70,5 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     return loop;
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu

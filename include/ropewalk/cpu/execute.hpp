@@ -14,10 +14,10 @@ namespace detail {
 
 /// Floats that begin at a cache line: an unaligned 512-bit register would lie in two.
 struct aligned_release {
-    void operator()(float* data) const { ::operator delete[](data, std::align_val_t{64}); }
+    RW_INLINE void operator()(float* data) const { ::operator delete[](data, std::align_val_t{64}); }
 };
 using aligned_floats = std::unique_ptr<float[], aligned_release>;
-inline aligned_floats make_aligned_floats(std::int64_t count) {
+RW_INLINE aligned_floats make_aligned_floats(std::int64_t count) {
     const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
     return aligned_floats(static_cast<float*>(::operator new[](bytes, std::align_val_t{64})));
 }
@@ -37,15 +37,17 @@ private:
 
 }  // namespace detail
 
+inline namespace RW_ISA {
+
 /// Runs the kernel over all tokens, on at most the given threads. One token is never shared. Throws ropewalk::error,
-/// with nothing written, where `given` is invalid.
-inline void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
+/// with nothing written, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
+RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
     detail::check_threads(given);
     const std::int64_t tokens = params.batch() * params.tokens();
     if (tokens == 0) return;
     const std::int64_t floats = scratch_floats(params);
     const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / tuning::bytes_per_thread);
-    const thread_pool pool = detail::pool_for<rotate_params>(useful, given);
+    const thread_pool pool = detail::pool_for(useful, given);
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
         kernel(params, 0, tokens, scratch.data());
@@ -60,4 +62,5 @@ inline void execute(const rotate_params& params, kernel_function kernel, const t
     pool.run(pool.pool, pool.size, task, const_cast<void*>(static_cast<const void*>(&part)));
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu

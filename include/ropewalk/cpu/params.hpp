@@ -43,11 +43,11 @@ struct rotate_params : ropewalk::rotate_params {
 /// the end.
 constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
 
-inline std::int64_t rotate_params::row_stride() const { return padded_row(pairs) * (has_magnitude ? 4 : 2); }
+RW_INLINE std::int64_t rotate_params::row_stride() const { return padded_row(pairs) * (has_magnitude ? 4 : 2); }
 
 /// Scratch floats of a thread: the row of one token in pair order, then the rows of a tile in block order.
 constexpr std::int64_t first_row(const rotate_params& params) { return 4 * padded_row(params.pairs); }
-inline std::int64_t scratch_floats(const rotate_params& params) {
+RW_INLINE std::int64_t scratch_floats(const rotate_params& params) {
     return first_row(params) + params.row_stride() * params.loop.tile;
 }
 

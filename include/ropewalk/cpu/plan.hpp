@@ -20,6 +20,8 @@ struct rotate_plan {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// The positions of [batch, tokens] as a kernel reads them. Where the encoding draws its positions, they are looked up
 /// by index, one draw per batch row, and stored in `drawn`.
 inline position_reader resolve_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
@@ -48,7 +50,10 @@ inline position_reader resolve_positions(const Encoding& encoding, const positio
     return {.kind = positions::kind::fixed, .data = drawn.data(), .stride_row = tokens};
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
+
+inline namespace RW_ISA {
 
 /// Validates the arguments and chooses the loops. Encodings, positions and table must outlive the plan. Throws
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
@@ -115,4 +120,5 @@ inline rotate_plan make_table_plan(layout_kind layout, const Encoding& encoding,
     return plan;
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu

@@ -28,8 +28,9 @@ public:
     /// Plans the rotation of tensors with these shapes, strides and types. Copies the numbers of the encoding; a table
     /// in `options` must outlive the object. Throws ropewalk::error for everything that cpu::rotate() refuses at
     /// position 0, for encodings that draw their positions, and for tables with one row per token.
-    prepared_rotation(const rotate_kernel& kernel, layout_kind layout, const tensor& q, const tensor& k,
-                      const tensor& q_out, const tensor& k_out, const Encoding& encoding, const options& options = {})
+    RW_INLINE prepared_rotation(const rotate_kernel& kernel, layout_kind layout, const tensor& q, const tensor& k,
+                                const tensor& q_out, const tensor& k_out, const Encoding& encoding,
+                                const options& options = {})
         : kernel_(&kernel),
           params_(plan_of(layout, q, k, q_out, k_out, encoding, options)),
           q_(heads_of(params_.q_in, params_.q_out)),
@@ -56,7 +57,7 @@ public:
     /// Rotates the tokens of each batch row at `position`, position + 1, … Returns false, with nothing written, where
     /// an address is missing, misaligned or given for an absent tensor, or where a position is not accepted. Inputs and
     /// outputs must be the same or apart.
-    [[nodiscard]] bool run(const addresses& at, std::int64_t position) noexcept {
+    [[nodiscard]] RW_INLINE bool run(const addresses& at, std::int64_t position) noexcept {
         const std::int64_t tokens = params_.tokens();
         if (!accepts(at) || position < first_position_ || position > last_position_ - (tokens - 1)) return false;
         std::int64_t* next = positions_.data();
@@ -67,7 +68,7 @@ public:
     }
 
     /// The same with one position per token, [batch, tokens]. Returns false for another number of positions, too.
-    [[nodiscard]] bool run(const addresses& at, std::span<const std::int64_t> positions) noexcept {
+    [[nodiscard]] RW_INLINE bool run(const addresses& at, std::span<const std::int64_t> positions) noexcept {
         if (!accepts(at) || positions.size() != positions_.size()) return false;
         for (const std::int64_t position : positions)
             if (position < first_position_ || position > last_position_) return false;
@@ -77,8 +78,8 @@ public:
     }
 
 private:
-    static rotate_params plan_of(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
-                                 const tensor& k_out, const Encoding& encoding, const options& options) {
+    static RW_INLINE rotate_params plan_of(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
+                                           const tensor& k_out, const Encoding& encoding, const options& options) {
         RW_EXPECTS(!encoding.draw_positions, "'{}' draws its positions, which a prepared rotation does not support",
                    encoding.expression);
         RW_EXPECTS(!options.table.exists() || options.table.order == cos_sin_table::rows_are::by_index,
@@ -97,7 +98,7 @@ private:
         bool partial;         ///< a head has elements outside of its rotary part
     };
 
-    [[nodiscard]] token_loop heads_of(const tensor& in, const tensor& out) const {
+    [[nodiscard]] RW_INLINE token_loop heads_of(const tensor& in, const tensor& out) const {
         const detail::head_loop_choice loops(*kernel_, params_.pairs, params_.loop.size);
         const std::int64_t size = kernel_->element_bytes;
         return {.rotate = in.heads == 1 ? loops.single : loops.several,
@@ -114,21 +115,21 @@ private:
     }
 
     /// Returns whether the addresses of a tensor fit what was prepared.
-    [[nodiscard]] bool accepts(const tensor& prepared, const void* in, const void* out) const {
+    [[nodiscard]] RW_INLINE bool accepts(const tensor& prepared, const void* in, const void* out) const {
         const auto bits = reinterpret_cast<std::uintptr_t>(in) | reinterpret_cast<std::uintptr_t>(out);
         if (!prepared.exists()) return bits == 0;
         return in != nullptr && (bits & static_cast<std::uintptr_t>(kernel_->element_bytes - 1)) == 0;
     }
-    [[nodiscard]] bool accepts(const addresses& at) const {
+    [[nodiscard]] RW_INLINE bool accepts(const addresses& at) const {
         return accepts(params_.q_in, at.q, at.q_out) && accepts(params_.k_in, at.k, at.k_out);
     }
 
-    void set_position(std::int64_t& entry, std::int64_t position) {
+    RW_INLINE void set_position(std::int64_t& entry, std::int64_t position) {
         rows_valid_ = rows_valid_ && entry == position;
         entry = position;
     }
 
-    void rotate(const addresses& at) {
+    RW_INLINE void rotate(const addresses& at) {
         if (!rows_valid_) make_rows();
         float* const rows = rows_.get() + first_row(params_);
         if (at.q != nullptr) rotate_tensor(q_, params_.q_in, params_.q_out, at.q, at.q_out, rows);
@@ -136,7 +137,7 @@ private:
             rotate_tensor(k_, params_.k_in, params_.k_out, at.k, at.k_out, rows + detail::key_row(params_));
     }
 
-    void make_rows() {
+    RW_INLINE void make_rows() {
         float* const rows = rows_.get() + first_row(params_);
         const std::int64_t tokens = params_.tokens();
         for (std::int64_t i = 0; i < token_count(); ++i)
@@ -144,8 +145,8 @@ private:
         rows_valid_ = true;
     }
 
-    void rotate_tensor(const token_loop& loop, const tensor& in, const tensor& out, const void* from, void* to,
-                       const float* row) const {
+    RW_INLINE void rotate_tensor(const token_loop& loop, const tensor& in, const tensor& out, const void* from,
+                                 void* to, const float* row) const {
         if (to == nullptr) to = const_cast<void*>(from);
         const std::int64_t tokens = in.tokens, stride = params_.row_stride();
         for (std::int64_t batch_row = 0; batch_row < in.batch; ++batch_row) {

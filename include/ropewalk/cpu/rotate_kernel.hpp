@@ -38,13 +38,13 @@ struct rotate_kernel {
     bool interleaved;
 
     /// Returns whether registers hold the whole row, so that either loop order is address order.
-    [[nodiscard]] bool holds_row(std::int64_t pairs) const {
+    [[nodiscard]] RW_INLINE bool holds_row(std::int64_t pairs) const {
         const std::int64_t blocks = pairs / block_pairs;
         return pairs % block_pairs == 0 && blocks <= max_held && (blocks <= 4 || blocks == max_held);
     }
     /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the
     /// heads more than once.
-    [[nodiscard]] bool takes_columns(std::int64_t pairs, footprint size) const {
+    [[nodiscard]] RW_INLINE bool takes_columns(std::int64_t pairs, footprint size) const {
         return size == footprint::l2 || holds_row(pairs);
     }
 };

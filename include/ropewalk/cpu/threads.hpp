@@ -38,6 +38,8 @@ struct threads {
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 inline void check_threads(const threads& given) {
     RW_EXPECTS(given.limit >= 0, "threads must not be negative, got {} (0 takes the default)", given.limit);
     RW_EXPECTS(given.pool.run == nullptr || given.pool.size >= 1, "a thread pool needs at least 1 thread, got {}",
@@ -47,8 +49,7 @@ inline void check_threads(const threads& given) {
 #if defined(RW_OPENMP)
 
 /// State of a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
-/// and the child would wait for them forever. `A` keeps the copies of different instruction sets apart.
-template <class A>
+/// and the child would wait for them forever.
 class parent_threads {
 public:
     static bool lost() { return lost_.load(std::memory_order_relaxed); }
@@ -66,9 +67,8 @@ private:
 };
 
 /// OpenMP as a thread pool. Its size is 1 inside a parallel region, and in a child forked after a threaded call.
-template <class A>
-RW_INLINE thread_pool openmp_pool() {
-    if (omp_in_parallel() != 0 || parent_threads<A>::lost()) return {};
+inline thread_pool openmp_pool() {
+    if (omp_in_parallel() != 0 || parent_threads::lost()) return {};
     const auto run = [](void*, int count, void (*task)(void*, int), void* argument) {
 #pragma omp parallel for num_threads(count) schedule(static, 1)
         for (int i = 0; i < count; ++i) task(argument, i);
@@ -80,27 +80,24 @@ RW_INLINE thread_pool openmp_pool() {
 
 /// A pool for `parts` parts of work, each of which pays for waking a thread. Its size is the number of threads to use:
 /// 1 where threads do not pay.
-template <class A>
-RW_INLINE thread_pool pool_for(std::int64_t parts, const threads& given) {
+inline thread_pool pool_for(std::int64_t parts, const threads& given) {
     if (parts <= 1) return {nullptr, nullptr, 1};
     thread_pool pool = given.pool;
 #if defined(RW_OPENMP)
-    if (pool.run == nullptr) pool = openmp_pool<A>();
+    if (pool.run == nullptr) pool = openmp_pool();
 #endif
     if (pool.run == nullptr) return {nullptr, nullptr, 1};
     if (given.limit > 0 && (given.limit < pool.size || given.pool.run == nullptr)) pool.size = given.limit;
     if (parts < pool.size) pool.size = static_cast<int>(parts);
 #if defined(RW_OPENMP)
-    if (given.pool.run == nullptr && pool.size > 1) parent_threads<A>::record();
+    if (given.pool.run == nullptr && pool.size > 1) parent_threads::record();
 #endif
     return pool;
 }
 
 /// The number of OpenMP threads for `parts` parts of work, at most `limit`.
-template <class A>
-RW_INLINE int thread_count(std::int64_t parts, int limit) {
-    return pool_for<A>(parts, limit).size;
-}
+inline int thread_count(std::int64_t parts, int limit) { return pool_for(parts, limit).size; }
 
+}  // namespace RW_ISA
 }  // namespace detail
 }  // namespace ropewalk::cpu

@@ -8,7 +8,7 @@
 namespace ropewalk::cpu::detail {
 
 /// Floats from the row of the queries of a token to that of its keys.
-inline std::int64_t key_row(const rotate_params& params) {
+RW_INLINE std::int64_t key_row(const rotate_params& params) {
     return params.has_magnitude ? 2 * padded_row(params.pairs) : 0;
 }
 
@@ -67,7 +67,8 @@ struct head_loop_choice {
     head_loop several, single;
     std::int64_t prefetch;
 
-    head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size) : single(kernel.by_heads) {
+    RW_INLINE head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size)
+        : single(kernel.by_heads) {
         const bool columns = kernel.takes_columns(pairs, size);
         several = columns ? kernel.by_columns : kernel.by_heads;
         prefetch = columns ? (size == footprint::l2 ? tuning::l1_prefetch_lines * tuning::line_bytes : 0)

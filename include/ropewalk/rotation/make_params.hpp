@@ -10,6 +10,8 @@ enum class memory_space : std::uint8_t { host, device };
 
 namespace detail {
 
+inline namespace RW_ISA {
+
 /// Checks the starts of the sequences of a ragged batch.
 inline void check_sequence_starts(const position_reader& reader, std::int64_t tokens) {
     RW_EXPECTS(reader.count >= 1 && reader.sequence_start(0) == 0, "cu_seqlens must begin with 0, got {}",
@@ -33,7 +35,10 @@ inline void check_axes(const Encoding& encoding, const positions& given) {
                "several positions per token must be ids");
 }
 
+}  // namespace RW_ISA
 }  // namespace detail
+
+inline namespace RW_ISA {
 
 /// Checks the positions of [batch, tokens] and returns their reader. Values in device memory are not read.
 inline position_reader read_positions(const positions& given, std::int64_t batch, std::int64_t tokens,
@@ -147,4 +152,5 @@ inline rotate_params make_params(const rotate_args& args, const position_reader&
     return params;
 }
 
+}  // namespace RW_ISA
 }  // namespace ropewalk

@@ -10,7 +10,7 @@
 #include "ropewalk/rotation/args.hpp"
 #include "ropewalk/rotation/params.hpp"
 
-namespace ropewalk::detail {
+namespace ropewalk::detail::inline RW_ISA {
 
 /// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
@@ -282,4 +282,4 @@ inline void check_table(const rotate_params& params) {
     });
 }
 
-}  // namespace ropewalk::detail
+}  // namespace ropewalk::detail::inline RW_ISA

@@ -97,6 +97,20 @@ cpu::prepared<T> prepare(const view<T>& q, const view<T>& k, const Encoding& enc
     return cpu::prepared<T>(dispatch::prepare(kind_of<L>, q, k, q, k, encoding, options));
 }
 
+/// Prepares the rotation of queries alone.
+template <Layout L, class T>
+cpu::prepared<T> prepare(const view<T>& q, const Encoding& encoding, const cpu::options& options = {}) {
+    return dispatch::prepare<L>(q, view<T>{}, encoding, options);
+}
+
+/// Prepares a rotation whose outputs have other strides than its inputs.
+template <Layout L, class In, class T>
+    requires std::same_as<std::remove_const_t<In>, T>
+cpu::prepared<T> prepare(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out,
+                         const Encoding& encoding, const cpu::options& options = {}) {
+    return cpu::prepared<T>(dispatch::prepare(kind_of<L>, q, k, q_out, k_out, encoding, options));
+}
+
 /// Writes cosines and sines, as cpu::cos_sin() does.
 template <Layout L>
 void cos_sin(const Encoding& encoding, const positions& positions, std::int64_t tokens, std::int64_t columns,

@@ -197,14 +197,25 @@ typedef struct ropewalk_table {
     int32_t by_token;       ///< 0 or 1
 } ropewalk_table;
 
-/// Options of a rotation.
+/// Threads of the caller, in place of OpenMP. `run` calls task(argument, i) for every i in [0, count), on any threads
+/// and in any order, and returns when all calls have returned.
+typedef struct ropewalk_thread_pool {
+    size_t struct_size;
+    void (*run)(void* pool, int count, void (*task)(void* argument, int index), void* argument);
+    void* pool;        ///< passed to `run`
+    int32_t size;      ///< threads of the pool, at least 1
+    int32_t reserved;  ///< 0
+} ropewalk_thread_pool;
+
+/// Options of a call. Re-rotations and tables have `threads` and `pool` only; the other members must be 0.
 typedef struct ropewalk_options {
     size_t struct_size;
-    int32_t direction;            ///< ropewalk_direction
-    int32_t threads;              ///< upper limit; 0: the default of OpenMP; small calls always use one thread
-    const ropewalk_table* table;  ///< NULL: the angles of the encoding
-    int32_t fresh_output;         ///< 1: the output was never written, so streaming stores cost time
-    int32_t reserved;             ///< 0
+    int32_t direction;                 ///< ropewalk_direction
+    int32_t threads;                   ///< limit; 0: all of the pool, or the default of OpenMP; small calls use one
+    const ropewalk_table* table;       ///< NULL: the angles of the encoding
+    const ropewalk_thread_pool* pool;  ///< NULL: OpenMP, if the library has it
+    int32_t fresh_output;              ///< 1: the output was never written, so streaming stores cost time
+    int32_t reserved;                  ///< 0
 } ropewalk_options;
 
 /// Returns a view of contiguous [batch, tokens, heads, head_dim].
@@ -290,16 +301,52 @@ ROPEWALK_API int ropewalk_rotate_to(const ropewalk_view* q, const ropewalk_view*
                                     const ropewalk_positions* positions, const ropewalk_options* options);
 
 /// Re-encodes cached keys, from `source` at `source_positions` to `target` at `target_positions`, in one pass. k_out
-/// NULL: in place. threads 0: the default of OpenMP.
+/// NULL: in place. `options` may be NULL.
 ROPEWALK_API int ropewalk_rerotate(const ropewalk_view* k, const ropewalk_view* k_out, const ropewalk_encoding* source,
                                    const ropewalk_positions* source_positions, const ropewalk_encoding* target,
-                                   const ropewalk_positions* target_positions, int threads);
+                                   const ropewalk_positions* target_positions, const ropewalk_options* options);
 
 /// Writes cos and sin [tokens, columns] of the angles at `tokens` positions, without any magnitude. columns: the number
 /// of pairs, or twice that, where each value is stored twice in the order of the layout. Max error 1.2e-7 for
-/// |p| < 2^31. Fails if cos and sin overlap.
+/// |p| < 2^31. `options` may be NULL. Fails if cos and sin overlap.
 ROPEWALK_API int ropewalk_cos_sin(const ropewalk_encoding* encoding, const ropewalk_positions* positions,
-                                  int64_t tokens, int64_t columns, float* cos, float* sin, int threads);
+                                  int64_t tokens, int64_t columns, float* cos, float* sin,
+                                  const ropewalk_options* options);
+
+// Prepared rotations, for decoding
+
+/// A rotation that is validated once and then runs at any address and position. Keeps the cosines and sines of the last
+/// positions, so that the layers of a model share those of a token. Runs start no threads and allocate nothing. One
+/// object runs on one thread at a time.
+typedef struct ropewalk_prepared ropewalk_prepared;
+
+/// Prepares the rotation of tensors with the shapes, strides and types of q and k. Their addresses are examples: runs
+/// pass their own. q_out and k_out have the strides of outputs; NULL: those of q and k. One of q and k may be NULL, and
+/// so may `options`. A table in the options must outlive the object; the encoding need not. Free the object with
+/// ropewalk_prepared_destroy(). On failure *prepared is NULL. Fails for everything that ropewalk_rotate() refuses.
+ROPEWALK_API int ropewalk_prepare(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_view* q_out,
+                                  const ropewalk_view* k_out, const ropewalk_encoding* encoding,
+                                  const ropewalk_options* options, ropewalk_prepared** prepared);
+
+/// Frees a prepared rotation. NULL is allowed.
+ROPEWALK_API void ropewalk_prepared_destroy(ropewalk_prepared* prepared);
+
+/// Rotates the tokens of each batch row in place, at position, position + 1, … q or k is NULL exactly where the
+/// prepared view was. Fails, with nothing written, for another NULL, for a misaligned address, and for a position that
+/// the table does not have or whose magnitude the element type does not hold.
+ROPEWALK_API int ropewalk_prepared_run(ropewalk_prepared* prepared, void* q, void* k, int64_t position);
+
+/// The same from inputs to outputs, such as the slot of a cache. An output must be its input or lie apart from it.
+ROPEWALK_API int ropewalk_prepared_run_to(ropewalk_prepared* prepared, const void* q, const void* k, void* q_out,
+                                          void* k_out, int64_t position);
+
+/// The same in place with one position per token, [batch, tokens]. Fails unless count is the number of tokens.
+ROPEWALK_API int ropewalk_prepared_run_ids(ropewalk_prepared* prepared, void* q, void* k, const int64_t* ids,
+                                           int64_t count);
+
+/// ropewalk_prepared_run_to() with one position per token.
+ROPEWALK_API int ropewalk_prepared_run_ids_to(ropewalk_prepared* prepared, const void* q, const void* k, void* q_out,
+                                              void* k_out, const int64_t* ids, int64_t count);
 
 #ifdef __cplusplus
 }

@@ -259,7 +259,7 @@ void attend(const attend_params& params, int threads) {
             sequence.tokens * (sequence.past + sequence.tokens) * params.heads * params.layout.head_dim / (64 * 1024);
     }
     if (items == 0) return;
-    const int count = thread_count<A>(shares < items ? shares : items, threads);
+    const int count = thread_count(shares < items ? shares : items, threads);
     const scratch<A> memory(attend_scratch<A>{}.lay_out(nullptr, params), count), partials(partial_floats, 1);
     share_out<A>(
         items, count, [&](int thread, const auto& claim) __attribute__((always_inline)) {

@@ -116,8 +116,8 @@ void for_each_row(const cache_params& params, int threads, const Move& move) {
     const std::int64_t tokens = sequence.tokens, row_floats = layout.kv_heads * layout.head_dim;
     const std::int64_t shares = tokens * row_floats * 4 / (128 * 1024);  // each pays for waking a thread
     parallel_for<A>(
-        tokens, thread_count<A>(shares < tokens ? shares : tokens, threads),
-        [&](std::int64_t i) __attribute__((always_inline)) {
+        tokens,
+        thread_count(shares < tokens ? shares : tokens, threads), [&](std::int64_t i) __attribute__((always_inline)) {
             cached_head head{layout, sequence.pages, 0, params.keys};
             float* row = params.rows + (sequence.first + i) * row_floats;
             for (; head.head < layout.kv_heads; ++head.head, row += layout.head_dim) move(row, head, sequence.past + i);

@@ -127,7 +127,7 @@ void few_range(const linear_params<A, T>& p, std::int64_t begin, std::int64_t en
 /// A product for few tokens: streams the weights, each read once.
 template <class A, class T>
 void linear_few(const linear_params<A, T>& p, int threads) {
-    const int count = thread_count<A>(p.tokens * p.rows * p.columns >> 17, threads);
+    const int count = thread_count(p.tokens * p.rows * p.columns >> 17, threads);
     parallel_for<A>(count, count, [&](std::int64_t i) { few_range(p, p.rows * i / count, p.rows * (i + 1) / count); });
 }
 
@@ -193,7 +193,7 @@ void linear_many(const linear_params<A, T>& p, int threads) {
     using size = linear_panel<A>;
     const std::int64_t row_panels = (p.rows + size::rows - 1) / size::rows;
     const std::int64_t panels = row_panels * ((p.tokens + size::tokens - 1) / size::tokens);
-    const int count = thread_count<A>(panels, threads);
+    const int count = thread_count(panels, threads);
     const scratch<A> memory(2 * packing<A>::w_floats + packing<A>::x_floats, count);
     share_out<A>(panels, count, [&](int thread, const auto& claim) {
         for (std::int64_t n = claim(); n >= 0; n = claim())

@@ -44,7 +44,7 @@ template <class A>
 void rms_norm(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon, float* y,
               int threads) {
     const std::int64_t shares = tokens * width >> 15;  // of 128 KiB, which pay for waking a thread
-    parallel_for<A>(tokens, thread_count<A>(shares < tokens ? shares : tokens, threads),
+    parallel_for<A>(tokens, thread_count(shares < tokens ? shares : tokens, threads),
                     [&](std::int64_t t) { rms_norm_row<A>(x + t * width, width, weight, epsilon, y + t * width); });
 }
 
@@ -76,7 +76,7 @@ template <class A>
 void silu_multiply(float* gate, const float* up, std::int64_t count, int threads) {
     constexpr std::int64_t grain = 16384;  // 128 KiB of gate and up
     const std::int64_t grains = (count + grain - 1) / grain;
-    parallel_for<A>(grains, thread_count<A>(grains, threads), [&](std::int64_t i) {
+    parallel_for<A>(grains, thread_count(grains, threads), [&](std::int64_t i) {
         const std::int64_t begin = i * grain, left = count - begin;
         silu_multiply_range<A>(gate + begin, up + begin, left < grain ? left : grain);
     });
