@@ -7,6 +7,7 @@ Compiles each unit alone and prints the processor seconds (user), the peak memor
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -50,6 +51,11 @@ class Unit(NamedTuple):
     name: str
     source: "str | Path"
     flags: "list[str]"
+
+    @property
+    def optimisation(self):
+        sanitizers = ["sanitizers"] if SANITIZERS[-1] in self.flags else []
+        return " ".join([flag for flag in self.flags if flag.startswith(("-O", "-g"))] + sanitizers)
 
 
 def units():
@@ -97,11 +103,24 @@ def compile_unit(compiler, unit, folder):
         sys.exit(f"compile_time: cannot compile '{unit.name}': {' '.join(command)}")
     return {
         "unit": unit.name,
+        "optimisation": unit.optimisation,
         "flags": " ".join(unit.flags),
         "seconds": round(usage.ru_utime, 2),
         "peak_megabytes": usage.ru_maxrss // 1024,
         "text_bytes": text_bytes(target),
         "object_bytes": target.stat().st_size,
+    }
+
+
+def context(compiler):
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "machine": models[0] if models else platform.processor(),
+        "compiler": version.splitlines()[0],
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
@@ -115,20 +134,18 @@ def main():
     except OSError as error:
         parser.error(f"cannot write {options.json}: {error.strerror}")
     rows = []
-    print(f"{'unit':32s} {'optimisation':12s} {'seconds':>8s} {'peak':>8s} {'text':>10s} {'object':>10s}")
+    print(f"{'unit':32s} {'optimisation':17s} {'seconds':>8s} {'peak':>8s} {'text':>10s} {'object':>10s}")
     with tempfile.TemporaryDirectory() as folder:
         for unit in units():
             row = compile_unit(options.compiler, unit, Path(folder))
             rows.append(row)
-            short = " ".join(flag for flag in unit.flags if flag.startswith(("-O", "-g")))
-            short += " ASan" if "-fsanitize=address,undefined" in unit.flags else ""
             print(
-                f"{row['unit']:32s} {short:12s} {row['seconds']:6.1f} s {row['peak_megabytes']:5d} MB "
+                f"{row['unit']:32s} {row['optimisation']:17s} {row['seconds']:6.1f} s {row['peak_megabytes']:5d} MB "
                 f"{row['text_bytes'] / 1e3:7.1f} KB {row['object_bytes'] / 1e3:7.0f} KB",
                 flush=True,
             )
-    version = subprocess.run([options.compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    options.json.write_text(json.dumps({"compiler": version.splitlines()[0], "rows": rows}, indent=2) + "\n")
+    report = {"context": context(options.compiler), "rows": rows}
+    options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written to {options.json}")
 
 

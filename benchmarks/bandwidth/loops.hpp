@@ -1,4 +1,5 @@
-// Plain loops over the bytes of a rotation: scale, convert and store. Their time bounds the time of a rotation.
+// Plain loops over the bytes of a rotation: scale, convert and store, whose time bounds the time of a rotation, and
+// rotations with a table as engines write them.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,9 @@ struct bandwidth_loops {
     void (*convert_f16)(ropewalk::f16* data, std::int64_t count, float factor);         ///< widen, multiply, narrow
     void (*convert_bf16)(ropewalk::bf16* data, std::int64_t count, float factor);       ///< widen, multiply, narrow
     void (*store)(float* data, std::int64_t count, float value);                        ///< data = value
+    /// Hand-written rotations of a token [heads, head_dim], vectorised by the compiler. cos and sin are [head_dim / 2].
+    void (*rotate_half_split)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin);
+    void (*rotate_interleaved)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin);
 };
 
 /// Returns the loops for a name that dispatch::instruction_set() returns.

@@ -68,6 +68,30 @@ void store(float* data, std::int64_t count, float value) {
         [=](std::int64_t i) { data[i] = value; });
 }
 
+// No __restrict: the loops of engines have none. GCC vectorises them after a check that x does not overlap the table.
+
+template <class A>
+void rotate_half_split(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin) {
+    for (const float* const end = x + heads * head_dim; x != end; x += head_dim) {
+        for (std::int64_t j = 0; j < head_dim / 2; ++j) {
+            const float a = x[j], b = x[j + head_dim / 2];
+            x[j] = a * cos[j] - b * sin[j];
+            x[j + head_dim / 2] = a * sin[j] + b * cos[j];
+        }
+    }
+}
+
+template <class A>
+void rotate_interleaved(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin) {
+    for (const float* const end = x + heads * head_dim; x != end; x += head_dim) {
+        for (std::int64_t j = 0; j < head_dim / 2; ++j) {
+            const float a = x[2 * j], b = x[2 * j + 1];
+            x[2 * j] = a * cos[j] - b * sin[j];
+            x[2 * j + 1] = a * sin[j] + b * cos[j];
+        }
+    }
+}
+
 template <class A>
 constexpr bandwidth_loops loops_of(std::string_view instruction_set) {
     return {.instruction_set = instruction_set,
@@ -75,7 +99,9 @@ constexpr bandwidth_loops loops_of(std::string_view instruction_set) {
             .scale_into = scale_into<A>,
             .convert_f16 = convert_f16<A>,
             .convert_bf16 = convert_bf16<A>,
-            .store = store<A>};
+            .store = store<A>,
+            .rotate_half_split = rotate_half_split<A>,
+            .rotate_interleaved = rotate_interleaved<A>};
 }
 
 }  // namespace bench

@@ -161,7 +161,7 @@ void add(family kind, const std::string& name, const shape& size, const std::str
 
 }  // namespace
 
-void register_rotations() {
+void register_rows() {
     for (const auto type : {rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16}) {
         for (const auto layout : {rw::layout_kind::half_split, rw::layout_kind::interleaved}) {
             for (const std::int64_t k_heads : {40, 8}) {
@@ -184,6 +184,7 @@ void register_rotations() {
             }
         }
     }
+    register_tables();
 }
 
 }  // namespace bench

@@ -31,8 +31,8 @@ double comparison::seconds_per_pass(candidate& entry, int passes) {
 void comparison::round() {
     for (candidate& entry : candidates_) {
         if (entry.passes == 0) {
-            seconds_per_pass(entry, 2);
-            const double pass = seconds_per_pass(entry, 2);
+            // The first measurement is cold, and either may be interrupted.
+            const double pass = std::min(seconds_per_pass(entry, 2), seconds_per_pass(entry, 2));
             entry.passes = pass > cached_seconds ? 1 : std::clamp(static_cast<int>(sample_seconds / pass), 2, 1 << 20);
         }
         const bool slow = !entry.samples.empty() && entry.samples.front() > slow_seconds;

@@ -1,5 +1,5 @@
-// Main program of the CPU benchmarks. The time of a row is the median of interleaved samples, and the context names the
-// machine, compiler, instruction set and commit.
+// Main program of the CPU benchmarks, bench_rotate and bench_decode. The time of a row is the median of interleaved
+// samples, and the context names the machine, compiler, instruction set and commit.
 
 #include <algorithm>
 #include <cstdio>
@@ -78,8 +78,7 @@ int main(int argc, char** argv) try {
     benchmark::Initialize(&count, pointers.data());
     if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 1;
 
-    bench::register_rotations();
-    bench::register_tables();
+    bench::register_rows();
     describe_context();
     std::unique_ptr<benchmark::BenchmarkReporter> display, results;
     if (json) {

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -21,6 +22,58 @@
 #include "ropewalk/policy/expression.hpp"
 
 namespace ropewalk {
+
+namespace detail {
+
+/// A copy of a policy that draws positions, without its type. (The header of std::function costs 0.15 s to compile.)
+class position_function {
+public:
+    position_function() = default;
+    template <PositionPolicy P>
+    static position_function of(const P& policy) {
+        position_function result;
+        result.policy_ = new P(policy);
+        result.functions_ = &functions_of<P>;
+        return result;
+    }
+    position_function(const position_function& other)
+        : policy_(other.policy_ == nullptr ? nullptr : other.functions_->copy(other.policy_)),
+          functions_(other.functions_) {}
+    position_function(position_function&& other) noexcept
+        : policy_(std::exchange(other.policy_, nullptr)), functions_(other.functions_) {}
+    position_function& operator=(position_function other) noexcept {
+        std::swap(policy_, other.policy_), std::swap(functions_, other.functions_);
+        return *this;
+    }
+    ~position_function() {
+        if (policy_ != nullptr) functions_->destroy(policy_);
+    }
+
+    explicit operator bool() const { return policy_ != nullptr; }
+    bool operator==(std::nullptr_t) const { return policy_ == nullptr; }
+    void operator()(std::uint64_t row, std::span<fixed_position> numbers) const {
+        functions_->draw(policy_, row, numbers);
+    }
+
+private:
+    struct functions {
+        void (*draw)(const void* policy, std::uint64_t row, std::span<fixed_position> numbers);
+        void* (*copy)(const void* policy);
+        void (*destroy)(void* policy);
+    };
+    template <class P>
+    static constexpr functions functions_of{
+        [](const void* policy, std::uint64_t row, std::span<fixed_position> numbers) {
+            static_cast<const P*>(policy)->draw_positions(row, numbers);
+        },
+        [](const void* policy) -> void* { return new P(*static_cast<const P*>(policy)); },
+        [](void* policy) { delete static_cast<P*>(policy); }};
+
+    void* policy_ = nullptr;
+    const functions* functions_ = nullptr;
+};
+
+}  // namespace detail
 
 /// The result of applying policies to a geometry, as kernels use it. Built by make_encoding().
 struct Encoding {
@@ -41,7 +94,7 @@ struct Encoding {
     std::vector<std::uint64_t> axis_steps;
 
     /// Writes the positions of the tokens 0 … n−1 of a batch row. Empty if token i has position i.
-    std::function<void(std::uint64_t row, std::span<fixed_position> numbers)> draw_positions;
+    detail::position_function draw_positions;
     std::int64_t drawn_tokens = 0;  ///< the n of draw_positions; 0: the number of tokens of the call
 
     /// Identifies the part of a length-dependent schedule that is in force: keys cached in one stage do not fit
@@ -79,14 +132,16 @@ constexpr bool fits_float(const double& factor) {
 /// Applies policies in order and collects the result.
 class encoding_builder {
 public:
-    explicit encoding_builder(const Geometry& geometry) {
+    RW_COLD explicit encoding_builder(const Geometry& geometry) {
         geometry.validate();
         encoding_.geometry = geometry;
-        for (std::int64_t pair = 0; pair < geometry.pairs(); ++pair) theta_.push_back(geometry.theta(pair));
+        theta_.resize(static_cast<std::size_t>(geometry.pairs()));
+        for (std::size_t pair = 0; pair < theta_.size(); ++pair)
+            theta_[pair] = geometry.theta(static_cast<std::int64_t>(pair));
     }
 
     template <class P>
-    void apply(const P& policy) {
+    void apply(P policy) {
         static_assert(Policy<P>, "a policy needs a name, a tuple of parameters and validate(geometry)");
         static_assert(AnyAxis<P>,
                       "a policy needs one of: operator()(theta, pair, geometry) for the frequency, "
@@ -95,19 +150,18 @@ public:
                       "draw_positions(row, numbers) with stated_tokens(), or axis(pair, geometry), for the position, "
                       "softmax_factor(geometry) for the score");
         if constexpr (requires { policy.lacks_original_length(); }) {
-            if (policy.lacks_original_length() && encoding_.geometry.original_length != 0) {
-                P completed = policy;
-                completed.original_length = encoding_.geometry.original_length;
-                return apply_complete(completed);
-            }
+            if (policy.lacks_original_length() && encoding_.geometry.original_length != 0)
+                policy.original_length = encoding_.geometry.original_length;
         }
         apply_complete(policy);
     }
 
-    Encoding finish() && {
-        for (const real& theta : theta_) {
-            encoding_.steps.push_back(make_step(theta));
-            encoding_.inv_freq.push_back(static_cast<double>(theta));
+    RW_COLD Encoding finish() && {
+        encoding_.steps.resize(theta_.size());
+        encoding_.inv_freq.resize(theta_.size());
+        for (std::size_t pair = 0; pair < theta_.size(); ++pair) {
+            encoding_.steps[pair] = make_step(theta_[pair]);
+            encoding_.inv_freq[pair] = static_cast<double>(theta_[pair]);
         }
         // Magnitudes and drawn positions need one position per token, which is enough if every pair uses the first
         // axis.
@@ -122,44 +176,63 @@ public:
 
 private:
     template <class P>
-    void apply_complete(const P& policy) {
+    RW_COLD void apply_complete(const P& policy) {
         const Geometry& geometry = encoding_.geometry;
         policy.validate(geometry);
-        if constexpr (FrequencyPolicy<P>) apply_frequencies(policy);
+        if constexpr (FrequencyPolicy<P>) {
+            apply_frequencies(P::name, &policy, &frequency_of<P>);
+        }
         if constexpr (MagnitudePolicy<P>) apply_magnitude(policy);
         if constexpr (AttentionFactorPolicy<P>) encoding_.attention_factor *= policy.attention_factor(geometry);
         if constexpr (SoftmaxFactorPolicy<P>) encoding_.softmax_factor *= policy.softmax_factor(geometry);
         if constexpr (PositionPolicy<P>) apply_positions(policy);
         if constexpr (PairAxisPolicy<P>) assign_axes(policy);
         if constexpr (StagePolicy<P>) encoding_.stage = encoding_.stage * 1000003U + policy.stage(geometry);
-        encoding_.expression.append(encoding_.expression.empty() ? "" : "|").append(describe(policy));
+        const P defaults{};
+        append_expression(P::name, fields_of(policy), fields_of(defaults));
+    }
+
+    RW_COLD void append_expression(std::string_view name, std::span<const field> fields,
+                                   std::span<const field> defaults) {
+        if (!encoding_.expression.empty()) encoding_.expression += '|';
+        encoding_.expression += describe_fields(name, fields, defaults);
     }
 
     /// Throws unless the policy is the first to set a property of the encoding.
-    void expect_first(bool first, std::string_view policy, std::string_view property) const {
+    RW_COLD void expect_first(bool first, std::string_view policy, std::string_view property) const {
         RW_EXPECTS(first, "{} conflicts with '{}': both set {}", policy, encoding_.expression, property);
     }
 
     template <class P>
-    void apply_frequencies(const P& policy) {
+    RW_COLD static real frequency_of(const void* policy, const real& theta, std::int64_t pair,
+                                     const Geometry& geometry) {
+        return (*static_cast<const P*>(policy))(theta, pair, geometry);
+    }
+
+    /// The frequencies of a policy, as `frequency` of the policy object computes them.
+    RW_COLD void apply_frequencies(std::string_view name, const void* policy,
+                                   real (*frequency)(const void* policy, const real& theta, std::int64_t pair,
+                                                     const Geometry& geometry)) {
         for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
             real& theta = theta_[static_cast<std::size_t>(pair)];
-            theta = policy(theta, pair, encoding_.geometry);
-            RW_EXPECTS(!theta.negative(), "{}: the frequency of pair {} must not be negative, got {}", P::name, pair,
+            theta = frequency(policy, theta, pair, encoding_.geometry);
+            RW_EXPECTS(!theta.negative(), "{}: the frequency of pair {} must not be negative, got {}", name, pair,
                        static_cast<double>(theta));
         }
     }
 
     template <class P>
-    void apply_magnitude(const P& policy) {
+    RW_COLD void apply_magnitude(const P& policy) {
         expect_first(!encoding_.has_magnitude(), P::name, "the magnitude");
+        std::vector<std::uint64_t>& rates = encoding_.magnitude_rates;
+        rates.resize(theta_.size());
         bool any = false;
-        for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
-            encoding_.magnitude_rates.push_back(
-                real(policy.magnitude_rate(pair, encoding_.geometry)).scaled(56).rounded_modulo_2_64());
-            any = any || encoding_.magnitude_rates.back() != 0;
+        for (std::size_t pair = 0; pair < rates.size(); ++pair) {
+            const real rate = policy.magnitude_rate(static_cast<std::int64_t>(pair), encoding_.geometry);
+            rates[pair] = rate.scaled(56).rounded_modulo_2_64();
+            any = any || rates[pair] != 0;
         }
-        if (!any) encoding_.magnitude_rates.clear();
+        if (!any) rates.clear();
         encoding_.centre = policy.centre();
         const std::int64_t reach = encoding_.reach(element_type::f32);
         RW_EXPECTS(policy.stated_length() - encoding_.centre <= reach,
@@ -168,24 +241,23 @@ private:
     }
 
     template <class P>
-    void apply_positions(const P& policy) {
+    RW_COLD void apply_positions(const P& policy) {
         expect_first(!encoding_.draw_positions, P::name, "the positions");
-        encoding_.draw_positions = [policy](std::uint64_t row, std::span<fixed_position> numbers) {
-            policy.draw_positions(row, numbers);
-        };
+        encoding_.draw_positions = position_function::of(policy);
         encoding_.drawn_tokens =
             policy.stated_tokens() != 0 ? policy.stated_tokens() : encoding_.geometry.sequence_length;
     }
 
     template <class P>
-    void assign_axes(const P& policy) {
+    RW_COLD void assign_axes(const P& policy) {
         expect_first(!uses_axes_, P::name, "the axes of the pairs");
-        std::vector<std::size_t> axes;
-        for (std::int64_t pair = 0; pair < encoding_.geometry.pairs(); ++pair) {
+        std::vector<std::size_t> axes(theta_.size());
+        for (std::size_t i = 0; i < axes.size(); ++i) {
+            const auto pair = static_cast<std::int64_t>(i);
             const std::int64_t axis = policy.axis(pair, encoding_.geometry);
             RW_EXPECTS(axis >= 0 && axis < static_cast<std::int64_t>(position_axes),
                        "{}: the axis of pair {} must lie in [0, {}), got {}", P::name, pair, position_axes, axis);
-            axes.push_back(static_cast<std::size_t>(axis));
+            axes[i] = static_cast<std::size_t>(axis);
             uses_axes_ = uses_axes_ || axis != 0;
         }
         bool has_axes = uses_axes_;
@@ -193,7 +265,7 @@ private:
         if (has_axes) axes_ = std::move(axes);
     }
 
-    void expand_axis_steps() {
+    RW_COLD void expand_axis_steps() {
         RW_EXPECTS(!encoding_.has_magnitude() && !encoding_.draw_positions,
                    "'{}': several positions per token cannot be combined with magnitudes or drawn positions",
                    encoding_.expression);
@@ -209,16 +281,27 @@ private:
     bool uses_axes_ = false;         ///< some pair uses another axis than the first
 };
 
-/// A run-time policy specification: an expression or a list of any_policy.
-template <class T>
+/// A run-time policy specification: an expression, or a list of a variant of policies. (The order matters: only a list
+/// instantiates the variant.)
+template <class T, class Variant = any_policy>
 concept RuntimePolicies =
-    std::convertible_to<const T&, std::string_view> || std::convertible_to<const T&, std::span<const any_policy>>;
+    std::convertible_to<const T&, std::string_view> ||
+    (requires(const T& list) { list.data(); } && std::convertible_to<const T&, std::span<const Variant>>);
 
+/// Reads an expression twice: its errors come before those of a geometry or a parameter. No variant holds the policies,
+/// because visiting one of all policies costs seconds to compile.
+struct apply_policy {
+    template <class P>
+    static void receive(P&& policy, void* builder) {
+        if (builder != nullptr) static_cast<encoding_builder*>(builder)->apply(std::forward<P>(policy));
+    }
+};
 template <class Variant>
-Encoding encode(const Geometry& geometry, std::span<const Variant> policies) {
+Encoding encode_expression(const Geometry& geometry, std::string_view expression) {
+    const auto policies = named_policies<apply_policy>(static_cast<Variant*>(nullptr));
+    read_expression(expression, policies, nullptr);
     encoding_builder builder(geometry);
-    for (const Variant& policy : policies)
-        std::visit([&builder](const auto& selected) { builder.apply(selected); }, policy);
+    read_expression(expression, policies, &builder);
     return std::move(builder).finish();
 }
 
@@ -242,20 +325,19 @@ Encoding make_encoding(const Geometry& geometry, const Composed<Policies...>& co
     return std::apply([&](const auto&... policies) { return make_encoding(geometry, policies...); }, composed.policies);
 }
 
-/// The same for policies selected at run time. (Templates, so that only their callers compile every policy.)
-template <class Variant = any_policy>
-Encoding make_encoding(const Geometry& geometry, std::span<const std::type_identity_t<Variant>> policies) {
-    return detail::encode<Variant>(geometry, policies);
-}
-template <class Variant = any_policy>
-Encoding make_encoding(const Geometry& geometry, const std::vector<std::type_identity_t<Variant>>& policies) {
-    return detail::encode<Variant>(geometry, policies);
-}
-
-/// The same for an expression: make_encoding(geometry, "linear:4|truncated:4096").
-template <class Variant = any_policy>
-Encoding make_encoding(const Geometry& geometry, std::string_view expression) {
-    return detail::encode<Variant>(geometry, parse_policies<Variant>(expression));
+/// The same for an expression, make_encoding(geometry, "linear:4|truncated:4096"), or for a vector or a span of
+/// policies selected at run time. (A template, so that only its callers compile every policy.)
+template <class Variant = any_policy, class Policies>
+    requires(detail::RuntimePolicies<Policies, Variant>)
+Encoding make_encoding(const Geometry& geometry, const Policies& policies) {
+    if constexpr (std::convertible_to<const Policies&, std::string_view>) {
+        return detail::encode_expression<Variant>(geometry, policies);
+    } else {
+        detail::encoding_builder builder(geometry);
+        for (const Variant& policy : std::span<const Variant>(policies))
+            std::visit([&builder](const auto& selected) { builder.apply(selected); }, policy);
+        return std::move(builder).finish();
+    }
 }
 
 }  // namespace ropewalk

@@ -1,5 +1,6 @@
 #include <ropewalk/encoding.hpp>
 
+#include <memory>
 #include <string>
 
 #include "support/catch.hpp"
@@ -87,6 +88,31 @@ TEST_CASE("attention factors multiply", "[encoding]") {
     CHECK(e.attention_factor == 1.25);
     CHECK(e.expression == "linear:2|constant:1.25");
     CHECK(e.steps == rw::make_encoding(llama, "linear:2").steps);
+}
+
+TEST_CASE("copies of an encoding draw the positions of its policy", "[encoding]") {
+    const auto drawn = [](const rw::Encoding& e) {
+        std::vector<rw::fixed_position> numbers(16);
+        e.draw_positions(3, numbers);
+        std::vector<std::int64_t> values;
+        for (const rw::fixed_position& number : numbers) values.push_back(number.value);
+        return values;
+    };
+    const rw::Randomized policy{.length = 16, .seed = 5};
+    std::vector<rw::fixed_position> direct(16);
+    policy.draw_positions(3, direct);
+    auto first = std::make_unique<rw::Encoding>(rw::make_encoding(llama, policy));
+    rw::Encoding copy = *first, other = rw::make_encoding(llama), moved = std::move(*first);
+    CHECK_FALSE(bool(other.draw_positions));
+    first.reset();
+    other = copy;
+    copy = rw::make_encoding(llama);
+    CHECK_FALSE(bool(copy.draw_positions));
+    REQUIRE(drawn(other).size() == 16);
+    CHECK(drawn(other) == drawn(moved));
+    for (std::size_t i = 0; i < 16; ++i) CHECK(drawn(other)[i] == direct[i].value);
+    moved = rw::make_encoding(llama, rw::RandomizedSorted{.range = 99});
+    CHECK(drawn(moved) != drawn(other));
 }
 
 TEST_CASE("drawn_tokens is the length of the policy, else that of the geometry, else 0", "[encoding]") {

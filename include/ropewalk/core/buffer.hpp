@@ -4,8 +4,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
-#include <memory>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -20,7 +18,7 @@ namespace detail {
 /// An array, or an object that std::data and std::size accept: std::vector, std::array, std::span.
 template <class B>
 concept SizedBuffer = requires(B& buffer) {
-    { std::to_address(std::data(buffer)) };
+    { std::data(buffer) } -> std::convertible_to<const volatile void*>;
     { std::size(buffer) } -> std::convertible_to<std::size_t>;
 };
 
@@ -107,7 +105,7 @@ constexpr T* address_of(Data& data) {
         }
     };
     if constexpr (SizedBuffer<Data>) {
-        return cast(std::to_address(std::data(data)));
+        return cast(std::data(data));
     } else if constexpr (std::is_pointer_v<Data>) {
         return cast(data);
     } else {

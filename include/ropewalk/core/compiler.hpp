@@ -41,6 +41,11 @@
 #define RW_PREFETCH_L2(address) __builtin_prefetch((address), 1, 2)
 #define RW_PREFETCH_L1(address) __builtin_prefetch((address), 0, 3)
 
+// RW_NOINLINE keeps the text of functions with many callers small.
+#define RW_NOINLINE __attribute__((noinline))
+// RW_COLD marks a function that runs rarely: it is not inlined, and compiled for size.
+#define RW_COLD __attribute__((cold, noinline))
+
 // RW_PIN keeps a vector in a register. GCC 12 otherwise folds a value with two uses into two memory operands, which
 // costs a quarter of the speed in L1. Clang does not.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
@@ -74,8 +79,9 @@
 #define RW_END_INTRINSICS
 #endif
 
-// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them.
-#if defined(__FLT16_MAX__) && !defined(__CUDACC__)
+// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them. GCC 12 for AArch64 has _Float16 in C
+// alone, and defines its limits in C++ too.
+#if defined(__FLT16_MAX__) && !defined(__CUDACC__) && (defined(__clang__) || defined(__x86_64__) || __GNUC__ >= 13)
 #define RW_FLOAT16 _Float16
 #endif
 #if (defined(__BFLT16_MAX__) || (defined(__clang__) && defined(__SSE2__))) && !defined(__CUDACC__)

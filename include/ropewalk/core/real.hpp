@@ -64,14 +64,10 @@ public:
         return result;
     }
 
-    friend constexpr real operator*(const real& a, const real& b) {
-        if (a.is_zero() || b.is_zero()) return {};
-        return rounded(a.negative_ != b.negative_, detail::multiply(a.mantissa_, b.mantissa_),
-                       a.exponent_ + b.exponent_);
-    }
-
+    RW_NOINLINE friend constexpr real operator*(const real& a, const real& b) { return product(a, b); }
+    RW_NOINLINE friend constexpr real operator+(const real& a, const real& b) { return sum(a, b); }
     /// Requires b != 0.
-    friend constexpr real operator/(const real& a, const real& b) {
+    RW_NOINLINE friend constexpr real operator/(const real& a, const real& b) {
         if (a.is_zero()) return {};
         // a/2 < b always, so the quotient of (a/2)·2^64 by b has 63 or 64 bits.
         const detail::wide half{a.mantissa_ >> 1, a.mantissa_ << 63};
@@ -81,34 +77,10 @@ public:
         return rounded(a.negative_ != b.negative_, digits, a.exponent_ - b.exponent_ - 127);
     }
 
-    friend constexpr real operator+(const real& a, const real& b) {
-        if (a.is_zero()) return b;
-        if (b.is_zero()) return a;
-        if (a.exponent_ < b.exponent_ || (a.exponent_ == b.exponent_ && a.mantissa_ < b.mantissa_)) return b + a;
-        const int shift = a.exponent_ - b.exponent_;
-        if (shift > 126) return a;
-        // Both mantissas in 128 bits, with one bit of headroom.
-        const detail::wide large{a.mantissa_ >> 1, a.mantissa_ << 63};
-        detail::wide small{b.mantissa_ >> 1, b.mantissa_ << 63};
-        if (shift >= 64) {
-            small = {0, small.high >> (shift - 64)};
-        } else if (shift > 0) {
-            small = {small.high >> shift, (small.low >> shift) | (small.high << (64 - shift))};
-        }
-        detail::wide sum{};
-        if (a.negative_ == b.negative_) {
-            sum.low = large.low + small.low;
-            sum.high = large.high + small.high + static_cast<std::uint64_t>(sum.low < large.low);
-        } else {
-            sum.low = large.low - small.low;
-            sum.high = large.high - small.high - static_cast<std::uint64_t>(large.low < small.low);
-        }
-        return rounded(a.negative_, sum, a.exponent_ - 63);
-    }
     friend constexpr real operator-(const real& a, const real& b) { return a + (-b); }
 
     friend constexpr bool operator==(const real& a, const real& b) = default;
-    friend constexpr std::strong_ordering operator<=>(const real& a, const real& b) {
+    RW_NOINLINE friend constexpr std::strong_ordering operator<=>(const real& a, const real& b) {
         const real difference = a - b;
         if (difference.is_zero()) return std::strong_ordering::equal;
         return difference.negative_ ? std::strong_ordering::less : std::strong_ordering::greater;
@@ -134,8 +106,42 @@ public:
         return negative_ ? 0 - value : value;
     }
 
+    /// The product and the sum, for inner loops. The operators call them, so that the text of other callers stays
+    /// small.
+    RW_INLINE static constexpr real product(const real& a, const real& b) {
+        if (a.is_zero() || b.is_zero()) return {};
+        return rounded(a.negative_ != b.negative_, detail::multiply(a.mantissa_, b.mantissa_),
+                       a.exponent_ + b.exponent_);
+    }
+    RW_INLINE static constexpr real sum(const real& one, const real& other) {
+        if (one.is_zero()) return other;
+        if (other.is_zero()) return one;
+        const bool swaps =
+            one.exponent_ < other.exponent_ || (one.exponent_ == other.exponent_ && one.mantissa_ < other.mantissa_);
+        const real &a = swaps ? other : one, &b = swaps ? one : other;  // |a| >= |b|
+        const int shift = a.exponent_ - b.exponent_;
+        if (shift > 126) return a;
+        // Both mantissas in 128 bits, with one bit of headroom.
+        const detail::wide large{a.mantissa_ >> 1, a.mantissa_ << 63};
+        detail::wide small{b.mantissa_ >> 1, b.mantissa_ << 63};
+        if (shift >= 64) {
+            small = {0, small.high >> (shift - 64)};
+        } else if (shift > 0) {
+            small = {small.high >> shift, (small.low >> shift) | (small.high << (64 - shift))};
+        }
+        detail::wide digits{};
+        if (a.negative_ == b.negative_) {
+            digits.low = large.low + small.low;
+            digits.high = large.high + small.high + static_cast<std::uint64_t>(digits.low < large.low);
+        } else {
+            digits.low = large.low - small.low;
+            digits.high = large.high - small.high - static_cast<std::uint64_t>(large.low < small.low);
+        }
+        return rounded(a.negative_, digits, a.exponent_ - 63);
+    }
+
 private:
-    static constexpr real from_double(double value) {
+    RW_NOINLINE static constexpr real from_double(double value) {
         const auto bits = std::bit_cast<std::uint64_t>(value);
         const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
         const int biased = static_cast<int>((bits >> 52) & 0x7ffU);
@@ -157,9 +163,9 @@ private:
         return {negative, high, exponent + 64 - shift};
     }
 
-    bool negative_ = false;
     std::uint64_t mantissa_ = 0;
     int exponent_ = 0;
+    bool negative_ = false;
 };
 
 /// 2π and ln 2, each to 64 bits.

@@ -30,7 +30,7 @@ inline constexpr auto factorial_reciprocals = [] {
 }  // namespace detail
 
 /// Returns the logarithm to base 2 of x > 0. Absolute error below 2^-62 · max(1, |log2 x|).
-constexpr real log2(const real& x) {
+RW_NOINLINE constexpr real log2(const real& x) {
     // x = m · 2^e with m in [√½, √2): the series of 2·atanh((m − 1)/(m + 1)) then needs 17 terms.
     real m{false, x.mantissa(), -63};
     int e = x.exponent() + 63;
@@ -40,22 +40,22 @@ constexpr real log2(const real& x) {
     }
     const real z = (m - 1) / (m + 1), square = z * z;
     real sum;
-    for (const real& term : detail::odd_reciprocals) sum = sum * square + term;
+    for (const real& term : detail::odd_reciprocals) sum = real::sum(real::product(sum, square), term);
     return real(e) + (z * sum).scaled(1) / ln_2;
 }
 
 /// Returns 2^x. Relative error below 2^-61 · max(1, |x|).
-constexpr real exp2(const real& x) {
+RW_NOINLINE constexpr real exp2(const real& x) {
     const double nearest = static_cast<double>(x);
     const int whole = static_cast<int>(nearest < 0 ? nearest - 0.5 : nearest + 0.5);
     const real f = (x - real(whole)) * ln_2;
     real sum;
-    for (const real& term : detail::factorial_reciprocals) sum = sum * f + term;
+    for (const real& term : detail::factorial_reciprocals) sum = real::sum(real::product(sum, f), term);
     return sum.scaled(whole);
 }
 
 /// Returns base^exponent for base >= 0; 0^exponent is 0 and x^0 is 1.
-constexpr real pow(const real& base, const real& exponent) {
+RW_NOINLINE constexpr real pow(const real& base, const real& exponent) {
     if (exponent.is_zero()) return real(1);
     if (base.is_zero()) return {};
     return exp2(exponent * log2(base));
@@ -65,7 +65,7 @@ constexpr real pow(const real& base, const real& exponent) {
 constexpr real log(const real& x) { return log2(x) * ln_2; }
 
 /// Returns the largest integer not above x.
-constexpr real floor(const real& x) {
+RW_NOINLINE constexpr real floor(const real& x) {
     if (x.is_zero() || x.exponent() >= 0) return x;
     const std::uint64_t whole = x.exponent() > -64 ? x.mantissa() >> -x.exponent() : 0;
     const real towards_zero(x.negative(), whole, 0);

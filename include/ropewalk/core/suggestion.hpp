@@ -14,7 +14,7 @@ namespace ropewalk::detail {
 
 /// Returns the edit distance of two names, ignoring case: insertions, deletions, replacements and swaps of neighbours
 /// (optimal string alignment).
-inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+RW_COLD inline std::size_t edit_distance(std::string_view a, std::string_view b) {
     const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; };
     const auto same = [&](std::size_t i, std::size_t j) { return lower(a[i]) == lower(b[j]); };
     std::vector<std::size_t> distances((a.size() + 1) * (b.size() + 1));
@@ -35,7 +35,7 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 /// Returns the known name nearest to `name`, or "" if none is near: at most one edit per three characters.
-inline std::string_view nearest_name(std::string_view name, std::span<const std::string_view> known) {
+RW_COLD inline std::string_view nearest_name(std::string_view name, std::span<const std::string_view> known) {
     constexpr std::size_t longest = 64;  // no known name is longer; the input may be
     std::string_view nearest;
     std::size_t least = longest;
@@ -48,13 +48,13 @@ inline std::string_view nearest_name(std::string_view name, std::span<const std:
 }
 
 /// Returns ": did you mean 'linear'?", or "" if no known name is near.
-inline std::string suggestion(std::string_view name, std::span<const std::string_view> known) {
+RW_COLD inline std::string suggestion(std::string_view name, std::span<const std::string_view> known) {
     const std::string_view nearest = nearest_name(name, known);
     return nearest.empty() ? "" : ": did you mean '" + std::string(nearest) + "'?";
 }
 
 /// Returns ": did you mean 'linear'? Choose from default, linear, …", or ": choose from …" if no known name is near.
-inline std::string name_hint(std::string_view name, std::span<const std::string_view> known) {
+RW_COLD inline std::string name_hint(std::string_view name, std::span<const std::string_view> known) {
     std::string text = suggestion(name, known);
     text += text.empty() ? ": choose from " : " Choose from ";
     for (std::size_t i = 0; i < known.size(); ++i) text.append(i == 0 ? "" : ", ").append(known[i]);

@@ -40,8 +40,8 @@ private:
 inline namespace RW_ISA {
 
 /// Runs the kernel over all tokens, on at most the given threads. One token is never shared. Throws ropewalk::error,
-/// with nothing written, where `given` is invalid.
-inline void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
+/// with nothing written, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
+RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
     detail::check_threads(given);
     const std::int64_t tokens = params.batch() * params.tokens();
     if (tokens == 0) return;

@@ -97,13 +97,13 @@ concept AnyAxis = FrequencyPolicy<P> || MagnitudePolicy<P> || AttentionFactorPol
 namespace detail {
 
 /// Throws that a policy lacks a required parameter unless `given`, with an expression that states one.
-constexpr void expect_given(bool given, std::string_view policy, std::string_view parameter, std::string_view meaning,
-                            std::string_view example) {
+RW_COLD constexpr void expect_given(bool given, std::string_view policy, std::string_view parameter,
+                                    std::string_view meaning, std::string_view example) {
     RW_EXPECTS(given, "{} needs {}, {}: write {}", policy, parameter, meaning, example);
 }
 
 /// The check of a factor, scale or other parameter that must be positive and finite.
-constexpr void expect_positive(std::string_view policy, std::string_view parameter, const double& value) {
+RW_COLD constexpr void expect_positive(std::string_view policy, std::string_view parameter, const double& value) {
     RW_EXPECTS(is_finite(value) && value > 0, "{}: {} must be a positive number, got {}", policy, parameter, value);
 }
 

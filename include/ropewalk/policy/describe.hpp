@@ -1,35 +1,30 @@
 // Conversion of a policy to text, in the grammar of expressions.
 #pragma once
 
-#include <charconv>
-#include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
-#include <tuple>
-#include <vector>
+#include <string_view>
 
-#include "ropewalk/policy/concepts.hpp"
+#include "ropewalk/policy/fields.hpp"
 
 namespace ropewalk {
 
 namespace detail {
 
-template <class T>
-std::string describe_value(const T& value) {
-    char buffer[32];
-    const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
-    return {buffer, result.ptr};
-}
-inline std::string describe_value(bool value) { return value ? "true" : "false"; }
-template <class T>
-std::string describe_value(const std::optional<T>& value) {
-    return describe_value(*value);
-}
-template <class T>
-std::string describe_value(const std::vector<T>& values) {
-    std::string text = "[";
-    for (const T& value : values) text.append(text.size() == 1 ? "" : ",").append(describe_value(value));
-    return text + "]";
+/// The name of a policy and the fields that differ from their defaults.
+RW_COLD inline std::string describe_fields(std::string_view name, std::span<const field> fields,
+                                           std::span<const field> defaults) {
+    std::string text(name);
+    char separator = ':';
+    for (std::size_t i = 0; i < fields.size(); ++i) {
+        const field& each = fields[i];
+        if (each.type->equal(each.value, defaults[i].value)) continue;
+        text += separator;
+        if (i != 0) text.append(each.name) += '=';
+        each.type->describe(text, each.value);
+        separator = ',';
+    }
+    return text;
 }
 
 }  // namespace detail
@@ -38,21 +33,8 @@ std::string describe_value(const std::vector<T>& values) {
 /// key. Numbers are the shortest that read back as the same value.
 template <Policy P>
 std::string describe(const P& policy) {
-    std::string text(P::name);
     const P defaults{};
-    bool first = true;
-    char separator = ':';
-    const auto append = [&](const auto& parameter) {
-        if (policy.*parameter.member != defaults.*parameter.member) {
-            text += separator;
-            if (!first) text.append(parameter.name).append("=");
-            text += detail::describe_value(policy.*parameter.member);
-            separator = ',';
-        }
-        first = false;
-    };
-    std::apply([&](const auto&... each) { (append(each), ...); }, P::parameters);
-    return text;
+    return detail::describe_fields(P::name, detail::fields_of(policy), detail::fields_of(defaults));
 }
 
 namespace detail {

@@ -75,23 +75,23 @@ struct Yarn {
     static constexpr Yarn example() { return {.factor = 16, .original_length = 4096}; }
 
     /// Returns the fractional index of the pair with `rotations` rotations within the original length.
-    [[nodiscard]] constexpr real pair_of(double rotations, const Geometry& geometry) const {
+    [[nodiscard]] RW_COLD constexpr real pair_of(double rotations, const Geometry& geometry) const {
         return real(geometry.width()) * log2(real(original_length) / (real(rotations) * two_pi)) /
                (log2(real(geometry.base)).scaled(1));
     }
     /// Returns the start of the ramp: the last pair that keeps its frequency.
-    [[nodiscard]] constexpr real low(const Geometry& geometry) const {
+    [[nodiscard]] RW_COLD constexpr real low(const Geometry& geometry) const {
         const real exact = pair_of(beta_fast, geometry);
         return max(truncate ? floor(exact) : exact, real(0));
     }
     /// Returns the end of the ramp: the first pair that is fully interpolated.
-    [[nodiscard]] constexpr real high(const Geometry& geometry) const {
+    [[nodiscard]] RW_COLD constexpr real high(const Geometry& geometry) const {
         const real exact = pair_of(beta_slow, geometry);
         return min(truncate ? -floor(-exact) : exact, real(geometry.width() - 1));
     }
 
 private:
-    [[nodiscard]] constexpr double m(double scale) const {
+    [[nodiscard]] RW_COLD constexpr double m(double scale) const {
         return factor <= 1 ? 1 : static_cast<double>(real(0.1) * real(scale) * log(real(factor)) + real(1));
     }
 };
