@@ -23,7 +23,7 @@ std::string names_of(std::span<const kernel_set* const> sets) {
 }
 
 /// Returns whether this machine runs an instruction set.
-bool runs(std::string_view name) {
+bool runs([[maybe_unused]] std::string_view name) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     // Every machine with AVX2 and FMA has F16C, which Clang 16 does not know by name.

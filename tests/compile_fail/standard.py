@@ -34,9 +34,8 @@ def main():
     options, includes = parser.parse_known_args()
     headers = [
         path.relative_to(folder)
-        for folder in (ROOT / "include", ROOT / "cuda", ROOT / "bindings")
+        for folder in (ROOT / "include", ROOT / "cuda", ROOT / "bindings" / "dispatch" / "include")
         for path in sorted(folder.rglob("*.hpp"))
-        if folder.name != "bindings" or path.parent.name == "dispatch"
     ]
     problems = [text for header in headers if (text := problem(header, errors(options.compiler, header, includes)))]
     entry = Path("ropewalk/ropewalk.hpp")

@@ -10,28 +10,28 @@
 #include "support/errors.hpp"
 
 namespace rw = ropewalk;
-using ropewalk::detail::format;
+namespace detail = ropewalk::detail;
 
 TEST_CASE("format replaces each {} by the next argument", "[error]") {
-    CHECK(format("nothing") == "nothing");
-    CHECK(format("{} and {}", 1, "two") == "1 and two");
-    CHECK(format("{}", 0.1) == "0.10000000000000001");
-    CHECK(format("{} {}", 1) == "1 {}");
-    CHECK(format("{}", 1, 2) == "1");
-    CHECK(format("{{}}", 3) == "{3}");
+    CHECK(detail::format("nothing") == "nothing");
+    CHECK(detail::format("{} and {}", 1, "two") == "1 and two");
+    CHECK(detail::format("{}", 0.1) == "0.10000000000000001");
+    CHECK(detail::format("{} {}", 1) == "1 {}");
+    CHECK(detail::format("{}", 1, 2) == "1");
+    CHECK(detail::format("{{}}", 3) == "{3}");
 }
 
 TEST_CASE("format shows numbers, text and addresses", "[error]") {
     constexpr auto least = std::numeric_limits<std::int64_t>::min();
-    CHECK(format("{} {}", least, std::numeric_limits<std::uint64_t>::max()) ==
+    CHECK(detail::format("{} {}", least, std::numeric_limits<std::uint64_t>::max()) ==
           "-9223372036854775808 18446744073709551615");
-    CHECK(format("{} {} {} {}", 1e300, 0.5F, -0.0, 1.0) == "1.0000000000000001e+300 0.5 -0 1");
-    CHECK(format("{}", std::numeric_limits<double>::infinity()) == "inf");
-    CHECK(format("{} {}", true, 'x') == "1 x");
+    CHECK(detail::format("{} {} {} {}", 1e300, 0.5F, -0.0, 1.0) == "1.0000000000000001e+300 0.5 -0 1");
+    CHECK(detail::format("{}", std::numeric_limits<double>::infinity()) == "inf");
+    CHECK(detail::format("{} {}", true, 'x') == "1 x");
     const std::string text = "text";
-    CHECK(format("{} {} {}", text, std::string_view(text).substr(1), text.c_str()) == "text ext text");
+    CHECK(detail::format("{} {} {}", text, std::string_view(text).substr(1), text.c_str()) == "text ext text");
     const auto* const address = reinterpret_cast<const float*>(std::uintptr_t{0xbeef0});
-    CHECK(format("{}", address) == "0xbeef0");
+    CHECK(detail::format("{}", address) == "0xbeef0");
 }
 
 TEST_CASE("RW_EXPECTS throws an error with the name of the library and the values", "[error]") {

@@ -37,6 +37,21 @@ float_lanes store(const detail::floats<arch>& value) {
     value.store_unaligned(result.data());
     return result;
 }
+// The control register of floating-point arithmetic.
+#if defined(__x86_64__)
+constexpr unsigned int flush_subnormals = 0x8040U;  // FTZ and DAZ
+unsigned int float_mode() { return _mm_getcsr(); }
+void set_float_mode(unsigned int mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+constexpr std::uint64_t flush_subnormals = 1U << 24;  // FZ
+std::uint64_t float_mode() {
+    std::uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+void set_float_mode(std::uint64_t mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode) : "memory"); }
+#endif
+
 double distance(float a, float b) { return std::fabs(static_cast<double>(a) - static_cast<double>(b)); }
 
 /// Floats on and next to the midpoints of 16-bit numbers, with NaNs and infinities.
@@ -115,17 +130,18 @@ TEMPLATE_TEST_CASE("registers load all 65536 16-bit elements", "[simd]", rw::f16
     CHECK(wrong == 0);
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 TEST_CASE("subnormal f16 elements survive where the thread flushes subnormal floats", "[simd]") {
-    const unsigned int usual = _mm_getcsr(), flushing = usual | 0x8040U;  // FTZ and DAZ
+    const auto usual = float_mode();
+    const auto flushing = usual | flush_subnormals;
     for (std::uint32_t start = 0; start < 1024; start += static_cast<std::uint32_t>(lanes)) {
         std::array<rw::f16, lanes> source;
         for (std::size_t k = 0; k < lanes; ++k) source[k].bits = static_cast<std::uint16_t>(start + k);
-        _mm_setcsr(flushing);
+        set_float_mode(flushing);
         const float_lanes got = store(detail::load_elements<arch>(source.data()));
         std::array<rw::f16, lanes> back;
         detail::store_elements<arch>(back.data(), detail::floats<arch>::load_unaligned(got.data()));
-        _mm_setcsr(usual);
+        set_float_mode(usual);
         for (std::size_t k = 0; k < lanes; ++k) {
             CHECK(got[k] == static_cast<float>(start + k) * 0x1p-24F);
             CHECK(back[k].bits == source[k].bits);

@@ -100,7 +100,7 @@ const std::vector<invalid> cases{
     {"proportional:0.5,factor=nan", "proportional: factor must be a positive number, got nan"},
     {"proportional:0.5,factor=inf", "proportional: factor must be a positive number, got inf"},
 
-    {"truncated", "truncated: set either length or all of a, b and rho, got no length and 0 of the three"},
+    {"truncated", "truncated needs length, a number of tokens: write truncated:4096"},
     {"truncated:4096,a=0.1", "truncated: set either length or all of a, b and rho, got length and 1 of the three"},
     {"truncated:a=0.1,b=0.2", "truncated: set either length or all of a, b and rho, got no length and 2 of the three"},
     {"truncated:0", "truncated: length must be a positive number, got 0"},

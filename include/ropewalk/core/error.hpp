@@ -86,7 +86,8 @@ inline void append_filled(std::string& message, std::string_view text, std::init
     message.append(text);
 }
 
-/// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.)
+/// Replaces each "{}" by the next argument: a number, text or an address. (GCC 12 has no std::format.) Calls qualify
+/// the name: for std::string_view, newer libraries find std::format too.
 template <class... Args>
 std::string format(std::string_view text, const Args&... args) {
     std::string result;

@@ -42,19 +42,19 @@ struct llama_cpp_scaling {
     const Encoding& encoding;
 
     engine_flags operator()(const Linear& policy) const {
-        return {format("--rope-scaling linear --rope-scale {}", policy.factor)};
+        return {detail::format("--rope-scaling linear --rope-scale {}", policy.factor)};
     }
     /// The base alone expresses it.
     engine_flags operator()(const Ntk& /*policy*/) const { return {"--rope-scaling none"}; }
     engine_flags operator()(const Yarn& policy) const {
         if (!policy.truncate) return {"", "llama.cpp always rounds the bounds of YaRN's ramp, but truncate is false"};
         if (policy.original_length == 0) return {"", "YaRN in llama.cpp needs an original length"};
-        engine_flags result{
-            format("--rope-scaling yarn --rope-scale {} --yarn-orig-ctx {}", policy.factor, policy.original_length)};
-        if (policy.beta_fast != 32) result.flags += format(" --yarn-beta-fast {}", policy.beta_fast);
-        if (policy.beta_slow != 1) result.flags += format(" --yarn-beta-slow {}", policy.beta_slow);
+        engine_flags result{detail::format("--rope-scaling yarn --rope-scale {} --yarn-orig-ctx {}", policy.factor,
+                                           policy.original_length)};
+        if (policy.beta_fast != 32) result.flags += detail::format(" --yarn-beta-fast {}", policy.beta_fast);
+        if (policy.beta_slow != 1) result.flags += detail::format(" --yarn-beta-slow {}", policy.beta_slow);
         const double relative = encoding.attention_factor / default_attention_factor(policy, encoding.geometry);
-        if (relative != 1) result.flags += format(" --yarn-attn-factor {}", relative);
+        if (relative != 1) result.flags += detail::format(" --yarn-attn-factor {}", relative);
         return result;
     }
     engine_flags operator()(const DynamicNtk& /*policy*/) const {
@@ -62,15 +62,16 @@ struct llama_cpp_scaling {
     }
     template <class P>
     engine_flags operator()(const P& /*policy*/) const {
-        return {"", format("llama.cpp has no flags for '{}': convert_hf_to_gguf.py writes its factors into the GGUF "
-                           "file, from this rope_scaling",
-                           P::name)};
+        return {"", detail::format(
+                        "llama.cpp has no flags for '{}': convert_hf_to_gguf.py writes its factors into the GGUF "
+                        "file, from this rope_scaling",
+                        P::name)};
     }
 };
 
 inline engine_flags llama_cpp_flags(const Encoding& encoding, const written_policies& parts) {
     if (parts.frequencies.size() > 1) {
-        return {"", format("llama.cpp has no flags for a composition of policies, '{}'", encoding.expression)};
+        return {"", detail::format("llama.cpp has no flags for a composition of policies, '{}'", encoding.expression)};
     }
     engine_flags result{"--rope-scaling none"};
     double base = encoding.geometry.base;
@@ -82,7 +83,7 @@ inline engine_flags llama_cpp_flags(const Encoding& encoding, const written_poli
             base *= std::pow(ntk->alpha, d / (d - 2));
         }
     }
-    if (!result.flags.empty()) result.flags += format(" --rope-freq-base {}", base);
+    if (!result.flags.empty()) result.flags += detail::format(" --rope-freq-base {}", base);
     return result;
 }
 

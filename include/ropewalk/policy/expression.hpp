@@ -31,14 +31,14 @@ RW_COLD inline void read_fields(expression_cursor& cursor, std::string_view poli
         while (named && i < fields.size() && fields[i].name != name) ++i;
         if (i == fields.size()) {
             cursor.at = start;
-            if (fields.empty()) cursor.fail_here(format("policy '{}' has no parameters", policy));
+            if (fields.empty()) cursor.fail_here(detail::format("policy '{}' has no parameters", policy));
             std::vector<std::string_view> known;
             for (const field& each : fields) known.push_back(each.name);
-            cursor.fail_here(format("policy '{}' has no parameter '{}'", policy, name), name_hint(name, known));
+            cursor.fail_here(detail::format("policy '{}' has no parameter '{}'", policy, name), name_hint(name, known));
         }
         if ((given >> i & 1U) != 0) {
             cursor.at = start;
-            cursor.fail_here(format("parameter '{}' is given twice", fields[i].name));
+            cursor.fail_here(detail::format("parameter '{}' is given twice", fields[i].name));
         }
         fields[i].type->read(cursor, fields[i].value);
         given |= std::uint64_t{1} << i;
@@ -69,9 +69,9 @@ RW_COLD inline void read_expression(std::string_view text, std::span<const named
             const std::string_view word = rest.substr(0, end == 0 ? 1 : end);
             std::vector<std::string_view> names;
             for (const named_policy& each : policies) names.push_back(each.name);
-            if (!name.empty()) cursor.fail_here(format("unknown policy '{}'", name), name_hint(name, names));
-            cursor.fail_here(format("expected the name of a policy, got {}",
-                                    word.empty() ? "the end" : "'" + std::string(word) + "'"),
+            if (!name.empty()) cursor.fail_here(detail::format("unknown policy '{}'", name), name_hint(name, names));
+            cursor.fail_here(detail::format("expected the name of a policy, got {}",
+                                            word.empty() ? "the end" : "'" + std::string(word) + "'"),
                              name_hint(word, names));
         }
         found->read(cursor, context);

@@ -23,6 +23,7 @@ struct Truncated {
 
     constexpr void validate(const Geometry& /*geometry*/) const {
         const int edges = int{a.has_value()} + int{b.has_value()} + int{rho.has_value()};
+        detail::expect_given(length || edges != 0, name, "length", "a number of tokens", "truncated:4096");
         RW_EXPECTS(length ? edges == 0 : edges == 3,
                    "truncated: set either length or all of a, b and rho, got {} and {} of the three",
                    length ? "length" : "no length", edges);

@@ -14,8 +14,9 @@ namespace ropewalk::detail::inline RW_ISA {
 
 /// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
-    return format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name, t.batch,
-                  t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head, t.stride_element);
+    return detail::format("{} [batch {}, tokens {}, heads {}, head_dim {}] of strides [{}, {}, {}, {}]", name, t.batch,
+                          t.tokens, t.heads, t.head_dim, t.stride_batch, t.stride_token, t.stride_head,
+                          t.stride_element);
 }
 
 /// Limit of the elements of one tensor, so that the bytes of queries and keys fit 64 bits.

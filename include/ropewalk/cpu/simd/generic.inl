@@ -65,13 +65,6 @@ RW_INLINE words<A> round_to_bf16_pairs(const words<A>& even, const words<A>& odd
 }
 
 template <class A>
-inline constexpr bool converts_f16 = false;
-template <class A>
-RW_INLINE floats<A> load_f16(const f16* source);
-template <class A>
-RW_INLINE void store_f16(f16* target, const floats<A>& value);
-
-template <class A>
 RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
     const float lanes[4] = {static_cast<float>(source[0]), static_cast<float>(source[1]), static_cast<float>(source[2]),
                             static_cast<float>(source[3])};
@@ -85,3 +78,18 @@ RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes)
 RW_INLINE void finish_streams() {}
 
 }  // namespace ropewalk::cpu::detail
+
+#if defined(__aarch64__)
+#include "ropewalk/cpu/simd/neon.inl"
+#else
+namespace ropewalk::cpu::detail {
+
+template <class A>
+inline constexpr bool converts_f16 = false;
+template <class A>
+RW_INLINE floats<A> load_f16(const f16* source);
+template <class A>
+RW_INLINE void store_f16(f16* target, const floats<A>& value);
+
+}  // namespace ropewalk::cpu::detail
+#endif
