@@ -25,7 +25,7 @@ demo:
 	@echo "demo 4/5: run one layer of Llama-2-13B, then rotate its queries and keys with each policy (30 s)"
 	build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 	build/examples/demo
-	@echo "demo 5/5: repeat the rotations from Python and summarise them (30 s)"
+	@echo "demo 5/5: repeat the rotations from Python and summarise them (20 s)"
 	$(PYTHON) examples/demo_python.py
 	$(PYTHON) examples/demo_summary.py
 

@@ -125,7 +125,10 @@ def check_sources(folder):
         names = [name.partition("/")[2] for name in tar.getnames()]
         tar.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
-    run("cmake", "-S", unpacked, "-B", folder / "configured", "-DSKBUILD=2", "-DROPEWALK_BUILD_CUDA=OFF")
+    options = ("-DSKBUILD=2", "-DROPEWALK_BUILD_CUDA=OFF", "-DROPEWALK_INSTRUCTION_SETS=native")
+    printed = run("cmake", "-S", unpacked, "-B", folder / "configured", *options)
+    if not re.search(r"^-- ropewalk: kernels for \w+$", printed, re.MULTILINE):
+        return [f"ROPEWALK_INSTRUCTION_SETS=native chose no single instruction set:\n{printed}"]
     files = (path for name in SOURCES for path in (checkout / name).rglob("*") if path.is_file())
     return check_source_names(names, {path.relative_to(checkout).as_posix() for path in files})
 

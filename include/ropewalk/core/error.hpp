@@ -76,7 +76,8 @@ private:
 inline namespace RW_ISA {
 
 /// Appends text whose "{}" are replaced by the next values.
-inline void append_filled(std::string& message, std::string_view text, std::initializer_list<message_value> values) {
+[[gnu::cold]] inline void append_filled(std::string& message, std::string_view text,
+                                        std::initializer_list<message_value> values) {
     for (const message_value& value : values) {
         const auto hole = text.find("{}");
         if (hole == std::string_view::npos) break;

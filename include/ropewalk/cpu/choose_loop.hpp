@@ -26,6 +26,15 @@ inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
            whole(out.stride_token) && whole(out.stride_batch);
 }
 
+/// Returns whether all tokens have the same cosines and sines.
+inline bool share_a_row(const rotate_params& params) {
+    const auto shifts = [](const rotation_term& term) {
+        return term.steps == nullptr || term.positions.kind == positions::kind::shift;
+    };
+    const bool by_token = params.table.exists() && params.table.order == cos_sin_table::rows_are::by_token;
+    return shifts(params.target) && shifts(params.source) && !by_token;
+}
+
 }  // namespace RW_ISA
 }  // namespace detail
 
@@ -40,6 +49,7 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     const tensor& t = params.any();
     loop_choice loop;
     loop.size = footprint_of(detail::bytes_of(params));
+    loop.shared_row = detail::share_a_row(params);
     const bool from_memory = loop.size == footprint::memory;
     const auto length = [](std::int64_t stride) { return stride < 0 ? -stride : stride; };
     loop.heads_major = t.heads > 1 && t.tokens > 1 && length(t.stride_head) > length(t.stride_token);
@@ -62,7 +72,7 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     }
     std::int64_t tile = 1;
     if (loop.heads_major) {
-        tile = std::max(tuning::heads_major_tile_floats / params.row_stride(), tuning::heads_major_tile_tokens);
+        tile = std::max(tuning::heads_major_tile_floats / params.row_floats(), tuning::heads_major_tile_tokens);
     } else if (both && loop.size != footprint::l2) {
         tile = from_memory ? tuning::memory_tile_tokens : tuning::l3_tile_tokens;
     }

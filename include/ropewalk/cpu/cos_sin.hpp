@@ -57,12 +57,12 @@ std::int64_t fill_columns(const rotate_params& params, std::int64_t pair, std::u
 template <class A>
 void fill_run(const rotate_params& params, std::uint64_t first, std::int64_t count, std::int64_t stride, float* cos,
               float* sin) {
-    std::int64_t full = 0;
-    if constexpr (lane_count<A> > 1) full = fill_columns<A, 4>(params, 0, first, count, stride, cos, sin);
+    const std::int64_t full = fill_columns<A, 4>(params, 0, first, count, stride, cos, sin);
     if (full == params.pairs) return;
     for (std::int64_t i = 0; i < count; ++i) {
-        const token_position at{.whole = {first + static_cast<std::uint64_t>(i)}};
-        fill_cos_sin<A, true>(params, at, {}, full, params.pairs, cos + i * stride, sin + i * stride);
+        const token_position at{.whole = {first + static_cast<std::uint64_t>(i)}}, no_source{};
+        fill_last<A, true>(params, {at, params.target.steps, 1, params.pairs}, {no_source, nullptr, 1, params.pairs},
+                           full, params.pairs, cos + i * stride, sin + i * stride);
     }
 }
 
@@ -94,7 +94,7 @@ void fill_table(const rotate_params& params, std::int64_t begin, std::int64_t en
             count = end - at < tuning::table_run_tokens ? end - at : tuning::table_run_tokens;
             fill_run<A>(params, position.whole[0], count, stride, c, s);
         } else {
-            fill_cos_sin<A, true>(params, position, {}, 0, pairs, c, s);
+            fill_cos_sin<A, true>(params, position, {}, c, s);
         }
         for (std::int64_t row = 0; columns != pairs && row < count * stride; row += stride) {
             write_twice<L>(c + row, cos + row, pairs);

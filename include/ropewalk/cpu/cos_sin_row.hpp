@@ -70,52 +70,72 @@ private:
     position_times_rates all_;
 };
 
-/// Cosines and sines of `count` pairs, in whole registers. Plain: without factor and negation.
-template <class A, bool Plain>
-void fill_registers(const rotate_params& params, const position_times_rates& target, const position_times_rates& source,
-                    std::int64_t count, float* cos, float* sin) {
+/// Cosines and sines of `count` pairs, in whole registers, at the phases phases(pair). Plain: without factor and
+/// negation.
+template <class A, bool Plain, class Phases>
+RW_INLINE void fill_registers(const rotate_params& params, std::int64_t count, float* cos, float* sin,
+                              const Phases& phases) {
     using F = floats<A>;
     const auto negate = words<A>(params.negate_angle ? 0x80000000U : 0U);
     const F factor(params.factor);
-    const auto store = [&](std::int64_t pair, const words<A>& phases) __attribute__((always_inline)) {
-        auto value = ropewalk::cos_sin<F>(phases);
+    for (std::int64_t pair = 0; pair < count; pair += lane_count<A>) {
+        auto value = ropewalk::cos_sin<F>(phases(pair));
         if constexpr (!Plain) {
             value.cos = value.cos * factor;
             value.sin = as<float>(words<A>(as<std::uint32_t>(value.sin) ^ negate)) * factor;
         }
         value.cos.store_unaligned(cos + pair);
         value.sin.store_unaligned(sin + pair);
-    };
-    if (target.axes == 1 && target.position.fraction == 0 && source.rates == nullptr) {
-        const std::uint64_t position = target.position.whole[0];
-        for (std::int64_t pair = 0; pair < count; pair += lane_count<A>)
-            store(pair, upper_products<A>(target.rates + pair, position));
-    } else {
-        for (std::int64_t pair = 0; pair < count; pair += lane_count<A>)
-            store(pair, upper_difference<A>(target, source, pair));
     }
 }
 
-/// Cosines and sines of the pairs [begin, end), at cos and sin + begin.
+/// The common case: one integer position and no source.
 template <class A, bool Plain>
-void fill_cos_sin(const rotate_params& params, const token_position& at, const token_position& source_at,
-                  std::int64_t begin, std::int64_t end, float* cos, float* sin) {
-    const position_times_rates target{at, params.target.steps, params.target.positions.axes, params.pairs};
-    const position_times_rates source{source_at, params.source.steps, params.source.positions.axes, params.pairs};
-    const std::int64_t rest = (end - begin) % lane_count<A>, full = end - rest;
-    const auto from = [begin](position_times_rates rates) {
-        if (rates.rates != nullptr) rates.rates += begin;
-        return rates;
-    };
-    if (begin < full)
-        fill_registers<A, Plain>(params, from(target), from(source), full - begin, cos + begin, sin + begin);
-    if (rest == 0) return;
+RW_INLINE void fill_integer_registers(const rotate_params& params, const std::uint64_t* steps, std::uint64_t position,
+                                      std::int64_t count, float* cos, float* sin) {
+    fill_registers<A, Plain>(
+        params, count, cos, sin, [=](std::int64_t pair) __attribute__((always_inline)) {
+            return upper_products<A>(steps + pair, position);
+        });
+}
+
+/// Any position, on several axes, minus that of a source.
+template <class A, bool Plain>
+void fill_general_registers(const rotate_params& params, const position_times_rates& target,
+                            const position_times_rates& source, std::int64_t count, float* cos, float* sin) {
+    fill_registers<A, Plain>(
+        params, count, cos, sin, [&](std::int64_t pair) __attribute__((always_inline)) {
+            return upper_difference<A>(target, source, pair);
+        });
+}
+
+/// The last pairs [begin, end) of a row, which fill no register.
+template <class A, bool Plain>
+void fill_last(const rotate_params& params, const position_times_rates& target, const position_times_rates& source,
+               std::int64_t begin, std::int64_t end, float* cos, float* sin) {
     float last[2 * static_cast<std::size_t>(lane_count<A>)];
     float* const last_sin = last + lane_count<A>;
-    fill_registers<A, Plain>(params, last_rates<A>(target, full, rest), last_rates<A>(source, full, rest),
-                             lane_count<A>, last, last_sin);
-    std::memcpy(cos + full, last, static_cast<std::size_t>(rest) * sizeof(float));
-    std::memcpy(sin + full, last_sin, static_cast<std::size_t>(rest) * sizeof(float));
+    fill_general_registers<A, Plain>(params, last_rates<A>(target, begin, end - begin),
+                                     last_rates<A>(source, begin, end - begin), lane_count<A>, last, last_sin);
+    const auto bytes = static_cast<std::size_t>(end - begin) * sizeof(float);
+    std::memcpy(cos + begin, last, bytes);
+    std::memcpy(sin + begin, last_sin, bytes);
+}
+
+/// Cosines and sines of all pairs at one position.
+template <class A, bool Plain>
+void fill_cos_sin(const rotate_params& params, const token_position& at, const token_position& source_at, float* cos,
+                  float* sin) {
+    const std::int64_t axes = params.target.positions.axes, full = params.pairs & -lane_count<A>;
+    const bool integer = axes == 1 && at.fraction == 0 && params.source.steps == nullptr;
+    if (integer) {
+        fill_integer_registers<A, Plain>(params, params.target.steps, at.whole[0], full, cos, sin);
+        if (full == params.pairs) return;
+    }
+    const position_times_rates target{at, params.target.steps, axes, params.pairs};
+    const position_times_rates source{source_at, params.source.steps, params.source.positions.axes, params.pairs};
+    if (!integer) fill_general_registers<A, Plain>(params, target, source, full, cos, sin);
+    if (full < params.pairs) fill_last<A, Plain>(params, target, source, full, params.pairs, cos, sin);
 }
 
 /// Multiplies the row of the queries by 2^(−x) and writes that of the keys, multiplied by 2^x, or the inverses. Rows

@@ -15,7 +15,7 @@ namespace detail {
 template <class A>
 void traverse(const rotate_kernel& kernel, const rotate_params& params, std::int64_t begin, std::int64_t end,
               float* scratch) {
-    const token_range<A> range{kernel, params, begin, end, scratch};
+    token_range<A> range{kernel, params, begin, end, scratch};
     switch (params.loop.order) {
         case traversal::per_token:
             return per_token<A>::run(range);

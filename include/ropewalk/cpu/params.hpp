@@ -30,12 +30,15 @@ struct loop_choice {
     std::int64_t tile = 1;               ///< tokens whose cos_sin rows are made together: queries first, then keys
     std::int64_t alternating_heads = 0;  ///< key heads (or heads of the only tensor) per turn of `alternating`
     bool heads_major = false;            ///< the stride of a head exceeds that of a token
+    bool shared_row = false;             ///< all tokens have one position, and therefore one cos_sin row
 };
 
 struct rotate_params : ropewalk::rotate_params {
     loop_choice loop;
 
     /// Floats per cos_sin row of one token: [cos, sin], twice where queries and keys have different magnitudes.
+    [[nodiscard]] std::int64_t row_floats() const;
+    /// Floats from the row of one token to that of the next.
     [[nodiscard]] std::int64_t row_stride() const;
 };
 
@@ -43,12 +46,13 @@ struct rotate_params : ropewalk::rotate_params {
 /// the end.
 constexpr std::int64_t padded_row(std::int64_t pairs) { return (2 * pairs + 31) / 16 * 16; }
 
-RW_INLINE std::int64_t rotate_params::row_stride() const { return padded_row(pairs) * (has_magnitude ? 4 : 2); }
+RW_INLINE std::int64_t rotate_params::row_floats() const { return padded_row(pairs) * (has_magnitude ? 4 : 2); }
+RW_INLINE std::int64_t rotate_params::row_stride() const { return loop.shared_row ? 0 : row_floats(); }
 
 /// Scratch floats of a thread: the row of one token in pair order, then the rows of a tile in block order.
 constexpr std::int64_t first_row(const rotate_params& params) { return 4 * padded_row(params.pairs); }
 RW_INLINE std::int64_t scratch_floats(const rotate_params& params) {
-    return first_row(params) + params.row_stride() * params.loop.tile;
+    return first_row(params) + params.row_floats() * params.loop.tile;
 }
 
 /// Rotates the tokens [begin, end), counted through the batch.

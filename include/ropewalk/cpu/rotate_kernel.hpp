@@ -33,14 +33,14 @@ struct rotate_kernel {
     /// Brings cosines and sines into the order of the blocks. Null where that is the order of the pairs.
     void (*arrange)(std::int64_t pairs, float* to_cos, float* to_sin, const float* cos, const float* sin);
     std::int64_t element_bytes;
-    std::int64_t block_pairs;  ///< pairs per block
+    std::int64_t block_pairs;  ///< pairs per block, a power of 2
     std::int64_t max_held;     ///< blocks whose cosines and sines fit into registers
     bool interleaved;
 
     /// Returns whether registers hold the whole row, so that either loop order is address order.
     [[nodiscard]] RW_INLINE bool holds_row(std::int64_t pairs) const {
-        const std::int64_t blocks = pairs / block_pairs;
-        return pairs % block_pairs == 0 && blocks <= max_held && (blocks <= 4 || blocks == max_held);
+        const std::int64_t limit = (max_held < 4 ? max_held : 4) * block_pairs;
+        return (pairs <= limit && (pairs & (block_pairs - 1)) == 0) || pairs == max_held * block_pairs;
     }
     /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the
     /// heads more than once.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -76,6 +78,7 @@ private:
         grow(q_, config_.q_width()), grow(attended_, config_.q_width());
         grow(k_, config_.kv_width()), grow(v_, config_.kv_width());
         grow(gate_, config_.intermediate_size), grow(up_, config_.intermediate_size);
+        prepare_rotations();
     }
 
     [[nodiscard]] tensor heads_of(std::vector<float>& rows, std::int64_t first, std::int64_t tokens,
@@ -108,15 +111,42 @@ private:
         }
     }
 
-    /// Rotates queries and keys of the call, in one call of the kernel per run of sequences that share an encoding.
+    /// Tokens of the call that share an encoding. A few of them, as in decoding, are rotated by a prepared rotation,
+    /// which makes their cosines and sines once for all layers.
+    struct rotation {
+        std::shared_ptr<const Encoding> encoding;
+        std::int64_t first = 0, tokens = 0;
+        std::optional<ropewalk::cpu::prepared_rotation> prepared{};
+    };
+
+    /// Keeps the rotations of the last call where this one has the same encodings and tokens.
+    void prepare_rotations() {
+        std::size_t count = 0;
+        for_each_encoding([&](const auto& encoding, std::int64_t first, std::int64_t tokens) {
+            if (count == rotations_.size()) rotations_.emplace_back();
+            rotation& r = rotations_[count++];
+            if (r.encoding == encoding && r.first == first && r.tokens == tokens) return;
+            r = {encoding, first, tokens};
+            const std::int64_t bytes = tokens * (config_.q_width() + config_.kv_width()) * 4;
+            if (bytes < 2 * ropewalk::cpu::tuning::bytes_per_thread && !encoding->draw_positions)
+                r.prepared = kernels_->prepare(config_.layout, heads_of(q_, first, tokens, config_.heads),
+                                               heads_of(k_, first, tokens, config_.kv_heads), *encoding);
+        });
+        rotations_.resize(count);
+    }
+
+    /// Rotates queries and keys of the call.
     void rotate() {
         const timer time(seconds_.rope);
-        for_each_encoding([&](const auto& encoding, std::int64_t first, std::int64_t tokens) {
-            const auto token_ids = std::span<const std::int64_t>(positions_)
-                                       .subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(tokens));
-            kernels_->rotate(config_.layout, heads_of(q_, first, tokens, config_.heads),
-                             heads_of(k_, first, tokens, config_.kv_heads), *encoding, ids(token_ids), threads_);
-        });
+        for (rotation& r : rotations_) {
+            const auto positions = std::span<const std::int64_t>(positions_)
+                                       .subspan(static_cast<std::size_t>(r.first), static_cast<std::size_t>(r.tokens));
+            const tensor q = heads_of(q_, r.first, r.tokens, config_.heads);
+            const tensor k = heads_of(k_, r.first, r.tokens, config_.kv_heads);
+            // A prepared rotation returns false for a position that the rotation refuses with a message.
+            if (r.prepared && r.prepared->run({q.data, k.data}, positions)) continue;
+            kernels_->rotate(config_.layout, q, k, *r.encoding, ids(positions), threads_);
+        }
     }
 
     void store(const page_layout& layout) {
@@ -181,6 +211,7 @@ private:
     // Of the current call.
     std::vector<cpu::paged_rows> sequences_;
     std::vector<std::int64_t> positions_;
+    std::vector<rotation> rotations_;
     std::vector<float> normed_, q_, k_, v_, attended_, gate_, up_;
 };
 

@@ -211,7 +211,8 @@ inline double magnitude_rate_of(const Encoding& encoding, std::size_t pair) {
 
 /// Checks that a float holds the change of every magnitude of a re-rotation. Positions that the host cannot read are
 /// not checked.
-inline void check_magnitude_change(const rotate_params& params, const Encoding& source, const Encoding& target) {
+[[gnu::cold]] inline void check_magnitude_change(const rotate_params& params, const Encoding& source,
+                                                 const Encoding& target) {
     const position_reader &before = params.source.positions, &after = params.target.positions;
     if (!before.known() || !after.known()) return;
     constexpr double limit = 126 * 0x1p56;

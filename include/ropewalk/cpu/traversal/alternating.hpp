@@ -13,11 +13,10 @@ struct alternating {
         const rotate_params& params = range.params;
         first.enter_rotary_part(range.kernel, params, 1);
         second.enter_rotary_part(range.kernel, params, 1);
-        const head_loop_choice loops(range.kernel, params.pairs, params.loop.size);
         const std::int64_t ratio = first.span.count / second.span.count, group = params.loop.alternating_heads;
         const auto rotate_next = [&](head_span& heads, const float* row, std::int64_t count) {
             heads.count = count;
-            loops.rotate(params.pairs, row, heads);
+            range.loops.rotate(params.pairs, row, heads);
             heads.in += count * heads.in_stride;
             heads.out += count * heads.out_stride;
         };
@@ -28,7 +27,7 @@ struct alternating {
         }
     }
 
-    static void run(const token_range<A>& range) {
+    static void run(token_range<A>& range) {
         const rotate_params& params = range.params;
         const std::int64_t begin = range.begin, end = range.end;
         const bool both = params.q_in.exists() && params.k_in.exists();
@@ -49,7 +48,7 @@ struct alternating {
         if (!both && begin + 2 * count < end) {  // an odd number of tokens
             const std::int64_t last = end - 1;
             range.make_rows(last / tokens, last % tokens, rows);
-            per_token<A>::rotate_tokens(range.kernel, params, row, last / tokens, last % tokens, 1, in, out);
+            per_token<A>::rotate_tokens(range, row, last / tokens, last % tokens, 1, in, out);
         }
     }
 };

@@ -29,7 +29,7 @@ struct heads_major {
         }
     }
 
-    static void run(const token_range<A>& range) {
+    static void run(token_range<A>& range) {
         range.for_each_tile(true, [&](const float* rows, const auto&... tokens) {
             rotate_tile(range.kernel, range.params, rows, tokens...);
         });

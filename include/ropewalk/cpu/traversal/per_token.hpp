@@ -8,21 +8,19 @@ namespace ropewalk::cpu::detail {
 template <class A>
 struct per_token {
     /// Rotates `count` tokens of one tensor, whose rows begin at `rows`.
-    static void rotate_tokens(const rotate_kernel& kernel, const rotate_params& params, const float* rows,
-                              std::int64_t batch_row, std::int64_t token, std::int64_t count, const tensor& in,
-                              const tensor& out) {
+    static void rotate_tokens(const token_range<A>& range, const float* rows, std::int64_t batch_row,
+                              std::int64_t token, std::int64_t count, const tensor& in, const tensor& out) {
+        const rotate_params& params = range.params;
         token_heads<A> heads(in, out, batch_row, token);
-        heads.enter_rotary_part(kernel, params, count);
-        const head_loop_choice loops(kernel, params.pairs, params.loop.size);
+        heads.enter_rotary_part(range.kernel, params, count);
         const std::int64_t row_stride = params.row_stride();
         for (std::int64_t i = 0; i < count; ++i, heads.next_token())
-            loops.rotate(params.pairs, rows + i * row_stride, heads.span);
+            range.loops.rotate(params.pairs, rows + i * row_stride, heads.span);
     }
 
-    static void run(const token_range<A>& range) {
-        range.for_each_tile(false, [&](const float* rows, const auto&... tokens) {
-            rotate_tokens(range.kernel, range.params, rows, tokens...);
-        });
+    static void run(token_range<A>& range) {
+        range.for_each_tile(false,
+                            [&](const float* rows, const auto&... tokens) { rotate_tokens(range, rows, tokens...); });
     }
 };
 

@@ -31,7 +31,7 @@ struct streaming {
         }
     }
 
-    static void run(const token_range<A>& range) {
+    static void run(token_range<A>& range) {
         range.for_each_tile(range.params.loop.heads_major, [&](const float* rows, const auto&... tokens) {
             rotate_tokens(range.kernel, range.params, rows, tokens...);
         });

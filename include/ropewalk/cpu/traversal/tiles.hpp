@@ -21,7 +21,7 @@ void make_rows(const rotate_kernel& kernel, const rotate_params& params, std::in
     } else {
         token_position target = params.target.positions.at(batch_row, token), source{};
         if (params.source.steps != nullptr) source = params.source.positions.at(batch_row, token);
-        fill_cos_sin<A, false>(params, target, source, 0, params.pairs, cos, sin);
+        fill_cos_sin<A, false>(params, target, source, cos, sin);
         if (params.has_magnitude) {
             target.whole[0] -= static_cast<std::uint64_t>(params.target.centre);
             source.whole[0] -= static_cast<std::uint64_t>(params.source.centre);
@@ -40,17 +40,21 @@ struct token_range {
     const rotate_params& params;
     std::int64_t begin, end;  ///< counted through the batch
     float* scratch;
+    head_loop_choice loops{kernel, params.pairs, params.loop.size};
+    bool rows_made = false;
 
     [[nodiscard]] float* rows() const { return scratch + first_row(params); }
-    void make_rows(std::int64_t batch_row, std::int64_t token, float* rows) const {
+    void make_rows(std::int64_t batch_row, std::int64_t token, float* rows) {
+        if (params.loop.shared_row && rows_made) return;
         detail::make_rows<A>(kernel, params, batch_row, token, rows, scratch);
+        rows_made = true;
     }
 
     /// Calls rotate_tokens(rows, batch_row, token, count, in, out) for the queries, then the keys, of the tokens
     /// [begin, end), tile by tile. Each row is made just before the queries that use it, so that memory stays busy,
     /// unless a tile of `rows_at_once` is wanted.
     template <class F>
-    void for_each_tile(bool rows_at_once, const F& rotate_tokens) const {
+    void for_each_tile(bool rows_at_once, const F& rotate_tokens) {
         const std::int64_t stride = params.row_stride(), tokens = params.tokens(), tile = params.loop.tile;
         float* const first = rows();
         const bool one_batch_row = params.batch() == 1;

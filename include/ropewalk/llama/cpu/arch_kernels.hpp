@@ -13,7 +13,7 @@
 
 namespace ropewalk::llama::cpu {
 
-/// Kernels for xsimd's architecture A. The caller adds `rotate` and `rerotate`.
+/// Kernels for xsimd's architecture A. The caller adds `rotate`, `rerotate` and `prepare`.
 template <class A>
 constexpr kernel_table arch_kernels(const char* name) {
     return {.name = name,

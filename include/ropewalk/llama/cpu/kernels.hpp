@@ -7,6 +7,7 @@
 #include <span>
 
 #include "ropewalk/core/view.hpp"
+#include "ropewalk/cpu/prepared_rotation.hpp"
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/llama/batch.hpp"
 #include "ropewalk/llama/kv_cache.hpp"
@@ -62,6 +63,10 @@ struct kernel_table {
                    const positions& positions, int threads) = nullptr;
     void (*rerotate)(layout_kind layout, const tensor& k, const Encoding& source, const Encoding& target,
                      const positions& positions, int threads) = nullptr;
+
+    /// cpu::prepare() of f32 in place, for rotations of few tokens.
+    ropewalk::cpu::prepared_rotation (*prepare)(layout_kind layout, const tensor& q, const tensor& k,
+                                                const Encoding& encoding) = nullptr;
 };
 
 }  // namespace ropewalk::llama::cpu

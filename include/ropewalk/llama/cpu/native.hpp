@@ -1,6 +1,7 @@
 // Kernels of a layer for the instruction set of the translation unit. Needs Eigen and xsimd.
 #pragma once
 
+#include "ropewalk/cpu/prepared.hpp"
 #include "ropewalk/cpu/rotate.hpp"
 #include "ropewalk/llama/cpu/arch_kernels.hpp"
 
@@ -9,16 +10,16 @@ namespace ropewalk::llama::cpu {
 namespace detail {
 
 template <class A>
-ropewalk::cpu::kernel_function rotation_kernel(layout_kind layout) {
-    return layout == layout_kind::half_split ? ropewalk::cpu::kernel_of<float, half_split, A>.run
-                                             : ropewalk::cpu::kernel_of<float, interleaved, A>.run;
+const ropewalk::cpu::rotate_kernel& rotation_kernel(layout_kind layout) {
+    return layout == layout_kind::half_split ? ropewalk::cpu::kernel_of<float, half_split, A>
+                                             : ropewalk::cpu::kernel_of<float, interleaved, A>;
 }
 
 template <class A>
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const Encoding& encoding, const positions& positions,
             int threads) {
     const ropewalk::cpu::rotate_plan plan = ropewalk::cpu::make_plan(layout, q, k, q, k, encoding, positions, {});
-    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout), threads);
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout).run, threads);
 }
 
 template <class A>
@@ -26,7 +27,13 @@ void rerotate(layout_kind layout, const tensor& k, const Encoding& source, const
               const positions& positions, int threads) {
     const ropewalk::cpu::rotate_plan plan =
         ropewalk::cpu::make_rerotation_plan(layout, k, k, source, positions, target, positions);
-    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout), threads);
+    ropewalk::cpu::execute(plan.params, rotation_kernel<A>(layout).run, threads);
+}
+
+template <class A>
+ropewalk::cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k,
+                                         const Encoding& encoding) {
+    return {rotation_kernel<A>(layout), layout, q, k, q, k, encoding};
 }
 
 }  // namespace detail
@@ -38,6 +45,7 @@ const kernel_table& native_kernels() {
     static const kernel_table table = [] {
         kernel_table kernels = arch_kernels<A>(A::name());
         kernels.rotate = detail::rotate<A>, kernels.rerotate = detail::rerotate<A>;
+        kernels.prepare = detail::prepare<A>;
         return kernels;
     }();
     return table;
