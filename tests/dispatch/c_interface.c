@@ -30,7 +30,7 @@ static int failures = 0;
 
 static const double base = 10000.0;
 
-static double frequency(int pair) { return pow(base, -2.0 * pair / DIM); }
+static double frequency(int pair) { return pow(base, -2.0 * pair / (double)DIM); }
 
 static float number(int index) { return (float)((index * 37 + 11) % 101) / 50.0F - 1.0F; }
 

@@ -1,4 +1,4 @@
-// Compiler-dependent macros. Supported compilers: GCC 12 or newer, Clang 16 or newer, and nvcc with one of them.
+// Compiler-dependent macros. Supported compilers: GCC 12 to 14, Clang 16 to 19, and nvcc with one of them.
 #pragma once
 
 // A missing file stops the compiler, which would otherwise report an error for every line that is not C++17.

@@ -29,12 +29,13 @@ struct portable_batch {
     explicit RW_INLINE portable_batch(E value) {
         for (std::size_t i = 0; i < size; ++i) data[i] = value;
     }
-    static RW_INLINE portable_batch load_unaligned(const E* source) {
+    // Untyped pointers, because UBSan takes a `const E*` for an aligned address, even in memcpy().
+    static RW_INLINE portable_batch load_unaligned(const void* source) {
         portable_batch result;
         std::memcpy(&result.data, source, sizeof result.data);
         return result;
     }
-    RW_INLINE void store_unaligned(E* target) const { std::memcpy(target, &data, sizeof data); }
+    RW_INLINE void store_unaligned(void* target) const { std::memcpy(target, &data, sizeof data); }
 
     friend RW_INLINE portable_batch operator+(portable_batch a, portable_batch b) { return a.data + b.data; }
     friend RW_INLINE portable_batch operator-(portable_batch a, portable_batch b) { return a.data - b.data; }
