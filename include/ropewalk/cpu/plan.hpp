@@ -60,7 +60,9 @@ inline namespace RW_ISA {
 inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
     ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
-    rotate_plan plan;
+    rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
+                     .target_positions = {},
+                     .source_positions = {}};
     const position_reader target =
         detail::resolve_positions(*args.target, args.target_positions, batch, tokens, plan.target_positions);
     position_reader source;

@@ -110,13 +110,12 @@ inline rotation_term make_term(const Encoding& encoding, const position_reader& 
             .positions = reader};
 }
 
-/// Sets default parameters to those of arguments that passed check_args(), at the positions of `target` and, in a
-/// re-rotation, of `source`. Throws where magnitudes leave the range of the element type, or where the table does not
-/// fit.
+/// Completes parameters that hold the tensors of arguments, which passed check_args(), at the positions of `target`
+/// and, in a re-rotation, of `source`. Throws where magnitudes leave the range of the element type, or where the table
+/// does not fit.
 inline void set_params(rotate_params& params, const rotate_args& args, const position_reader& target,
                        const position_reader& source) {
     const Encoding& encoding = *args.target;
-    params.q_in = args.q_in, params.k_in = args.k_in, params.q_out = args.q_out, params.k_out = args.k_out;
     params.rotary_offset = encoding.geometry.rotary_offset;
     params.pairs = encoding.pairs();
     params.table = args.table;
@@ -144,10 +143,10 @@ inline void set_params(rotate_params& params, const rotate_args& args, const pos
     if (params.table.exists()) detail::check_table(params);
 }
 
-/// set_params() as a value.
+/// The parameters of arguments that passed check_args(): see set_params().
 inline rotate_params make_params(const rotate_args& args, const position_reader& target,
                                  const position_reader& source = {}) {
-    rotate_params params;
+    rotate_params params{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out};
     set_params(params, args, target, source);
     return params;
 }

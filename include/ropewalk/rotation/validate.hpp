@@ -60,13 +60,13 @@ inline void check_output(std::string_view name, const tensor& in, const tensor& 
                in.data, shape_of("output", out), out.data);
 }
 
-/// The bytes of a tensor that is rotated in place and passes every check: nested strides and extents that cannot
-/// overflow, the common case. Empty where only check_tensors() can tell.
-inline byte_range obvious_range(const tensor& t, const tensor& out, std::int64_t head_dim) {
+/// The bytes of a tensor with nested strides and extents that cannot overflow, the common case. Empty where only
+/// check_tensors() can tell whether it is valid.
+inline byte_range obvious_range(const tensor& t, std::int64_t head_dim) {
     constexpr int extent_bits = 15, stride_bits = 40;
     const bool small = ((t.batch | t.tokens | t.heads) >> extent_bits) == 0 &&
                        ((t.stride_batch | t.stride_token | t.stride_head) >> stride_bits) == 0;
-    if (!small || !(out == t) || t.head_dim != head_dim || t.stride_element != 1) return {};
+    if (!small || t.head_dim != head_dim || t.stride_element != 1) return {};
     std::int64_t span = head_dim, end = head_dim;
     bool nested = true;
     const auto enter = [&](std::int64_t extent, std::int64_t stride) {
@@ -84,17 +84,31 @@ inline byte_range obvious_range(const tensor& t, const tensor& out, std::int64_t
     return {begin, begin + static_cast<std::uintptr_t>(end) * size};
 }
 
+/// The bytes of a tensor and of its output.
+struct obvious_ranges {
+    byte_range in, out;
+    bool absent, valid;
+
+    obvious_ranges(const tensor& t, const tensor& output, std::int64_t head_dim)
+        : in(obvious_range(t, head_dim)), absent(t == tensor{} && output == t), valid(in.begin != in.end) {
+        const bool in_place = output.data == t.data;
+        out = in_place ? in : obvious_range(output, head_dim);
+        valid = valid && (in_place ? output == t
+                                   : output.type == t.type && output.batch == t.batch && output.tokens == t.tokens &&
+                                         output.heads == t.heads && out.begin != out.end && !out.overlaps(in));
+    }
+};
+
 /// Returns whether queries and keys pass check_tensors(), by a few comparisons. False where only check_tensors() can
 /// tell.
 inline bool obviously_valid(const rotate_args& args, std::int64_t head_dim) {
     const tensor &q = args.q_in, &k = args.k_in;
     if (head_dim >> 15 != 0) return false;
-    const auto absent = [](const tensor& in, const tensor& out) { return in == tensor{} && out == in; };
-    const byte_range q_bytes = obvious_range(q, args.q_out, head_dim), k_bytes = obvious_range(k, args.k_out, head_dim);
-    const bool has_q = q_bytes.begin != q_bytes.end, has_k = k_bytes.begin != k_bytes.end;
-    if (!has_q || !has_k) return (has_q && absent(k, args.k_out)) || (has_k && absent(q, args.q_out));
-    return q.type == k.type && q.batch == k.batch && q.tokens == k.tokens &&
-           static_cast<std::uint32_t>(q.heads) % static_cast<std::uint32_t>(k.heads) == 0 && !q_bytes.overlaps(k_bytes);
+    const obvious_ranges q_bytes(q, args.q_out, head_dim), k_bytes(k, args.k_out, head_dim);
+    if (q_bytes.absent || k_bytes.absent) return q_bytes.valid || k_bytes.valid;
+    return q_bytes.valid && k_bytes.valid && q.type == k.type && q.batch == k.batch && q.tokens == k.tokens &&
+           static_cast<std::uint32_t>(q.heads) % static_cast<std::uint32_t>(k.heads) == 0 &&
+           !q_bytes.out.overlaps(k_bytes.out) && !q_bytes.out.overlaps(k_bytes.in) && !k_bytes.out.overlaps(q_bytes.in);
 }
 
 /// Checks queries and keys against the encoding, against each other and against their outputs.
