@@ -22,7 +22,7 @@ inline bool takes_streaming_stores(const tensor& in, const tensor& out) {
     const auto bytes = [&](std::int64_t elements) { return elements * static_cast<std::int64_t>(size_of(out.type)); };
     const auto whole = [&](std::int64_t elements) { return bytes(elements) % tuning::line_bytes == 0; };
     return in.data != out.data && reinterpret_cast<std::uintptr_t>(out.data) % tuning::line_bytes == 0 &&
-           whole(out.head_dim) && bytes(out.head_dim) <= tuning::max_streamed_head_bytes && whole(out.stride_head) &&
+           whole(out.head_dim) && bytes(out.head_dim) <= tuning::streamed_bytes && whole(out.stride_head) &&
            whole(out.stride_token) && whole(out.stride_batch);
 }
 

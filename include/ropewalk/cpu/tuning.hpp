@@ -44,8 +44,9 @@ inline constexpr std::int64_t heads_major_tile_floats = 144 * kibi, heads_major_
 /// two 0.72, eight 1.0, sixteen 0.66. Four where the heads are passed over more than once.
 inline constexpr std::int64_t heads_major_group = 4, heads_major_group_from_memory = 8;
 
-/// The longest head in bytes that is written by streaming stores: a buffer in L1 holds it. Not tuned.
-inline constexpr std::int64_t max_streamed_head_bytes = 2048;
+/// Bytes of rotated heads that a buffer in L1 holds before streaming stores write them. Head by head takes up to 1.1 of
+/// the time. A longer head is not streamed.
+inline constexpr std::int64_t streamed_bytes = 4 * kibi;
 
 /// Tokens of a table whose rows are written together: starting a run of 16 costs 7 %, and 64 rows fill L1.
 inline constexpr std::int64_t table_run_tokens = 64;

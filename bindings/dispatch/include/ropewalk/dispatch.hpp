@@ -28,7 +28,7 @@ RW_PUBLIC std::string_view instruction_set();
 RW_PUBLIC std::string_view instruction_set(element_type type, cpu::footprint size);
 
 /// ropewalk::make_encoding() for an expression, compiled once: a file that calls this one compiles faster.
-RW_PUBLIC Encoding make_encoding(const Geometry& geometry, std::string_view expression);
+RW_PUBLIC Encoding make_encoding(const Geometry& geometry, std::string_view expression = "default");
 
 /// cpu::rotate() for a layout and element types chosen at run time. Tensors whose data is null are absent.
 RW_PUBLIC void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
