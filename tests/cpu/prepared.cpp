@@ -5,22 +5,16 @@
 #include <limits>
 
 #include "cases/rotation_case.hpp"
+#include "cpu/typed.hpp"
 #include "support/errors.hpp"
 
 namespace rw = ropewalk;
 
+using test::bf16_half_split;
+using test::f16_interleaved;
+using test::f32_half_split;
+
 namespace {
-
-constexpr rw::Geometry head{.head_dim = 100, .rotary_dim = 94, .rotary_offset = 4};
-
-template <class T, class L>
-struct typed {
-    using type = T;
-    using layout = L;
-};
-using f32_half_split = typed<float, rw::half_split>;
-using f16_interleaved = typed<rw::f16, rw::interleaved>;
-using bf16_half_split = typed<rw::bf16, rw::half_split>;
 
 template <class T>
 T* data_of(test::array& x) {
@@ -35,7 +29,7 @@ TEMPLATE_TEST_CASE("a prepared rotation gives the bits of rotate()", "[prepared]
     using L = typename TestType::layout;
     SEEDED(numbers);
     for (const char* const policy : {"linear:4", "xpos:512,length=4096", "yarn:8,original_length=4096"}) {
-        const rw::Encoding e = rw::make_encoding(head, policy);
+        const rw::Encoding e = rw::make_encoding(test::partial_head, policy);
         for (const test::order axes : test::all_orders) {
             for (const auto& [batch, tokens] : {std::pair{1, 1}, {3, 1}, {2, 5}}) {
                 for (const rw::direction direction : {rw::direction::forward, rw::direction::inverse}) {
@@ -69,7 +63,7 @@ TEMPLATE_TEST_CASE("a prepared rotation writes to other memory and copies the re
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
-    const rw::Encoding e = rw::make_encoding(head);
+    const rw::Encoding e = rw::make_encoding(test::partial_head);
     test::array q(rw::type_of<T>, {2, 3, 4, 100}, numbers), k(rw::type_of<T>, {2, 3, 1, 100}, numbers);
     const test::array q_before = q;
     test::array q_out(rw::type_of<T>, q.size(), test::order::bhsd),

@@ -2,22 +2,16 @@
 #include <ropewalk/cpu/rotate.hpp>
 
 #include "cases/rotation_case.hpp"
+#include "cpu/typed.hpp"
 #include "support/errors.hpp"
 
 namespace rw = ropewalk;
 
+using test::bf16_half_split;
+using test::f16_interleaved;
+using test::f32_half_split;
+
 namespace {
-
-constexpr rw::Geometry head{.head_dim = 100, .rotary_dim = 94, .rotary_offset = 4};
-
-template <class T, class L>
-struct typed {
-    using type = T;
-    using layout = L;
-};
-using f32_half_split = typed<float, rw::half_split>;
-using f16_interleaved = typed<rw::f16, rw::interleaved>;
-using bf16_half_split = typed<rw::bf16, rw::half_split>;
 
 /// Rotates a case of one type and layout by the calls that users of the headers make.
 template <class T, class L>
@@ -44,7 +38,8 @@ test::rotated rotate(test::rotation_case& c, test::random& numbers) {
 TEMPLATE_TEST_CASE("kernels of the headers rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved,
                    bf16_half_split) {
     SEEDED(numbers);
-    const test::twin linear = test::linear_twin(head, 8), xpos = test::xpos_twin(head, {.length = 1000});
+    const test::twin linear = test::linear_twin(test::partial_head, 8),
+                     xpos = test::xpos_twin(test::partial_head, {.length = 1000});
     for (const test::order axes : test::all_orders) {
         for (const bool in_place : {true, false}) {
             test::rotation_case c = test::case_at(linear, 70000);
@@ -65,8 +60,8 @@ TEMPLATE_TEST_CASE("kernels of the headers rotate q and k as the oracle does", "
 TEMPLATE_TEST_CASE("re-rotation by the headers moves keys to another encoding and position", "[cpu]", f32_half_split,
                    f16_interleaved) {
     SEEDED(numbers);
-    test::rotation_case c = test::case_at(test::plain_twin(head), -20);
-    c.q.heads = 0, c.source = {test::linear_twin(head, 8), test::from_offset(c.q, 500)};
+    test::rotation_case c = test::case_at(test::plain_twin(test::partial_head), -20);
+    c.q.heads = 0, c.source = {test::linear_twin(test::partial_head, 8), test::from_offset(c.q, 500)};
     CHECK_THAT((rotate<typename TestType::type, typename TestType::layout>(c, numbers)), matches(c));
 }
 
@@ -75,7 +70,7 @@ TEMPLATE_TEST_CASE("queries and keys that alternate by heads equal those of two 
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
-    const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours;
+    const rw::Encoding e = test::xpos_twin(test::partial_head, {.length = 1000}).ours;
     const auto kernel = rw::cpu::kernel_of<T, L, rw::cpu::native_arch>.run;
     for (const test::order order : test::all_orders) {
         for (const std::int64_t k_heads : {12, 6, 1}) {
@@ -109,7 +104,8 @@ TEMPLATE_TEST_CASE("a tensor alone whose halves alternate equals that of one pas
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
-    const rw::Encoding e = test::xpos_twin(head, {.length = 1000}).ours, before = test::plain_twin(head).ours;
+    const rw::Encoding e = test::xpos_twin(test::partial_head, {.length = 1000}).ours,
+                       before = test::plain_twin(test::partial_head).ours;
     const auto kernel = rw::cpu::kernel_of<T, L, rw::cpu::native_arch>.run;
     const auto alternate = [&](rw::cpu::rotate_plan plan, std::int64_t heads) {
         plan.params.loop = {.order = rw::cpu::traversal::alternating, .tile = 2, .alternating_heads = heads};
