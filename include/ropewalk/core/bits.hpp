@@ -22,6 +22,11 @@ RW_HD RW_INLINE constexpr bool is_nan(const double& value) {
     return (bit_cast<std::uint64_t>(value) & 0x7fffffffffffffffU) > 0x7ff0000000000000U;
 }
 
+/// Returns whether two numbers have the same bits: a comparison that -ffast-math does not change for a NaN.
+RW_HD RW_INLINE constexpr bool same_bits(const double& a, const double& b) {
+    return bit_cast<std::uint64_t>(a) == bit_cast<std::uint64_t>(b);
+}
+
 /// std::is_constant_evaluated for host and device.
 RW_HD RW_INLINE constexpr bool is_constant_evaluated() { return __builtin_is_constant_evaluated(); }
 

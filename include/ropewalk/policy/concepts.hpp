@@ -7,6 +7,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/geometry.hpp"
 #include "ropewalk/core/phase.hpp"

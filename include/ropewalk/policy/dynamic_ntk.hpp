@@ -20,7 +20,8 @@ struct DynamicNtk {
                    parameter<DynamicNtk, std::int64_t>{"original_length", &DynamicNtk::original_length}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(factor != 0, name, "factor", "a positive number", "dynamic:4,original_length=4096");
+        detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number",
+                             "dynamic:4,original_length=4096");
         detail::expect_positive(name, "factor", factor);
         if (lacks_original_length()) detail::fail_without_original_length(*this);
         RW_EXPECTS(original_length > 0, "dynamic: original_length must be positive, got {}", original_length);

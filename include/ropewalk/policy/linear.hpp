@@ -14,7 +14,7 @@ struct Linear {
     static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor, true}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(factor != 0, name, "factor", "a positive number", "linear:8");
+        detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number", "linear:8");
         detail::expect_positive(name, "factor", factor);
     }
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {

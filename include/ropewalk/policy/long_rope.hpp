@@ -32,9 +32,10 @@ struct LongRope {
                    parameter<LongRope, std::optional<double>>{"attention_factor", &LongRope::attention_factor_given}};
 
     void validate(const Geometry& geometry) const {
-        detail::expect_given(!short_factor.empty() || !long_factor.empty() || factor != 1 || attention_factor_given,
-                             name, "short_factor and long_factor", "lists with a number per pair",
-                             "longrope:[…],long_factor=[…],original_length=4096");
+        detail::expect_given(
+            !short_factor.empty() || !long_factor.empty() || !detail::same_bits(factor, 1) || attention_factor_given,
+            name, "short_factor and long_factor", "lists with a number per pair",
+            "longrope:[…],long_factor=[…],original_length=4096");
         check("short_factor", short_factor, geometry.pairs());
         check("long_factor", long_factor, geometry.pairs());
         detail::expect_positive(name, "factor", factor);

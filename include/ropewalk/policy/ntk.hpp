@@ -24,7 +24,7 @@ struct Ntk {
     static constexpr auto parameters = std::tuple{parameter<Ntk, double>{"alpha", &Ntk::alpha, true}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(alpha != 0, name, "alpha", "a positive number", "ntk:8");
+        detail::expect_given(!detail::same_bits(alpha, 0), name, "alpha", "a positive number", "ntk:8");
         detail::expect_positive(name, "alpha", alpha);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {

@@ -16,7 +16,7 @@ struct Power {
     static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k, true}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(k != -1, name, "k", "an exponent in [0, 64]", "power:0.5");
+        detail::expect_given(!detail::same_bits(k, -1), name, "k", "an exponent in [0, 64]", "power:0.5");
         RW_EXPECTS(detail::is_finite(k) && k >= 0 && k <= 64, "power: k must lie in [0, 64], got {}", k);
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {

@@ -21,8 +21,8 @@ struct Proportional {
                    number{"factor", &Proportional::factor}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(partial_rotary_factor != -1, name, "partial_rotary_factor", "a number in [0, 1]",
-                             "proportional:0.25");
+        detail::expect_given(!detail::same_bits(partial_rotary_factor, -1), name, "partial_rotary_factor",
+                             "a number in [0, 1]", "proportional:0.25");
         RW_EXPECTS(detail::is_finite(partial_rotary_factor) && partial_rotary_factor >= 0 && partial_rotary_factor <= 1,
                    "proportional: partial_rotary_factor must lie in [0, 1], got {}", partial_rotary_factor);
         detail::expect_positive(name, "factor", factor);

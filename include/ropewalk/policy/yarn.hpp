@@ -40,7 +40,8 @@ struct Yarn {
                    maybe{"mscale_all_dim", &Yarn::mscale_all_dim}};
 
     constexpr void validate(const Geometry& /*geometry*/) const {
-        detail::expect_given(factor != 0, name, "factor", "a positive number", "yarn:8,original_length=4096");
+        detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number",
+                             "yarn:8,original_length=4096");
         detail::expect_positive(name, "factor", factor);
         if (lacks_original_length()) detail::fail_without_original_length(*this);
         RW_EXPECTS(original_length >= 0, "yarn: original_length must be positive, got {}", original_length);
