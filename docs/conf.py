@@ -47,7 +47,7 @@ breathe_projects = {"ropewalk": str(BUILD / "doxygen" / "xml")}
 breathe_default_project = "ropewalk"
 breathe_default_members = ("members",)
 breathe_show_include = False
-cpp_id_attributes = ["RW_HD", "RW_INLINE", "RW_HIDDEN"]
+cpp_id_attributes = ["RW_HD", "RW_INLINE", "RW_HIDDEN", "RW_COLD", "RW_NOINLINE"]
 
 graphviz_output_format = "svg"
 copybutton_prompt_text = r"\$ |>>> "

@@ -240,7 +240,7 @@ void rotate(const tensor& q, const tensor& k, const tensor& q_out, const tensor&
 
 /// Stores a new object of the C interface, or NULL on failure.
 template <class Object, class Make>
-int create(const char* name, Object** object, const Make& make) noexcept {
+int create(const char* name, Object** object, const Make& make) {
     if (object != nullptr) *object = nullptr;
     return guarded([&] {
         (void)required(name, object);

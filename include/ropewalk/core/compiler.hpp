@@ -79,8 +79,8 @@
 #define RW_END_INTRINSICS
 #endif
 
-// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them. GCC 12 for AArch64 has _Float16 in C
-// alone, and defines its limits in C++ too.
+// RW_FLOAT16 and RW_BFLOAT16 are the compiler's own 16-bit types, where it has them. GCC 12 for AArch64 has _Float16 in
+// C alone, and defines its limits in C++ too.
 #if defined(__FLT16_MAX__) && !defined(__CUDACC__) && (defined(__clang__) || defined(__x86_64__) || __GNUC__ >= 13)
 #define RW_FLOAT16 _Float16
 #endif

@@ -8,7 +8,8 @@
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/view.hpp"
 
-namespace ropewalk::detail::inline RW_ISA {
+namespace ropewalk::detail {
+inline namespace RW_ISA {
 
 struct axis {
     const char* name;
@@ -99,4 +100,5 @@ inline bool may_overlap(const tensor& a, const tensor& b) {
     return true;
 }
 
-}  // namespace ropewalk::detail::inline RW_ISA
+}  // namespace RW_ISA
+}  // namespace ropewalk::detail

@@ -10,7 +10,8 @@
 #include "ropewalk/rotation/args.hpp"
 #include "ropewalk/rotation/params.hpp"
 
-namespace ropewalk::detail::inline RW_ISA {
+namespace ropewalk::detail {
+inline namespace RW_ISA {
 
 /// "q [batch 1, tokens 4, heads 2, head_dim 128] of strides [.., .., .., 1]"
 inline std::string shape_of(std::string_view name, const tensor& t) {
@@ -298,4 +299,5 @@ inline void check_table(const rotate_params& params) {
     });
 }
 
-}  // namespace ropewalk::detail::inline RW_ISA
+}  // namespace RW_ISA
+}  // namespace ropewalk::detail
