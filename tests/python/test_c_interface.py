@@ -298,7 +298,7 @@ def test_rerotation(kind):
     k = Tensor(random.Random(7), kind, 1, 6, 2, 32)
     source = create("linear:2", head_dim=32, layout=HALF_SPLIT)
     target = create("ntk:4", head_dim=32, layout=HALF_SPLIT)
-    # From the angle p / 2 · θ to the angle (p + 10) · θ', whose base is larger by 4^(d / (d - 2)).
+    # Keys move from the angle p / 2 · θ to the angle (p + 10) · θ', where base' = base · 4^(d / (d - 2)).
     before, after = frequencies(32), frequencies(32, 10000.0 * 4 ** (32 / 30))
     values, norms = k.values(), [0.0] * len(k.values())
     for _, token, start in k.starts():
