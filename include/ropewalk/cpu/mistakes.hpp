@@ -17,23 +17,7 @@ void rerotate(const Args&... /*args*/) {
     ropewalk::detail::report_mistake<Args...>();
 }
 
-template <class NoLayout, class... Args>
-    requires(!Layout<NoLayout>)
-void rotate(const Args&... /*args*/) {
-    ropewalk::detail::report_no_layout<NoLayout>();
-}
-template <class NoLayout, class... Args>
-    requires(!Layout<NoLayout>)
-void rerotate(const Args&... /*args*/) {
-    ropewalk::detail::report_no_layout<NoLayout>();
-}
-template <class Q, class... Args>
-void rotate(const Q& /*q*/, const Args&... /*args*/) {
-    ropewalk::detail::report_no_layout<Q>();
-}
-template <class K, class... Args>
-void rerotate(const K& /*k*/, const Args&... /*args*/) {
-    ropewalk::detail::report_no_layout<K>();
-}
+using ropewalk::detail::no_layout::rerotate;
+using ropewalk::detail::no_layout::rotate;
 
 }  // namespace ropewalk::cpu

@@ -10,17 +10,17 @@
 
 namespace ropewalk::detail {
 
-/// The valid arguments of a backend with these options. Never defined.
-template <class Options, class Last>
+/// The valid arguments of a backend, whose optional last one is of type `Last`. Never defined.
+template <class Last>
 struct signatures {
     template <class T>
-    static void rotate(const view<T>& q, const Encoding&, const positions&, const Options& = {});
+    static void rotate(const view<T>& q, const Encoding&, const positions&, const Last& = {});
     template <class T>
-    static void rotate(const view<T>& q, const view<T>& k, const Encoding&, const positions&, const Options& = {});
+    static void rotate(const view<T>& q, const view<T>& k, const Encoding&, const positions&, const Last& = {});
     template <class In, class T>
         requires std::same_as<std::remove_const_t<In>, T>
     static void rotate(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out,
-                       const Encoding&, const positions&, const Options& = {});
+                       const Encoding&, const positions&, const Last& = {});
     template <class T>
     static void rerotate(const view<T>& k, const Encoding&, const positions&, const Encoding&, const positions&,
                          const Last& = {});
@@ -28,11 +28,11 @@ struct signatures {
 
 /// Arguments of rotate() with options of type `Options`.
 template <class Options, class... Args>
-concept RotateCall = requires(const Args&... args) { signatures<Options, Options>::rotate(args...); };
+concept RotateCall = requires(const Args&... args) { signatures<Options>::rotate(args...); };
 
 /// Arguments of rerotate() with a last argument of type `Last`, which is optional.
 template <class Last, class... Args>
-concept RerotateCall = requires(const Args&... args) { signatures<Last, Last>::rerotate(args...); };
+concept RerotateCall = requires(const Args&... args) { signatures<Last>::rerotate(args...); };
 
 enum class mistake : std::uint8_t {
     none,
@@ -112,5 +112,29 @@ template <class... Args>
 constexpr void report_no_layout() {
     static_assert(sizeof...(Args) == 0, "name the layout: rotate<rw::half_split>(…) or rotate<rw::interleaved>(…)");
 }
+
+/// Overloads for calls without a layout, which backends with a layout in every call add to their own.
+namespace no_layout {
+
+template <class NoLayout, class... Args>
+    requires(!Layout<NoLayout>)
+void rotate(const Args&... /*args*/) {
+    report_no_layout<NoLayout>();
+}
+template <class NoLayout, class... Args>
+    requires(!Layout<NoLayout>)
+void rerotate(const Args&... /*args*/) {
+    report_no_layout<NoLayout>();
+}
+template <class Q, class... Args>
+void rotate(const Q& /*q*/, const Args&... /*args*/) {
+    report_no_layout<Q>();
+}
+template <class K, class... Args>
+void rerotate(const K& /*k*/, const Args&... /*args*/) {
+    report_no_layout<K>();
+}
+
+}  // namespace no_layout
 
 }  // namespace ropewalk::detail
