@@ -51,11 +51,6 @@ inline std::array<axis, 3> outer_axes(const tensor& t) {
 /// Returns the name of an axis along which elements of t share memory with each other (with a stride of 0, for
 /// example), or null.
 inline const char* overlapping_axis(const tensor& t) {
-    // Fast path for axes in the usual order, which needs no sorting.
-    if (t.stride_head >= t.head_dim && t.stride_token >= t.heads * t.stride_head &&
-        (t.batch == 1 || t.stride_batch >= t.tokens * t.stride_token)) {
-        return nullptr;
-    }
     std::array<axis, 3> axes = outer_axes(t);
     std::int64_t span = t.head_dim;
     for (std::size_t i = 0; i < axes.size(); ++i) {
