@@ -151,8 +151,7 @@ private:
         const std::int64_t tokens = in.tokens, stride = params_.row_stride();
         for (std::int64_t batch_row = 0; batch_row < in.batch; ++batch_row) {
             if (loop.partial && from != to)
-                detail::token_heads<rotate_params>(in, from, out, to, batch_row, 0)
-                    .copy_rest(*kernel_, params_, tokens);
+                detail::token_heads(in, from, out, to, batch_row, 0).copy_rest(*kernel_, params_, tokens);
             const std::byte* token_in = static_cast<const std::byte*>(from) + batch_row * loop.in_batch + loop.offset;
             std::byte* token_out = static_cast<std::byte*>(to) + batch_row * loop.out_batch + loop.offset;
             for (std::int64_t token = 0; token < tokens; ++token, row += stride) {

@@ -6,6 +6,7 @@
 #include "ropewalk/cpu/rotate_kernel.hpp"
 
 namespace ropewalk::cpu::detail {
+inline namespace RW_ISA {
 
 /// Floats from the row of the queries of a token to that of its keys.
 RW_INLINE std::int64_t key_row(const rotate_params& params) {
@@ -13,7 +14,6 @@ RW_INLINE std::int64_t key_row(const rotate_params& params) {
 }
 
 /// The heads of one token of one tensor. Strides are in bytes.
-template <class A>
 struct token_heads {
     head_span span;
     std::int64_t in_token, out_token, head_bytes;
@@ -79,4 +79,5 @@ struct head_loop_choice {
     }
 };
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu::detail

@@ -8,8 +8,8 @@ namespace ropewalk::cpu::detail {
 template <class A>
 struct alternating {
     /// Rotates one token of each of two streams, some heads of each in turn.
-    static void rotate_both(const token_range<A>& range, token_heads<A> first, const float* first_row,
-                            token_heads<A> second, const float* second_row) {
+    static void rotate_both(const token_range<A>& range, token_heads first, const float* first_row, token_heads second,
+                            const float* second_row) {
         const rotate_params& params = range.params;
         first.enter_rotary_part(range.kernel, params, 1);
         second.enter_rotary_part(range.kernel, params, 1);

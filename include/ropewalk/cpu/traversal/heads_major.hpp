@@ -13,14 +13,14 @@ struct heads_major {
     static void rotate_tile(const rotate_kernel& kernel, const rotate_params& params, const float* rows,
                             std::int64_t batch_row, std::int64_t token, std::int64_t count, const tensor& in,
                             const tensor& out) {
-        token_heads<A> heads(in, out, batch_row, token);
+        token_heads heads(in, out, batch_row, token);
         heads.enter_rotary_part(kernel, params, count);
         const std::int64_t row_stride = params.row_stride();
         const bool from_memory = params.loop.size == footprint::memory;
         const std::int64_t group = kernel.holds_row(params.pairs) && from_memory ? tuning::heads_major_group_from_memory
                                                                                  : tuning::heads_major_group;
         for (std::int64_t left = heads.span.count; left > 0; left -= group) {
-            token_heads<A> some = heads;
+            token_heads some = heads;
             some.span.count = left < group ? left : group;
             for (std::int64_t i = 0; i < count; ++i, some.next_token())
                 kernel.by_columns(params.pairs, rows + i * row_stride, some.span, 0);

@@ -11,7 +11,7 @@ struct per_token {
     static void rotate_tokens(const token_range<A>& range, const float* rows, std::int64_t batch_row,
                               std::int64_t token, std::int64_t count, const tensor& in, const tensor& out) {
         const rotate_params& params = range.params;
-        token_heads<A> heads(in, out, batch_row, token);
+        token_heads heads(in, out, batch_row, token);
         heads.enter_rotary_part(range.kernel, params, count);
         const std::int64_t row_stride = params.row_stride();
         for (std::int64_t i = 0; i < count; ++i, heads.next_token())

@@ -11,7 +11,7 @@ struct streaming {
                               std::int64_t batch_row, std::int64_t token, std::int64_t count, const tensor& in,
                               const tensor& out) {
         alignas(64) std::byte buffer[tuning::streamed_bytes];
-        const token_heads<A> heads(in, out, batch_row, token);
+        const token_heads heads(in, out, batch_row, token);
         const std::int64_t row_stride = params.row_stride(), offset = params.rotary_offset * kernel.element_bytes;
         const std::int64_t bytes = heads.head_bytes, all = heads.span.count;
         const bool partial = 2 * params.pairs * kernel.element_bytes < bytes;
