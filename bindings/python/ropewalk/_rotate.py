@@ -53,7 +53,9 @@ def rotate_(
             only.
         encoding: From encoding() or from_config().
         positions: Position of each token, which may be negative: int32 or int64 [tokens] or [batch or 1, tokens]. For
-            mrope [tokens], [3, tokens] or [3, batch, tokens]: the positions t, h and w of each token.
+            mrope also [3, batch or 1, tokens], the positions t, h and w of each token, and [1, batch or 1, tokens], one
+            position for all three. [3, tokens] is t, h and w if q and k have no batch axis. With a batch axis it is an
+            error, since it could be a batch of 3.
         offset: Position of the first token, if positions is None.
         cu_seqlens: Starts of packed sequences (3 axes): int32 or int64 [sequences + 1], ascending from 0 to the number
             of tokens.
