@@ -99,6 +99,19 @@ std::int64_t as_int64(py::handle number, const char* name) {
     return value;
 }
 
+std::int64_t as_offset(py::handle number, const char* name) {
+    if (PyLong_Check(number.ptr()) == 0 && (PyIndex_Check(number.ptr()) != 0 || PySequence_Check(number.ptr()) != 0)) {
+        const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+        if (integer) return as_int64(integer, name);
+        PyErr_Clear();
+        throw py::type_error(detail::format(
+            "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
+            "[batch, tokens], for example starts[:, None] + arange(tokens)",
+            name, std::string(py::repr(number))));
+    }
+    return as_int64(number, name);
+}
+
 bool as_bool(py::handle truth, const char* name) {
     py::detail::make_caster<bool> caster;
     if (!caster.load(truth, true)) {

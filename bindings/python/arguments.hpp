@@ -18,6 +18,9 @@ namespace ropewalk::python {
 /// Throws TypeError for an object that is no integer, ropewalk::error for an integer of more than 64 bits.
 std::int64_t as_int64(py::handle number, const char* name);
 
+/// as_int64() with a message for arrays and lists that points to explicit positions.
+std::int64_t as_offset(py::handle number, const char* name = "offset");
+
 /// Throws TypeError for an object without a truth value.
 bool as_bool(py::handle truth, const char* name);
 
