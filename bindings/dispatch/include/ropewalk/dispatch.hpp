@@ -24,7 +24,8 @@ RW_PUBLIC std::vector<std::string_view> instruction_sets();
 /// "avx2", "avx512", "neon"). Throws ropewalk::error where that value is unknown or not supported by this machine.
 RW_PUBLIC std::string_view instruction_set();
 
-/// The instruction set in use for one element type and size of data. f16 in cache may use a narrower one.
+/// The instruction set in use for one element type and size of data. f16 in cache may use a narrower one, and f64 has
+/// scalar kernels.
 RW_PUBLIC std::string_view instruction_set(element_type type, cpu::footprint size);
 
 /// ropewalk::make_encoding() for an expression, compiled once: a file that calls this one compiles faster.

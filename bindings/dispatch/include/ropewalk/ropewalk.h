@@ -45,7 +45,7 @@ enum ropewalk_result {
 };
 
 /// Element type of a tensor or a table. Members of this type are int32_t.
-enum ropewalk_element_type { ROPEWALK_F32 = 1, ROPEWALK_F16 = 2, ROPEWALK_BF16 = 3 };
+enum ropewalk_element_type { ROPEWALK_F32 = 1, ROPEWALK_F16 = 2, ROPEWALK_BF16 = 3, ROPEWALK_F64 = 4 };
 
 /// Layout: the two elements of a head that form pair j of P pairs. Members of this type are int32_t.
 enum ropewalk_layout {
@@ -193,7 +193,7 @@ typedef struct ropewalk_table {
     int64_t stride_row;     ///< elements from one row to the next; 0: columns
     int64_t batch;          ///< by_token only: batches of rows; 0 or 1: shared by the batch
     int64_t stride_batch;   ///< elements from one batch to the next; 0: rows * stride_row
-    int32_t type;           ///< ROPEWALK_F32 or ROPEWALK_BF16
+    int32_t type;           ///< ropewalk_element_type; ROPEWALK_F64 for tensors of ROPEWALK_F64 only
     int32_t by_token;       ///< 0 or 1
 } ropewalk_table;
 
