@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "order.hpp"
+
 namespace ropewalk::python {
 
 namespace {
@@ -302,10 +304,10 @@ void token_positions::split_axes(const Encoding& encoding) {
                encoding.expression);
 }
 
-void token_positions::check_tokens(std::int64_t tokens) const {
+void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {
     const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
-    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens; set order= to name the token axis",
-               name_, value.count, tokens);
+    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens{}", name_, value.count, tokens,
+               order_hint(rotated, order, value.count));
 }
 
 owned_table as_table(py::handle pair, const array& like) {

@@ -52,8 +52,8 @@ struct token_positions {
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
-    /// Throws unless there is one id per token: more of them are the ids of another axis.
-    void check_tokens(std::int64_t tokens) const;
+    /// Throws unless there is one id per token of `rotated`: more of them are the ids of another axis.
+    void check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const;
 
 private:
     const char* name_;

@@ -69,7 +69,7 @@ else:
             raise AttributeError(f"ropewalk.{name} needs {missing.name}, which is not installed") from missing
 
     def __dir__():
-        return sorted({*globals(), *_LAZY})
+        return sorted(__all__)
 
 
 globals().update({policy_class.__name__: policy_class for policy_class in _ropewalk.policy_classes})

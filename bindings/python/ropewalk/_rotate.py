@@ -4,13 +4,46 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union, overload
 
 from ropewalk import _ropewalk
 
-Array = Any  # a NumPy array, a torch.Tensor, or an object with __dlpack__, on the CPU or on a CUDA device
-Positions = Union[Array, Sequence[int], None]
+
+class Array(Protocol):
+    """A NumPy array, a torch.Tensor or an array of another library, on the CPU or on a CUDA device."""
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+Positions = Union[Array, Sequence[int], Sequence[Sequence[int]], None]
 Table = Optional[tuple[Array, Array]]
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from typing_extensions import Required, TypedDict, Unpack
+
+    class Arguments(TypedDict, total=False):
+        """The arguments that rotate_() and rotate() have in common, except for q and k."""
+
+        encoding: Required[_ropewalk.Encoding]
+        positions: Positions
+        offset: int
+        cu_seqlens: Positions
+        order: str | None
+        inverse: bool
+        adjoint: bool
+        table: Table
+        threads: int | None
+
+    class OutArguments(Arguments, total=False):
+        """The same with out."""
+
+        out: Any
+
+    Q = TypeVar("Q", bound=Array)
+    K = TypeVar("K", bound=Array)
+    New = TypeVar("New", torch.Tensor, NDArray[Any])
 
 
 def _traced() -> bool:
@@ -19,9 +52,17 @@ def _traced() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
+@overload
+def rotate_(q: Q, k: None = None, **arguments: Unpack[Arguments]) -> Q: ...
+@overload
+def rotate_(q: None, k: K, **arguments: Unpack[Arguments]) -> K: ...
+@overload
+def rotate_(q: Q, k: K, **arguments: Unpack[Arguments]) -> tuple[Q, K]: ...
+@overload
+def rotate_(q: Array | None, k: Array | None = None, **arguments: Unpack[Arguments]) -> Any: ...
 def rotate_(
-    q: Array,
-    k: Array = None,
+    q: Array | None,
+    k: Array | None = None,
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -32,7 +73,7 @@ def rotate_(
     adjoint: bool = False,
     table: Table = None,
     threads: int | None = None,
-) -> Array:
+) -> Any:
     """Encode queries and keys in place.
 
     Pair j of the token at position p is rotated by p * encoding.inv_freq[j] radians. float32 results are within 3e-7 of
@@ -57,7 +98,9 @@ def rotate_(
         offset: Position of the first token, if positions is None.
         cu_seqlens: Starts of packed sequences (3 axes): int32 or int64 [sequences + 1], ascending from 0 to the number
             of tokens.
-        order: Order of the axes: "thd" (the default for 3 axes), "bshd" (for 4 axes), "bhsd" or "sbhd".
+        order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
+            queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count
+            as tokens. Shapes that look like it get a warning, once per process.
         inverse: Undo the encoding.
         adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
             Together with inverse: the transpose of the inverse.
@@ -86,9 +129,17 @@ def rotate_(
     return _torch.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
+@overload
+def rotate(q: New, k: None = None, **arguments: Unpack[OutArguments]) -> New: ...
+@overload
+def rotate(q: None, k: New, **arguments: Unpack[OutArguments]) -> New: ...
+@overload
+def rotate(q: New, k: New, **arguments: Unpack[OutArguments]) -> tuple[New, New]: ...
+@overload
+def rotate(q: Array | None, k: Array | None = None, **arguments: Unpack[OutArguments]) -> Any: ...
 def rotate(
-    q: Array,
-    k: Array = None,
+    q: Array | None,
+    k: Array | None = None,
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -100,7 +151,7 @@ def rotate(
     table: Table = None,
     threads: int | None = None,
     out: Any = None,
-) -> Array:
+) -> Any:
     """Encode queries and keys into new arrays.
 
     Also supports derivatives in forward mode and by torch.func. The arguments that are not listed here are those of
@@ -134,7 +185,7 @@ def rotate(
 
 
 def rerotate_(
-    k: Array,
+    k: K,
     old_encoding: _ropewalk.Encoding,
     new_encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -143,7 +194,7 @@ def rerotate_(
     new_offset: int | None = None,
     order: str | None = None,
     threads: int | None = None,
-) -> Array:
+) -> K:
     """Move cached keys in place from one encoding, and from one position, to another.
 
     The result is within one rounding of encoding the keys afresh.
@@ -166,6 +217,6 @@ def rerotate_(
         Error: As for rotate_(), or if k requires grad or the call is traced.
         TypeError: An argument is of the wrong kind.
     """
-    return _ropewalk.rerotate_(
+    return _ropewalk.rerotate_(  # type: ignore[no-any-return]
         k, old_encoding, new_encoding, positions, offset, new_positions, new_offset, order, threads
     )
