@@ -58,14 +58,14 @@ def test_other_integers(library, type_name):
     for given in (ids, ids[:, ::2], ids[::-1] if library == "numpy" else ids[1:]):
         x = q[: len(given), : given.shape[1]]
         np.testing.assert_allclose(
-            rw.rotate(x, encoding=ENCODING, positions=given), rotate_exactly(x, THETA, np.array(given)), atol=1e-5
+            rw.rotate(x, encoding=ENCODING, positions=given), rotate_exactly(x, THETA, given.tolist()), atol=1e-5
         )
-        wide = rw.rotate(x, encoding=ENCODING, positions=np.array(given, np.int64).tolist())
+        wide = rw.rotate(x, encoding=ENCODING, positions=given.tolist())
         np.testing.assert_array_equal(exact(rw.rotate(x, encoding=ENCODING, positions=given)), exact(wide))
     ragged = rw.rotate(q[0], encoding=ENCODING, cu_seqlens=starts)
     assert_close(ragged, rotate_exactly(q[0], THETA, [0, 1, 2, 0]))
-    cos, sin = ENCODING.cos_sin(ids[0])
-    np.testing.assert_allclose(cos, np.cos(exact(ids[0])[:, None] * THETA), atol=1e-5)
+    for ours, function in zip(ENCODING.cos_sin(ids[0]), (np.cos, np.sin)):
+        np.testing.assert_allclose(ours, function(exact(ids[0])[:, None] * THETA), atol=1e-5)
 
 
 @pytest.mark.parametrize("spelling", ["int32", "int64", "torch32", "torch64", "list", "strided"])
@@ -82,7 +82,10 @@ def test_ragged(spelling, offset):
     ("arguments", "message"),
     [
         ({"positions": [1, 2, 3]}, "3 entries for 4 tokens; set order="),
-        ({"positions": [0.0, 1.0, 2.0, 3.0]}, r"positions float64 \[4\] .*expected int64, or integers of at most 32 bits"),
+        (
+            {"positions": [0.0, 1.0, 2.0, 3.0]},
+            r"positions float64 \[4\] .*expected int64, or integers of at most 32 bits",
+        ),
         ({"positions": np.zeros(4, bool)}, "positions bool"),
         ({"positions": np.zeros(4, ">i2")}, "positions >i2"),
         ({"positions": np.zeros(4, np.uint64)}, "positions uint64"),

@@ -55,9 +55,7 @@ def test_float64(library, layout, policy):
     for ours, x in zip(again, before):
         np.testing.assert_allclose(exact(ours), x, rtol=0, atol=1e-14)
     rw.rerotate_(rotated[1], encoding, rw.encoding("default", 96, rotary_dim=64, rotary_offset=16, layout=layout), ids)
-    np.testing.assert_allclose(
-        exact(rotated[1]), rotate_exactly(k, plain(64), ids, layout, 16), rtol=0, atol=5e-14
-    )
+    np.testing.assert_allclose(exact(rotated[1]), rotate_exactly(k, plain(64), ids, layout, 16), rtol=0, atol=5e-14)
 
 
 @pytest.mark.parametrize("policy", ["yarn:8,original_length=64", "xpos:512"])

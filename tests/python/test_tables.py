@@ -39,8 +39,11 @@ def test_one_row_per_token(batch):
 
 @pytest.mark.parametrize(
     ("type_name", "table_type"),
-    [("bfloat16", torch.bfloat16), ("float32", torch.float16), ("bfloat16", torch.float16), ("float64", torch.float64)]
-    + [("float64", torch.float32), ("float64", torch.float16)],
+    [
+        ("bfloat16", torch.bfloat16),
+        *((name, torch.float16) for name in ("float32", "bfloat16", "float64")),
+        *(("float64", dtype) for dtype in (torch.float32, torch.float64)),
+    ],
 )
 def test_strided_tables_of_every_type(type_name, table_type):
     q = make("torch", type_name, (1, 6, 4, 32))
