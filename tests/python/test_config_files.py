@@ -23,9 +23,11 @@ OPEN = {
     *("openbmb/MiniCPM-V-4.6", "OpenGVLab/InternVL2-26B", "OpenGVLab/InternVL2-8B", "Qwen/Qwen2-Audio-7B-Instruct"),
     *("Qwen/Qwen2.5-Omni-7B", "Qwen/Qwen3-ASR-0.6B", "Qwen/Qwen3-VL-235B-A22B-Instruct", "RWKV/rwkv-5-world-3b"),
     *("THUDM/chatglm3-6b-32k", "THUDM/glm-4-9b-chat-1m", "XiaomiMiMo/MiMo-V2-Flash", "LGAI-EXAONE/EXAONE-4.5-33B"),
-    *("zai-org/GLM-4.1V-9B-Thinking", "nvidia/Nemotron-H-56B-Base-8K", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"),
+    *("Alibaba-NLP/gte-large-en-v1.5", "zai-org/GLM-4.1V-9B-Thinking"),
+    *("nvidia/Nemotron-H-56B-Base-8K", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"),
 }
 READ = [row for row in ROWS if "expect" in row]
+LONG = [row for row in READ if row["expect"]["policy"].startswith(("dynamic", "longrope"))]
 REFUSED = [row for row in ROWS if "refused" in row]
 
 
@@ -82,6 +84,12 @@ def proportional(head_dim, base, part):
     return np.where(np.arange(len(theta)) < int(part * head_dim / 2), theta, 0)
 
 
+def gte(theta, factor):
+    """The base times the factor, and all frequencies divided so that the last one becomes θ/factor (GTE v1.5)."""
+    d = 2 * len(theta)
+    return theta * factor ** (-2.0 * (np.arange(len(theta)) + 1) / d)
+
+
 def find(config, key):
     """The value of a key at any level of a configuration."""
     if key in config:
@@ -94,6 +102,8 @@ def frequencies(row):
     """Radians per token of a sequence that is shorter than the trained length."""
     expect = row["expect"]
     theta = plain(expect["rotary_dim"], expect["base"])
+    if row["config"].get("model_type") == "new":
+        return gte(theta, row["config"]["rope_scaling"]["factor"])
     name, bare, parameters = parse(expect["policy"])
     if name in ("default", "dynamic", "mrope"):
         return theta
@@ -133,6 +143,22 @@ def test_published_files(row):
     factors = (encoding.attention_factor, encoding.softmax_factor)
     assert factors == pytest.approx((expect.get("attention_factor", 1), expect.get("softmax_factor", 1)), rel=1e-12)
     np.testing.assert_allclose(encoding.inv_freq, frequencies(row), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("row", cases(LONG))
+def test_published_files_with_a_long_sequence(row):
+    expect = row["expect"]
+    name, bare, parameters = parse(expect["policy"])
+    trained = find(row["config"], "original_max_position_embeddings") or number(parameters, "original_length", 0)
+    length = 4 * int(trained)
+    d = expect["rotary_dim"]
+    if name == "dynamic":
+        stretch = float(bare) * length / trained - (float(bare) - 1)
+        expected = plain(d, expect["base"] * stretch ** (d / (d - 2)))
+    else:
+        expected = plain(d, expect["base"]) / np.array(find(row["config"], "long_factor"))
+    encoding = rw.from_config(row["config"], sequence_length=length)
+    np.testing.assert_allclose(encoding.inv_freq, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("row", cases(REFUSED))
