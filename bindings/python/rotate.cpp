@@ -20,12 +20,11 @@ constexpr std::int64_t quick_bytes = 64 * 1024;
 
 std::int64_t bytes_of(const tensor& t) { return t.elements() * static_cast<std::int64_t>(size_of(t.type)); }
 
-/// The arguments of rotate_() and rotate() as Python passes them.
+/// The arguments of rotate_() and rotate() as Python passes them. `offset` and `threads` stay objects until the call is
+/// known to be no operator: in a graph they are symbols, and reading a symbol would limit the graph to its value.
 struct python_arguments {
     py::object q, k;
-    py::handle encoding, ids;
-    std::int64_t offset;
-    py::handle cu_seqlens, order;
+    py::handle encoding, ids, offset, cu_seqlens, order;
     bool inverse, adjoint;
     py::handle table, threads;
 };
@@ -43,7 +42,7 @@ struct rotation {
         : like(like_),
           encoding(as_encoding(given.encoding)),
           order(given.order),
-          positions(encoding, given.ids, given.offset, given.cu_seqlens, like),
+          positions(encoding, given.ids, as_offset(given.offset), given.cu_seqlens, like),
           table(as_table(given.table, like)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
@@ -230,7 +229,7 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
 py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
                     py::handle offset, py::handle new_ids, py::handle new_offset, py::handle order,
                     py::handle threads) {
-    const std::int64_t first = as_int64(offset, "offset");
+    const std::int64_t first = as_offset(offset);
     const Encoding& source = as_encoding(old_encoding, "old_encoding");
     const Encoding& target = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
@@ -242,7 +241,7 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     check_gradient(keys.memory, "k", "rerotate_");
     const token_positions source_positions(source, ids, first, py::none(), keys.memory);
     const token_positions target_positions(
-        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_int64(new_offset, "new_offset"),
+        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_offset(new_offset, "new_offset"),
         py::none(), keys.memory, stays ? "positions" : "new_positions");
     check_order({}, keys.memory, order, true);
     source_positions.check_tokens(keys.view.tokens, keys.memory, order);
@@ -278,7 +277,7 @@ void bind(py::module_& m, const char* name, py::object (*function)(const python_
                          .k = std::move(k),
                          .encoding = encoding,
                          .ids = ids,
-                         .offset = as_int64(offset, "offset"),
+                         .offset = offset,
                          .cu_seqlens = cu_seqlens,
                          .order = order,
                          .inverse = as_bool(inverse, "inverse"),
@@ -296,6 +295,7 @@ void bind_rotate(py::module_& m) {
     bind(m, "rotate", &rotate);
     m.def("rerotate_", &rerotate);
     m.def("check_pair", &check_pair);
+    m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
 }
 
 }  // namespace ropewalk::python
