@@ -60,16 +60,20 @@ inline layer_section of_layer_type(const config_section& whole, const std::strin
          shown_name(layer_type), suggestion(layer_type, names));
 }
 
-/// Throws for a layer type that the configuration does not mention.
-inline void check_layer_type(const config_section& model, const std::string& layer_type) {
+/// Throws for a layer type that neither the configuration nor the model's code mentions.
+inline void check_layer_type(const config_section& model, const config_section& defaults,
+                             const std::string& layer_type) {
     constexpr std::array<std::string_view, 2> usual{"full_attention", "sliding_attention"};
     if (layer_type.empty() || contains(usual, layer_type)) return;
-    for (const char* const key : {"rope_parameters", "rope_scaling"}) {
-        const auto parameters = model.section(key);
-        if (parameters && parameters->section(layer_type.c_str())) return;
+    for (const config_section& keys : {model, defaults}) {
+        for (const char* const key : {"rope_parameters", "rope_scaling"}) {
+            const auto parameters = keys.section(key);
+            if (parameters && parameters->section(layer_type.c_str())) return;
+        }
     }
-    RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types{}",
-               shown_name(layer_type), suggestion(layer_type, usual));
+    RW_EXPECTS(defaults.lists("layer_kinds", layer_type) || model.lists("layer_types", layer_type),
+               "layer_type '{}' is not among the configuration's layer_types{}", shown_name(layer_type),
+               suggestion(layer_type, usual));
 }
 
 /// Reads the encoding of one layer type of one model. The order of precedence is that of Transformers: keys of a rope
@@ -79,8 +83,8 @@ public:
     config_reader(const config_section& model, const model_code& code, const config_choices& choices)
         : model_(model), code_(code), choices_(choices), defaults_(code.defaults, "the code of " + code.model_type) {
         reject_unsupported_model(model_, code_, defaults_, choices_.policy.empty());
-        check_layer_type(model_, choices_.layer_type);
-        reject_layers_without_rotation(model_, code_.model_type, choices_.layer_type);
+        check_layer_type(model_, defaults_, choices_.layer_type);
+        reject_layers_without_rotation(model_, code_, defaults_, choices_.layer_type);
         for (const char* const key : {"rope_parameters", "rope_scaling"}) {
             const auto whole = model_.section(key);
             if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
@@ -215,8 +219,6 @@ private:
     }
 
     [[nodiscard]] std::int64_t read_rotary_dim(std::int64_t head_dim) const {
-        if (is_proportional()) return head_dim;
-        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
         std::optional<std::int64_t> width;
         const auto choose = [&](const std::string& path, std::optional<std::int64_t> other) {
             RW_EXPECTS(
@@ -233,6 +235,8 @@ private:
                                                     "rotary_percent", "rotary_emb_fraction"}));
         const auto of_layers = part_of(head_dim, value_of_layers("partial_rotary_factors"));
         const auto stated = model_.integer("rotary_dim");
+        if (is_proportional()) return head_dim;
+        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
         if (width && sections_.front().nested) return *width;
         choose(model_.path(), of_model);
         choose(model_.path(), stated);

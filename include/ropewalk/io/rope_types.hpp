@@ -249,6 +249,11 @@ inline std::optional<MRope> read_mrope(const rope_source& source) {
     if (!interleaved) interleaved = source.defaults.flag("mrope_interleaved");
     MRope mrope{.sections = from.required_integers("mrope_section", std::int64_t{position_axes})};
     mrope.interleaved = interleaved.value_or(false);
+    if (mrope.interleaved) {  // model code leaves the pairs after the sections to the first axis
+        std::int64_t rest = source.geometry.pairs();
+        for (const std::int64_t section : mrope.sections) rest -= std::clamp<std::int64_t>(section, 0, rest);
+        mrope.sections.front() += rest;
+    }
     return mrope;
 }
 

@@ -12,14 +12,6 @@
 
 namespace ropewalk::detail {
 
-/// Models that rotate in all layers except those with full attention.
-inline constexpr std::array<std::string_view, 3> models_without_rotation_in_full_attention{"afmoe", "cohere2",
-                                                                                           "llama4_text"};
-
-/// The same if the model has sliding layers.
-inline constexpr std::array<std::string_view, 5> models_with_rotation_in_sliding_layers_only{
-    "exaone4", "exaone4_5_text", "exaone_moe", "flint", "kolibri1"};
-
 /// Returns whether the kind of position embedding names a rotation, in the spelling of Granite ("rope") or ESM
 /// ("rotary"). Descendants of BERT such as ModernBERT inherit "absolute" without using it; ESM uses it.
 inline bool names_rotation(const config_section& model, std::string_view model_type, const std::string& kind) {
@@ -92,16 +84,19 @@ inline bool has_rotating_dense_layers(const config_section& model) {
     return dense && model.integer("prefix_dense_sliding_window_pattern").value_or(1) == 1;
 }
 
+/// Returns whether the model's code leaves a layer type without rotation.
+inline bool is_unrotated(const config_section& model, const model_code& code, const config_section& defaults,
+                         const std::string& layer_type) {
+    if (!defaults.has("unrotated_layers") || !defaults.lists("unrotated_layers", layer_type)) return false;
+    if (code.model_type == "cohere2_moe" && layer_type == "full_attention") return !has_rotating_dense_layers(model);
+    const bool slides = model.has("sliding_window") || model.lists("layer_types", "sliding_attention");
+    return slides || !defaults.flag("rotates_without_sliding_window").value_or(false);
+}
+
 /// Rejects a layer type without any rotating layer.
-inline void reject_layers_without_rotation(const config_section& model, std::string_view model_type,
-                                           const std::string& layer_type) {
-    bool rotates = true;
-    if (layer_type == "full_attention") {
-        const bool slides = model.has("sliding_window") || model.lists("layer_types", "sliding_attention");
-        rotates = !contains(models_without_rotation_in_full_attention, model_type) &&
-                  (model_type != "cohere2_moe" || has_rotating_dense_layers(model)) &&
-                  !(slides && contains(models_with_rotation_in_sliding_layers_only, model_type));
-    }
+inline void reject_layers_without_rotation(const config_section& model, const model_code& code,
+                                           const config_section& defaults, const std::string& layer_type) {
+    bool rotates = !is_unrotated(model, code, defaults, layer_type);
     // Both keys have one number per layer, which is 0 for layers without rotation.
     for (const char* const key : {"no_rope_layers", "layer_rope_theta"}) {
         const auto values = model.numbers_of_layers(key, layer_type);
@@ -109,7 +104,7 @@ inline void reject_layers_without_rotation(const config_section& model, std::str
                               std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
     }
     RW_EXPECTS(rotates, "{}: the layers of type '{}' of {} have no rotary positions", model.path(),
-               shown_name(layer_type), model_type.empty() ? "this model" : model_type);
+               shown_name(layer_type), code.model_type.empty() ? "this model" : code.model_type);
 }
 
 }  // namespace ropewalk::detail
