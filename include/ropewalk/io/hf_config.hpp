@@ -227,20 +227,19 @@ private:
                 path, other.value_or(0), width.value_or(0));
             if (other) width = other;
         };
-        for (const layer_section& layer : sections_) {
-            choose(layer.section.path(), part_of(head_dim, layer.section.number("partial_rotary_factor")));
-        }
-        const auto of_model =
-            part_of(head_dim, model_.number_of_any({"partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent",
-                                                    "rotary_percent", "rotary_emb_fraction"}));
-        const auto of_layers = part_of(head_dim, value_of_layers("partial_rotary_factors"));
+        const auto of_model = model_.number_of_any({"partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent",
+                                                    "rotary_percent", "rotary_emb_fraction"});
+        const auto of_layers = value_of_layers("partial_rotary_factors");
         const auto stated = model_.integer("rotary_dim");
         if (is_proportional()) return head_dim;
         if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
+        for (const layer_section& layer : sections_) {
+            choose(layer.section.path(), part_of(head_dim, layer.section.number("partial_rotary_factor")));
+        }
         if (width && sections_.front().nested) return *width;
-        choose(model_.path(), of_model);
+        choose(model_.path(), part_of(head_dim, of_model));
         choose(model_.path(), stated);
-        choose(model_.path(), of_layers);
+        choose(model_.path(), part_of(head_dim, of_layers));
         if (width) return *width;
         if (const auto standard = defaults_.integer("rotary_dim")) return *standard;
         return part_of(head_dim, defaults_.number("partial_rotary_factor")).value_or(head_dim);
