@@ -130,6 +130,19 @@ std::int64_t as_int64(py::handle number, const char* name) {
     return value;
 }
 
+std::int64_t as_offset(py::handle number, const char* name) {
+    if (PyLong_Check(number.ptr()) == 0 && (PyIndex_Check(number.ptr()) != 0 || PySequence_Check(number.ptr()) != 0)) {
+        const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+        if (integer) return as_int64(integer, name);
+        PyErr_Clear();
+        throw py::type_error(detail::format(
+            "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
+            "[batch, tokens], for example starts[:, None] + arange(tokens)",
+            name, std::string(py::repr(number))));
+    }
+    return as_int64(number, name);
+}
+
 bool as_bool(py::handle truth, const char* name) {
     py::detail::make_caster<bool> caster;
     if (!caster.load(truth, true)) {
@@ -230,7 +243,7 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
         read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
-        if (encoding.has_axes()) split_axes(encoding);
+        if (encoding.has_axes()) split_axes(encoding, like.axes >= 4);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1, like, draws);
         value.source =
@@ -274,7 +287,7 @@ void move_to_reader(array& source, const char* name, const array& like, bool dra
 
 void token_positions::read(py::handle object, const char* name, int max_axes, const array& like, bool draws) {
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
-                                                "[tokens], [3, tokens] or [3, batch, tokens]"};
+                                                "[tokens], [batch, tokens] or [1 or 3, batch, tokens]"};
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
     RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
@@ -300,14 +313,20 @@ void token_positions::read(py::handle object, const char* name, int max_axes, co
     value.stride_axis = value.rows * value.count;
 }
 
-void token_positions::split_axes(const Encoding& encoding) {
-    if (source.axes == 2) {  // [3, tokens]
+void token_positions::split_axes(const Encoding& encoding, bool batched) {
+    constexpr auto several = static_cast<std::int64_t>(position_axes);
+    if (source.axes == 2 && batched) {
+        // Three rows could be three axes or three batch rows. The answer must not depend on the size of the batch.
+        RW_EXPECTS(value.rows != several,
+                   "{} could be t, h and w or a batch of 3 with one position per token; pass {}[:, None] ([3, 1, "
+                   "tokens]) for t, h and w, or {}[None] ([1, batch, tokens]) for one position per token",
+                   describe(source, name_), name_, name_);
+    } else if (source.axes == 2) {
         value.axes = value.rows, value.stride_axis = value.stride_row;
         value.rows = 1, value.stride_row = 0;
     }
-    RW_EXPECTS(source.axes == 1 || value.axes == static_cast<std::int64_t>(position_axes),
-               "{}: '{}' needs [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
-               encoding.expression);
+    RW_EXPECTS(value.axes == 1 || value.axes == several, "{}: '{}' needs [tokens], {} or [1 or 3, batch, tokens]",
+               describe(source, name_), encoding.expression, batched ? "[batch, tokens]" : "[3, tokens]");
 }
 
 void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {

@@ -21,15 +21,14 @@ constexpr std::int64_t quick_bytes = 64 * 1024;
 
 std::int64_t bytes_of(const tensor& t) { return t.elements() * static_cast<std::int64_t>(size_of(t.type)); }
 
-/// The arguments of rotate_() and rotate() as Python passes them.
+/// The arguments of rotate_() and rotate() as Python passes them. `offset` and `threads` stay objects until the call is
+/// known to be no operator: in a graph they are symbols, and reading a symbol would limit the graph to its value.
 struct python_arguments {
     py::object q, k;
-    py::handle encoding, ids;
-    std::int64_t offset;
-    py::handle cu_seqlens, order;
+    py::handle encoding, ids, offset, cu_seqlens, order;
     bool inverse, adjoint;
     py::handle table, threads;
-    const char* ids_name = "positions";
+    const char *ids_name = "positions", *offset_name = "offset";
 };
 
 /// The arguments that rotate_() and rotate() have in common, except for q and k.
@@ -45,7 +44,8 @@ struct rotation {
         : like(like_),
           encoding(as_encoding(given.encoding)),
           order(given.order),
-          positions(encoding, given.ids, given.offset, given.cu_seqlens, like, given.ids_name),
+          positions(encoding, given.ids, as_offset(given.offset, given.offset_name), given.cu_seqlens, like,
+                    given.ids_name),
           table(as_table(given.table, like)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
@@ -182,14 +182,15 @@ void check_apart(const py::object& q_object, const py::object& k_object, const p
                                     .k = {},
                                     .encoding = encoding,
                                     .ids = positions,
-                                    .offset = as_int64(first, is_query ? "offset" : "k_offset"),
+                                    .offset = first,
                                     .cu_seqlens = py::none(),
                                     .order = order,
                                     .inverse = false,
                                     .adjoint = false,
                                     .table = table,
                                     .threads = py::none(),
-                                    .ids_name = is_query ? "positions" : "k_positions"});
+                                    .ids_name = is_query ? "positions" : "k_positions",
+                                    .offset_name = is_query ? "offset" : "k_offset"});
         const tensor& to = out.exists() ? out : view;
         is_query ? rotation.check(view, {}, to, {}) : rotation.check({}, view, {}, to);
     };
@@ -289,7 +290,7 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
 py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
                     py::handle offset, py::handle new_ids, py::handle new_offset, py::handle order,
                     py::handle threads) {
-    const std::int64_t first = as_int64(offset, "offset");
+    const std::int64_t first = as_offset(offset);
     const Encoding& source = as_encoding(old_encoding, "old_encoding");
     const Encoding& target = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
@@ -301,7 +302,7 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     check_gradient(keys.memory, "k", "rerotate_");
     const token_positions source_positions(source, ids, first, py::none(), keys.memory);
     const token_positions target_positions(
-        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_int64(new_offset, "new_offset"),
+        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_offset(new_offset, "new_offset"),
         py::none(), keys.memory, stays ? "positions" : "new_positions");
     check_order({}, keys.memory, order, true);
     source_positions.check_tokens(keys.view.tokens, keys.memory, order);
@@ -337,7 +338,7 @@ void bind(py::module_& m, const char* name, py::object (*function)(const python_
                          .k = std::move(k),
                          .encoding = encoding,
                          .ids = ids,
-                         .offset = as_int64(offset, "offset"),
+                         .offset = offset,
                          .cu_seqlens = cu_seqlens,
                          .order = order,
                          .inverse = as_bool(inverse, "inverse"),
@@ -356,6 +357,7 @@ void bind_rotate(py::module_& m) {
     m.def("rerotate_", &rerotate);
     m.def("check_pair", &check_pair);
     m.def("check_apart", &check_apart);
+    m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
 }
 
 }  // namespace ropewalk::python

@@ -196,6 +196,9 @@ def test_one_token_and_one_head(library):
     assert_close(rw.rotate(x, encoding=ENCODING, order="hd", offset=9), rotate_exactly(x[None], THETA, [9])[0])
     expected = rotate_exactly(x[:, None], THETA, np.arange(9, 14))[:, 0]
     assert_close(rw.rotate(x, encoding=ENCODING, order="td", offset=9), expected)
+    if library == "torch":
+        started = rw.rotate(x.clone().requires_grad_(), encoding=ENCODING, order="hd", offset=torch.tensor(9))
+        assert_close(started, rotate_exactly(x[None], THETA, [9])[0])
     q, k = rw.rotate_(x * 1, x[:1] * 1, encoding=ENCODING, order="hd", positions=[4])
     assert_close(q, rotate_exactly(x[None], THETA, [4])[0])
     assert_close(k, rotate_exactly(x[None, :1], THETA, [4])[0])

@@ -137,7 +137,7 @@ def _check_sequences(bounds: Any, first: Any, tokens: int, padded_tail: bool, re
             )
     if bounds.ndim != 1 or len(bounds) == 0:
         raise _ropewalk.Error(f"ropewalk: cu_seqlens {list(bounds.shape)}: expected [sequences + 1]")
-    if first.ndim > 1 or (first.ndim == 1 and len(first) != len(bounds) - 1):
+    if first.ndim > 1 or (first.ndim == 1 and len(first) not in (1, len(bounds) - 1)):
         raise _ropewalk.Error(
             f"ropewalk: offset {list(first.shape)}: expected a number, or one entry for each of the {len(bounds) - 1} "
             "sequences of cu_seqlens"

@@ -101,10 +101,13 @@ def rotate_(
             of those of k. None for queries only.
         encoding: From encoding() or from_config().
         positions: Position of each token, which may be negative: integers of any type but uint64, [tokens] or
-            [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope [tokens], [3, tokens] or
-            [3, batch, tokens]: the positions t, h and w of each token.
-        offset: Position of the first token, if positions is None. With cu_seqlens also integers [sequences], the
-            position of the first token of each sequence, as for chunks of prompts.
+            [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope also
+            [3, batch or 1, tokens], the positions t, h and w of each token, and [1, batch or 1, tokens], one position
+            for all three. [3, tokens] is t, h and w if q and k have no batch axis. With a batch axis it is an error,
+            since it could be a batch of 3.
+        offset: Position of the first token, if positions is None: an integer, or an array of one integer.
+            With cu_seqlens also integers [sequences], the position of the first token of each sequence, as for chunks
+            of prompts.
         cu_seqlens: Starts of packed sequences (3 axes): integers [sequences + 1], ascending from 0 to the number
             of tokens.
         padded_tail: Whether the tokens after the last sequence are padding. They get position 0: without xpos and an
