@@ -627,6 +627,10 @@ def entries():
         if own:
             outcome = (rotation, own.get("mrope_section"), own.get("mrope_interleaved"))
             part.update({key: x for key, x in defaults_of(text, outcome).items() if own.get(key) != x})
+            sizes = [value_of(text, key) for key in ("head_dim", "hidden_size", "num_attention_heads")]
+            follows = "qk_rope_head_dim" in own or not all(isinstance(size, int) for size in sizes)
+            if not follows and sizes[0] != own.get("head_dim", sizes[1] // sizes[2]):
+                part["head_dim"] = sizes[0]
         table[kind] = rotation, note, {"text_config": part, **({} if path == "text_config" else {"text_key": path})}
     aliases = {
         kind: table[config.model_type] for kind, config in default_configs().items() if config.model_type in table
