@@ -100,7 +100,8 @@ def test_phimoe_uses_the_long_magnitude_above_its_original_length():
     lengths = 12, 16, 17, 40
     expected = [logits(model, IDS[:, :tokens]) for tokens in lengths]
     rotary = rw.patch(model).model.rotary_emb
-    assert (rotary.short.attention_factor, rotary.long.attention_factor) == (1.2, 1.5)
+    schedule = rotary.schedules[None]
+    assert (schedule.short.attention_factor, schedule.long.attention_factor) == (1.2, 1.5)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager")
     for tokens, theirs in zip(lengths, expected):
