@@ -76,6 +76,7 @@ OVERRIDES = {
         "unsupported",
         "rotates backwards: make an encoding from head_dim and rope_theta, and rotate with inverse=True",
     ),
+    "neomme": ("unsupported", "rotates by rows and columns"),  # alternating pairs
     "nemotron3_diarization": ("unsupported", "rotates in its audio encoder only"),
     "qwen2_5_omni_dit": ("unsupported", "rotates the first of its heads only"),
     "qwen3_omni_moe_audio_encoder": ("none", NONE),  # the talker rotates
@@ -92,13 +93,25 @@ ROTARY_CLASSES = {
     "qwen3_omni_moe_talker_code_predictor": "Qwen3OmniMoeRotaryEmbedding",
     "qwen3_omni_moe_talker_text": "Qwen3OmniMoeTalkerRotaryEmbedding",
 }
-# Defaults that the experiments do not find; None removes a default.
+# Defaults that the experiments do not find; None removes a default. The layers that do not rotate are those whose
+# attention has a condition on its rotation, or gets no table from its model.
+NOT_FULL = {"unrotated_layers": ["full_attention"]}
+ONLY_SLIDING = {**NOT_FULL, "rotates_without_sliding_window": True}
 DEFAULTS = {
+    "afmoe": NOT_FULL,
+    "cohere2": NOT_FULL,
+    "cohere2_moe": NOT_FULL,  # its leading dense layers rotate
     "deepseek_v4": {"qk_rope_head_dim": None, "head_dim": 512},  # the last elements of a head of 512 rotate
-    "granitemoehybrid": {
-        "position_embedding_type": "nope"
-    },  # its attention rotates only for "rope"; the default is null
+    "exaone4": ONLY_SLIDING,
+    "exaone_moe": ONLY_SLIDING,
+    "flint": NOT_FULL,
+    "granitemoehybrid": {"position_embedding_type": "nope"},  # it rotates only for "rope", and the default is null
+    "kolibri1": ONLY_SLIDING,
+    "lara_mini": NOT_FULL,
+    "llama4_text": NOT_FULL,  # every fourth layer has full attention, and does not rotate
     "mimo_v2_flash": {"rope_theta": 5000000, "swa_rope_theta": 10000, "partial_rotary_factor": 0.334},  # files are flat
+    "muse_glimmer_text": NOT_FULL,  # every fourth layer, from the last, has full attention and does not rotate
+    "muse_spark_text": NOT_FULL,
     "zamba2": {"kv_channels": None, "attention_head_dim": None, "requires": "attention_head_dim"},  # 2 hidden / heads
 }
 # Model types that only remote code has, with the defaults of their configuration classes.
@@ -631,6 +644,8 @@ struct model_entry {{
     /// - `layer_kinds`: layer types of the default configuration.
     /// - `mrope_section`, `mrope_interleaved`: sections of the rotary class for a section without them.
     /// - `softmax_scaling`: the attention multiplies the softmax scale by the square of YaRN's m(mscale_all_dim).
+    /// - `unrotated_layers`: layer types that do not rotate; they do without a sliding window if
+    ///   `rotates_without_sliding_window` is true.
     /// - `requires`: a key without a default that a rule could give.
     /// - `text_config`: the language model of a composite. Its model_type counts if the part of the file names none;
     ///   its other values count if the file has no such part. `text_key` is the path of the part, by default

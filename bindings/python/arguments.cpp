@@ -44,8 +44,10 @@ element_type element_of(const array& a, const char* name) {
             return element_type::f16;
         case number::bf16:
             return element_type::bf16;
+        case number::f64:
+            return element_type::f64;
         default:
-            detail::fail("{}: expected float32, float16 or bfloat16", describe(a, name));
+            detail::fail("{}: expected float32, float16, bfloat16 or float64", describe(a, name));
     }
 }
 
@@ -64,7 +66,7 @@ py::object as_numpy(py::handle object, const char* name) {
         return numbers.attr("size").cast<std::int64_t>() == 0 ? numbers.attr("astype")("int64") : numbers;
     } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits
         if (!problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
-        detail::fail("{} cannot be int32 or int64: {}", name, std::string(py::str(problem.value())));
+        detail::fail("{} cannot be int64: {}", name, std::string(py::str(problem.value())));
     }
 }
 
@@ -83,6 +85,27 @@ void append_entries(const array& a, std::vector<std::int64_t>& copy) {
         copy.push_back(value);
     }
 }
+
+void append_entries(const array& a, std::vector<std::int64_t>& copy) {
+    switch (a.type) {
+        case number::i8:
+            return append_entries<std::int8_t>(a, copy);
+        case number::i16:
+            return append_entries<std::int16_t>(a, copy);
+        case number::i32:
+            return append_entries<std::int32_t>(a, copy);
+        case number::u8:
+            return append_entries<std::uint8_t>(a, copy);
+        case number::u16:
+            return append_entries<std::uint16_t>(a, copy);
+        case number::u32:
+            return append_entries<std::uint32_t>(a, copy);
+        default:
+            return append_entries<std::int64_t>(a, copy);
+    }
+}
+
+bool is_integer(number type) { return type >= number::i8 && type <= number::u32; }
 
 }  // namespace
 
@@ -212,6 +235,19 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
 
 namespace {
 
+/// Converts the integers that kernels do not read to int64, in the memory where they are.
+void widen(array& source, const char* name) {
+    if (source.type == number::i32 || source.type == number::i64) return;
+    const bool with_torch = source.origin == array::library::torch;
+    RW_EXPECTS(with_torch || source.on_host(), "{}: expected int32 or int64 on {}", describe(source, name),
+               device_name(source));
+    if (with_torch) {
+        source = read_and_own(source.source.attr("to")(py::handle(loaded_torch()->int64)), name);
+    } else {
+        source = read_and_own(py::module_::import("numpy").attr("asarray")(source.source, "int64"), name);
+    }
+}
+
 /// Moves positions to the device that reads them: to the host if the encoding draws from them, else to that of `like`.
 /// A copy from a device to the host is waited for.
 void move_to_reader(array& source, const char* name, const array& like, bool draws) {
@@ -234,22 +270,24 @@ void token_positions::read(py::handle object, const char* name, int max_axes, co
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
                                                 "[tokens], [3, tokens] or [3, batch, tokens]"};
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
-    const bool narrow = source.type == number::i32;
-    RW_EXPECTS(narrow || source.type == number::i64, "{}: expected int32 or int64", describe(source, name));
+    RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
                shapes[static_cast<std::size_t>(max_axes - 1)]);
     check_reach(source, name);
+    if (!source.on_host() || !like.on_host()) widen(source, name);
     move_to_reader(source, name, like, draws);
     const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
+    const bool narrow = source.type == number::i32;
     value.source = narrow ? positions::kind::ids32 : positions::kind::ids64;
     value.data = source.data;
     value.count = source.shape[last];
     if (source.axes >= 2) value.rows = source.shape[row], value.stride_row = source.strides[row];
     if (source.axes == 3) value.axes = source.shape[0], value.stride_axis = source.strides[0];
     const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % (narrow ? 4 : 8) == 0;
-    if ((source.strides[last] == 1 || value.count <= 1) && aligned) return;
+    const bool readable = narrow || source.type == number::i64;
+    if ((source.strides[last] == 1 || value.count <= 1) && aligned && readable) return;
     RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
-    narrow ? append_entries<std::int32_t>(source, copy) : append_entries<std::int64_t>(source, copy);
+    append_entries(source, copy);
     value.source = positions::kind::ids64;
     value.data = copy.data();
     value.stride_row = value.count;
@@ -287,8 +325,6 @@ owned_table as_table(py::handle pair, const array& like) {
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
                "cos and sin must have the same type, shape and strides, got {} and {}", describe(cos, "cos"),
                describe(sin, "sin"));
-    RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",
-               describe(cos, "cos"));
     RW_EXPECTS(
         cos.axes == 2 || cos.axes == 3,
         "{}: expected [positions, columns] or [batch or 1, tokens, columns], columns being rotary_dim or half of it",

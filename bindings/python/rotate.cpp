@@ -150,7 +150,7 @@ py::object allocate_like(const array& a) {
     }
     py::tuple shape(static_cast<std::size_t>(a.axes));
     for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = py::int_(a.shape[axis]);
-    py::object type = py::str(a.type == number::f32 ? "float32" : "float16");
+    py::object type = py::str(a.type == number::f64 ? "float64" : a.type == number::f32 ? "float32" : "float16");
     if (a.origin == array::library::numpy) {
         type = a.source.attr("dtype");
     } else if (a.type == number::bf16) {

@@ -18,7 +18,12 @@ def zeros(*shape, dtype=np.float32):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"q": zeros(4, 2, 64, dtype=np.float64)}, r"q float64 \[4, 2, 64\] of strides \[128, 64, 1\]"),
+        (
+            {"q": zeros(4, 2, 64, dtype=np.int32)},
+            r"q int32 \[4, 2, 64\] of strides \[128, 64, 1\]: expected float32, .* or float64",
+        ),
+        ({"q": zeros(4, 2, 64, dtype=np.longdouble)}, r"q float128 \[4, 2, 64\]"),
+        ({"k": zeros(4, 2, 64, dtype=np.float64)}, "q is f32 but k is f64"),
         ({"q": zeros(4, 2, 64, dtype=">f4")}, r"q >f4 \[4, 2, 64\]"),
         ({"q": zeros(2, 64)}, r"q float32 \[2, 64\].*2 axes"),
         ({"q": zeros(4, 2, 32)}, "head_dim 32.*the encoding is for head_dim 64"),

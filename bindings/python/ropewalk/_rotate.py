@@ -77,8 +77,9 @@ def rotate_(
     """Encode queries and keys in place.
 
     Pair j of the token at position p is rotated by p * encoding.inv_freq[j] radians. float32 results are within 3e-7 of
-    the norm of the head's vector for |p| < 2^31, 16-bit results within one rounding. Gradients flow through PyTorch
-    tensors, and torch.compile records one operator. Forward mode and torch.func need rotate().
+    the norm of the head's vector for |p| < 2^31, 16-bit results within one rounding, and float64 results within
+    4e-16 + 1.4e-18 * |p| of the norm. Gradients flow through PyTorch tensors, and torch.compile records one operator.
+    Forward mode and torch.func need rotate().
 
     On a CUDA device, q, k and table must be on one device. The call joins PyTorch's current stream (for arrays of other
     libraries the legacy default stream) and does not wait for it. Positions and cu_seqlens on the host are copied to
@@ -87,16 +88,17 @@ def rotate_(
     the device. threads has no effect.
 
     Args:
-        q: Queries: float32, float16 or bfloat16 (of ml_dtypes in NumPy), [tokens, heads, head_dim] or
-            [batch, tokens, heads, head_dim]. Any strides are supported if the last one is 1. No copy is made. None for
-            keys only.
+        q: Queries: float32, float16, bfloat16 (of ml_dtypes in NumPy) or, on the CPU, float64:
+            [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]. Any strides are supported if the last one is
+            1. No copy is made. None for keys only.
         k: Keys of the same type, batch and tokens. The heads of q must be a multiple of those of k. None for queries
             only.
         encoding: From encoding() or from_config().
-        positions: Position of each token, which may be negative: int32 or int64 [tokens] or [batch or 1, tokens]. For
-            mrope [tokens], [3, tokens] or [3, batch, tokens]: the positions t, h and w of each token.
+        positions: Position of each token, which may be negative: integers of any type but uint64, [tokens] or
+            [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope [tokens], [3, tokens] or
+            [3, batch, tokens]: the positions t, h and w of each token.
         offset: Position of the first token, if positions is None.
-        cu_seqlens: Starts of packed sequences (3 axes): int32 or int64 [sequences + 1], ascending from 0 to the number
+        cu_seqlens: Starts of packed sequences (3 axes): integers [sequences + 1], ascending from 0 to the number
             of tokens.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
             queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count
@@ -104,9 +106,9 @@ def rotate_(
         inverse: Undo the encoding.
         adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
             Together with inverse: the transpose of the inverse.
-        table: (cos, sin) in float32 or bfloat16, used in place of the encoding's angles: [n, columns], where row p is
-            for position p, or [batch or 1, tokens, columns] with one row per token, as in Transformers. columns is
-            rotary_dim, in the order of the layout, or rotary_dim/2.
+        table: (cos, sin) in float32, bfloat16 or float16 (or float64 for float64 tensors), used in place of the
+            encoding's angles: [n, columns], where row p is for position p, or [batch or 1, tokens, columns] with one
+            row per token, as in Transformers. columns is rotary_dim, in the order of the layout, or rotary_dim/2.
         threads: Upper limit of threads. The default is torch.get_num_threads(), or OpenMP's number if PyTorch is not
             loaded. Small calls use one thread. So does a process forked after a threaded call, because OpenMP threads
             do not survive fork.

@@ -214,12 +214,14 @@ def _prepare(
     cos, sin = (None, None) if table is None else table
     if table is not None and (cos is None or sin is None):  # an operator would take None for no table
         raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
-    cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
+    cos, sin = (
+        _as_tensor(x, name, "float32, float16, bfloat16 or float64") for x, name in ((cos, "cos"), (sin, "sin"))
+    )
     for name, x in (("cos", cos), ("sin", sin)):
         if x is not None and x.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
-    positions = _as_tensor(positions, "positions", "int32 or int64")
-    cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int32 or int64")
+    positions = _as_tensor(positions, "positions", "int64")
+    cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int64")
     return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 
