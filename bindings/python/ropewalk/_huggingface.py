@@ -44,13 +44,17 @@ class _Candidate(NamedTuple):
         return type(self.child).__name__
 
 
+def _kinds(model: torch.nn.Module) -> list[type]:
+    return list(dict.fromkeys(type(module) for module in model.modules()))
+
+
 class _Functions:
     """The functions that the classes of a model can call to rotate, and by key the modules that hold them."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.rotations: dict[str, Rotation] = {}
         self.places: dict[str, list[tuple[str, str]]] = {}
-        bases = {base: None for module in model.modules() for base in type(module).__mro__}
+        bases = {base: None for kind in _kinds(model) for base in kind.__mro__}
         names = dict.fromkeys(base.__module__ for base in bases if issubclass(base, torch.nn.Module))
         for module_name in names:
             if module_name.partition(".")[0] not in ("torch", "ropewalk"):
@@ -93,10 +97,12 @@ def _language_configs(config: Any) -> tuple[type, ...]:
     kinds = set()
     for role in ({}, {"decoder": True}, {"encoder": True}):
         try:
-            text = config.get_text_config(**role)
-            kinds.add(type(text.get_text_config()))  # the encoder of T5Gemma-2 has a tower too
+            kinds.add(type(config.get_text_config(**role)))
         except Exception:  # the role is ambiguous, or there is no such method
             continue
+    encoder: Any = getattr(config, "encoder", None)  # with text and images in T5Gemma-2
+    if hasattr(encoder, "get_text_config") and encoder.get_text_config() is not encoder:
+        kinds.add(type(encoder.get_text_config()))
     return () if kinds <= {type(config)} else tuple(kinds)
 
 
@@ -118,8 +124,10 @@ def _candidates(model: torch.nn.Module) -> list[_Candidate]:
         if towers:
             names = ", ".join(dict.fromkeys(one.kind for one in towers))
             reason = f"has rotary embeddings in towers only ({names}), which patch() leaves as they are"
-        elif any(hasattr(child, "embed_positions") or "Rotary" in type(child).__name__ for _, _, child, _ in children):
-            reason = "has no rotary_emb: its attention modules have tables; patch() does not support this kind"
+        elif any(
+            "rotary" in name.lower() for *_, child, _ in children for name in (*dir(type(child)), type(child).__name__)
+        ):
+            reason = "rotates in its attention modules, without a rotary_emb; patch() does not support this kind"
         raise _ropewalk.Error(f"ropewalk: {type(model).__name__} {reason}")
     return found
 
@@ -136,7 +144,7 @@ def _layer_types(one: _Candidate) -> list[str | None]:
         )
     parameters = getattr(one.config, "rope_parameters", None)
     parameters = parameters if isinstance(parameters, Mapping) else {}
-    types = [key for key, section in parameters.items() if isinstance(section, Mapping)]
+    types = sorted(key for key, section in parameters.items() if isinstance(section, Mapping))
     held = getattr(one.child, "layer_types", types)
     if types:
         return [layer_type for layer_type in types if layer_type in held]
@@ -177,9 +185,14 @@ def _encodings_of(
     config = one.config
     if config is None:
         raise _ropewalk.Error(f"ropewalk: {one.kind} has no config with its head_dim and base")
-    if getattr(config, "layer_rope_theta", None):  # GraniteSWA has one module per base
-        config = {**config.to_dict(), "layer_rope_theta": None}
+    if hasattr(config, "to_dict"):
+        keys = config.to_dict()
+        # Other names of a key: Moonshine has num_attention_heads for encoder_num_attention_heads.
+        names = [name for name in getattr(config, "attribute_map", {}) if name not in keys and hasattr(config, name)]
+        config = {**keys, **{name: getattr(config, name) for name in names}}
+        config.pop("layer_rope_theta", None)  # GraniteSWA has one module per base
 
+    @functools.cache
     def own(length: int | None) -> _ropewalk.Encoding:
         return from_config(config, layer_type, sequence_length=length)
 

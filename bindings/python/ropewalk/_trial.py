@@ -42,7 +42,7 @@ class Rotation:
     def of(function: Any) -> Rotation | None:
         """Return the rotation that a function is, judged by its parameters, or None."""
         original = getattr(function, "ropewalk_original", function)
-        if not inspect.isfunction(original):
+        if not inspect.isfunction(original) or not set(_TABLES) & set(original.__code__.co_varnames):
             return None
         parameters = inspect.signature(original).parameters
         tables = [name for name in parameters if name in _TABLES]
@@ -181,6 +181,17 @@ class Trial:
             f"ropewalk: {self.name} returns {len(first)} tables; patch() supports cos and sin, or freqs_cis"
         )
 
+    def count_axes(self) -> int:
+        """Return the number of positions per token that the module takes: rows of positions that end in one table."""
+        one = self._run(torch.zeros((1, 2), dtype=torch.int64))[0]
+        for axes in (3, 2):
+            try:
+                if self._run(torch.zeros((axes, 1, 2), dtype=torch.int64))[0].shape == one.shape:
+                    return axes
+            except _ropewalk.Error:  # not as many, or none
+                continue
+        return 1
+
     def tables(self, names: tuple[str, ...], positions: torch.Tensor) -> dict[str, torch.Tensor]:
         return dict(zip(names, self._run(positions)))
 
@@ -193,6 +204,12 @@ class Trials:
         self.own, self.axes = own, has_axes(self.first)
         self.trial = Trial(child, config, layer_type)
         self.names = self.trial.start(self.axes)
+        axes = 1 if self.axes else self.trial.count_axes()
+        if axes > 1:
+            raise _ropewalk.Error(
+                f"ropewalk: {self.trial.name} takes {axes} positions per token, but from_config() reads one from its "
+                "configuration; patch() does not support this kind of model"
+            )
         self.problem = ""
 
     def _positions(self, near: tuple[int, ...]) -> torch.Tensor:
