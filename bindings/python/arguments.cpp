@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <ropewalk/rotation/position_reader.hpp>
 #include "order.hpp"
 
 namespace ropewalk::python {
@@ -13,17 +14,19 @@ struct axis_order {
     std::string_view name;
     int batch, token, head;  ///< -1: no such axis
 };
-constexpr std::array<axis_order, 4> axis_orders{
-    {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}}};
+constexpr std::array<axis_order, 6> axis_orders{
+    {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}, {"hd", -1, -1, 0}, {"td", -1, 0, -1}}};
 
 /// The address of every empty tensor, which is checked like any other.
 alignas(64) char no_elements[64];
 
 const axis_order& order_of(const array& a, const char* name, py::handle order) {
     if (order.is_none()) {
-        RW_EXPECTS(a.axes == 3 || a.axes == 4,
-                   "{} has {} axes, expected [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]",
-                   describe(a, name), a.axes);
+        RW_EXPECTS(
+            a.axes == 3 || a.axes == 4,
+            "{} has {} axes, expected [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]; 2 axes need "
+            "order='hd' (one token) or 'td' (one head), and 5 axes order='bs3hd' (packed q, k and v)",
+            describe(a, name), a.axes);
         return axis_orders[a.axes == 3 ? 0 : 1];
     }
     const std::string text = py::str(order);
@@ -33,7 +36,10 @@ const axis_order& order_of(const array& a, const char* name, py::handle order) {
                    describe(a, name), a.axes, text, text.size());
         return known;
     }
-    detail::fail("order must be 'thd', 'bshd', 'bhsd' or 'sbhd', got '{}'", text);
+    detail::fail(
+        "order must be 'thd', 'bshd', 'bhsd', 'sbhd', 'hd' or 'td', or one of them with a 3 for packed q, k and v, got "
+        "'{}'",
+        text);
 }
 
 element_type element_of(const array& a, const char* name) {
@@ -122,6 +128,19 @@ std::int64_t as_int64(py::handle number, const char* name) {
         detail::fail("{} must be an integer of 64 bits, got {}", name, std::string(py::str(integer)));
     }
     return value;
+}
+
+std::int64_t as_offset(py::handle number, const char* name) {
+    if (PyLong_Check(number.ptr()) == 0 && (PyIndex_Check(number.ptr()) != 0 || PySequence_Check(number.ptr()) != 0)) {
+        const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+        if (integer) return as_int64(integer, name);
+        PyErr_Clear();
+        throw py::type_error(detail::format(
+            "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
+            "[batch, tokens], for example starts[:, None] + arange(tokens)",
+            name, std::string(py::repr(number))));
+    }
+    return as_int64(number, name);
 }
 
 bool as_bool(py::handle truth, const char* name) {
@@ -224,7 +243,7 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
         read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
-        if (encoding.has_axes()) split_axes(encoding);
+        if (encoding.has_axes()) split_axes(encoding, like.axes >= 4);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1, like, draws);
         value.source =
@@ -268,7 +287,7 @@ void move_to_reader(array& source, const char* name, const array& like, bool dra
 
 void token_positions::read(py::handle object, const char* name, int max_axes, const array& like, bool draws) {
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
-                                                "[tokens], [3, tokens] or [3, batch, tokens]"};
+                                                "[tokens], [batch, tokens] or [1 or 3, batch, tokens]"};
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
     RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
@@ -294,18 +313,32 @@ void token_positions::read(py::handle object, const char* name, int max_axes, co
     value.stride_axis = value.rows * value.count;
 }
 
-void token_positions::split_axes(const Encoding& encoding) {
-    if (source.axes == 2) {  // [3, tokens]
+void token_positions::split_axes(const Encoding& encoding, bool batched) {
+    constexpr auto several = static_cast<std::int64_t>(position_axes);
+    if (source.axes == 2 && batched) {
+        // Three rows could be three axes or three batch rows. The answer must not depend on the size of the batch.
+        RW_EXPECTS(value.rows != several,
+                   "{} could be t, h and w or a batch of 3 with one position per token; pass {}[:, None] ([3, 1, "
+                   "tokens]) for t, h and w, or {}[None] ([1, batch, tokens]) for one position per token",
+                   describe(source, name_), name_, name_);
+    } else if (source.axes == 2) {
         value.axes = value.rows, value.stride_axis = value.stride_row;
         value.rows = 1, value.stride_row = 0;
     }
-    RW_EXPECTS(source.axes == 1 || value.axes == static_cast<std::int64_t>(position_axes),
-               "{}: '{}' needs [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
-               encoding.expression);
+    RW_EXPECTS(value.axes == 1 || value.axes == several, "{}: '{}' needs [tokens], {} or [1 or 3, batch, tokens]",
+               describe(source, name_), encoding.expression, batched ? "[batch, tokens]" : "[3, tokens]");
 }
 
 void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {
     const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
+    if (value.ragged() && source.on_host() && value.count > 0) {
+        const position_reader reader{.kind = value.source, .data = value.data};
+        const std::int64_t end = reader.sequence_start(value.count - 1);
+        RW_EXPECTS(end >= tokens,
+                   "cu_seqlens ends with {} but there are {} tokens; pass padded_tail=True if the tokens after it are "
+                   "padding",
+                   end, tokens);
+    }
     RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens{}", name_, value.count, tokens,
                order_hint(rotated, order, value.count));
 }

@@ -18,6 +18,9 @@ namespace ropewalk::python {
 /// Throws TypeError for an object that is no integer, ropewalk::error for an integer of more than 64 bits.
 std::int64_t as_int64(py::handle number, const char* name);
 
+/// as_int64() with a message for arrays and lists that points to explicit positions.
+std::int64_t as_offset(py::handle number, const char* name = "offset");
+
 /// Throws TypeError for an object without a truth value.
 bool as_bool(py::handle truth, const char* name);
 
@@ -29,7 +32,7 @@ int thread_count(py::handle threads);
 /// The encoding inside a Python object. Throws TypeError for any other object.
 const Encoding& as_encoding(py::handle object, const char* name = "encoding");
 
-/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd" and "sbhd".
+/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd", "sbhd", "hd" and "td".
 tensor as_tensor(const array& a, const char* name, py::handle order);
 
 /// Throws unless the memory may be written.
@@ -44,9 +47,10 @@ struct token_positions {
     array source;
     std::vector<std::int64_t> copy;
 
-    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Ids for M-RoPE are [3, tokens] or [3, batch,
-    /// tokens], or [tokens] for all three axes. They are moved to the device of `like`, or to the host if the encoding
-    /// draws its positions; only PyTorch can move them. `name` is the argument's name in messages.
+    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Ids for M-RoPE are [1 or 3, batch or 1,
+    /// tokens], where 1 is one id for all three axes, or [tokens]. Two axes are [3, tokens] if `like` has no batch
+    /// axis, else [batch or 1, tokens]. Ids are moved to the device of `like`, or to the host if the encoding draws its
+    /// positions; only PyTorch can move them. `name` is the argument's name in messages.
     token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
                     const array& like = {}, const char* name = "positions");
     token_positions(const token_positions&) = delete;
@@ -59,7 +63,7 @@ private:
     const char* name_;
 
     void read(py::handle object, const char* name, int max_axes, const array& like, bool draws);
-    void split_axes(const Encoding& encoding);
+    void split_axes(const Encoding& encoding, bool batched);
 };
 
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.

@@ -241,6 +241,13 @@ Returns:
 Raises:
     Error: The positions have another type or shape.)");
     encoding.def("__repr__", &repr);
+    // Text for people is made in Python.
+    encoding.def(
+        "__str__", [](py::handle self) { return py::module_::import("ropewalk._card").attr("summary")(self); },
+        "Return one line, with long lists abbreviated.");
+    encoding.def(
+        "_repr_html_", [](py::handle self) { return py::module_::import("ropewalk._html").attr("of_encoding")(self); },
+        "Return the card of inspect() with its plot, for notebooks.");
     encoding.def("__eq__", [](const Encoding& self, py::handle other) {
         return py::isinstance<Encoding>(other) && key_of(self).equal(key_of(other.cast<const Encoding&>()));
     });

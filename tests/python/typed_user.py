@@ -47,6 +47,7 @@ def rotate(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> No
     moved: NDArray[np.float32] = rw.rerotate_(k, encoding, encoding, new_offset=7)
     assert parameter.ndim == 3 and dtype == np.float16 and in_place is k and moved is k and mixed[0] is q
     module: torch.nn.Module = rw.RotaryEmbedding(encoding.head_dim, "linear:8", layout="half_split")
+    module = rw.RotaryEmbedding(encoding.head_dim, encoding, order="thd")
     assert len(both) == 2 and module(q).shape == q.shape
 
 
@@ -75,6 +76,9 @@ if TYPE_CHECKING:
     rw.encoding(8, head_dim=128)  # type: ignore[arg-type]
     rw.encoding("default")  # type: ignore[call-arg]
     rw.rotate(torch.zeros(1))  # type: ignore[call-overload]
+    rw.RotaryEmbedding(64, bse=5e5)  # type: ignore[call-arg]
+    rw.RotaryEmbedding(64, layout="interlaced")  # type: ignore[arg-type]
+    rw.RotaryEmbedding(64).forward(torch.zeros(1), ofset=3)  # type: ignore[call-arg]
     rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[call-overload]
     rw.rotate(torch.zeros(1), encoding=rw.encoding("default", 8), layout="half_split")  # type: ignore[call-overload]
     rw.rotate_([1.0], encoding=rw.encoding("default", 8))  # type: ignore[call-overload]
