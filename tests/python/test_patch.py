@@ -113,10 +113,15 @@ def test_phimoe_uses_the_long_magnitude_above_its_original_length():
             torch.testing.assert_close(logits(ours, IDS[:, :tokens].contiguous()), theirs, rtol=0, atol=2e-4)
 
 
-def test_a_model_in_float64_is_refused():
-    model = build().double()
-    refuses(r"LlamaForCausalLM is in float64; patch\(\) supports float32", model)
-    assert logits(model).dtype == torch.float64  # unchanged
+@pytest.mark.parametrize("rope", ["default", "dynamic"])
+def test_a_model_in_float64(rope):
+    """Transformers has angles in float32, which the tolerance allows for."""
+    model, single = build(rope=rope).double(), rw.patch(build(rope=rope))
+    expected, expected_gradients = logits(model), gradients(model)
+    assert logits(rw.patch(model)).dtype == torch.float64
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-5)
+    assert_same_gradients(gradients(model), expected_gradients)
+    assert (logits(single) - logits(model)).abs().max() < 1e-5
 
 
 def test_a_pickled_model_works_in_a_process_without_patch(tmp_path):

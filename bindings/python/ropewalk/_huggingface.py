@@ -247,7 +247,8 @@ def patch(model: torch.nn.Module, policy: Policies = None) -> torch.nn.Module:
 
     Args:
         model: A model with a `rotary_emb` that returns cos and sin (or `freqs_cis`) for positions, and functions such
-            as `apply_rotary_pos_emb(q, k, cos, sin)`, in float32, float16 or bfloat16.
+            as `apply_rotary_pos_emb(q, k, cos, sin)`: the documentation has a table. In float32, float16,
+            bfloat16, or on the CPU float64.
         policy: Replaces the scaling method of the model's configuration, which is kept for None. In a model with one
             encoding per layer type (Gemma-3, OLMo-3, ModernBERT) it changes the layers with full attention, and sliding
             layers keep theirs. A dict has a policy per layer type, {"full_attention": "linear:2"}, and None or a
@@ -259,16 +260,15 @@ def patch(model: torch.nn.Module, policy: Policies = None) -> torch.nn.Module:
         The same model.
 
     Raises:
-        Error: The model's own rotation on random heads differs from its configuration, it is in float64 or is already
-            patched. Or the policy is unknown, has another softmax_factor than the model, or has a layer type that the
-            model does not have. The model is then unchanged. Layers that use cos and sin themselves raise it when they
-            run.
+        Error: The model's own rotation on random heads differs from its configuration, or it is already patched. Or
+            the policy is unknown, has another softmax_factor than the model, or has a layer type that the model does
+            not have. The model is then unchanged. Layers that use cos and sin themselves raise it when they run.
         TypeError: model is no torch.nn.Module.
     """
     found = _candidates(model)
-    if any(x.dtype == torch.float64 for x in model.parameters()):
+    if any(x.dtype == torch.float64 and x.device.type not in ("cpu", "meta") for x in model.parameters()):
         name = type(model).__name__
-        raise _ropewalk.Error(f"ropewalk: {name} is in float64; patch() supports float32, float16 and bfloat16")
+        raise _ropewalk.Error(f"ropewalk: {name} is in float64, which patch() supports on the CPU only")
     layer_types = [_layer_types(one) for one in found]
     if not any(layer_types):
         raise _ropewalk.Error(f"ropewalk: no layer type of {found[0].kind} rotates")
