@@ -35,7 +35,7 @@ const Encoding& as_encoding(py::handle object, const char* name = "encoding");
 /// The encoding of a text that Encoding.key made. Throws for any other text.
 Encoding encoding_of_key(std::string_view key);
 
-/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd" and "sbhd".
+/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd", "sbhd", "hd" and "td".
 tensor as_tensor(const array& a, const char* name, py::handle order);
 
 /// Throws unless the memory may be written.
