@@ -1,0 +1,267 @@
+"""Decompositions of the operators into standard ones, for ONNX and other formats that have no custom operators.
+
+Angles come from the same 64-bit steps as in the kernels, by integers that do not overflow for |position| < 2^31.
+Cosines and sines are within 4e-7. A decomposed program contains nothing of ropewalk.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from ropewalk import _operators, _ropewalk
+from ropewalk._encoding import encoding as make_encoding
+from ropewalk._operators import Arguments, present
+
+_HALF = 1 << 32  # radix of the two digits of a step
+
+# Constants of each trace.
+_constants: WeakKeyDictionary[Any, dict[Any, Tensor]] = WeakKeyDictionary()
+
+# Axes of the batch, the tokens and the heads.
+_ORDERS = {"thd": (None, 0, 1), "bshd": (0, 1, 2), "bhsd": (0, 2, 1), "sbhd": (1, 0, 2)}
+
+
+def decompositions() -> dict[Any, Any]:
+    """Return the decompositions of ropewalk's PyTorch operators into standard operators.
+
+    torch.onnx.export(..., dynamo=True) finds them without this function. It is for torch.export:
+
+        table = torch.export.default_decompositions()
+        table.update(ropewalk.decompositions())
+        program = torch.export.export(model, inputs).run_decompositions(table)
+
+    Cosines and sines are within 4e-7 for |position| < 2^31.
+
+    Returns:
+        A dict from operators to functions.
+    """
+    from ropewalk import _huggingface  # noqa: F401 - registers late_cos_sin
+
+    operators = torch.ops.ropewalk
+    return {operators.rotate.default: rotate, operators.late_cos_sin.default: late_cos_sin}
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise _ropewalk.Error(f"ropewalk: {message}")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two sizes are equal for all inputs. The answers about symbolic sizes add no guards."""
+    return bool(statically_known_true(a == b))
+
+
+def _differ(a: Any, b: Any) -> bool:
+    return bool(statically_known_true(a != b))
+
+
+def _less(a: Any, b: Any) -> bool:
+    return bool(statically_known_true(a < b))
+
+
+def _constant(values: Any, like: Tensor) -> Tensor:
+    """Return numbers as a tensor. torch.export drops tensors that a decomposition makes, but it keeps their numbers.
+
+    One node per number makes an export slow, so the calls in one trace share the tensor.
+    """
+    mode = get_proxy_mode()
+    made = {} if mode is None else _constants.setdefault(mode.tracer, {})
+    key = values.tobytes(), values.dtype.name, like.device
+    if key not in made:
+        dtype = getattr(torch, values.dtype.name)
+        made[key] = torch.cat([torch.full((1,), x, dtype=dtype, device=like.device) for x in values.tolist()])
+    tensor: Tensor = made[key]
+    return tensor
+
+
+def _upper_product(positions: Tensor, rates: Any) -> Tensor:
+    """Return floor(position * rate / 2^32) of int64 positions and 64-bit rates [pairs]: int64 [..., pairs]."""
+    rates = _constant(rates.astype(np.uint64).view(np.int64), positions)
+    low = torch.remainder(rates, _HALF)
+    # Modulo 2^32, the upper digit may be signed: an angle wraps there, and a rate of magnitudes is positive.
+    high = torch.floor_divide(rates, _HALF)
+    return positions * high + torch.floor_divide(positions * low, _HALF)
+
+
+def _angles(positions: Tensor, steps: Any) -> Tensor:
+    """Return angles in [-pi, pi): float32 [..., pairs], within 3e-7."""
+    phases = torch.remainder(_upper_product(positions, steps) + _HALF // 2, _HALF) - _HALF // 2
+    return phases.to(torch.float32) * (2 * math.pi / _HALF)
+
+
+def _magnitudes(positions: Tensor, encoding: _ropewalk.Encoding, sign: int) -> Tensor:
+    """Return 2^(sign * (position - centre) * rate): float32 [..., pairs], within 4e-7 of its value."""
+    centre = sum(part.length // 2 for part in _parts(encoding) if isinstance(part, _ropewalk.XPos))
+    unit = 1 << 24  # of an exponent
+    exponents = sign * _upper_product(positions - centre, encoding.magnitude_rates * 2.0**56)
+    whole = torch.floor_divide(exponents, unit)
+    fraction = (exponents - whole * unit).to(torch.float32) / unit
+    return torch.exp2(fraction) * torch.exp2(whole.to(torch.float32))
+
+
+def _parts(encoding: _ropewalk.Encoding) -> list[Any]:
+    return [_ropewalk.policy(part) for part in encoding.expression.split("|")]
+
+
+@functools.lru_cache(maxsize=64)
+def _axes_of_pairs(encoding: _ropewalk.Encoding) -> Any:
+    """Return the axis that each pair follows: int64 [pairs]. It is read from the angles of (1, 0, 0), (0, 1, 0), …"""
+    _, sin = encoding.cos_sin(np.eye(3, dtype=np.int64))
+    return np.abs(sin).argmax(axis=0)
+
+
+def _token_positions(x: Tensor, batch: Any, tokens: Any, encoding: _ropewalk.Encoding, arguments: Arguments) -> Tensor:
+    """Return int64 positions [batch or 1, tokens, 1], or [batch or 1, tokens, pairs] where tokens have several."""
+    given = arguments.positions
+    if given is None:
+        index = torch.arange(tokens, dtype=torch.int64, device=x.device)
+        if arguments.cu_seqlens is not None:
+            starts = arguments.cu_seqlens.to(torch.int64)
+            sequence = (index[:, None] >= starts[1:]).sum(-1)
+            index = index - torch.index_select(starts, 0, sequence)
+        return (index + arguments.offset)[None, :, None]
+    _expect(arguments.cu_seqlens is None, "positions and cu_seqlens exclude each other; pass one of them")
+    several = any(hasattr(part, "sections") for part in _parts(encoding)) and given.dim() >= 2
+    shape = list(given.shape)
+    rows: Any = 1 if len(shape) == 1 + several else shape[-2]
+    _expect(len(shape) - several in (1, 2) and (not several or shape[0] == 3), f"positions {shape}: unexpected axes")
+    _expect(not _differ(shape[-1], tokens), f"positions has {shape[-1]} entries for {tokens} tokens")
+    _expect(not _differ(rows, 1) or not _differ(rows, batch), f"positions has {rows} rows for a batch of {batch}")
+    # A reshape also fails in a program for sizes that do not fit, where a broadcast would repeat one position.
+    axes = given.to(torch.int64).reshape(3 if several else 1, rows, tokens)
+    if several:
+        return torch.index_select(axes, 0, _constant(_axes_of_pairs(encoding), x)).permute(1, 2, 0)
+    return axes[0].unsqueeze(-1)
+
+
+def _table(table: Tensor, positions: Any, tokens: Any, pairs: int, layout: str) -> Tensor:
+    """Return the rows of a caller-supplied table that belong to the tokens: float32 [batch or 1, tokens, pairs]."""
+    _expect(table.shape[-1] in (pairs, 2 * pairs), f"the table must have {pairs} or {2 * pairs} columns")
+    if table.shape[-1] == 2 * pairs:
+        table = table[..., :pairs] if layout == "half_split" else table[..., ::2]
+    if table.dim() == 3:
+        _expect(not _less(table.shape[1], tokens), f"the table has {table.shape[1]} rows for {tokens} tokens")
+        rows = table[:, :tokens].reshape(table.shape[0], tokens, pairs)
+    else:
+        index: Any = positions()[..., 0]
+        index = torch.where(index < 0, table.shape[0], index)  # ONNX would count negative ones from the end
+        rows = torch.index_select(table, 0, index.reshape(-1)).reshape(*index.shape, pairs)
+    return rows.to(torch.float32)
+
+
+def _cos_sin(
+    encoding: _ropewalk.Encoding, arguments: Arguments, positions: Any, tokens: Any, sign: int
+) -> tuple[Tensor, Tensor]:
+    """Return cos and sin with their factors, for queries (sign -1) or keys (1): float32 [batch or 1, tokens, pairs]."""
+    if arguments.cos is not None and arguments.sin is not None:
+        pairs = encoding.rotary_dim // 2
+        cos, sin = (_table(t, positions, tokens, pairs, encoding.layout) for t in (arguments.cos, arguments.sin))
+    else:
+        angles = _angles(positions(), encoding.steps)
+        cos, sin = angles.cos(), angles.sin()
+        factor: Any = 1 / encoding.attention_factor if arguments.inverse else encoding.attention_factor
+        if encoding.magnitude_rates.any():
+            factor = factor * _magnitudes(positions(), encoding, -sign if arguments.inverse else sign)
+        if isinstance(factor, Tensor) or factor != 1:
+            cos, sin = cos * factor, sin * factor
+    return cos, sin if arguments.inverse == arguments.adjoint else -sin
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, encoding: _ropewalk.Encoding) -> Tensor:
+    """Rotate one tensor. cos and sin have its axes, the last of which has one entry per pair."""
+    start, width = encoding.rotary_offset, encoding.rotary_dim
+    part = x[..., start : start + width].to(torch.float32)
+    if encoding.layout == "half_split":
+        # The formula of Transformers, which optimizers of ONNX models recognize.
+        first, second = part[..., : width // 2], part[..., width // 2 :]
+        partner = torch.cat((-second, first), -1)
+        result = part * torch.cat((cos, cos), -1) + partner * torch.cat((sin, sin), -1)
+    else:
+        first, second = part.reshape(*part.shape[:-1], width // 2, 2).unbind(-1)
+        result = torch.stack((first * cos - second * sin, second * cos + first * sin), -1).flatten(-2)
+    result = result.to(x.dtype)
+    if width != encoding.head_dim:
+        result = torch.cat((x[..., :start], result, x[..., start + width :]), -1)
+    # The result has the strides of the operator's, on which later views may depend.
+    copy: Tensor = torch.ops.aten.copy.default(x, result)
+    return copy
+
+
+def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> list[Tensor]:
+    """Decompose torch.ops.ropewalk.rotate."""
+    arguments = Arguments(*given, **named)
+    encoding = _operators._encoding_of(arguments.encoding)
+    tensors = present(q, k)
+    if any(hasattr(x, "_spec") for x in tensors):
+        raise NotImplementedError  # DTensor looks for a sharding rule, but arange() below does not know the shard
+    _expect(
+        not encoding.draws_positions,
+        f"'{encoding.expression}' draws random positions, which standard operators cannot; export in evaluation mode "
+        "or without it",
+    )
+    order = arguments.order or {3: "thd", 4: "bshd"}.get(tensors[0].dim(), "")
+    _expect(order in _ORDERS, f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+    batch_axis, token_axis, head_axis = _ORDERS[order]
+
+    results: list[Tensor] = []
+    shared: Any = None  # batch, tokens, cos and sin of the queries
+    for x, sign in ((q, -1), (k, 1)):
+        if x is None:
+            continue
+        shape = list(x.shape)
+        _expect(len(shape) == len(order), f"{shape} has {len(shape)} axes, but the order '{order}' names {len(order)}")
+        _expect(shape[-1] == encoding.head_dim, f"{shape}: the encoding is for head_dim {encoding.head_dim}")
+        batch, tokens = 1 if batch_axis is None else shape[batch_axis], shape[token_axis]
+        is_shared = shared is not None and _equal(batch, shared[0]) and _equal(tokens, shared[1])
+        if not is_shared or encoding.magnitude_rates.any():
+            positions = functools.cache(functools.partial(_token_positions, x, batch, tokens, encoding, arguments))
+            shared = batch, tokens, _cos_sin(encoding, arguments, positions, tokens, sign)
+        rows = shared[2]
+        if batch_axis is None:
+            cos, sin = (row[0].unsqueeze(head_axis) for row in rows)
+        else:
+            cos, sin = (row.movedim(0, 1 if batch_axis > token_axis else 0).unsqueeze(head_axis) for row in rows)
+        results.append(_rotated(x, cos, sin, encoding))
+    return results
+
+
+def late_cos_sin(positions: Tensor, draw: Tensor | None, key: str) -> tuple[Tensor, Tensor]:
+    """Decompose torch.ops.ropewalk.late_cos_sin, the table of an encoding that depends on the largest position.
+
+    It supports `dynamic`. The frequencies are computed in float64.
+    """
+    encoding = _operators._encoding_of(key)
+    _expect(draw is None, f"'{encoding.expression}' draws random positions; export the model in evaluation mode")
+    parts = [part for part in _parts(encoding) if isinstance(part, _ropewalk.DynamicNtk)]
+    _expect(len(parts) == 1, f"'{encoding.expression}' depends on the length; patch the model without a policy")
+    (dynamic,) = parts
+    pairs = encoding.rotary_dim // 2
+    exponents = -np.arange(pairs) / max(pairs - 1, 1)
+    shortest = _of_length(encoding, 1).inv_freq
+    for length in (1, dynamic.original_length + 1, 9 * dynamic.original_length):
+        ratio = max(dynamic.factor * length / dynamic.original_length - (dynamic.factor - 1), 1.0)
+        _expect(
+            np.allclose(shortest * ratio**exponents, _of_length(encoding, length).inv_freq, rtol=1e-12, atol=0),
+            f"'{encoding.expression}' depends on the length in a way that standard operators do not support here",
+        )
+    longest = positions.max().to(torch.float64) + 1
+    growth = (longest * (dynamic.factor / dynamic.original_length) - (dynamic.factor - 1)).clamp(min=1.0)
+    turns = _constant(shortest / (2 * math.pi), positions) * torch.pow(growth, _constant(exponents, positions))
+    turns = positions.to(torch.float64)[..., None] * turns
+    angles = (turns - turns.round()).to(torch.float32) * (2 * math.pi)
+    factor = encoding.attention_factor
+    return angles.cos() * factor, angles.sin() * factor
+
+
+def _of_length(encoding: _ropewalk.Encoding, length: int) -> _ropewalk.Encoding:
+    e = encoding
+    return make_encoding(e.expression, e.head_dim, e.base, e.rotary_dim, e.rotary_offset, e.layout, length)
