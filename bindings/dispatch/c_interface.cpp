@@ -107,9 +107,12 @@ element_type as_element_type(const char* name, std::int32_t value) {
             return element_type::f16;
         case ROPEWALK_BF16:
             return element_type::bf16;
+        case ROPEWALK_F64:
+            return element_type::f64;
         default:
-            detail::fail("{}.type must be ROPEWALK_F32 (1), ROPEWALK_F16 (2) or ROPEWALK_BF16 (3), got {}", name,
-                         value);
+            detail::fail(
+                "{}.type must be ROPEWALK_F32 (1), ROPEWALK_F16 (2), ROPEWALK_BF16 (3) or ROPEWALK_F64 (4), got {}",
+                name, value);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include <ropewalk/cpu/execute.hpp>
+#include <ropewalk/cpu/kernel_f64.hpp>
 #include <ropewalk/cpu/plan.hpp>
 
 #include "kernels.hpp"
@@ -90,10 +91,15 @@ const kernel_set& kernels_for(element_type type, cpu::footprint size) {
     return type == element_type::f16 && size != cpu::footprint::memory ? *kernels().f16_in_cache : *kernels().usual;
 }
 
+const cpu::rotate_kernel& kernel_for(element_type type, cpu::footprint size, layout_kind layout) {
+    if (type != element_type::f64) return kernels_for(type, size).rotate(type, layout);
+    return layout == layout_kind::half_split ? cpu::detail::kernel_of_f64<half_split>
+                                             : cpu::detail::kernel_of_f64<interleaved>;
+}
+
 void execute(const cpu::rotate_plan& plan, layout_kind layout, const cpu::threads& threads) {
     const cpu::rotate_params& params = plan.params;
-    const element_type type = params.any().type;
-    cpu::execute(params, kernels_for(type, params.loop.size).rotate(type, layout).run, threads);
+    cpu::execute(params, kernel_for(params.any().type, params.loop.size, layout).run, threads);
 }
 
 }  // namespace
@@ -130,7 +136,7 @@ cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor
                                const tensor& k_out, const Encoding& encoding, const cpu::options& options) {
     const element_type type = (q.exists() ? q : k).type;
     // Data of one token fits the cache.
-    const cpu::rotate_kernel& kernel = kernels_for(type, cpu::footprint::l2).rotate(type, layout);
+    const cpu::rotate_kernel& kernel = kernel_for(type, cpu::footprint::l2, layout);
     return {kernel, layout, q, k, q_out, k_out, encoding, options};
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "order.hpp"
+
 namespace ropewalk::python {
 
 namespace {
@@ -42,8 +44,10 @@ element_type element_of(const array& a, const char* name) {
             return element_type::f16;
         case number::bf16:
             return element_type::bf16;
+        case number::f64:
+            return element_type::f64;
         default:
-            detail::fail("{}: expected float32, float16 or bfloat16", describe(a, name));
+            detail::fail("{}: expected float32, float16, bfloat16 or float64", describe(a, name));
     }
 }
 
@@ -62,7 +66,7 @@ py::object as_numpy(py::handle object, const char* name) {
         return numbers.attr("size").cast<std::int64_t>() == 0 ? numbers.attr("astype")("int64") : numbers;
     } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits
         if (!problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
-        detail::fail("{} cannot be int32 or int64: {}", name, std::string(py::str(problem.value())));
+        detail::fail("{} cannot be int64: {}", name, std::string(py::str(problem.value())));
     }
 }
 
@@ -82,6 +86,27 @@ void append_entries(const array& a, std::vector<std::int64_t>& copy) {
     }
 }
 
+void append_entries(const array& a, std::vector<std::int64_t>& copy) {
+    switch (a.type) {
+        case number::i8:
+            return append_entries<std::int8_t>(a, copy);
+        case number::i16:
+            return append_entries<std::int16_t>(a, copy);
+        case number::i32:
+            return append_entries<std::int32_t>(a, copy);
+        case number::u8:
+            return append_entries<std::uint8_t>(a, copy);
+        case number::u16:
+            return append_entries<std::uint16_t>(a, copy);
+        case number::u32:
+            return append_entries<std::uint32_t>(a, copy);
+        default:
+            return append_entries<std::int64_t>(a, copy);
+    }
+}
+
+bool is_integer(number type) { return type >= number::i8 && type <= number::u32; }
+
 }  // namespace
 
 std::int64_t as_int64(py::handle number, const char* name) {
@@ -97,6 +122,19 @@ std::int64_t as_int64(py::handle number, const char* name) {
         detail::fail("{} must be an integer of 64 bits, got {}", name, std::string(py::str(integer)));
     }
     return value;
+}
+
+std::int64_t as_offset(py::handle number, const char* name) {
+    if (PyLong_Check(number.ptr()) == 0 && (PyIndex_Check(number.ptr()) != 0 || PySequence_Check(number.ptr()) != 0)) {
+        const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+        if (integer) return as_int64(integer, name);
+        PyErr_Clear();
+        throw py::type_error(detail::format(
+            "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
+            "[batch, tokens], for example starts[:, None] + arange(tokens)",
+            name, std::string(py::repr(number))));
+    }
+    return as_int64(number, name);
 }
 
 bool as_bool(py::handle truth, const char* name) {
@@ -199,7 +237,7 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
         read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
-        if (encoding.has_axes()) split_axes(encoding);
+        if (encoding.has_axes()) split_axes(encoding, like.axes >= 4);
     } else if (!cu_seqlens.is_none()) {
         read(cu_seqlens, "cu_seqlens", 1, like, draws);
         value.source =
@@ -209,6 +247,19 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
 }
 
 namespace {
+
+/// Converts the integers that kernels do not read to int64, in the memory where they are.
+void widen(array& source, const char* name) {
+    if (source.type == number::i32 || source.type == number::i64) return;
+    const bool with_torch = source.origin == array::library::torch;
+    RW_EXPECTS(with_torch || source.on_host(), "{}: expected int32 or int64 on {}", describe(source, name),
+               device_name(source));
+    if (with_torch) {
+        source = read_and_own(source.source.attr("to")(py::handle(loaded_torch()->int64)), name);
+    } else {
+        source = read_and_own(py::module_::import("numpy").attr("asarray")(source.source, "int64"), name);
+    }
+}
 
 /// Moves positions to the device that reads them: to the host if the encoding draws from them, else to that of `like`.
 /// A copy from a device to the host is waited for.
@@ -230,44 +281,52 @@ void move_to_reader(array& source, const char* name, const array& like, bool dra
 
 void token_positions::read(py::handle object, const char* name, int max_axes, const array& like, bool draws) {
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
-                                                "[tokens], [3, tokens] or [3, batch, tokens]"};
+                                                "[tokens], [batch, tokens] or [1 or 3, batch, tokens]"};
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
-    const bool narrow = source.type == number::i32;
-    RW_EXPECTS(narrow || source.type == number::i64, "{}: expected int32 or int64", describe(source, name));
+    RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
                shapes[static_cast<std::size_t>(max_axes - 1)]);
     check_reach(source, name);
+    if (!source.on_host() || !like.on_host()) widen(source, name);
     move_to_reader(source, name, like, draws);
     const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
+    const bool narrow = source.type == number::i32;
     value.source = narrow ? positions::kind::ids32 : positions::kind::ids64;
     value.data = source.data;
     value.count = source.shape[last];
     if (source.axes >= 2) value.rows = source.shape[row], value.stride_row = source.strides[row];
     if (source.axes == 3) value.axes = source.shape[0], value.stride_axis = source.strides[0];
     const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % (narrow ? 4 : 8) == 0;
-    if ((source.strides[last] == 1 || value.count <= 1) && aligned) return;
+    const bool readable = narrow || source.type == number::i64;
+    if ((source.strides[last] == 1 || value.count <= 1) && aligned && readable) return;
     RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
-    narrow ? append_entries<std::int32_t>(source, copy) : append_entries<std::int64_t>(source, copy);
+    append_entries(source, copy);
     value.source = positions::kind::ids64;
     value.data = copy.data();
     value.stride_row = value.count;
     value.stride_axis = value.rows * value.count;
 }
 
-void token_positions::split_axes(const Encoding& encoding) {
-    if (source.axes == 2) {  // [3, tokens]
+void token_positions::split_axes(const Encoding& encoding, bool batched) {
+    constexpr auto several = static_cast<std::int64_t>(position_axes);
+    if (source.axes == 2 && batched) {
+        // Three rows could be three axes or three batch rows. The answer must not depend on the size of the batch.
+        RW_EXPECTS(value.rows != several,
+                   "{} could be t, h and w or a batch of 3 with one position per token; pass {}[:, None] ([3, 1, "
+                   "tokens]) for t, h and w, or {}[None] ([1, batch, tokens]) for one position per token",
+                   describe(source, name_), name_, name_);
+    } else if (source.axes == 2) {
         value.axes = value.rows, value.stride_axis = value.stride_row;
         value.rows = 1, value.stride_row = 0;
     }
-    RW_EXPECTS(source.axes == 1 || value.axes == static_cast<std::int64_t>(position_axes),
-               "{}: '{}' needs [tokens], [3, tokens] or [3, batch, tokens]", describe(source, name_),
-               encoding.expression);
+    RW_EXPECTS(value.axes == 1 || value.axes == several, "{}: '{}' needs [tokens], {} or [1 or 3, batch, tokens]",
+               describe(source, name_), encoding.expression, batched ? "[batch, tokens]" : "[3, tokens]");
 }
 
-void token_positions::check_tokens(std::int64_t tokens) const {
+void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {
     const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
-    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens; set order= to name the token axis",
-               name_, value.count, tokens);
+    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens{}", name_, value.count, tokens,
+               order_hint(rotated, order, value.count));
 }
 
 owned_table as_table(py::handle pair, const array& like) {
@@ -285,8 +344,6 @@ owned_table as_table(py::handle pair, const array& like) {
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
                "cos and sin must have the same type, shape and strides, got {} and {}", describe(cos, "cos"),
                describe(sin, "sin"));
-    RW_EXPECTS(cos.type == number::f32 || cos.type == number::bf16, "{}: expected float32 or bfloat16",
-               describe(cos, "cos"));
     RW_EXPECTS(
         cos.axes == 2 || cos.axes == 3,
         "{}: expected [positions, columns] or [batch or 1, tokens, columns], columns being rotary_dim or half of it",

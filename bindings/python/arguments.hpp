@@ -18,6 +18,9 @@ namespace ropewalk::python {
 /// Throws TypeError for an object that is no integer, ropewalk::error for an integer of more than 64 bits.
 std::int64_t as_int64(py::handle number, const char* name);
 
+/// as_int64() with a message for arrays and lists that points to explicit positions.
+std::int64_t as_offset(py::handle number, const char* name = "offset");
+
 /// Throws TypeError for an object without a truth value.
 bool as_bool(py::handle truth, const char* name);
 
@@ -44,22 +47,23 @@ struct token_positions {
     array source;
     std::vector<std::int64_t> copy;
 
-    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Ids for M-RoPE are [3, tokens] or [3, batch,
-    /// tokens], or [tokens] for all three axes. They are moved to the device of `like`, or to the host if the encoding
-    /// draws its positions; only PyTorch can move them. `name` is the argument's name in messages.
+    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Ids for M-RoPE are [1 or 3, batch or 1,
+    /// tokens], where 1 is one id for all three axes, or [tokens]. Two axes are [3, tokens] if `like` has no batch
+    /// axis, else [batch or 1, tokens]. Ids are moved to the device of `like`, or to the host if the encoding draws its
+    /// positions; only PyTorch can move them. `name` is the argument's name in messages.
     token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
                     const array& like = {}, const char* name = "positions");
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
-    /// Throws unless there is one id per token: more of them are the ids of another axis.
-    void check_tokens(std::int64_t tokens) const;
+    /// Throws unless there is one id per token of `rotated`: more of them are the ids of another axis.
+    void check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const;
 
 private:
     const char* name_;
 
     void read(py::handle object, const char* name, int max_axes, const array& like, bool draws);
-    void split_axes(const Encoding& encoding);
+    void split_axes(const Encoding& encoding, bool batched);
 };
 
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.

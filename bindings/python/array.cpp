@@ -53,12 +53,22 @@ struct exchange_table {
     void* current_stream;
 };
 
+/// The number of a kind ('f', 'i' or 'u') with this many bytes.
+number number_of(char kind, int bytes) {
+    const auto select = [bytes](number one, number two, number four, number eight) {
+        return bytes == 1 ? one : bytes == 2 ? two : bytes == 4 ? four : bytes == 8 ? eight : number::other;
+    };
+    if (kind == 'f') return select(number::other, number::f16, number::f32, number::f64);
+    if (kind == 'i') return select(number::i8, number::i16, number::i32, number::i64);
+    if (kind == 'u') return select(number::u8, number::u16, number::u32, number::other);
+    return number::other;
+}
+
 number type_of(const DLDataType& type) {
     if (type.lanes != 1) return number::other;
-    if (type.code == kDLFloat) return type.bits == 32 ? number::f32 : type.bits == 16 ? number::f16 : number::other;
-    if (type.code == kDLBfloat && type.bits == 16) return number::bf16;
-    if (type.code == kDLInt) return type.bits == 64 ? number::i64 : type.bits == 32 ? number::i32 : number::other;
-    return number::other;
+    if (type.code == kDLBfloat) return type.bits == 16 ? number::bf16 : number::other;
+    const char kind = type.code == kDLFloat ? 'f' : type.code == kDLInt ? 'i' : type.code == kDLUInt ? 'u' : ' ';
+    return number_of(kind, type.bits / 8);
 }
 
 void read_dltensor(const DLTensor& tensor, array& a) {
@@ -175,6 +185,15 @@ number torch_type(PyObject* dtype) {
     if (dtype == torch.float16) return number::f16;
     if (dtype == torch.int64) return number::i64;
     if (dtype == torch.int32) return number::i32;
+    const auto name = std::string(py::str(dtype));
+    for (const auto& [known, type] : {std::pair{"torch.float64", number::f64},
+                                      {"torch.int8", number::i8},
+                                      {"torch.int16", number::i16},
+                                      {"torch.uint8", number::u8},
+                                      {"torch.uint16", number::u16},
+                                      {"torch.uint32", number::u32}}) {
+        if (name == known) return type;
+    }
     return number::other;
 }
 
@@ -242,11 +261,8 @@ bool is_bfloat16(py::handle array_object) {
 
 number numpy_type(const array_interface& raw, py::handle array_object) {
     const bool native = (raw.flags & native_byte_order) != 0;
-    if (raw.kind == 'f' && native)
-        return raw.item_size == 4 ? number::f32 : raw.item_size == 2 ? number::f16 : number::other;
-    if (raw.kind == 'i' && native)
-        return raw.item_size == 8 ? number::i64 : raw.item_size == 4 ? number::i32 : number::other;
-    return raw.kind == 'V' && raw.item_size == 2 && is_bfloat16(array_object) ? number::bf16 : number::other;
+    if (raw.kind != 'V') return native || raw.item_size == 1 ? number_of(raw.kind, raw.item_size) : number::other;
+    return raw.item_size == 2 && is_bfloat16(array_object) ? number::bf16 : number::other;
 }
 
 array read_numpy(py::handle object, const py::object& capsule, const char* name) {

@@ -44,6 +44,8 @@ void bind_config(py::module_& m) {
         return encoding_from_config(parse_config(text, source), choices);
     });
     m.def("encoding_to_config", [](py::handle encoding) { return to_hf_config(as_encoding(encoding)).dump(); });
+    m.def("encoding_to_vllm", [](py::handle encoding) { return to_vllm_overrides(as_encoding(encoding)).dump(); });
+    m.def("encoding_to_llama_cpp", [](py::handle encoding) { return to_llama_cpp_flags(as_encoding(encoding)); });
 }
 
 }  // namespace ropewalk::python

@@ -10,7 +10,8 @@ namespace ropewalk::python {
 
 void bind_config(py::module_& m) {
     m.attr("reads_config") = false;
-    for (const char* name : {"encoding_from_config", "encoding_to_config"}) {
+    for (const char* name :
+         {"encoding_from_config", "encoding_to_config", "encoding_to_vllm", "encoding_to_llama_cpp"}) {
         m.def(name, [](const py::args&) {
             detail::fail(
                 "this build cannot read or write config.json: it was compiled without nlohmann/json "

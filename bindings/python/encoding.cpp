@@ -130,7 +130,8 @@ element_type element_named(py::handle dtype) {
     const auto has = [&text](const char* part) { return text.find(part) != std::string::npos; };
     if (has("bfloat16") || has("bf16")) return element_type::bf16;
     if (has("float16") || has("f16")) return element_type::f16;
-    RW_EXPECTS(has("float32") || has("f32"), "dtype must be float32, float16 or bfloat16, got {}", text);
+    if (has("float64") || has("f64")) return element_type::f64;
+    RW_EXPECTS(has("float32") || has("f32"), "dtype must be float32, float16, bfloat16 or float64, got {}", text);
     return element_type::f32;
 }
 
@@ -219,7 +220,7 @@ Raises:
 The magnitude of xPos limits it. Without xPos it is 2**61.
 
 Args:
-    dtype: float32, float16 or bfloat16, as text or as the dtype of any library.
+    dtype: float32, float16, bfloat16 or float64, as text or as the dtype of any library.
 
 Raises:
     Error: The type is another one.)");
@@ -229,7 +230,7 @@ Raises:
 The largest error is 1.2e-7 for |p| < 2^31.
 
 Args:
-    positions: int32 or int64 [n], or [3, n] for mrope.
+    positions: integers [n], or [3, n] for mrope.
     elementwise: Repeats each value for both elements of its pair, in the order of the layout, as Transformers does.
     threads: Upper limit; see ropewalk.rotate_().
 
@@ -240,6 +241,13 @@ Returns:
 Raises:
     Error: The positions have another type or shape.)");
     encoding.def("__repr__", &repr);
+    // Text for people is made in Python.
+    encoding.def(
+        "__str__", [](py::handle self) { return py::module_::import("ropewalk._card").attr("summary")(self); },
+        "Return one line, with long lists abbreviated.");
+    encoding.def(
+        "_repr_html_", [](py::handle self) { return py::module_::import("ropewalk._html").attr("of_encoding")(self); },
+        "Return the card of inspect() with its plot, for notebooks.");
     encoding.def("__eq__", [](const Encoding& self, py::handle other) {
         return py::isinstance<Encoding>(other) && key_of(self).equal(key_of(other.cast<const Encoding&>()));
     });

@@ -157,6 +157,10 @@ void bind_policies(py::module_& m) {
              py::arg("expression"))
         .def("__str__", [](const policy& self) { return expression_of(self.chain); })
         .def("__repr__", &repr_of_chain)
+        .def(
+            "_repr_html_",
+            [](py::handle self) { return py::module_::import("ropewalk._html").attr("of_policy")(self); },
+            "Return the card of inspect() with its plot, for notebooks.")
         .def("__or__", [](const policy& self, py::handle next) { return join(self.chain, as_policies(next)); })
         .def("__ror__", [](const policy& self, py::handle first) { return join(as_policies(first), self.chain); })
         .def("__eq__",

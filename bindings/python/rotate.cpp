@@ -9,6 +9,7 @@
 #include "bindings.hpp"
 #include "cuda.hpp"
 #include "dispatch/huge_pages.hpp"
+#include "order.hpp"
 
 namespace ropewalk::python {
 
@@ -19,12 +20,11 @@ constexpr std::int64_t quick_bytes = 64 * 1024;
 
 std::int64_t bytes_of(const tensor& t) { return t.elements() * static_cast<std::int64_t>(size_of(t.type)); }
 
-/// The arguments of rotate_() and rotate() as Python passes them.
+/// The arguments of rotate_() and rotate() as Python passes them. `offset` and `threads` stay objects until the call is
+/// known to be no operator: in a graph they are symbols, and reading a symbol would limit the graph to its value.
 struct python_arguments {
     py::object q, k;
-    py::handle encoding, ids;
-    std::int64_t offset;
-    py::handle cu_seqlens, order;
+    py::handle encoding, ids, offset, cu_seqlens, order;
     bool inverse, adjoint;
     py::handle table, threads;
 };
@@ -33,6 +33,7 @@ struct python_arguments {
 struct rotation {
     const array& like;  ///< q or k; the call runs on its device
     const Encoding& encoding;
+    py::handle order;
     token_positions positions;
     owned_table table;
     cpu::options options;
@@ -40,7 +41,8 @@ struct rotation {
     rotation(const array& like_, const python_arguments& given)
         : like(like_),
           encoding(as_encoding(given.encoding)),
-          positions(encoding, given.ids, given.offset, given.cu_seqlens, like),
+          order(given.order),
+          positions(encoding, given.ids, as_offset(given.offset), given.cu_seqlens, like),
           table(as_table(given.table, like)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
@@ -50,7 +52,9 @@ struct rotation {
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
-        positions.check_tokens(q.exists() ? q.tokens : k.tokens);
+        const std::int64_t tokens = q.exists() ? q.tokens : k.tokens;
+        positions.check_tokens(tokens, like, order);
+        check_table_tokens(tokens);
         if (!like.on_host()) {
             return run_on_device(like, {.layout = *encoding.geometry.layout,
                                         .q_in = q,
@@ -65,6 +69,15 @@ struct rotation {
         std::optional<py::gil_scoped_release> released;
         if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
         dispatch::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, positions.value, options);
+    }
+
+    /// Throws for a table with a row per token that has the tokens of another axis. More rows than tokens are allowed.
+    void check_table_tokens(std::int64_t tokens) const {
+        const cos_sin_table& t = table.value;
+        if (!order.is_none() || t.order != cos_sin_table::rows_are::by_token || t.rows == tokens || like.axes != 4)
+            return;
+        RW_EXPECTS(t.rows != like.shape[2], "the table has {} rows for {} tokens{}", t.rows, tokens,
+                   order_hint(like, order, t.rows));
     }
 };
 
@@ -109,6 +122,7 @@ const array& on_one_device(const array& q, const array& k) {
 py::object rotate_in_place(const python_arguments& given, bool inside_operator) {
     if (must_be_operator(given, inside_operator)) return not_implemented();
     const output q(given.q, "q", "rotate_", given.order), k(given.k, "k", "rotate_", given.order);
+    check_order(q.memory, k.memory, given.order, !inside_operator);
     rotation(on_one_device(q.memory, k.memory), given).run(q.view, k.view, q.view, k.view);
     count_write(given.q, given.k);
     return results(given.q, given.k);
@@ -118,6 +132,7 @@ py::object rotate_in_place(const python_arguments& given, bool inside_operator) 
 void check_pair(const py::object& q_object, const py::object& k_object, py::handle encoding, py::handle order) {
     const output q(q_object, "q", "rotate_", order), k(k_object, "k", "rotate_", order);
     on_one_device(q.memory, k.memory);
+    check_order(q.memory, k.memory, order, true);
     detail::check_tensors({.q_in = q.view, .k_in = k.view, .q_out = q.view, .k_out = k.view},
                           as_encoding(encoding).geometry.head_dim);
 }
@@ -134,7 +149,7 @@ py::object allocate_like(const array& a) {
     }
     py::tuple shape(static_cast<std::size_t>(a.axes));
     for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = py::int_(a.shape[axis]);
-    py::object type = py::str(a.type == number::f32 ? "float32" : "float16");
+    py::object type = py::str(a.type == number::f64 ? "float64" : a.type == number::f32 ? "float32" : "float16");
     if (a.origin == array::library::numpy) {
         type = a.source.attr("dtype");
     } else if (a.type == number::bf16) {
@@ -203,6 +218,7 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
     if (must_be_operator(given, inside_operator)) return not_implemented();
     const auto [q_out, k_out] = split_outputs(out, given.q, given.k);
     const input q(given.q, q_out, "q", "out of q", given.order), k(given.k, k_out, "k", "out of k", given.order);
+    check_order(q.memory, k.memory, given.order, !inside_operator);
     rotation rotation(on_one_device(q.memory, k.memory), given);
     rotation.options.fresh_output = q.fresh || k.fresh;
     rotation.run(q.view, k.view, q.to.view, k.to.view);
@@ -213,7 +229,7 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
 py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
                     py::handle offset, py::handle new_ids, py::handle new_offset, py::handle order,
                     py::handle threads) {
-    const std::int64_t first = as_int64(offset, "offset");
+    const std::int64_t first = as_offset(offset);
     const Encoding& source = as_encoding(old_encoding, "old_encoding");
     const Encoding& target = as_encoding(new_encoding, "new_encoding");
     const bool stays = new_ids.is_none() && new_offset.is_none();
@@ -225,10 +241,11 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     check_gradient(keys.memory, "k", "rerotate_");
     const token_positions source_positions(source, ids, first, py::none(), keys.memory);
     const token_positions target_positions(
-        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_int64(new_offset, "new_offset"),
+        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_offset(new_offset, "new_offset"),
         py::none(), keys.memory, stays ? "positions" : "new_positions");
-    source_positions.check_tokens(keys.view.tokens);
-    target_positions.check_tokens(keys.view.tokens);
+    check_order({}, keys.memory, order, true);
+    source_positions.check_tokens(keys.view.tokens, keys.memory, order);
+    target_positions.check_tokens(keys.view.tokens, keys.memory, order);
     const layout_kind layout = *target.geometry.layout;
     RW_EXPECTS(source.geometry.layout == layout, "old_encoding is for {}, but new_encoding is for {}",
                to_string(*source.geometry.layout), to_string(layout));
@@ -260,7 +277,7 @@ void bind(py::module_& m, const char* name, py::object (*function)(const python_
                          .k = std::move(k),
                          .encoding = encoding,
                          .ids = ids,
-                         .offset = as_int64(offset, "offset"),
+                         .offset = offset,
                          .cu_seqlens = cu_seqlens,
                          .order = order,
                          .inverse = as_bool(inverse, "inverse"),
@@ -278,6 +295,7 @@ void bind_rotate(py::module_& m) {
     bind(m, "rotate", &rotate);
     m.def("rerotate_", &rerotate);
     m.def("check_pair", &check_pair);
+    m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
 }
 
 }  // namespace ropewalk::python

@@ -24,7 +24,7 @@ TEST_CASE("offsets near and far, negative ones included", "[positions]") {
     const test::twin linear = test::linear_twin({.head_dim = 40}, 3), plain = test::plain_twin({.head_dim = 128});
     for (const std::int64_t first : {std::int64_t{0}, std::int64_t{1}, std::int64_t{-5}, std::int64_t{4096},
                                      std::int64_t{1000000}, max_id - 10, min_id + 1, min_id}) {
-        for (const rw::element_type type : test::all_types) {
+        for (const rw::element_type type : test::types_of_backend()) {
             test::rotation_case c = test::random_case(numbers, linear, 11, first);
             c.type = type;
             CHECK_THAT(rotate(c, numbers), matches(c));
@@ -83,7 +83,7 @@ TEST_CASE("several positions per token: each pair follows the axis of its sectio
     all.push_back(test::mrope({.head_dim = 128, .base = 1e6}, {16, 24, 24}));
     for (const test::encoded_at& sections : all) {
         REQUIRE(sections.encoding.ours.has_axes());
-        for (const rw::element_type type : test::all_types) {
+        for (const rw::element_type type : test::types_of_backend()) {
             for (const rw::layout_kind layout : test::all_layouts) {
                 test::rotation_case c = test::random_case(numbers, sections.encoding);
                 c.type = type, c.layout = layout, c.target.axes = sections.axes;

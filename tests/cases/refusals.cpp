@@ -102,6 +102,7 @@ TEST_CASE("shapes and types that do not fit are refused", "[refusals]") {
     refuses(false, [](call& c) { c.k_out.heads = 1; }, {"k", "heads 2", "heads 1"});
     refuses(false, [](call& c) { c.q_out.type = element_type::bf16; }, {"q", "f32", "bf16"});
     refuses(false, [](call& c) { c.k.type = c.k_out.type = element_type::f16; }, {"f32", "f16"});
+    refuses(false, [](call& c) { c.k.type = c.k_out.type = element_type::f64; }, {"f32", "f64"});
     refuses(false, [](call& c) { c.q_out = test::none(); }, {"q"});
     refuses(false, [](call& c) { c.k = test::none(); }, {"k"});
     refuses(false, [](call& c) { c.q.tokens = c.k.tokens = std::int64_t{1} << 60; },
@@ -253,7 +254,7 @@ TEST_CASE("a table that does not fit is refused", "[refusals][table]") {
     refuses(table([](auto& t) { t.columns = 7; }), {"8 or 16 columns", "got 7"});
     refuses(table([](auto& t) { t.cos = nullptr; }), {"lacks its cosines"});
     refuses(table([](auto& t) { t.sin = nullptr; }), {"lacks its sines"});
-    refuses(table([](auto& t) { t.type = element_type::f16; }), {"f32 or bf16", "f16"});
+    refuses(table([](auto& t) { t.type = element_type::f64; }), {"table of f64", "tensors of f64, got f32"});
     refuses(table([](auto& t) { t.cos = static_cast<const char*>(t.cos) + 2; }), {"aligned", "4 bytes"});
     refuses([](call& c) { c.use_table(6), c.encoding = encoding({.head_dim = 16}, "xpos"); }, {"table", "xpos"});
     refuses([](call& c) { c.use_table(6), c.encoding = {}; }, {"0 pairs", "make_encoding()"});

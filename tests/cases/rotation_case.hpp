@@ -142,10 +142,14 @@ inline rotation_case case_at(const twin& encoding, std::int64_t first) {
     return c;
 }
 
-/// A case by an encoding, of any type, layout, order and extents, from an offset.
+/// The element types of the backend.
+std::span<const ropewalk::element_type> types_of_backend();
+
+/// A case by an encoding, of any type of the backend, layout, order and extents, from an offset.
 inline rotation_case random_case(random& numbers, const twin& encoding, std::int64_t max_tokens = 9,
                                  std::int64_t first = 0) {
-    rotation_case c{.type = all_types[numbers.integer(0, 2)],
+    const auto types = types_of_backend();
+    rotation_case c{.type = types[static_cast<std::size_t>(numbers.integer(0, std::ssize(types) - 1))],
                     .layout = all_layouts[numbers.integer(0, 1)],
                     .target = {encoding, {}},
                     .k_heads = numbers.integer(1, 2),
@@ -227,6 +231,17 @@ struct rotated {
     rotated(const rotation_case& c, random& numbers) : q(c, c.q, numbers), k(c, c.k(), numbers) {}
 };
 
+/// The largest distance of a position from zero, summed over source and target.
+inline double reach_of(const rotation_case& c) {
+    const auto largest = [](const encoded_at& at) {
+        double most = 0;
+        for (const oracle::place& p : at.positions.exact)
+            most = std::max(most, std::fabs(static_cast<double>(p.whole)));
+        return most;
+    };
+    return largest(c.target) + (c.source ? largest(*c.source) : 0);
+}
+
 /// Matches the result of a case: exact values, unchanged inputs and surrounding bytes, and no problem of the backend.
 class matches_case : public matcher_base<rotated> {
 public:
@@ -243,7 +258,8 @@ private:
     void check(const char* name, const operand& x, oracle::role role) const {
         if (!problem_.empty() || !x.exists()) return;
         const auto exact = expected(case_, x.in.size(), x.before.values(), role);
-        const matches_exact matcher(exact, shape_of(x.in.size(), case_.geometry(), case_.layout), f32_bound);
+        const double bound = case_.type == ropewalk::element_type::f64 ? f64_bound(reach_of(case_)) : f32_bound;
+        const matches_exact matcher(exact, shape_of(x.in.size(), case_.geometry(), case_.layout), bound);
         if (!matcher.match(x.result())) problem_ = std::string(name) + ' ' + matcher.describe();
         if (!x.in_place && !(x.in == x.before)) problem_ = std::string(name) + ": the input changed";
     }

@@ -12,7 +12,7 @@ TEST_CASE("every type, layout and width of the rotary part, anywhere in a head",
     for (std::int64_t width = 2; width <= 62; width += 2) widths.push_back(width);
     for (const std::int64_t width : widths) {
         std::vector<rw::Geometry> heads = test::heads_of_width(width);
-        for (const rw::element_type type : test::all_types) {
+        for (const rw::element_type type : test::types_of_backend()) {
             for (const rw::layout_kind layout : test::all_layouts) {
                 bool in_place = numbers.coin();
                 // Every width, type and layout is visited; a reduced run tries one head of each.
@@ -38,7 +38,7 @@ TEST_CASE("heads as wide as the kernel parameters allow", "[shapes]") {
     SEEDED(numbers);
     for (const rw::Geometry& head : test::heads_of_width(1024)) {
         if (head.width() > 1024) continue;
-        for (const rw::element_type type : test::all_types) {
+        for (const rw::element_type type : test::types_of_backend()) {
             test::rotation_case c = test::random_case(numbers, test::plain_twin(head), 3, 1000000);
             c.type = type;
             CHECK_THAT(rotate(c, numbers), matches(c));
@@ -49,7 +49,7 @@ TEST_CASE("heads as wide as the kernel parameters allow", "[shapes]") {
 TEST_CASE("every order of the axes and number of heads, in place and out of place", "[shapes]") {
     SEEDED(numbers);
     for (std::int64_t repeat = test::cases(8); repeat > 0; --repeat) {
-        for (const rw::element_type type : test::all_types) {
+        for (const rw::element_type type : test::types_of_backend()) {
             for (const rw::layout_kind layout : test::all_layouts) {
                 for (const test::order axes : test::all_orders) {
                     for (const bool in_place : {true, false}) {
@@ -79,7 +79,7 @@ TEST_CASE("tensors without tokens or heads", "[shapes]") {
 
 TEST_CASE("an address that is not aligned takes a narrower access", "[shapes]") {
     SEEDED(numbers);
-    for (const rw::element_type type : test::all_types) {
+    for (const rw::element_type type : test::types_of_backend()) {
         for (const rw::layout_kind layout : test::all_layouts) {
             for (std::int64_t shift = 0; shift < 9; ++shift) {
                 test::rotation_case c = test::case_at(test::plain_twin({.head_dim = 64}), 11);

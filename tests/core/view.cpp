@@ -220,6 +220,10 @@ TEST_CASE("element types have the size, name and largest number of their format"
     CHECK(rw::largest(rw::element_type::f32) == oracle::f32.largest);
     CHECK(rw::largest(rw::element_type::f16) == oracle::f16.largest);
     CHECK(rw::largest(rw::element_type::bf16) == oracle::bf16.largest);
+    CHECK(rw::size_of(rw::element_type::f64) == 8);
+    CHECK(rw::to_string(rw::element_type::f64) == "f64");
+    CHECK(rw::largest(rw::element_type::f64) == oracle::f64.largest);
+    static_assert(rw::ViewElement<double> && rw::ViewElement<float> && !rw::ViewElement<long double>);
     static_assert(rw::Element<float> && rw::Element<rw::f16> && rw::Element<rw::bf16>);
     static_assert(!rw::Element<double> && !rw::Element<const float> && !rw::Element<std::uint16_t>);
 }

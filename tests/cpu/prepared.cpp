@@ -13,6 +13,7 @@ namespace rw = ropewalk;
 using test::bf16_half_split;
 using test::f16_interleaved;
 using test::f32_half_split;
+using test::f64_interleaved;
 
 namespace {
 
@@ -24,7 +25,7 @@ T* data_of(test::array& x) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("a prepared rotation gives the bits of rotate()", "[prepared]", f32_half_split, f16_interleaved,
-                   bf16_half_split) {
+                   bf16_half_split, f64_interleaved) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);
@@ -59,7 +60,7 @@ TEMPLATE_TEST_CASE("a prepared rotation gives the bits of rotate()", "[prepared]
 }
 
 TEMPLATE_TEST_CASE("a prepared rotation writes to other memory and copies the rest of the heads", "[prepared]",
-                   f32_half_split, f16_interleaved, bf16_half_split) {
+                   f32_half_split, f16_interleaved, bf16_half_split, f64_interleaved) {
     using T = typename TestType::type;
     using L = typename TestType::layout;
     SEEDED(numbers);

@@ -10,6 +10,7 @@ namespace rw = ropewalk;
 using test::bf16_half_split;
 using test::f16_interleaved;
 using test::f32_half_split;
+using test::f64_interleaved;
 
 namespace {
 
@@ -36,7 +37,7 @@ test::rotated rotate(test::rotation_case& c, test::random& numbers) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("kernels of the headers rotate q and k as the oracle does", "[cpu]", f32_half_split, f16_interleaved,
-                   bf16_half_split) {
+                   bf16_half_split, f64_interleaved) {
     SEEDED(numbers);
     const test::twin linear = test::linear_twin(test::partial_head, 8),
                      xpos = test::xpos_twin(test::partial_head, {.length = 1000});

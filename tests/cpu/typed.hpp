@@ -16,6 +16,7 @@ struct typed {
 };
 using f32_half_split = typed<float, ropewalk::half_split>;
 using f16_interleaved = typed<ropewalk::f16, ropewalk::interleaved>;
+using f64_interleaved = typed<double, ropewalk::interleaved>;
 using bf16_half_split = typed<ropewalk::bf16, ropewalk::half_split>;
 
 }  // namespace test

@@ -6,6 +6,8 @@ namespace rw = ropewalk;
 
 namespace test {
 
+std::span<const rw::element_type> types_of_backend() { return all_types; }
+
 rotated rotate(const rotation_case& c, random& numbers) {
     rotated r(c, numbers);
     if (c.source) r.k.in_place = true;  // gpu::rerotate() has no output of its own

@@ -137,3 +137,39 @@ TEST_CASE("far beyond 2^31 the rotation is still that of the steps, in exact 64-
         CHECK_THAT(rotate(c, numbers), matches(c));
     }
 }
+
+TEST_CASE("f64 is within 4e-16 of the norm, and 2^-62 turn per token for the steps", "[accuracy]") {
+    SEEDED(numbers);
+    using wide = long double;
+    constexpr wide two_pi = 6.283185307179586476925286766559005768L;
+    double worst = 0;
+    for (std::int64_t count = 0, goal = test::cases(100000); count < goal;) {
+        const test::twin t = test::random_twin(numbers, {.head_dim = 2 * numbers.integer(1, 64)});
+        const auto layout = test::all_layouts[numbers.integer(0, 1)];
+        const bool near = numbers.coin();
+        const auto ids = make_ids(20, [&] { return near ? numbers.integer(-64, 64) : random_position(numbers); });
+        test::array x(rw::element_type::f64, {1, 20, 1, t.ours.geometry.head_dim}, numbers);
+        const std::vector<double> before = x.values();
+        test::rotate_q(layout, x, t.ours, rw::ids(ids));
+        const std::vector<double> after = x.values();
+        const oracle::shape s = test::shape_of({}, t.ours.geometry, layout);
+        for (std::size_t i = 0; i < 20 * t.exact.turns.size(); ++i, ++count) {
+            const std::size_t token = i / t.exact.turns.size(), pair = i % t.exact.turns.size();
+            const auto position = static_cast<double>(ids[token]);
+            const oracle::dd turns = oracle::reduced_product(position, t.exact.turns[pair]);
+            const wide angle = (static_cast<wide>(turns.hi) + static_cast<wide>(turns.lo)) * two_pi;
+            const wide cos = std::cos(angle), sin = std::sin(angle);
+            const auto first = static_cast<std::size_t>(s.first(static_cast<std::int64_t>(pair))) +
+                               token * static_cast<std::size_t>(s.width);
+            const auto second = static_cast<std::size_t>(s.second(static_cast<std::int64_t>(pair))) +
+                                token * static_cast<std::size_t>(s.width);
+            const wide a = before[first], b = before[second];
+            const wide error = std::hypot(after[first] - (a * cos - b * sin), after[second] - (b * cos + a * sin));
+            const double steps = 1.37e-18 * std::fabs(position);  // 2^-62 turn per token, in radians
+            worst = std::max(worst, static_cast<double>(error / std::hypot(a, b)) - steps);
+        }
+    }
+    UNSCOPED_INFO("worst error over norm " << worst);
+    CHECK(worst <= 4e-16);
+    CHECK(worst > 1e-16);
+}

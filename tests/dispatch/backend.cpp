@@ -9,6 +9,12 @@ namespace dispatch = ropewalk::dispatch;
 
 namespace test {
 
+std::span<const rw::element_type> types_of_backend() {
+    using enum rw::element_type;
+    static constexpr rw::element_type types[] = {f32, f16, bf16, f64};
+    return types;
+}
+
 rotated rotate(const rotation_case& c, random& numbers) {
     rotated r(c, numbers);
     const twin& target = c.target.encoding;

@@ -68,6 +68,8 @@ std::string problem_of(const rotation_case& c, operand& x, operand& on_cpu, cons
 
 }  // namespace
 
+std::span<const rw::element_type> types_of_backend() { return all_types; }
+
 rotated rotate(const rotation_case& c, random& numbers) {
     rotated r(c, numbers), on_cpu = r;
     memory_log log;

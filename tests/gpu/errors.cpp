@@ -40,7 +40,7 @@ rw::positions device_positions(kind source, std::int64_t count, std::uintptr_t a
 
 }  // namespace
 
-TEST_CASE("positions in device memory: null or misaligned pointers and missing entries", "[gpu]") {
+TEST_CASE("positions in device memory: null or misaligned pointers and missing entries; float64", "[gpu]") {
     CHECK_REFUSED(plan(q, plain, device_positions(kind::ids64, 6, 0x1000)), "6 entries", "7 tokens");
     CHECK_REFUSED(plan(q, plain, device_positions(kind::ids64, 7, 0x1004)), "0x1004", "8 bytes");
     CHECK_REFUSED(plan(q, plain, device_positions(kind::ids64, 7, 0)), "null pointer", "7 tokens");
@@ -48,6 +48,9 @@ TEST_CASE("positions in device memory: null or misaligned pointers and missing e
     rw::tensor batched = q;
     batched.batch = 2, batched.stride_batch = 7 * 8 * 128;
     CHECK_REFUSED(plan(batched, plain, device_positions(kind::cu_seqlens32, 3, 0x1000)), "batch of 2");
+    rw::tensor wide = q;
+    wide.type = rw::element_type::f64;
+    CHECK_REFUSED(plan(wide, plain, rw::offset{0}), "f64", "on the CPU only");
     const rw::Encoding drawing = rw::make_encoding({.head_dim = 128}, "randomized:64");
     CHECK_REFUSED(plan(q, drawing, rw::offset{0}), "randomized", "fixed_position", "device memory");
 }

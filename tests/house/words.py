@@ -70,7 +70,7 @@ NAMES_REPLACED = [
     (r"\bheads_outside\b", "'heads_major'"),
     (r"\bteam_for\b", "'thread_count'"),
     (r"\b(?:announce\w*|ask_for\w*)\b", "'prefetch'"),
-    (r"\bepochs?\b|\bEpochPolicy\b|\b(?!time_since_epoch)\w*_epoch\b|\bepoch_\w+", "'stage'"),
+    (r"\bepochs?\b|\bEpochPolicy\b|\b(?!time_since_epoch|stablelm_epoch)\w*_epoch\b|\bepoch_\w+", "'stage'"),
     (r"\bdecay_?rates?\b|\bhas_decay\b|\.decay\b", "'magnitude' (of xPos)"),
     (r"\boptions?\.way\b|\bway::|\benum class way\b", "'direction'"),
     (r"\bropewalk::runtime\b|\bropewalk_runtime\b|\bruntime/runtime\.hpp\b", "'dispatch'"),

@@ -4,6 +4,7 @@
 #include <ropewalk/io/hf_write.hpp>
 
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,7 @@ rw::Encoding read_back(const rw::Encoding& encoding, const char* erased = "") {
 }
 
 std::string flags_of(const std::string& expression, const rw::Geometry& geometry = {}) {
-    const nlohmann::json config = rw::to_hf_config(make(expression, geometry));
-    return config["llama_cpp_flags"].is_null() ? "" : config["llama_cpp_flags"].get<std::string>();
+    return rw::to_llama_cpp_flags(make(expression, geometry));
 }
 
 std::vector<rw::Geometry> geometries() {
@@ -113,6 +113,25 @@ TEST_CASE("rope_parameters and the older rope_scaling have the same content", "[
     CHECK(rw::to_hf_config(make("default"))["rope_scaling"].is_null());
 }
 
+TEST_CASE("only keys of Hugging Face are written", "[io]") {
+    const std::set<std::string> known{"head_dim",
+                                      "rope_theta",
+                                      "rope_scaling",
+                                      "rope_parameters",
+                                      "partial_rotary_factor",
+                                      "rope_interleave",
+                                      "max_position_embeddings",
+                                      "original_max_position_embeddings"};
+    for (const std::string expression : {"default", "linear:8", "dynamic:4,original_length=4096", "power:0.5",
+                                         "yarn:16,original_length=4096", "llama3", "proportional:0.3"}) {
+        const nlohmann::json config = rw::to_hf_config(make(expression, {.layout = rw::layout_kind::interleaved}));
+        for (const auto& [key, value] : config.items()) {
+            INFO(expression << " has " << key);
+            CHECK(known.count(key) == 1);
+        }
+    }
+}
+
 TEST_CASE("flags of llama.cpp", "[io]") {
     CHECK(flags_of("default") == "--rope-scaling none --rope-freq-base 10000");
     CHECK(flags_of("linear:8") == "--rope-scaling linear --rope-scale 8 --rope-freq-base 10000");
@@ -130,10 +149,9 @@ TEST_CASE("flags of llama.cpp", "[io]") {
          {"power:0.5", "truncated:4096", "llama3", "proportional:0.25", "dynamic:4,original_length=4096",
           "linear:2|power:0.5", "yarn:16,original_length=4096,truncate=false"}) {
         INFO(expression);
-        const nlohmann::json config = rw::to_hf_config(make(expression));
-        CHECK(config["llama_cpp_flags"].is_null());
-        CHECK(config["llama_cpp_reason"].get<std::string>().find("llama.cpp") != std::string::npos);
+        CHECK_REFUSED(flags_of(expression), "llama.cpp");
     }
+    CHECK_REFUSED(flags_of("xpos:512"), "magnitudes");
 }
 
 TEST_CASE("a merge replaces the original length of the model", "[io]") {
@@ -146,7 +164,7 @@ TEST_CASE("a merge replaces the original length of the model", "[io]") {
         const rw::Encoding again = rw::encoding_from_config(merged);
         CHECK((again.steps == rw::encoding_from_config(rw::to_hf_config(make(expression))).steps));
         CHECK(again.attention_factor == make(expression).attention_factor);
-        CHECK(merged["vllm_overrides"]["original_max_position_embeddings"] ==
+        CHECK(rw::to_vllm_overrides(make(expression))["original_max_position_embeddings"] ==
               merged["rope_parameters"]["original_max_position_embeddings"]);
     }
 }
@@ -168,7 +186,7 @@ TEST_CASE("a merge replaces the rotary width of the model", "[io]") {
 
 TEST_CASE("overrides of vLLM", "[io]") {
     const auto section_of = [](const std::string& expression) {
-        return rw::to_hf_config(make(expression))["vllm_overrides"]["rope_parameters"];
+        return rw::to_vllm_overrides(make(expression))["rope_parameters"];
     };
     CHECK(section_of("linear:8") ==
           nlohmann::json({{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 10000.0}}));
@@ -176,8 +194,8 @@ TEST_CASE("overrides of vLLM", "[io]") {
     CHECK(section_of("power:0.5")["long_mscale"] == 1.0);
     CHECK(section_of("power:0.5")["short_mscale"] == 1.0);
     CHECK(section_of("yarn:1,original_length=4096,attention_factor=1.5")["attn_factor"] == 1.5);
-    const nlohmann::json dynamic = rw::to_hf_config(make("dynamic:4,original_length=4096"));
-    CHECK(dynamic["vllm_overrides"]["max_position_embeddings"] == 4096);
+    CHECK(rw::to_vllm_overrides(make("dynamic:4,original_length=4096"))["max_position_embeddings"] == 4096);
+    CHECK_REFUSED(rw::to_vllm_overrides(make("xpos:512")), "magnitudes");
 }
 
 TEST_CASE("an encoding that a configuration cannot express is rejected", "[io]") {

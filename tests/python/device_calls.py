@@ -6,7 +6,7 @@ cuda_on_host.py runs them on arrays in host memory that claim to lie on a device
 import numpy as np
 import rope_reference as reference
 import ropewalk as rw
-from rope_reference import LAYOUTS, ORDERS, TYPES
+from rope_reference import DEVICE_TYPES, LAYOUTS, ORDERS
 
 BATCH, TOKENS, DIM = 2, 33, 64
 NUMBERS = np.random.default_rng(3)
@@ -33,7 +33,7 @@ def new(encoding, **options):
 
 # Each case: a function of arrays that returns the results, and the arrays.
 CASES = {}
-for type_name in TYPES:
+for type_name in DEVICE_TYPES:
     for layout in LAYOUTS:
         for order in ORDERS:
             name = f"{type_name} {layout} {order}"
@@ -65,7 +65,7 @@ for inverse in (False, True):
         call = in_place(encode("xpos:64"), offset=5, inverse=inverse, adjoint=adjoint)
         CASES[f"inverse {inverse} adjoint {adjoint}"] = call, pair()
 for columns in (DIM, DIM // 2):
-    for type_name in ("float32", "bfloat16"):
+    for type_name in DEVICE_TYPES:
         CASES[f"table {type_name} {columns}"] = (
             lambda q, k, cos, sin: rw.rotate(q, k, encoding=encode(), table=(cos, sin)),
             [*pair(), *(reference.make("numpy", type_name, (BATCH, TOKENS, columns), seed) for seed in (0, 1))],

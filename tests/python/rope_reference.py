@@ -5,9 +5,10 @@ import numpy as np
 import torch
 
 # Half a unit in the last place, relative to a value slightly above a power of two.
-HALF_ULP = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+HALF_ULP = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53}
+NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float64": np.float64}
 TYPES = list(NUMPY_TYPES)
+DEVICE_TYPES = TYPES[:3]
 LIBRARIES = ["numpy", "torch"]
 LAYOUTS = ["half_split", "interleaved"]
 AXES = {"thd": "thd", "bshd": "bthd", "bhsd": "bhtd", "sbhd": "tbhd"}  # t names the token axis
@@ -92,9 +93,13 @@ def restore(x, order):
 
 
 def assert_close(ours, expected, type_name=None):
-    """Within one rounding of the exact result, and 3e-7 of the vector's norm (float32 arithmetic)."""
+    """Within one rounding of the exact result, and 3e-7 of the vector's norm (float32 arithmetic).
+
+    float64: within 1e-10 of the norm, the error of an angle of 1e5 radians in the reference.
+    """
     type_name = type_name or type_of(ours)
     norm = np.linalg.norm(expected, axis=-1, keepdims=True)
-    bound = HALF_ULP[type_name] * np.abs(expected) + 3e-7 * norm + (2.0**-25 if type_name == "float16" else 0)
+    arithmetic = 1e-10 if type_name == "float64" else 3e-7
+    bound = HALF_ULP[type_name] * np.abs(expected) + arithmetic * norm + (2.0**-25 if type_name == "float16" else 0)
     worst = (np.abs(exact(ours) - expected) - bound).max(initial=-np.inf)
     assert worst <= 0, f"the error exceeds its bound by {worst}"

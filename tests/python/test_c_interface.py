@@ -18,7 +18,7 @@ LIBRARY = Path(os.environ.get("ROPEWALK_LIBRARY", ROOT / "build" / "lib" / "libr
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"the compiled library is not built: {LIBRARY} is missing")
 
 OK, INVALID_ARGUMENT, UNSUPPORTED = 0, 1, 3
-F32, F16, BF16 = 1, 2, 3
+F32, F16, BF16, F64 = 1, 2, 3, 4
 HALF_SPLIT, INTERLEAVED = 1, 2
 OFFSET, IDS32, IDS64, CU_SEQLENS32, CU_SEQLENS64, SHIFT = range(6)
 INVERSE = 1
@@ -150,11 +150,13 @@ def from_bf16(data):
     return struct.unpack("<f", b"\0\0" + data)[0]
 
 
-ENCODE = {F32: lambda x: struct.pack("<f", x), F16: lambda x: struct.pack("<e", x), BF16: to_bf16}
-DECODE = {F32: lambda b: struct.unpack("<f", b)[0], F16: lambda b: struct.unpack("<e", b)[0], BF16: from_bf16}
-SIZE = {F32: 4, F16: 2, BF16: 2}
+FORMATS = {F32: "<f", F16: "<e", F64: "<d"}
+ENCODE = {BF16: to_bf16, **{kind: struct.Struct(form).pack for kind, form in FORMATS.items()}}
+DECODE = {BF16: from_bf16, **{kind: lambda b, form=form: struct.unpack(form, b)[0] for kind, form in FORMATS.items()}}
+SIZE = {F32: 4, F16: 2, BF16: 2, F64: 8}
 # One rounding of the type, and the error of the arithmetic in float32.
-BOUND = {F32: 3e-7, F16: 2**-11 + 3e-7, BF16: 2**-8 + 3e-7}
+# float64: the error of the angle 1e5 in the reference.
+BOUND = {F32: 3e-7, F16: 2**-11 + 3e-7, BF16: 2**-8 + 3e-7, F64: 2e-11}
 
 
 class Tensor:
@@ -227,7 +229,7 @@ def array_of(kind, values):
 
 
 @pytest.mark.parametrize("layout", [HALF_SPLIT, INTERLEAVED])
-@pytest.mark.parametrize("kind", [F32, F16, BF16])
+@pytest.mark.parametrize("kind", [F32, F16, BF16, F64])
 @pytest.mark.parametrize(("width", "offset", "head_dim"), [(64, 0, 64), (32, 0, 48), (20, 7, 40)])
 def test_rotation_in_place(kind, layout, width, offset, head_dim):
     numbers = random.Random(width * kind + layout)
@@ -293,7 +295,7 @@ def test_shift_does_not_apply_the_attention_factor_again():
     rw.ropewalk_encoding_destroy(encoding)
 
 
-@pytest.mark.parametrize("kind", [F32, F16, BF16])
+@pytest.mark.parametrize("kind", [F32, F16, BF16, F64])
 def test_rerotation(kind):
     k = Tensor(random.Random(7), kind, 1, 6, 2, 32)
     source = create("linear:2", head_dim=32, layout=HALF_SPLIT)
@@ -315,7 +317,7 @@ def test_rerotation(kind):
 
 
 @pytest.mark.parametrize("layout", [HALF_SPLIT, INTERLEAVED])
-@pytest.mark.parametrize("kind", [F32, F16, BF16])
+@pytest.mark.parametrize("kind", [F32, F16, BF16, F64])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(8, 2), (1, 1), (3, 0)])
 def test_prepared_decoding_into_a_cache(kind, layout, heads, kv_heads):
     numbers = random.Random(11)

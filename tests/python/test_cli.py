@@ -164,7 +164,8 @@ def test_compare_all(tmp_path):
     assert result.returncode == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 100
-    rows = lines[lines.index("") + 3 :][: len(expressions) + 1]
+    header = next(i for i, line in enumerate(lines) if line.startswith("policy"))
+    rows = lines[header + 2 :][: len(expressions) + 1]
     names = [_card.short(expression, 30) for expression in expressions]
     assert [row.split()[0] for row in rows] == [*names, "linear:8"]
     width, height = plot_size(tmp_path / "all.png")
@@ -184,6 +185,97 @@ def test_compare_shares_the_lengths(tmp_path, capsys):
     configs = [config(tmp_path / str(length), max_position_embeddings=length) for length in (2048, 4096)]
     assert lengths(*configs) == {(4096, 4096)}
     assert lengths("default", "linear:8", "--original-length", 1024, "--length", 2048) == {(1024, 2048)}
+
+
+def facts(capsys, *arguments):
+    """The facts of a card by name, each on one line."""
+    assert main([*map(str, arguments)]) == 0
+    found, name = {}, None
+    for line in capsys.readouterr().out.splitlines():
+        if match := re.match(r"(head|lengths) {2,}(.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif name and line.startswith(" " * _card.NAME_WIDTH):
+            found[name] += " " + line.strip()
+        else:
+            name = None
+    return found
+
+
+@pytest.mark.parametrize("command", ["inspect", "compare"])
+def test_cards_say_what_they_assume(command, tmp_path, capsys):
+    assumed = facts(capsys, command, "linear:8")
+    assert assumed["head"] == "128 elements, base 10,000 (assumed; set --head-dim, --base or --config)"
+    assert assumed["lengths"].endswith("32,768 extended (assumed; set --original-length or --config)")
+    stated = facts(capsys, command, "llama3", "--head-dim", 64, "--base", 5e5)
+    assert stated["head"] == "64 elements, base 500,000"
+    assert stated["lengths"] == "8,192 tokens originally, 65,536 extended (of the policy)"
+    head = facts(capsys, command, "linear:2", "--base", 500)["head"]
+    assert head == "128 elements, base 500 (head_dim assumed; set --head-dim or --config)"
+    given = facts(capsys, command, "linear:2", "--original-length", 100)["lengths"]
+    assert given == "100 tokens originally, 200 extended"
+    path = config(tmp_path, max_position_embeddings=8192, rope_theta=500.0)
+    own = facts(capsys, command, path)
+    assert own["head"] == f"128 elements, base 500 (of {path})"
+    assert own["lengths"] == f"8,192 tokens originally (of {path})"
+
+
+def test_compare_lists_heads_that_differ(capsys):
+    heads = facts(capsys, "compare", "linear:8", "linear:4", CONFIGS / "pythia-1.4b.json")["head"]
+    assert heads.startswith("128 elements, base 10,000 (assumed; set --head-dim, --base or --config); 128 elements, 32")
+
+
+def test_expressions_with_the_geometry_of_a_model(tmp_path, capsys):
+    """--config states head, base, layout and original length; a policy's own original length has the last word."""
+    entries = {"head_dim": 64, "partial_rotary_factor": 0.5, "rope_theta": 5e5, "model_type": "cohere2"}
+    scaling = {"type": "linear", "factor": 8.0}
+    path = config(tmp_path, **entries, max_position_embeddings=2048 * 8, rope_scaling=scaling)
+    rows = json_of(capsys, "compare", "default", "linear:2", "ntk:4", "--config", path)
+    for row in rows:
+        assert (row["head_dim"], row["rotary_dim"], row["base"], row["layout"]) == (64, 32, 5e5, "interleaved")
+        assert (row["original_length"], row["length"]) == (2048, 8192)
+    np.testing.assert_allclose(rows[1]["inv_freq"], rw.encoding("linear:2", 64, 5e5, 32).inv_freq, rtol=1e-15)
+    one = json_of(capsys, "inspect", "yarn:4,original_length=1024", "--config", tmp_path)
+    assert (one["original_length"], one["length"], one["base"]) == (1024, 4096, 5e5)
+    assert "(of the policy)" in facts(capsys, "inspect", "yarn:4,original_length=1024", "--config", path)["lengths"]
+    assert facts(capsys, "inspect", "ntk:2", "--config", path)["lengths"].endswith(f"(of {path})")
+    gemma = ("--config", CONFIGS / "gemma-4.json", "--layer-type", "sliding_attention")
+    assert json_of(capsys, "inspect", "linear:2", *gemma)["base"] == 10000
+    mixed = json_of(capsys, "compare", "linear:2", CONFIGS / "llama-2-13b.json", "--config", path)
+    assert [row["base"] for row in mixed] == [5e5, 1e4]
+
+
+def test_write(tmp_path, capsys):
+    path = config(tmp_path, max_position_embeddings=8192, rope_theta=500.0, other=1)
+    assert main(["write", "yarn:4", str(tmp_path), "--base", "600"]) == 0
+    first, base, vllm, llama_cpp = capsys.readouterr().out.splitlines()
+    assert first == f"{path}: yarn:4,original_length=8192 (head_dim 128, base 600, half_split)"
+    assert base == "base: 500 -> 600"
+    overrides = json.loads(re.search("--hf-overrides '(.*)'$", vllm)[1])
+    assert overrides["rope_parameters"]["rope_type"] == "yarn" and overrides["rope_parameters"]["rope_theta"] == 600
+    assert llama_cpp.startswith("llama.cpp: --rope-scaling yarn --rope-scale 4 ")
+    assert rw.from_config(path) == rw.encoding("yarn:4,original_length=8192", 128, 600.0)
+    assert json.loads(path.read_text())["other"] == 1
+    assert main(["write", "power:0.5", str(path)]) == 0
+    assert "llama.cpp: llama.cpp has no flags for 'power'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("policy", "name", "message"),
+    [
+        ("xpos:512", "llama-2-13b", "has magnitudes that depend on the position"),
+        ("linear:2", "gemma-4", "--layer-type must be one of full_attention, sliding_attention"),
+        ("linear:2", "gemma-3-12b", "pass --layer-type, one of full_attention, sliding_attention"),
+        ("liner:2", "llama-2-13b", "unknown policy 'liner'"),
+    ],
+)
+def test_mistakes_of_write(policy, name, message, tmp_path, capsys):
+    path = tmp_path / "config.json"
+    path.write_bytes((CONFIGS / f"{name}.json").read_bytes())
+    assert main(["write", policy, str(path)]) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and message in output.err
+    assert path.read_bytes() == (CONFIGS / f"{name}.json").read_bytes()
 
 
 def test_png_plots(tmp_path):
@@ -225,6 +317,12 @@ def test_plots_of_a_single_pair(arguments, tmp_path, capsys):
         (("inspect", str(CONFIGS / "llama-2-13b.json"), "--head-dim", "64"), "--head-dim needs an expression"),
         (("compare", str(CONFIGS / "llama-2-13b.json"), "--base", "5000"), "--base needs an expression"),
         (("compare", "linear:8", "linear:x"), "expected a number"),
+        (("inspect", str(CONFIGS), "--config", str(CONFIGS / "llama-2-13b.json")), "--config needs an expression"),
+        (("inspect", "linear:8", "--config", "x.json", "--base", "5"), "--base and --config exclude each other"),
+        (("inspect", "linear:8", "--config", "missing/x.json"), "missing/x.json: No such file or directory"),
+        (("inspect", "linear:8", "--config", "\udcff"), "'\\udcff' is not UTF-8 text"),
+        (("write", "linear:8"), "required: config"),
+        (("write", "linear:8", "missing/x.json"), "missing/x.json: No such file or directory"),
         (
             ("inspect", "linear:8", "--layer-type", "zz"),
             "--layer-type needs a configuration, got the expression linear:8",

@@ -84,8 +84,9 @@ def test_to_hf_config():
     written = rw.to_hf_config(encoding)
     assert written["rope_scaling"] == {"type": "linear", "factor": 8.0}
     assert written["rope_parameters"] == {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0}
-    assert written["vllm_overrides"] == {"rope_parameters": written["rope_parameters"]}
-    assert written["llama_cpp_flags"] == "--rope-scaling linear --rope-scale 8 --rope-freq-base 10000"
+    assert written.keys() == {"rope_scaling", "rope_parameters", "rope_theta", "head_dim", "partial_rotary_factor"}
+    assert rw.to_vllm_overrides(encoding) == {"rope_parameters": written["rope_parameters"]}
+    assert rw.to_llama_cpp_flags(encoding) == "--rope-scaling linear --rope-scale 8 --rope-freq-base 10000"
     assert rw.from_config(written) == encoding
     assert rw.from_config({**TOGETHER, **written}) == encoding
     power = rw.encoding("power:0.5", head_dim=128)
@@ -94,11 +95,13 @@ def test_to_hf_config():
         written["rope_parameters"]["long_factor"], rw.encoding("default", 128).inv_freq / power.inv_freq, rtol=1e-14
     )
     np.testing.assert_allclose(rw.from_config(written).inv_freq, power.inv_freq, rtol=1e-12)
-    assert written["llama_cpp_flags"] is None
-    with pytest.raises(rw.Error, match="xpos"):
-        rw.to_hf_config(rw.encoding("xpos:512", head_dim=128))
-    with pytest.raises(TypeError, match="encoding"):
-        rw.to_hf_config("linear:8")
+    with pytest.raises(rw.Error, match=r"llama\.cpp has no flags for 'power'"):
+        rw.to_llama_cpp_flags(power)
+    for function in (rw.to_hf_config, rw.to_vllm_overrides, rw.to_llama_cpp_flags):
+        with pytest.raises(rw.Error, match="xpos"):
+            function(rw.encoding("xpos:512", head_dim=128))
+        with pytest.raises(TypeError, match="encoding"):
+            function("linear:8")
 
 
 def test_unreadable_files(tmp_path):

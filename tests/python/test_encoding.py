@@ -53,6 +53,24 @@ def test_repr_pickle_and_equality(encoding, arguments):
     assert encoding != rw.encoding("default", head_dim=8) and encoding != "linear:8"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        (rw.encoding("linear:8", head_dim=128), "linear:8 (head_dim 128, base 10000, half_split)"),
+        (
+            rw.encoding("default", 64, 1e6, 32, 16, "interleaved", 8192),
+            "default (head_dim 64, rotary_dim 32, rotary_offset 16, base 1000000, interleaved, sequence_length 8192)",
+        ),
+        (
+            rw.encoding(rw.LongRope([1.5] * 63 + [2.25], original_length=4096), head_dim=128),
+            "longrope:[1.5,...,2.25],original_length=4096 (head_dim 128, base 10000, half_split)",
+        ),
+    ],
+)
+def test_str_is_one_short_line(encoding, text):
+    assert str(encoding) == f"{encoding}" == text
+
+
 def test_every_policy_is_a_class():
     import ropewalk._ropewalk as module
 
@@ -189,5 +207,5 @@ def test_max_position():
     message = f"cannot hold position {half + 1} in f16"
     assert_refused(message, lambda: rw.rotate_(q, encoding=encoding, offset=half + 1), q)
     assert rw.encoding("default", head_dim=128).max_position("bf16") == 2**61
-    with pytest.raises(rw.Error, match="got float64"):
-        encoding.max_position("float64")
+    with pytest.raises(rw.Error, match="got int8"):
+        encoding.max_position("int8")

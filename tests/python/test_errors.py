@@ -18,7 +18,12 @@ def zeros(*shape, dtype=np.float32):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"q": zeros(4, 2, 64, dtype=np.float64)}, r"q float64 \[4, 2, 64\] of strides \[128, 64, 1\]"),
+        (
+            {"q": zeros(4, 2, 64, dtype=np.int32)},
+            r"q int32 \[4, 2, 64\] of strides \[128, 64, 1\]: expected float32, .* or float64",
+        ),
+        ({"q": zeros(4, 2, 64, dtype=np.longdouble)}, r"q float128 \[4, 2, 64\]"),
+        ({"k": zeros(4, 2, 64, dtype=np.float64)}, "q is f32 but k is f64"),
         ({"q": zeros(4, 2, 64, dtype=">f4")}, r"q >f4 \[4, 2, 64\]"),
         ({"q": zeros(2, 64)}, r"q float32 \[2, 64\].*2 axes"),
         ({"q": zeros(4, 2, 32)}, "head_dim 32.*the encoding is for head_dim 64"),
@@ -58,11 +63,107 @@ def test_ids_have_one_entry_per_token(ids):
         rw.rotate(zeros(2, 10, 4, 64), encoding=ENCODING, positions=ids)
 
 
-def test_order_names_the_token_axis():
-    q, ids = zeros(2, 32, 100, 64), np.tile(np.arange(100), (2, 1))
-    with pytest.raises(rw.Error, match="positions has 100 entries for 32 tokens"):
+TABLE = ENCODING.cos_sin(np.arange(100))
+MEANT_BHSD = r"did you mean order='bhsd'\?$"
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "message", "right"),
+    [
+        ((2, 32, 100, 64), {"k": zeros(2, 8, 100, 64)}, f"have 32 and 8 tokens in the order .*{MEANT_BHSD}", "bhsd"),
+        ((2, 32, 1, 64), {"k": zeros(2, 8, 1, 64)}, f"have 32 and 8 tokens in the order .*{MEANT_BHSD}", "bhsd"),
+        ((2, 32, 100, 64), {"positions": range(100)}, f"positions has 100 entries for 32 tokens; {MEANT_BHSD}", "bhsd"),
+        ((2, 32, 100, 64), {"positions": np.zeros((2, 100), int)}, f"100 entries for 32 tokens; {MEANT_BHSD}", "bhsd"),
+        ((2, 32, 100, 64), {"table": [x[None] for x in TABLE]}, f"table has 100 rows for 32 .*{MEANT_BHSD}", "bhsd"),
+        ((100, 2, 4, 64), {"positions": range(100)}, r"100 entries for 2 tokens; did you mean order='sbhd'\?$", "sbhd"),
+        (
+            (2, 100, 32, 64),
+            {"positions": range(100), "order": "bhsd"},
+            r"100 entries for 32 tokens; did you mean order='bshd'\?$",
+            "bshd",
+        ),
+    ],
+)
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_another_order_of_the_axes(shape, arguments, message, right, library):
+    """The message names the order in which the call succeeds."""
+    q = make(library, "float32", shape)
+    if library == "torch" and "k" in arguments:
+        arguments = {"k": torch.from_numpy(arguments["k"])}
+    for function in (rw.rotate_, rw.rotate):
+        assert_refused(message, lambda: function(q, encoding=ENCODING, **arguments), q)  # noqa: B023
+    rw.rotate(q, encoding=ENCODING, **{**arguments, "order": right})
+
+
+def test_another_order_with_gradients():
+    q, k = (torch.zeros(2, heads, 100, 64, requires_grad=True) * 1 for heads in (32, 8))
+    for function in (rw.rotate_, rw.rotate):
+        with pytest.raises(rw.Error, match=MEANT_BHSD):
+            function(q, k, encoding=ENCODING)
+
+
+def test_three_axes_with_the_heads_first():
+    q, ids = make("numpy", "float32", (32, 100, 64)), np.arange(100)
+    with pytest.raises(rw.Error, match=r"positions has 100 entries for 32 tokens; pass swapaxes\(0, 1\)"):
         rw.rotate(q, encoding=ENCODING, positions=ids)
-    rw.rotate(q, encoding=ENCODING, positions=ids, order="bhsd")
+    rw.rotate(q.swapaxes(0, 1), encoding=ENCODING, positions=ids)
+
+
+def test_other_mismatches_have_no_order():
+    """A question that leads nowhere would hide the mistake."""
+    for shapes in (((2, 9, 4, 64), (2, 3, 2, 64)), ((2, 9, 4, 64), (2, 5, 4, 64))):
+        with pytest.raises(rw.Error, match="must have the same batch and tokens") as caught:
+            rw.rotate(*map(lambda shape: zeros(*shape), shapes), encoding=ENCODING)
+        assert "order=" not in str(caught.value)
+
+
+def test_a_warning_about_the_order():
+    """One warning per process, and none for shapes that can be [batch, tokens, heads, head_dim]."""
+    program = """
+import warnings
+import numpy as np, ropewalk as rw, torch
+enc = rw.encoding("default", head_dim=16)
+
+def shapes_that_warn(*shapes, **arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for shape in shapes:
+            q = np.zeros(shape, np.float32)
+            rw.rotate_(q, encoding=enc, **arguments)
+            rw.rotate(q, encoding=enc, **arguments)
+            rw.rotate(None, torch.from_numpy(q), encoding=enc, **arguments)
+            rw.rerotate_(q, enc, enc, **arguments)
+    return [(str(warning.message), warning.filename) for warning in caught]
+
+assert not shapes_that_warn((2, 1, 32, 16), (8, 1, 256, 16), (2, 4096, 32, 16), (1, 300, 257, 16), (300, 257, 16))
+assert not shapes_that_warn((2, 32, 257, 16), order="bhsd")
+assert not shapes_that_warn((2, 32, 257, 16), order="bshd")
+with warnings.catch_warnings(), torch.inference_mode():  # a graph of torch.compile calls the kernel like this
+    warnings.simplefilter("error")
+    rw.RotaryEmbedding  # registers the operators
+    torch.ops.ropewalk.rotate(torch.zeros(2, 32, 257, 16), None, enc.key)
+((message, file),) = shapes_that_warn((2, 32, 257, 16), (2, 32, 300, 16))
+print(message, file)
+"""
+    message = (
+        "ropewalk: q [2, 32, 257, 16] is read as [batch, tokens, heads, head_dim], with 32 tokens and 257 heads; did "
+        "you mean order='bhsd'? Pass order='bshd' if not. This warning is not repeated."
+    )
+    assert run_python(program) == f"{message} <string>"
+
+
+def test_the_warning_can_be_an_error():
+    program = """
+import warnings
+import numpy as np, ropewalk as rw
+warnings.simplefilter("error")
+q = np.ones((2, 32, 300, 64), np.float32)
+try:
+    rw.rotate_(q, encoding=rw.encoding("default", head_dim=64))
+except UserWarning as problem:
+    print((q == 1).all(), problem)
+"""
+    assert run_python(program).startswith("True ropewalk: q [2, 32, 300, 64] is read as")
 
 
 @pytest.mark.parametrize(

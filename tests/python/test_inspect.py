@@ -1,13 +1,16 @@
 """Numbers of inspect(), compared with formulas in float64."""
 
+import base64
 import json
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import ropewalk as rw
+from checks import run_python
 from policy_examples import EXAMPLES
 from rope_reference import plain, power, truncated
-from ropewalk import _inspect
+from ropewalk import _card, _html, _inspect
 
 
 def yarn(theta, factor, length, base):
@@ -160,6 +163,80 @@ def test_every_policy(name):
     again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert again["expression"] == report.expression and len(again["wavelength"]) == 64
     assert again["wavelength"].count(None) == report.never_rotating
+
+
+class Page(HTMLParser):
+    """Texts and pictures of a card. Every element must be closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.texts, self.pictures = [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            kind, _, data = dict(attrs)["src"].partition(";base64,")
+            self.pictures.append((kind, base64.b64decode(data)))
+        else:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize(
+    ("thing", "notes"),
+    [
+        (rw.encoding("yarn:16,original_length=4096", head_dim=64, base=5e5), ()),
+        (rw.Yarn(16, original_length=4096), ("128 elements, base 10,000 (assumed)",)),
+        (rw.Linear(4) | rw.MRope([8, 12, 12]), ("64 elements, base 10,000 (assumed)", "16,384 extended (assumed)")),
+        (rw.LongRope([1.5] * 24, original_length=4096), ("48 elements, base 10,000 (assumed)",)),
+    ],
+)
+def test_cards_for_notebooks(thing, notes):
+    page = Page(thing._repr_html_())
+    text = "".join(page.texts)
+    first = rw.policy(str(getattr(thing, "expression", thing)).split("|")[0])
+    assert first.about in text and "wavelengths" in text
+    assert all(note in text for note in notes) and ("assumed" in text) == bool(notes)
+    ((kind, picture),) = page.pictures
+    assert kind == "data:image/png" and picture.startswith(b"\x89PNG") and len(picture) < 200_000
+
+
+def test_an_inspection_in_a_notebook():
+    report = rw.inspect(rw.encoding("linear:8", 64, 1e6, 32, 16, "interleaved"), 1000, 3000)
+    assert str(report) == (
+        "linear:8: 1,000 tokens originally, 3,000 extended; every pair is 8 times slower than default"
+    )
+    page = Page(report._repr_html_())
+    text = "".join(page.texts)
+    assert "64 elements, 32 of them rotary from element 16 on, base 1,000,000" in text
+    assert "1,000 tokens originally, 3,000 extended" in text and len(page.pictures) == 1
+
+
+def test_cards_are_escaped():
+    card = _card.Card("<b>", ["a & b"], [("<i>", '"<script>"')], [_card.Table(("<x>",), [["<y>"]])])
+    html = "".join(_html.body_of(card))
+    assert "".join(Page(html).texts) == '<b>a & b<i>"<script>"<x><x><y>'
+    assert "<script>" not in html and "<y>" not in html
+
+
+def test_cards_without_a_picture(tmp_path):
+    """matplotlib is optional, and what inspect() refuses has its repr()."""
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('no', name='matplotlib')")
+    program = """
+import ropewalk as rw
+print(rw.Linear(8)._repr_html_().count("<table>"), "<img" in rw.Linear(8)._repr_html_())
+print(rw.encoding("linear:99999999", head_dim=64)._repr_html_())
+print(rw.Power(-1)._repr_html_())
+"""
+    card, encoding, policy = run_python(program, PYTHONPATH=str(tmp_path)).splitlines()
+    assert card == "3 False" and policy == "<code>Power(k=-1.0)</code>"
+    assert encoding.startswith("<code>ropewalk.Encoding(&quot;linear:99999999&quot;, head_dim=64")
 
 
 def test_drawn_positions_do_not_change_the_numbers():

@@ -192,7 +192,7 @@ import ropewalk as rw
 
 encoding = rw.encoding("linear:8", head_dim=64)
 whole = torch.arange(2 * 6 * 3 * 64).reshape(2, 6, 3, 64) / 1000 - 1
-for dtype in (torch.float32, torch.float16, torch.bfloat16):
+for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
     x = whole.to(dtype)
     for view in (x, x[:, 1:5:2], x.expand(2, 6, 3, 64), x[:1, :0], torch.nn.Parameter(x[0], requires_grad=False)):
         print(rw.rotate(view, encoding=encoding, offset=7).double().sum().item())
@@ -200,10 +200,11 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
     out = torch.empty_like(x), torch.empty_like(x)
     rw.rotate(x.transpose(1, 2), x.transpose(1, 2), encoding=encoding, order="bhsd", offset=1,
               out=tuple(y.transpose(1, 2) for y in out))
-    rw.rotate_(x[:, :, 1:], encoding=encoding, positions=torch.arange(12)[::2])
+    for ids in (torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32, torch.int64):
+        rw.rotate_(x[:, :, 1:], encoding=encoding, positions=torch.arange(12).to(ids)[::2])
     print(rotated[0].double().sum().item(), out[1].double().sum().item(), x.double().square().sum().item(), x._version)
 for refused in (
-    whole.double(), whole.to("meta"), whole.to_sparse(), whole[..., ::2], torch.ones(4, 2, 64).cfloat().conj().imag,
+    whole.int(), whole.to("meta"), whole.to_sparse(), whole[..., ::2], torch.ones(4, 2, 64).cfloat().conj().imag,
     torch.ones((1,) * 9)
 ):
     try:
@@ -217,4 +218,4 @@ for refused in (
 def test_both_ways_to_read_a_torch_tensor_agree():
     by_functions, by_attributes = run_python(TORCH_EXCHANGE), run_python(TORCH_EXCHANGE, "without")
     assert by_functions == by_attributes
-    assert len(by_functions.splitlines()) == 3 * 6 + 6
+    assert len(by_functions.splitlines()) == 4 * 6 + 6

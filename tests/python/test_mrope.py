@@ -1,5 +1,7 @@
 """M-RoPE, with three positions per token, compared with Qwen2-VL (chunked) and Qwen3-VL (interleaved)."""
 
+import functools
+
 import numpy as np
 import pytest
 import ropewalk as rw
@@ -104,7 +106,7 @@ def test_rotation_is_exact(library, type_name, ids_type):
     for ours, x in zip(rotated, (q, k)):
         assert_close(ours, exactly(x, ids.astype(np.float64)))
     # One row for the whole batch, and ids whose last stride is not 1.
-    shared = rw.rotate(q, encoding=encoding, positions=ids[:, 0])
+    shared = rw.rotate(q, encoding=encoding, positions=ids[:, :1])
     assert_close(shared, exactly(q, np.repeat(ids[:, :1], 2, axis=1).astype(np.float64)))
     strided = np.ascontiguousarray(ids.transpose(2, 1, 0)).transpose(2, 1, 0)
     np.testing.assert_array_equal(exact(rw.rotate(q, encoding=encoding, positions=strided)), exact(rotated[0]))
@@ -115,9 +117,48 @@ def test_equal_axes_give_the_plain_rotation():
     encoding = rw.encoding("mrope:[4,6,6]", head_dim=32)
     expected = rw.rotate(q, encoding=rw.encoding("default", head_dim=32), offset=100)
     ids = torch.arange(100, 107)
-    for positions in (ids, ids.expand(3, 7), ids.expand(3, 2, 7)):
+    for positions in (ids, ids.expand(3, 1, 7), ids.expand(3, 2, 7)):
         assert torch.equal(rw.rotate(q, encoding=encoding, positions=positions), expected)
     assert torch.equal(rw.rotate(q, encoding=encoding, offset=100), expected)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_text_ids_of_a_batch(library, batch):
+    """Ids [batch, tokens] and [1, batch, tokens] are the same positions for t, h and w, whatever the batch is."""
+    encoding, text = rw.encoding("mrope:[4,6,6]", head_dim=32), rw.encoding("default", head_dim=32)
+    q, k = make(library, "float32", (batch, 7, 3, 32), 3), make(library, "float32", (batch, 7, 1, 32), 4)
+    ids = np.random.default_rng(batch).integers(0, 1000, (batch, 7))
+    expected = rw.rotate(q, k, encoding=text, positions=ids)
+    for positions in [ids[None]] if batch == 3 else [ids[None], ids]:
+        for ours, plainly in zip(rw.rotate(q, k, encoding=encoding, positions=positions), expected):
+            np.testing.assert_array_equal(exact(ours), exact(plainly))
+    if batch == 3:
+        message = (
+            r"positions int64 \[3, 7\].*could be t, h and w or a batch of 3.*positions\[:, None\].*positions\[None\]"
+        )
+        assert_refused(message, lambda: rw.rotate(q, k, encoding=encoding, positions=ids))
+    one_row = rw.rotate(q, encoding=encoding, positions=ids[:1])
+    np.testing.assert_array_equal(exact(one_row), exact(rw.rotate(q, encoding=text, positions=ids[:1])))
+
+
+def test_two_axes_of_ids_mean_axes_only_without_a_batch():
+    encoding, ids = rw.encoding("mrope:[4,6,6]", head_dim=32), np.random.default_rng(6).integers(0, 1000, (3, 7))
+    packed = make("torch", "float32", (7, 3, 32))
+    expected = rw.rotate(packed, encoding=encoding, positions=ids)
+    assert not torch.equal(expected, rw.rotate(packed, encoding=encoding, positions=ids[0]))
+    views = {
+        "bshd": lambda x: x[None],
+        "sbhd": lambda x: x[:, None],
+        "bhsd": lambda x: x.transpose(0, 1)[None],
+    }
+    for order, view in views.items():
+        x = view(packed)
+        rotate_ = functools.partial(rw.rotate_, x, encoding=encoding, order=order)
+        assert_refused("could be t, h and w or a batch of 3", functools.partial(rotate_, positions=ids), x)
+        assert torch.equal(rw.rotate(x, encoding=encoding, positions=ids[:, None], order=order), view(expected))
+    one = rw.rotate(packed, encoding=encoding, positions=ids[:1])
+    assert torch.equal(one, rw.rotate(packed, encoding=encoding, positions=ids[0]))
 
 
 def test_rerotate_between_sections():
@@ -136,7 +177,7 @@ def test_rerotate_between_sections():
         ("xpos", (3, 1, 4), r"expected \[tokens\] or \[batch, tokens\]"),
         ("randomized:64", (3, 1, 4), r"positions int64 \[3, 1, 4\]"),
         ("mrope:[4,6,6]", (2, 4), r"positions int64 \[2, 4\].*\[3, tokens\]"),
-        ("mrope:[4,6,6]", (4, 1, 4), r"positions int64 \[4, 1, 4\].*\[3, batch, tokens\]"),
+        ("mrope:[4,6,6]", (4, 1, 4), r"positions int64 \[4, 1, 4\].*\[1 or 3, batch, tokens\]"),
         ("mrope:[4,6,6]", (3, 2, 4), "2 rows for a batch of 1"),
         ("mrope:[4,6,6]", (3, 3), "3 entries for 4 tokens"),
         ("mrope:[4,6,6]", (1, 3, 1, 4), r"positions int64 \[1, 3, 1, 4\]"),

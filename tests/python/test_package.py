@@ -90,6 +90,11 @@ def test_numbers_of_numpy_and_torch(offset):
     np.testing.assert_array_equal(rw.rotate(q, encoding=ENCODING, offset=offset, inverse=np.True_), expected)
 
 
+def test_dir_has_the_public_names_only():
+    assert dir(rw) == sorted(rw.__all__)
+    assert not any(name.startswith("_") for name in dir(rw) if name != "__version__")
+
+
 def test_public_names_are_documented_and_annotated():
     for name in rw.__all__:
         member = getattr(rw, name)

@@ -6,7 +6,7 @@ import ropewalk as rw
 import torch
 from checks import assert_refused
 from numpy.lib.stride_tricks import as_strided
-from rope_reference import assert_close, make, plain, rotate_exactly
+from rope_reference import assert_close, exact, make, plain, rotate_exactly
 
 ENCODING = rw.encoding("default", head_dim=32)
 THETA = plain(32)
@@ -44,6 +44,30 @@ def test_ids(library, ids):
     assert_close(rw.rotate(q, encoding=ENCODING, positions=ids), rotate_exactly(q, THETA, ids))
 
 
+@pytest.mark.parametrize("type_name", ["int8", "int16", "uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_other_integers(library, type_name):
+    """The largest and the smallest number of each type, in rows and with strides."""
+    limits = np.iinfo(type_name)
+    ids = np.array([[limits.max, 0, 1, limits.max - 1], [limits.min, 7, limits.max, 3]], type_name)
+    starts = np.array([0, 3, 3, 4], type_name)
+    if library == "torch":
+        ids, starts = torch.from_numpy(ids), torch.from_numpy(starts)
+    q = make(library, "float64", (2, 4, 2, 32))
+    # Multiples of 2 pi are as exact in the reference as the angle of the largest number, 2^32 radians.
+    for given in (ids, ids[:, ::2], ids[::-1] if library == "numpy" else ids[1:]):
+        x = q[: len(given), : given.shape[1]]
+        np.testing.assert_allclose(
+            rw.rotate(x, encoding=ENCODING, positions=given), rotate_exactly(x, THETA, given.tolist()), atol=1e-5
+        )
+        wide = rw.rotate(x, encoding=ENCODING, positions=given.tolist())
+        np.testing.assert_array_equal(exact(rw.rotate(x, encoding=ENCODING, positions=given)), exact(wide))
+    ragged = rw.rotate(q[0], encoding=ENCODING, cu_seqlens=starts)
+    assert_close(ragged, rotate_exactly(q[0], THETA, [0, 1, 2, 0]))
+    for ours, function in zip(ENCODING.cos_sin(ids[0]), (np.cos, np.sin)):
+        np.testing.assert_allclose(ours, function(exact(ids[0])[:, None] * THETA), atol=1e-5)
+
+
 @pytest.mark.parametrize("spelling", ["int32", "int64", "torch32", "torch64", "list", "strided"])
 @pytest.mark.parametrize("offset", [0, 100])
 def test_ragged(spelling, offset):
@@ -58,8 +82,12 @@ def test_ragged(spelling, offset):
     ("arguments", "message"),
     [
         ({"positions": [1, 2, 3]}, "3 entries for 4 tokens; set order="),
-        ({"positions": [0.0, 1.0, 2.0, 3.0]}, r"positions float64 \[4\] .*expected int32 or int64"),
-        ({"positions": np.zeros(4, np.int16)}, "positions int16"),
+        (
+            {"positions": [0.0, 1.0, 2.0, 3.0]},
+            r"positions float64 \[4\] .*expected int64, or integers of at most 32 bits",
+        ),
+        ({"positions": np.zeros(4, bool)}, "positions bool"),
+        ({"positions": np.zeros(4, ">i2")}, "positions >i2"),
         ({"positions": np.zeros(4, np.uint64)}, "positions uint64"),
         ({"positions": torch.zeros(4)}, "positions torch.float32"),
         ({"positions": 5}, "got the number 5; .*offset="),
@@ -74,7 +102,7 @@ def test_ragged(spelling, offset):
         ({"cu_seqlens": []}, "begin with 0, got nothing"),
         ({"cu_seqlens": np.zeros((2, 2), np.int64)}, r"expected \[sequences \+ 1\]"),
         ({"offset": 2**63 - 2}, "overflow 64-bit positions"),
-        ({"positions": range(2**63, 2**63 + 4)}, "positions cannot be int32 or int64: .*too large"),
+        ({"positions": range(2**63, 2**63 + 4)}, "positions cannot be int64: .*too large"),
         ({"positions": as_strided(np.arange(4), (1, 4), (8, 2**62))}, "positions .*must span at most 2"),
     ],
 )
@@ -86,5 +114,5 @@ def test_errors_write_nothing(arguments, message):
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_rows_of_different_lengths_are_refused(requires_grad):
     q = torch.zeros(2, 2, 2, 32, requires_grad=requires_grad)
-    with pytest.raises(rw.Error, match=r"positions cannot be int32 or int64: .*inhomogeneous"):
+    with pytest.raises(rw.Error, match=r"positions cannot be (int64|int32 or int64): .*inhomogeneous"):
         rw.rotate(q, encoding=ENCODING, positions=[[0, 1], [2]])

@@ -36,6 +36,43 @@ def test_against_reference(library, type_name, layout, order, mode):
         assert_close(reference.restore(ours, order), exactly, type_name)
 
 
+@pytest.mark.parametrize("policy", ["linear:4", "xpos:512"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_float64(library, layout, policy):
+    """Near position 0, where the reference has all digits: a float32 anywhere would cost half of them."""
+    encoding = rw.encoding(policy, head_dim=96, rotary_dim=64, rotary_offset=16, layout=layout)
+    theta, ids = plain(64) / (4 if policy == "linear:4" else 1), np.array([[-9, 3, 0, 31, 1], [2, 2, 5, 30, 7]])
+    q, k = make(library, "float64", (2, 5, 6, 96), 1), make(library, "float64", (2, 5, 2, 96), 2)
+    before = exact(q), exact(k)
+    rotated = rw.rotate(q, k, encoding=encoding, positions=ids)
+    for ours, x, sign in zip(rotated, (q, k), (1, -1)):
+        magnitude = reference.xpos(64, sign) if policy == "xpos:512" else None
+        expected = rotate_exactly(x, theta, ids, layout, 16, magnitude)
+        assert ours.dtype == x.dtype
+        np.testing.assert_allclose(exact(ours), expected, rtol=0, atol=5e-14)
+    again = rw.rotate(*rotated, encoding=encoding, positions=ids, inverse=True)
+    for ours, x in zip(again, before):
+        np.testing.assert_allclose(exact(ours), x, rtol=0, atol=1e-14)
+    rw.rerotate_(rotated[1], encoding, rw.encoding("default", 96, rotary_dim=64, rotary_offset=16, layout=layout), ids)
+    np.testing.assert_allclose(exact(rotated[1]), rotate_exactly(k, plain(64), ids, layout, 16), rtol=0, atol=5e-14)
+
+
+@pytest.mark.parametrize("policy", ["yarn:8,original_length=64", "xpos:512"])
+@pytest.mark.parametrize("order", ["bshd", "bhsd"])
+def test_gradcheck(order, policy):
+    encoding = rw.encoding(policy, head_dim=16)
+    q, k = (make("torch", "float64", shape, 3).requires_grad_() for shape in [(2, 4, 4, 16), (2, 4, 2, 16)])
+    if order == "bhsd":
+        q, k = (x.detach().transpose(1, 2).clone().requires_grad_() for x in (q, k))
+
+    def rotate(q, k):
+        return rw.rotate(q, k, encoding=encoding, offset=5, order=order)
+
+    assert torch.autograd.gradcheck(rotate, (q, k))
+    assert torch.autograd.gradgradcheck(rotate, (q, k))
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("head_dim", [2, 6, 30, 64, 80, 96, 128, 256])
 @pytest.mark.parametrize("layout", LAYOUTS)

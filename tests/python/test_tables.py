@@ -37,9 +37,17 @@ def test_one_row_per_token(batch):
     assert_close(rw.rotate(q, encoding=ENCODING, table=(cos, sin)), rotate_exactly(q, THETA, np.arange(6)))
 
 
-def test_bfloat16_and_strided_table():
-    q = make("torch", "bfloat16", (1, 6, 4, 32))
-    both = torch.from_numpy(np.concatenate(table(6), 1)).bfloat16()
+@pytest.mark.parametrize(
+    ("type_name", "table_type"),
+    [
+        ("bfloat16", torch.bfloat16),
+        *((name, torch.float16) for name in ("float32", "bfloat16", "float64")),
+        *(("float64", dtype) for dtype in (torch.float32, torch.float64)),
+    ],
+)
+def test_strided_tables_of_every_type(type_name, table_type):
+    q = make("torch", type_name, (1, 6, 4, 32))
+    both = torch.from_numpy(np.concatenate(table(6), 1)).to(table_type)
     ours = rw.rotate(q, encoding=ENCODING, table=(both[:, :32], both[:, 32:]))
     c, s = exact(both)[:, None, :16], exact(both)[:, None, 32:48]
     a, b = exact(q)[..., :16], exact(q)[..., 16:]
@@ -57,7 +65,9 @@ def unaligned(x):
         (lambda c, s: (c[:, ::2], s[:, ::2]), r"cos float32 \[9, 16\] of strides \[32, 2\].*last stride 1"),
         (lambda c, s: (c[:, :20], s[:, :20]), "16 or 32 columns, got 20"),
         (lambda c, s: (c, s[:4]), r"same type, shape and strides, got cos .*\[9, 32\].* and sin .*\[4, 32\]"),
-        (lambda c, s: (c.astype(np.float64), s.astype(np.float64)), "cos float64.*expected float32 or bfloat16"),
+        (lambda c, s: (c.astype(np.float64), s.astype(np.float64)), "a table of f64 needs tensors of f64, got f32"),
+        (lambda c, s: (c.astype(np.int32), s.astype(np.int32)), "cos int32.*expected float32"),
+        (lambda c, s: (c, s.astype(np.float16)), "same type, shape and strides"),
         (lambda c, s: (c[None, :3], s[None, :3]), "3 rows for 4 tokens"),
         (lambda c, s: (np.stack([c] * 3), np.stack([s] * 3)), "3 batches for 1"),
         (lambda c, s: c, "table must be a pair .* got numpy.ndarray"),

@@ -1,6 +1,7 @@
 """Gradients of torch.compile, exported programs, traces, and operators that are called directly."""
 
 import functools
+import io
 
 import pytest
 import ropewalk as rw
@@ -8,7 +9,17 @@ import torch
 from checks import run_python
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch_heads import DIM, IDS, TOKENS, assert_same_gradients, compiled, heads, learning, operator_arguments
+from torch_heads import (
+    DIM,
+    IDS,
+    TOKENS,
+    assert_same_gradients,
+    compiled,
+    graphs_of,
+    heads,
+    learning,
+    operator_arguments,
+)
 
 ENCODING = rw.encoding("xpos:64|linear:8", head_dim=DIM)
 
@@ -129,3 +140,110 @@ def test_torch_func_in_a_compiled_function():
         torch.testing.assert_close(compiled(function, fullgraph=False)(heads()), function(heads()))
         with pytest.raises(Exception, match=r"no derivatives by torch\.func inside of a graph"):
             compiled(function)(heads())
+
+
+MODULE = rw.RotaryEmbedding(DIM, ENCODING)
+PLAIN = rw.encoding("default", head_dim=DIM)
+TABLE = PLAIN.cos_sin(torch.arange(64), elementwise=True)
+
+
+def rotate(x, *pair, encoding=ENCODING, **arguments):
+    return rw.rotate(x, *pair, encoding=encoding, **arguments)
+
+
+def rotate_(x, **arguments):
+    return rw.rotate_(x * 1, encoding=ENCODING, **arguments)
+
+
+def apply(x, unsqueeze_dim=1):
+    x = x.expand(2, *x.shape)
+    axis = 1 - unsqueeze_dim
+    cos, sin = (column[: x.shape[2 - axis]][None] for column in TABLE)
+    return torch.cat(rw.apply_rotary_transformers(x, x, cos, sin, unsqueeze_dim=unsqueeze_dim))
+
+
+# Functions of a tensor [4, 2, head_dim] and a number n, which is each integer of each function in turn.
+INTEGERS = {
+    "offset of rotate": lambda x, n: rotate(x, offset=n),
+    "offset of rotate_": lambda x, n: rotate_(x, offset=n),
+    "offset of two tensors": lambda x, n: torch.cat(rotate(x, x[:, :1], offset=n), 1),
+    "offset of the module": lambda x, n: MODULE(x, offset=n),
+    "offset of the operator": lambda x, n: torch.ops.ropewalk.rotate(x, None, ENCODING.key, None, n)[0],
+    "offset and cu_seqlens": lambda x, n: rotate(x, offset=n, cu_seqlens=torch.tensor([0, 3, 4])),
+    "offset of a table": lambda x, n: rotate(x, offset=n, table=TABLE, encoding=PLAIN),
+    "offset in a tensor": lambda x, n: MODULE(x, offset=torch.full((1,), n, dtype=torch.int32)),
+    "negative offset": lambda x, n: MODULE(x, offset=-n),
+    "offset from a shape": lambda x, n: MODULE(x, offset=x.new_empty(1, n + 2).shape[1]),
+    "positions in a list": lambda x, n: MODULE(x, positions=[n, n + 1, 3, 5 * n]),
+    "cu_seqlens in a list": lambda x, n: rotate(x, cu_seqlens=[0, min(n, 4), 4]),
+    "threads of rotate": lambda x, n: rotate(x, threads=n + 1),
+    "threads of rotate_": lambda x, n: rotate_(x, threads=n + 1),
+    "tokens": lambda x, n: MODULE(x[:1].expand(n + 2, -1, -1)),
+    "heads": lambda x, n: MODULE(x[:, :1].expand(-1, n + 2, -1)),
+    "batch": lambda x, n: MODULE(x.expand(n + 2, -1, -1, -1)),
+    "tokens of a table": lambda x, n: apply(x[:, :1].expand(-1, n + 2, -1)),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_two_graphs_for_all_values_of_an_integer(name):
+    """The first value is a constant of its graph. The second graph is for all others."""
+    assert graphs_of(INTEGERS[name], [(learning(), n) for n in range(6)]) <= 2
+
+
+def test_one_graph_per_unsqueeze_dim():
+    assert graphs_of(apply, [(learning(), axis) for axis in (1, 2, 1, 2)]) == 2
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("make", [heads, learning])
+def test_two_graphs_for_all_offsets_of_a_decode_loop(backend, make):
+    def step(x, n):
+        q, k = rotate(x, x[:, :1], offset=n)
+        return torch.cat([q, rotate_(k * 2, offset=n)], 1)
+
+    assert graphs_of(step, [(make(tokens=1), n) for n in range(64)], backend) == 2
+
+
+def test_one_graph_for_a_cache_of_dynamic_length():
+    def step(x, cache):
+        return MODULE(x, offset=cache.shape[1])
+
+    caches = [torch.empty(2, length, 3) for length in range(5, 20)]
+    for cache in caches:
+        torch._dynamo.mark_dynamic(cache, 1)
+    assert graphs_of(step, [(learning(), cache) for cache in caches]) == 1
+
+
+class Step(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rotary = MODULE
+
+    def forward(self, x, cache):
+        y = rw.rotate_(x * 1, encoding=self.rotary.encoding, offset=cache.shape[1])
+        return self.rotary(x, y, offset=cache.shape[1])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_programs_take_the_offset_from_the_length_of_a_cache(strict):
+    step, shapes = Step(), (None, {1: torch.export.Dim("length", min=1)})
+    program = torch.export.export(step, (heads(), torch.empty(2, 7, 3)), dynamic_shapes=shapes, strict=strict)
+    saved = io.BytesIO()
+    torch.export.save(program, saved)
+    saved.seek(0)
+    for module in (program.module(), program.run_decompositions().module(), torch.export.load(saved).module()):
+        for length in (1, 7, 500):
+            cache = torch.empty(2, length, 3)
+            for found, expected in zip(module(heads(), cache), step(heads(), cache)):
+                assert torch.equal(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_traces_take_the_offset_from_the_length_of_a_cache():
+    traced_step = torch.jit.trace(Step(), (heads(), torch.empty(2, 7, 3)))
+    recorded = make_fx(Step(), tracing_mode="symbolic")(heads(), torch.empty(2, 7, 3))
+    for module in (traced_step, recorded):
+        cache = torch.empty(2, 50, 3)
+        for found, expected in zip(module(heads(), cache), Step()(heads(), cache)):
+            assert torch.equal(found, expected)

@@ -1,4 +1,4 @@
-"""RotaryEmbedding, and patched Hugging Face models with random weights: forward, backward, generation and caches."""
+"""Patched Hugging Face models with random weights: forward, backward, generation and caches."""
 
 import pytest
 import ropewalk as rw
@@ -204,23 +204,6 @@ def test_apply_rotary_transformers(dtype):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 if dtype == torch.float32 else 0.05)
     with pytest.raises(rw.Error, match="unsqueeze_dim must be 1 or 2, got 3"):
         rw.apply_rotary_transformers(q, k, cos, sin, unsqueeze_dim=3)
-
-
-def test_module():
-    module = rw.RotaryEmbedding(64, "linear:8", base=5e5, layout="interleaved")
-    q, k = torch.randn(5, 4, 64, requires_grad=True), torch.randn(5, 2, 64)
-    ids = torch.tensor([4, 4, 0, 1, 2])
-    expected = rw.rotate(q, k, encoding=rw.encoding("linear:8", 64, 5e5, layout="interleaved"), positions=ids)
-    for ours, plain in zip(module(q, k, ids), expected):
-        assert torch.equal(ours, plain)
-    assert torch.equal(module(q, offset=3), rw.rotate(q, encoding=module.encoding, offset=3))
-    assert not module.state_dict() and '"linear:8", head_dim=64' in repr(module)
-    assert "rotary_offset=8" in repr(rw.RotaryEmbedding(64, rotary_offset=8))
-    assert torch.equal(rw.RotaryEmbedding(64, module.encoding)(q), module(q))
-    with pytest.raises(rw.Error, match=r"has head_dim 64.*got head_dim 32"):
-        rw.RotaryEmbedding(32, module.encoding)
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(q, k, ids)[0], expected[0])
 
 
 @pytest.mark.parametrize("policy", ["linear:8", "randomized:64"])

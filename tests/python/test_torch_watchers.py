@@ -1,5 +1,7 @@
 """Features of torch that observe a call: versions of tensors, traces, forward-mode derivatives and torch.func."""
 
+import functools
+
 import numpy as np
 import pytest
 import ropewalk as rw
@@ -9,7 +11,7 @@ from ropewalk import _torch  # noqa: F401
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch_heads import DIM, ENCODING, IDS, TOKENS, heads, learning, operator_arguments
+from torch_heads import DIM, ENCODING, IDS, TOKENS, compiled, heads, learning, operator_arguments
 
 OTHER = rw.encoding("default", head_dim=DIM)
 
@@ -172,9 +174,9 @@ def nested(layout):
         ({"q": heads(), "threads": 1.5}, TypeError, "threads must be an integer, got float"),
         ({"q": heads(), "order": 3}, rw.Error, "order must be .* got '3'"),
         ({"q": heads().to("meta")}, rw.Error, "the device meta"),
-        ({"positions": {1, 2, 3, 4}}, rw.Error, r"positions object \[\]: expected int32 or int64"),
-        ({"positions": "abcd"}, rw.Error, r"positions <U4 \[\]: expected int32"),
-        ({"positions": np.arange(4).astype(">i8")}, rw.Error, r"positions >i8 \[4\]: expected int32"),
+        ({"positions": {1, 2, 3, 4}}, rw.Error, r"positions object \[\]: expected int64"),
+        ({"positions": "abcd"}, rw.Error, r"positions <U4 \[\]: expected int64"),
+        ({"positions": np.arange(4).astype(">i8")}, rw.Error, r"positions >i8 \[4\]: expected int64"),
         ({"q": nested(torch.strided)}, rw.Error, "q has no strided memory, like sparse, nested"),
         ({"q": nested(torch.jagged)}, rw.Error, r"q is a nested tensor; pass its values\(\)"),
     ],
@@ -182,6 +184,42 @@ def nested(layout):
 def test_errors_name_the_argument(change, error, message):
     with pytest.raises(error, match=message):
         rw.rotate(**{"q": learning(), "encoding": ENCODING, **change})
+
+
+@pytest.mark.parametrize("policy", ["linear:8", "mrope:[2,3,3]", "randomized:64"])
+@pytest.mark.parametrize("order", [None, "bshd", "bhsd", "sbhd"])
+def test_an_offset_may_be_an_array_of_one_integer(policy, order):
+    """Also where autograd records an operator, and in a graph, where positions take the place of the number."""
+    encoding, plain = rw.encoding(policy, head_dim=DIM), heads(2) if order is None else heads(2).expand(3, -1, -1, -1)
+    call = functools.partial(rw.rotate, encoding=encoding, order=order)
+    expected = call(plain, offset=5)
+    for offset in (torch.tensor(5), torch.tensor([5], dtype=torch.int32), np.int16(5), np.array(5)):
+        assert torch.equal(call(plain, offset=offset), expected)
+        assert torch.equal(call(plain.clone().requires_grad_(), offset=offset), expected)
+    if order == "sbhd":
+        assert torch.equal(compiled(call)(plain, offset=torch.tensor(5)), expected)
+
+
+@pytest.mark.parametrize("make", [heads, learning])
+@pytest.mark.parametrize(
+    ("offset", "message"),
+    [
+        (
+            torch.tensor([5, 9]),
+            r"offset must be one integer, got tensor\(\[5, 9\]\).*pass positions=.*starts\[:, None\]",
+        ),
+        (np.array([5, 9]), r"offset must be one integer, got array\(\[5, 9\]\).*pass positions="),
+        ([5, 9], r"offset must be one integer, got \[5, 9\].*pass positions="),
+        (torch.tensor(5.0), r"offset must be one integer, got tensor\(5\.\)"),
+        (5.0, "offset must be an integer, got float"),
+        (None, "offset must be an integer, got NoneType"),
+    ],
+)
+def test_offsets_that_are_no_integer(make, offset, message):
+    with pytest.raises(TypeError, match=message):
+        rw.rotate(make(), encoding=ENCODING, offset=offset)
+    with pytest.raises(TypeError, match=message):
+        rw.rotate_(make() * 1, encoding=ENCODING, offset=offset)
 
 
 def test_errors_of_functions_in_place():

@@ -2,6 +2,7 @@
 
 import ropewalk as rw
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 DIM, TOKENS = 16, 4
 ENCODING = rw.encoding("linear:8", head_dim=DIM)
@@ -25,6 +26,19 @@ def operator_arguments(encoding=ENCODING, positions=IDS):
 def compiled(function, fullgraph=True, **options):
     torch._dynamo.reset()
     return torch.compile(function, fullgraph=fullgraph, backend="aot_eager", **options)
+
+
+def graphs_of(function, calls, backend="aot_eager"):
+    """Compile without graph breaks, compare results and gradients of every call, and return the number of graphs."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend(backend)
+    ours = torch.compile(function, backend=counter, fullgraph=True)
+    for x, *rest in calls:
+        results = [f(x, *rest) for f in (ours, function)]
+        torch.testing.assert_close(*results)
+        if x.requires_grad:
+            torch.testing.assert_close(*(torch.autograd.grad(y.pow(3).sum(), x) for y in results))
+    return counter.frame_count
 
 
 def assert_same_gradients(function, ours, *tensors, rtol=1e-5, atol=1e-5):

@@ -37,10 +37,17 @@ def numbers(encoding: rw.Encoding) -> NDArray[np.float64]:
 
 def rotate(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> None:
     ids = torch.arange(q.shape[0])
-    both = rw.rotate(q, q.clone(), encoding=encoding, positions=ids, threads=2)
-    rw.rotate_(k, encoding=encoding, positions=[3] * k.shape[0], inverse=True, order="thd")
-    rw.rerotate_(k, encoding, encoding, new_offset=7)
+    both: tuple[torch.Tensor, torch.Tensor] = rw.rotate(q, q.clone(), encoding=encoding, positions=ids, threads=2)
+    keys: NDArray[np.float32] = rw.rotate(None, k, encoding=encoding, out=k.copy())
+    parameter: torch.Tensor = rw.rotate(torch.nn.Parameter(q), encoding=encoding, order="thd", table=None)
+    half, whole = rw.rotate(k.astype(np.float16), k.astype(np.float16), encoding=encoding)
+    dtype: np.dtype[Any] = whole.dtype if half.ndim == 3 else keys.dtype
+    in_place: NDArray[np.float32] = rw.rotate_(k, encoding=encoding, positions=[3] * k.shape[0], inverse=True)
+    mixed: tuple[torch.Tensor, NDArray[np.float32]] = rw.rotate_(q, torch.ones(5, 2, 64).numpy(), encoding=encoding)
+    moved: NDArray[np.float32] = rw.rerotate_(k, encoding, encoding, new_offset=7)
+    assert parameter.ndim == 3 and dtype == np.float16 and in_place is k and moved is k and mixed[0] is q
     module: torch.nn.Module = rw.RotaryEmbedding(encoding.head_dim, "linear:8", layout="half_split")
+    module = rw.RotaryEmbedding(encoding.head_dim, encoding, order="thd")
     assert len(both) == 2 and module(q).shape == q.shape
 
 
@@ -68,8 +75,15 @@ if TYPE_CHECKING:
     rw.Yarn(8, original_lenght=4096)  # type: ignore[call-arg]
     rw.encoding(8, head_dim=128)  # type: ignore[arg-type]
     rw.encoding("default")  # type: ignore[call-arg]
-    rw.rotate(torch.zeros(1))  # type: ignore[call-arg]
-    rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[arg-type]
+    rw.rotate(torch.zeros(1))  # type: ignore[call-overload]
+    rw.RotaryEmbedding(64, bse=5e5)  # type: ignore[call-arg]
+    rw.RotaryEmbedding(64, layout="interlaced")  # type: ignore[arg-type]
+    rw.RotaryEmbedding(64).forward(torch.zeros(1), ofset=3)  # type: ignore[call-arg]
+    rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[call-overload]
+    rw.rotate(torch.zeros(1), encoding=rw.encoding("default", 8), layout="half_split")  # type: ignore[call-overload]
+    rw.rotate_([1.0], encoding=rw.encoding("default", 8))  # type: ignore[call-overload]
+    _ = rw.rotate(torch.zeros(1), encoding=rw.encoding("default", 8)).nothing  # type: ignore[attr-defined]
+    _ = rw.rotate_(np.zeros(1), encoding=rw.encoding("default", 8)).cpu()  # type: ignore[attr-defined]
     rw.encoding("default", 128).head_dim = 64  # type: ignore[misc]
 
 

@@ -17,7 +17,7 @@ namespace test {
 
 /// The result of a comparison. `first_problem` is empty where every element is within the bound.
 struct verdict {
-    double worst = 0;  ///< f32: largest error of a pair over its norm
+    double worst = 0;  ///< f32 and f64: largest error of a pair over its norm
     std::int64_t pairs = 0;
     std::string first_problem;
 
@@ -32,6 +32,9 @@ struct verdict {
 /// whole head, so this is stricter.
 inline constexpr double f32_bound = 3e-7;
 
+/// The same of float64 at positions up to `reach`: that of the oracle, and 2^-62 turn per token of the steps.
+inline double f64_bound(double reach) { return 3e-15 + 8e-18 * reach; }
+
 inline oracle::shape shape_of(const extents& size, const ropewalk::Geometry& g, ropewalk::layout_kind layout) {
     return {.batch = size.batch,
             .tokens = size.tokens,
@@ -42,11 +45,11 @@ inline oracle::shape shape_of(const extents& size, const ropewalk::Geometry& g, 
             .interleaved = layout == ropewalk::layout_kind::interleaved};
 }
 
-/// True if `got` is a correct element: for f32 within `room` of the exact value, for 16 bits the rounding of some
-/// number within `room`.
+/// True if `got` is a correct element: for f32 and f64 within `room` of the exact value, for 16 bits the rounding of
+/// some number within `room`.
 inline bool within(double got, double exact, double room, const oracle::format& f) {
     room += 0x1p-148;  // f32 steps below its normal range
-    if (f.bytes == 4) return std::fabs(got - exact) <= room;
+    if (f.bytes != 2) return std::fabs(got - exact) <= room;
     return oracle::rounded(exact - room, f) <= got && got <= oracle::rounded(exact + room, f);
 }
 
@@ -71,9 +74,9 @@ inline verdict compare(const array& result, const std::vector<double>& exact, co
             const std::int64_t a = s.first(pair), b = s.second(pair);
             const double norm = std::hypot(e[a], e[b]), room = bound * norm;
             const double error = std::hypot(g[a] - e[a], g[b] - e[b]);
-            if (f.bytes == 4 && norm > 1e-30) v.worst = std::max(v.worst, error / norm);
+            if (f.bytes != 2 && norm > 1e-30) v.worst = std::max(v.worst, error / norm);
             const bool close =
-                f.bytes == 4 ? error <= room + 0x1p-147 : within(g[a], e[a], room, f) && within(g[b], e[b], room, f);
+                f.bytes != 2 ? error <= room + 0x1p-147 : within(g[a], e[a], room, f) && within(g[b], e[b], room, f);
             if (!close && v.first_problem.empty()) v.first_problem = describe_pair(row, pair, g, e, s);
             ++v.pairs;
         }

@@ -10,7 +10,7 @@
 
 namespace oracle {
 
-/// A binary floating-point format of at most 32 bits.
+/// A binary floating-point format. encode() and decode() take those of at most 32 bits.
 struct format {
     int bytes;
     int digits;      ///< of the significand, with the hidden one
@@ -20,6 +20,7 @@ struct format {
 inline constexpr format f32{4, 24, -149, 0x1.fffffep+127};
 inline constexpr format f16{2, 11, -24, 65504.0};
 inline constexpr format bf16{2, 8, -133, 0x1.fep+127};
+inline constexpr format f64{8, 53, -1074, 0x1.fffffffffffffp+1023};
 
 /// Returns the nearest number of the format, ties to even; infinity beyond its range.
 inline double rounded(double value, const format& f) {
@@ -61,6 +62,24 @@ inline double decode(std::uint32_t bits, const format& f) {
     const std::uint32_t hidden = exponent == 0 ? 0U : 1U << fraction_bits;
     const int shift = exponent == 0 ? 0 : static_cast<int>(exponent) - 1;
     return sign * std::ldexp(static_cast<double>(fraction | hidden), f.least + shift);
+}
+
+/// Writes a number that the format represents exactly.
+inline void store(double value, const format& f, void* to) {
+    if (f.bytes == 8) {
+        std::memcpy(to, &value, sizeof value);
+    } else {
+        const std::uint32_t bits = encode(value, f);
+        std::memcpy(to, &bits, static_cast<std::size_t>(f.bytes));
+    }
+}
+
+/// Reads a number of the format.
+inline double load(const void* from, const format& f) {
+    double value = 0;
+    std::uint32_t bits = 0;
+    std::memcpy(f.bytes == 8 ? static_cast<void*>(&value) : &bits, from, static_cast<std::size_t>(f.bytes));
+    return f.bytes == 8 ? value : decode(bits, f);
 }
 
 }  // namespace oracle

@@ -42,10 +42,9 @@ struct random_table {
     void put(std::vector<unsigned char>& bytes, std::int64_t i, double value) const {
         const std::int64_t row = i / pairs, pair = i % pairs;
         const oracle::shape s{1, 1, 1, 2 * pairs, 0, 2 * pairs, layout == ropewalk::layout_kind::interleaved};
-        const std::uint32_t bits = oracle::encode(value, format_of(type));
         const auto size = static_cast<std::int64_t>(ropewalk::size_of(type));
         for (const std::int64_t column : {doubled ? s.first(pair) : pair, doubled ? s.second(pair) : pair}) {
-            std::memcpy(bytes.data() + (row * stride + column) * size, &bits, static_cast<std::size_t>(size));
+            oracle::store(value, format_of(type), bytes.data() + (row * stride + column) * size);
         }
     }
 

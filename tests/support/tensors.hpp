@@ -23,11 +23,14 @@ inline const oracle::format& format_of(ropewalk::element_type type) {
             return oracle::f32;
         case ropewalk::element_type::f16:
             return oracle::f16;
+        case ropewalk::element_type::f64:
+            return oracle::f64;
         default:
             return oracle::bf16;
     }
 }
 
+/// The types of SIMD and GPU kernels.
 inline constexpr ropewalk::element_type all_types[] = {ropewalk::element_type::f32, ropewalk::element_type::f16,
                                                        ropewalk::element_type::bf16};
 inline constexpr ropewalk::layout_kind all_layouts[] = {ropewalk::layout_kind::half_split,
@@ -147,15 +150,8 @@ private:
         }
     }
 
-    [[nodiscard]] double get(std::int64_t at) const {
-        std::uint32_t bits = 0;
-        std::memcpy(&bits, bytes_.data() + at * width(), static_cast<std::size_t>(width()));
-        return oracle::decode(bits, format());
-    }
-    void put(std::int64_t at, double value) {
-        const std::uint32_t bits = oracle::encode(value, format());
-        std::memcpy(bytes_.data() + at * width(), &bits, static_cast<std::size_t>(width()));
-    }
+    [[nodiscard]] double get(std::int64_t at) const { return oracle::load(bytes_.data() + at * width(), format()); }
+    void put(std::int64_t at, double value) { oracle::store(value, format(), bytes_.data() + at * width()); }
 
     extents size_;
     ropewalk::tensor view_;

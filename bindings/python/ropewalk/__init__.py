@@ -25,7 +25,7 @@ from ropewalk import (
     _openmp,  # before _ropewalk: it selects the OpenMP runtime that _ropewalk finds
     _ropewalk,
 )
-from ropewalk._encoding import encoding, from_config, to_hf_config
+from ropewalk._encoding import encoding, from_config, to_hf_config, to_llama_cpp_flags, to_vllm_overrides
 from ropewalk._ropewalk import (
     Encoding,
     Error,
@@ -49,6 +49,7 @@ _LAZY = {
     "inspect": "_inspect",
     "patch": "_huggingface",
     "unpatch": "_huggingface",
+    "write_hf_config": "_write",
 }
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ropewalk._inspect import Inspection, inspect
     from ropewalk._modules import RotaryEmbedding
     from ropewalk._policies import *  # noqa: F403 - the policy classes
+    from ropewalk._write import write_hf_config
 
 else:
 
@@ -71,7 +73,7 @@ else:
             raise AttributeError(f"ropewalk.{name} needs {missing.name}, which is not installed") from missing
 
     def __dir__():
-        return sorted({*globals(), *_LAZY})
+        return sorted(__all__)
 
 
 globals().update({policy_class.__name__: policy_class for policy_class in _ropewalk.policy_classes})
@@ -99,7 +101,10 @@ __all__ = [
     "rotate",
     "rotate_",
     "to_hf_config",
+    "to_llama_cpp_flags",
+    "to_vllm_overrides",
     "unpatch",
+    "write_hf_config",
     *(policy_class.__name__ for policy_class in _ropewalk.policy_classes),
 ]
 

@@ -5,6 +5,8 @@ examples:
   python -m ropewalk inspect path/to/config.json
   python -m ropewalk inspect yarn:16,original_length=4096 --plot yarn.png
   python -m ropewalk compare linear:8 yarn:8,original_length=4096 truncated:4096 --plot compare.png
+  python -m ropewalk compare linear:4 ntk:4 --config path/to/config.json
+  python -m ropewalk write yarn:4 path/to/config.json
 
 `python -m ropewalk inspect --help` lists the policies and the options.
 """
@@ -14,25 +16,32 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ropewalk as rw
-from ropewalk import _card, _target
+from ropewalk import _card, _inspect, _target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LAYER_TYPE = "full_attention, ... for configurations with several"
 IMAGES = (".png", ".svg")
-SENTENCES = {"inspect": "show one scaling method in detail", "compare": "compare scaling methods in a table"}
+SENTENCES = {
+    "inspect": "show one scaling method in detail",
+    "compare": "compare scaling methods in a table",
+    "write": "write a scaling method into the config.json of a model",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         check(options)
-        run(options)
+        (write if options.command == "write" else show)(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -46,17 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(f"--plot needs {problem.name}: pip install 'ropewalk[plot]'")
     except rw.Error as problem:  # messages begin with the name of the library
         message = str(problem).removeprefix("ropewalk: ")
-        return fail(message.replace(" layer_type must be", " --layer-type must be"))
+        return fail(re.sub(r"( |pass )layer_type(?= must be|,)", r"\1--layer-type", message))
     return 0
 
 
 def check(options: argparse.Namespace) -> None:
     """Check what encodings and configurations would report without the names of the options."""
     words = options.targets if options.command == "compare" else [options.target]
-    for text in (*words, options.layer_type or ""):
+    for text in (*words, options.config or "", options.layer_type or ""):
         if not is_utf8(text):
             raise rw.Error(f"ropewalk: {text!r} is not UTF-8 text")
-    if options.layer_type is not None and not any(map(_target.is_config, words)):
+    if options.command == "write":
+        return
+    if options.layer_type is not None and not options.config and not any(map(_target.is_config, words)):
         raise rw.Error(f"ropewalk: --layer-type needs a configuration, got the expression {words[0]}")
     for name in ("head_dim", "rotary_dim", "sequence_length"):
         value = getattr(options, name)
@@ -72,19 +83,40 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def run(options: argparse.Namespace) -> None:
+def write(options: argparse.Namespace) -> None:
+    """Write the policy into the configuration, and print the options of engines that read no config.json."""
+    own = rw.from_config(options.config, options.layer_type, policy="default")
+    encoding = rw.from_config(options.config, options.layer_type, policy=options.target)
+    if options.base is not None:
+        encoding = _inspect.like(encoding, encoding.expression, base=options.base)
+    print(f"{rw.write_hf_config(encoding, options.config, options.layer_type)}: {encoding}")
+    if own.base != encoding.base:
+        print(f"base: {own.base:.10g} -> {encoding.base:.10g}")
+    print(f"vLLM without this file: --hf-overrides {shlex.quote(json.dumps(rw.to_vllm_overrides(encoding)))}")
+    try:
+        print(f"llama.cpp: {rw.to_llama_cpp_flags(encoding)}")
+    except rw.Error as problem:
+        print(f"llama.cpp: {str(problem).removeprefix('ropewalk: ')}")
+
+
+def show(options: argparse.Namespace) -> None:
     comparing = options.command == "compare"
     targets = _target.load_all(options.targets if comparing else [options.target], options)
     inspections = [target.inspection() for target in targets]
     if options.plot:
         from ropewalk import _plot
 
-        (_plot.plot_comparison(targets, options.plot) if comparing else _plot.plot_one(targets[0], options.plot))
+        kind = options.plot.suffix[1:]
+        if comparing:
+            _plot.plot_comparison(targets, options.plot, kind)
+        else:
+            _plot.plot_one(targets[0], options.plot, kind)
     if options.json:
         numbers = [inspection.to_dict() for inspection in inspections]
         print(json.dumps(numbers if comparing else numbers[0], indent=1))
     else:
-        _card.show(_card.comparison_card(inspections) if comparing else _card.inspection_card(inspections[0]))
+        first, notes = inspections[0], [target.notes for target in targets]
+        _card.show(_card.comparison_card(inspections, notes) if comparing else _card.inspection_card(first, notes[0]))
 
 
 def fail(problem: object) -> int:
@@ -104,9 +136,15 @@ def make_parser() -> argparse.ArgumentParser:
         target = "a policy expression such as linear:8, or the path of a config.json or of its folder"
         if name == "compare":
             command.add_argument("targets", nargs="+", metavar="target", help=target)
-        else:
+        elif name == "inspect":
             command.add_argument("target", help=target)
-        add_options(command)
+        if name == "write":
+            command.add_argument("target", metavar="policy", help="a policy expression such as yarn:4")
+            command.add_argument("config", help="the config.json to change, or its folder")
+            command.add_argument("--base", type=float, metavar="X", help="rope_theta (default: that of the file)")
+            command.add_argument("--layer-type", metavar="NAME", help=LAYER_TYPE)
+        else:
+            add_options(command)
     return parser
 
 
@@ -118,6 +156,7 @@ def known_policies() -> str:
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="PATH", help="head, base and original length of a model, for expressions")
     for name, kind, text in (
         ("--head-dim", int, "elements per head, for expressions (default: 128)"),
         ("--base", float, "rope_theta, for expressions (default: 10000)"),
@@ -128,7 +167,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     ):
         command.add_argument(name, type=kind, metavar="N" if kind is int else "X", help=text)
     command.add_argument("--layout", choices=["half_split", "interleaved"], help="the elements of a pair")
-    command.add_argument("--layer-type", metavar="NAME", help="full_attention, ... for configurations with several")
+    command.add_argument("--layer-type", metavar="NAME", help=LAYER_TYPE)
     command.add_argument("--json", action="store_true", help="print all numbers as JSON")
     command.add_argument("--plot", type=image, metavar="FILE", help="write a plot, .png or .svg")
 

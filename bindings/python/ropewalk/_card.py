@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from ropewalk import Encoding
     from ropewalk._inspect import Inspection
 
 WIDTH = 100
 NAME_WIDTH = 18  # of the facts
 PAIR_INTERVAL = 8  # between the rows of the table of pairs
+NO_NOTES: Mapping[str, str] = {}
 PAIRS = {"half_split": "pairs (j, j + {half})", "interleaved": "pairs (2j, 2j + 1)"}
 
 
@@ -62,6 +65,18 @@ def short(expression: str, width: int) -> str:
     return expression if len(expression) <= width else expression[: width - 3] + "..."
 
 
+def summary(encoding: Encoding) -> str:
+    """Return an encoding on one line: "linear:8 (head_dim 128, base 10000, half_split)"."""
+    facts = [f"head_dim {encoding.head_dim}", f"base {encoding.base:.10g}", encoding.layout]
+    if encoding.rotary_dim != encoding.head_dim:
+        facts.insert(1, f"rotary_dim {encoding.rotary_dim}")
+    if encoding.rotary_offset:
+        facts.insert(2, f"rotary_offset {encoding.rotary_offset}")
+    if encoding.sequence_length is not None:
+        facts.append(f"sequence_length {encoding.sequence_length}")
+    return f"{brief(encoding.expression)} ({', '.join(facts)})"
+
+
 def change_of(data: Inspection) -> str:
     pair = data.most_changed_pair
     if pair is None:
@@ -74,15 +89,14 @@ def change_of(data: Inspection) -> str:
     return f"{'every pair' if uniform else f'pair {pair}'} is {change} than default"
 
 
-def inspection_card(data: Inspection) -> Card:
+def inspection_card(data: Inspection, notes: Mapping[str, str] = NO_NOTES) -> Card:
+    """Return the card. `notes` say after the facts of these names whether they are assumed."""
     pairs = len(data.inv_freq)
-    rotary = "" if data.rotary_dim == data.head_dim else f", {data.rotary_dim} of them rotary"
-    after = "" if data.rotary_offset == 0 else f" from element {data.rotary_offset} on"
     squared = "" if data.attention_factor == 1 else f", so {number(data.attention_factor**2, 6)} on every score"
     at = "" if data.sequence_length is None else f" at a sequence length of {data.sequence_length:,}"
     limits = data.max_position
     facts = [
-        ("head", f"{data.head_dim} elements{rotary}{after}, base {number(data.base)}"),
+        ("head", head_of(data)),
         ("layout", f"{data.layout}: {PAIRS[data.layout].format(half=pairs)}"),
         ("lengths", lengths_of(data)),
         ("wavelengths", waves_of(data)),
@@ -98,7 +112,14 @@ def inspection_card(data: Inspection) -> Card:
     ]
     if data.draws_positions:
         facts.append(("positions", "random; lengths and errors here refer to the positions drawn"))
+    facts = [(name, fact + notes.get(name, "")) for name, fact in facts]
     return Card(brief(data.expression), data.about, facts, [error_table(data), pair_table(data)])
+
+
+def head_of(data: Inspection) -> str:
+    rotary = "" if data.rotary_dim == data.head_dim else f", {data.rotary_dim} of them rotary"
+    after = "" if data.rotary_offset == 0 else f" from element {data.rotary_offset} on"
+    return f"{data.head_dim} elements{rotary}{after}, base {number(data.base)}"
 
 
 def lengths_of(data: Inspection) -> str:
@@ -142,8 +163,14 @@ def pair_table(data: Inspection) -> Table:
     return table
 
 
-def comparison_card(inspections: Sequence[Inspection]) -> Card:
+def comparison_card(inspections: Sequence[Inspection], notes: Sequence[Mapping[str, str]]) -> Card:
+    """Return the card of encodings within the same lengths, with notes for each."""
     first = inspections[0]
+    heads = [head_of(data) + note.get("head", "") for data, note in zip(inspections, notes)]
+    facts = [
+        ("head", "; ".join(dict.fromkeys(heads))),
+        ("lengths", lengths_of(first) + notes[0].get("lengths", "")),
+    ]
     full_turns = (f"turns\n{length:,}" for length in (first.original_length, first.length))
     header = ("policy\n", "longest\nwave", *full_turns, "never\nrotate", "attention\nfactor")
     table = Table((*header, "|score|\nbeyond", "f32 error\nat the end"))
@@ -166,7 +193,7 @@ def comparison_card(inspections: Sequence[Inspection]) -> Card:
         f"|score| beyond: mean over distances from {first.original_length + 1:,} to {first.length:,}. "
         f"f32 error: of cos and sin of a float32 product, as other libraries use; ropewalk's error is {ours:.1e}."
     )
-    return Card(f"{len(inspections)} policies", tables=[table], note=note)
+    return Card(f"{len(inspections)} policies", facts=facts, tables=[table], note=note)
 
 
 Line = list[tuple[str, str]]  # pieces of text, each with a style of rich
@@ -180,7 +207,7 @@ def render(card: Card, width: int) -> Iterator[Line]:
     if card.facts:
         yield []
     for name, value in card.facts:
-        for text in textwrap.wrap(value, width - NAME_WIDTH):
+        for text in textwrap.wrap(value, width - NAME_WIDTH, break_on_hyphens=False):  # paths stay whole
             yield [(name.ljust(NAME_WIDTH), "cyan"), (text, "")]
             name = ""
     for table in card.tables:

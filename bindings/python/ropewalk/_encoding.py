@@ -75,31 +75,36 @@ def from_config(
             the key.
         TypeError: config is none of the kinds above.
     """
-    source = "the configuration"
     if isinstance(config, (str, os.PathLike)):
-        path = Path(config)
-        path = path / "config.json" if path.is_dir() else path
-        source = str(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as problem:
-            raise _ropewalk.Error(f"ropewalk: {source} is not UTF-8 text: {problem}") from None
-    else:
-        keys = config.to_dict() if hasattr(config, "to_dict") else config
-        if not isinstance(keys, Mapping):
-            raise TypeError(
-                "ropewalk: config must be a path, a dict or a configuration of Transformers, got "
-                f"{type(config).__name__}"
-            )
-        text = json.dumps(dict(keys), default=str)
-    return _ropewalk.encoding_from_config(text, source, layer_type, sequence_length, layout, policy)
+        path = path_of(config)
+        return _ropewalk.encoding_from_config(text_of(path), str(path), layer_type, sequence_length, layout, policy)
+    keys = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(keys, Mapping):
+        raise TypeError(
+            f"ropewalk: config must be a path, a dict or a configuration of Transformers, got {type(config).__name__}"
+        )
+    text = json.dumps(dict(keys), default=str)
+    return _ropewalk.encoding_from_config(text, "the configuration", layer_type, sequence_length, layout, policy)
+
+
+def path_of(config: str | os.PathLike[str]) -> Path:
+    """Return the path of a configuration, or of the config.json in a folder."""
+    path = Path(config)
+    return path / "config.json" if path.is_dir() else path
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as problem:
+        raise _ropewalk.Error(f"ropewalk: {path} is not UTF-8 text: {problem}") from None
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
-    """Write an encoding as keys of a Hugging Face config.json, which from_config() reads.
+    """Return an encoding as keys of a Hugging Face config.json, which from_config() reads.
 
     Power, truncated, ntk and chains of policies become `longrope`, with default.inv_freq / encoding.inv_freq in both
-    lists of factors and 1e30 for a pair of frequency 0.
+    lists of factors and 1e30 for a pair of frequency 0. write_hf_config() writes into a file.
 
     Args:
         encoding: The encoding to write.
@@ -107,8 +112,7 @@ def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
     Returns:
         `rope_parameters`, the older `rope_scaling`, `rope_theta`, `head_dim` and `partial_rotary_factor`, to be merged
         into the configuration or its `text_config`; also `rope_interleave`, `max_position_embeddings` and
-        `original_max_position_embeddings` if needed. `vllm_overrides` is the object for vLLM's --hf-overrides.
-        `llama_cpp_flags` is text, or None with a `llama_cpp_reason`.
+        `original_max_position_embeddings` if needed.
 
     Raises:
         Error: A configuration cannot express the encoding: xpos, randomized positions, a rotary_offset, "dynamic" or
@@ -116,3 +120,34 @@ def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
     """
     keys: dict[str, Any] = json.loads(_ropewalk.encoding_to_config(encoding))
     return keys
+
+
+def to_vllm_overrides(encoding: _ropewalk.Encoding) -> dict[str, Any]:
+    """Return an encoding as the argument of vLLM's --hf-overrides, a dict for JSON.
+
+    Args:
+        encoding: The encoding to write.
+
+    Returns:
+        `rope_parameters`, with vLLM's own names of the attention factor, and lengths.
+
+    Raises:
+        Error: As for to_hf_config().
+    """
+    overrides: dict[str, Any] = json.loads(_ropewalk.encoding_to_vllm(encoding))
+    return overrides
+
+
+def to_llama_cpp_flags(encoding: _ropewalk.Encoding) -> str:
+    """Return an encoding as flags of llama.cpp, such as "--rope-scaling linear --rope-scale 8 --rope-freq-base 10000".
+
+    Args:
+        encoding: The encoding to write.
+
+    Returns:
+        The flags.
+
+    Raises:
+        Error: As for to_hf_config(), or llama.cpp has no flags for the encoding. The message has the reason.
+    """
+    return _ropewalk.encoding_to_llama_cpp(encoding)

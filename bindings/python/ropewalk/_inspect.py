@@ -79,6 +79,17 @@ class Inspection:
         """Return a dict for JSON: lists for arrays, None for infinity."""
         return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
+    def __str__(self) -> str:
+        """Return one line: the encoding, the lengths and the largest change."""
+        from ropewalk import _card
+
+        return f"{_card.brief(self.expression)}: {_card.lengths_of(self)}; {_card.change_of(self)}"
+
+    def _repr_html_(self) -> str:
+        from ropewalk import _html
+
+        return _html.of_inspection(self)
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
@@ -150,12 +161,14 @@ def default_like(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
     return like(encoding, "default")
 
 
-def like(encoding: _ropewalk.Encoding, policy: str, sequence_length: int | None = None) -> _ropewalk.Encoding:
-    """Return another policy with the geometry of this encoding."""
+def like(
+    encoding: _ropewalk.Encoding, policy: str, sequence_length: int | None = None, base: float | None = None
+) -> _ropewalk.Encoding:
+    """Return another policy with the geometry of this encoding, or with another base."""
     return _ropewalk.Encoding(
         policy,
         encoding.head_dim,
-        encoding.base,
+        encoding.base if base is None else base,
         encoding.rotary_dim,
         encoding.rotary_offset,
         encoding.layout,

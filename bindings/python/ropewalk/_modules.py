@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -13,25 +13,50 @@ from ropewalk import (
 from ropewalk._encoding import encoding as make_encoding
 from ropewalk._rotate import rotate
 
+if TYPE_CHECKING:
+    from ropewalk._rotate import Positions, Table
+
 
 class RotaryEmbedding(torch.nn.Module):
     """Encodes queries and keys. Has no parameters, and its state_dict is empty.
 
-    A process that loads a saved program (torch.export.load) must access this class first, to register the operators.
+    A state_dict of another module may have the buffer `inv_freq`, which load_state_dict() ignores: the frequencies are
+    those of the encoding. A process that loads a saved program (torch.export.load) must access this class first, to
+    register the operators.
 
     Args:
         head_dim: Elements per head.
         policy: An expression such as "linear:8", a policy object, or an Encoding, which has its own geometry.
-        **geometry: base, rotary_dim, rotary_offset, layout and sequence_length; see encoding().
+        base: Base of the frequencies; see encoding(). The default is 10000.
+        rotary_dim: Elements of a head to rotate. The default is all from rotary_offset on.
+        rotary_offset: The first element to rotate. The default is 0.
+        layout: "half_split" (the default) or "interleaved".
+        sequence_length: Tokens of the sequence, for policies that depend on it.
+        order: Order of the axes of q and k in every call that passes no other one; see rotate_(). Hugging Face models
+            need "bhsd".
 
     Raises:
         Error: A parameter is invalid, or a geometry is passed together with an Encoding.
     """
 
     def __init__(
-        self, head_dim: int, policy: str | _ropewalk.Policy | _ropewalk.Encoding = "default", **geometry: Any
+        self,
+        head_dim: int,
+        policy: str | _ropewalk.Policy | _ropewalk.Encoding = "default",
+        *,
+        base: float | None = None,
+        rotary_dim: int | None = None,
+        rotary_offset: int | None = None,
+        layout: Literal["half_split", "interleaved"] | None = None,
+        sequence_length: int | None = None,
+        order: str | None = None,
     ) -> None:
         super().__init__()
+        every: dict[str, Any] = {
+            **{"base": base, "rotary_dim": rotary_dim, "rotary_offset": rotary_offset},
+            **{"layout": layout, "sequence_length": sequence_length},
+        }
+        geometry = {name: value for name, value in every.items() if value is not None}
         if isinstance(policy, _ropewalk.Encoding):
             if geometry or policy.head_dim != head_dim:
                 raise _ropewalk.Error(
@@ -41,10 +66,49 @@ class RotaryEmbedding(torch.nn.Module):
             self.encoding = policy
         else:
             self.encoding = make_encoding(policy, head_dim, **geometry)
+        self.order = order
+        if order is not None:  # a call without elements checks it
+            axes = [int(letter) if letter.isdigit() else 0 for letter in str(order)[:-1]]
+            rotate(torch.empty(*axes, head_dim, device="cpu"), encoding=self.encoding, order=order)
 
-    def forward(self, q: Any, k: Any = None, positions: Any = None, **arguments: Any) -> Any:
-        """Return new tensors: q, k or (q, k). The arguments are those of ropewalk.rotate(), for example offset=."""
-        return rotate(q, k, encoding=self.encoding, positions=positions, **arguments)
+    def forward(
+        self,
+        q: torch.Tensor | None,
+        k: torch.Tensor | None = None,
+        positions: Positions = None,
+        *,
+        offset: int = 0,
+        cu_seqlens: Positions = None,
+        order: str | None = None,
+        inverse: bool = False,
+        adjoint: bool = False,
+        table: Table = None,
+        threads: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Return new tensors: q, k or (q, k). The arguments are those of ropewalk.rotate()."""
+        return rotate(
+            q,
+            k,
+            encoding=self.encoding,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            order=self.order if order is None else order,
+            inverse=inverse,
+            adjoint=adjoint,
+            table=table,
+            threads=threads,
+            out=out,
+        )
 
     def extra_repr(self) -> str:
-        return repr(self.encoding).removeprefix("ropewalk.Encoding(").removesuffix(")")
+        geometry = repr(self.encoding).removeprefix("ropewalk.Encoding(").removesuffix(")")
+        return geometry if self.order is None else f'{geometry}, order="{self.order}"'
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing: Any, unexpected: Any, errors: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        if prefix + "inv_freq" in unexpected:
+            unexpected.remove(prefix + "inv_freq")

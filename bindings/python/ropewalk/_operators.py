@@ -34,7 +34,7 @@ class Arguments(NamedTuple):
 
 _SCHEMA = (
     "str encoding, Tensor? positions=None, SymInt offset=0, Tensor? cu_seqlens=None, str? order=None, "
-    "bool inverse=False, bool adjoint=False, Tensor? cos=None, Tensor? sin=None, int? threads=None"
+    "bool inverse=False, bool adjoint=False, Tensor? cos=None, Tensor? sin=None, SymInt? threads=None"
 )
 _library = torch.library.Library("ropewalk", "DEF")
 _library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]")  # the results of q and k, without those of None

@@ -15,6 +15,7 @@ from ropewalk._card import number, short
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -42,19 +43,19 @@ LOOK: Any = {
 }
 
 
-def plot_one(target: Target, path: Path) -> None:
-    """Plot an encoding and plain RoPE, with other policies of the same factor in the heat map."""
+def plot_one(target: Target, file: Path | BinaryIO, kind: str) -> None:
+    """Plot an encoding and plain RoPE, with other policies of the same factor in the heat map: a "png" or "svg"."""
     plain = _inspect.default_like(target.encoding)
     shown = [target.encoding] if target.encoding.expression == "default" else [plain, target.encoding]
-    draw(shown, [*shown, *companions(target)], target, path)
+    draw(shown, [*shown, *companions(target)], target, file, kind)
 
 
-def plot_comparison(targets: Sequence[Target], path: Path) -> None:
+def plot_comparison(targets: Sequence[Target], file: Path | BinaryIO, kind: str) -> None:
     """Plot all targets, with plain RoPE first."""
     encodings = [target.encoding for target in targets]
     plain = _inspect.default_like(encodings[0])
     shown = encodings if any(e.expression == "default" for e in encodings) else [plain, *encodings]
-    draw(shown, shown, targets[0], path)
+    draw(shown, shown, targets[0], file, kind)
 
 
 def companions(target: Target) -> list[Encoding]:
@@ -65,7 +66,7 @@ def companions(target: Target) -> list[Encoding]:
     return [e for e in encodings if e.expression != target.encoding.expression]
 
 
-def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, path: Path) -> None:
+def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, file: Path | BinaryIO, kind: str) -> None:
     """Draw lines for `shown`, and one row of the heat map for each of `rows`, which begin with `shown`."""
     distances = _inspect.sampled_distances(1, target.length)
     points = np.unique(np.searchsorted(distances, np.geomspace(1, distances[-1], POINTS).round()))
@@ -83,7 +84,7 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, pa
         draw_heat(panels["heat"], distances[points], scores, names, target)
         handles = panels["spectrum"].get_lines()[: len(shown)]
         figure.legend(handles, names[: len(shown)], loc="outside upper center", ncols=columns, frameon=False)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
 
 
 def looks_of(shown: Sequence[Encoding]) -> Iterator[dict[str, Any]]:

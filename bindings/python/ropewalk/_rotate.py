@@ -4,13 +4,46 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union, overload
 
 from ropewalk import _ropewalk
 
-Array = Any  # a NumPy array, a torch.Tensor, or an object with __dlpack__, on the CPU or on a CUDA device
-Positions = Union[Array, Sequence[int], None]
+
+class Array(Protocol):
+    """A NumPy array, a torch.Tensor or an array of another library, on the CPU or on a CUDA device."""
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+Positions = Union[Array, Sequence[int], Sequence[Sequence[int]], None]
 Table = Optional[tuple[Array, Array]]
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from typing_extensions import Required, TypedDict, Unpack
+
+    class Arguments(TypedDict, total=False):
+        """The arguments that rotate_() and rotate() have in common, except for q and k."""
+
+        encoding: Required[_ropewalk.Encoding]
+        positions: Positions
+        offset: int
+        cu_seqlens: Positions
+        order: str | None
+        inverse: bool
+        adjoint: bool
+        table: Table
+        threads: int | None
+
+    class OutArguments(Arguments, total=False):
+        """The same with out."""
+
+        out: Any
+
+    Q = TypeVar("Q", bound=Array)
+    K = TypeVar("K", bound=Array)
+    New = TypeVar("New", torch.Tensor, NDArray[Any])
 
 
 def _traced() -> bool:
@@ -19,9 +52,17 @@ def _traced() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
+@overload
+def rotate_(q: Q, k: None = None, **arguments: Unpack[Arguments]) -> Q: ...
+@overload
+def rotate_(q: None, k: K, **arguments: Unpack[Arguments]) -> K: ...
+@overload
+def rotate_(q: Q, k: K, **arguments: Unpack[Arguments]) -> tuple[Q, K]: ...
+@overload
+def rotate_(q: Array | None, k: Array | None = None, **arguments: Unpack[Arguments]) -> Any: ...
 def rotate_(
-    q: Array,
-    k: Array = None,
+    q: Array | None,
+    k: Array | None = None,
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -32,12 +73,13 @@ def rotate_(
     adjoint: bool = False,
     table: Table = None,
     threads: int | None = None,
-) -> Array:
+) -> Any:
     """Encode queries and keys in place.
 
     Pair j of the token at position p is rotated by p * encoding.inv_freq[j] radians. float32 results are within 3e-7 of
-    the norm of the head's vector for |p| < 2^31, 16-bit results within one rounding. Gradients flow through PyTorch
-    tensors, and torch.compile records one operator. Forward mode and torch.func need rotate().
+    the norm of the head's vector for |p| < 2^31, 16-bit results within one rounding, and float64 results within
+    4e-16 + 1.4e-18 * |p| of the norm. Gradients flow through PyTorch tensors, and torch.compile records one operator.
+    Forward mode and torch.func need rotate().
 
     On a CUDA device, q, k and table must be on one device. The call joins PyTorch's current stream (for arrays of other
     libraries the legacy default stream) and does not wait for it. Positions and cu_seqlens on the host are copied to
@@ -46,24 +88,29 @@ def rotate_(
     the device. threads has no effect.
 
     Args:
-        q: Queries: float32, float16 or bfloat16 (of ml_dtypes in NumPy), [tokens, heads, head_dim] or
-            [batch, tokens, heads, head_dim]. Any strides are supported if the last one is 1. No copy is made. None for
-            keys only.
+        q: Queries: float32, float16, bfloat16 (of ml_dtypes in NumPy) or, on the CPU, float64:
+            [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]. Any strides are supported if the last one is
+            1. No copy is made. None for keys only.
         k: Keys of the same type, batch and tokens. The heads of q must be a multiple of those of k. None for queries
             only.
         encoding: From encoding() or from_config().
-        positions: Position of each token, which may be negative: int32 or int64 [tokens] or [batch or 1, tokens]. For
-            mrope [tokens], [3, tokens] or [3, batch, tokens]: the positions t, h and w of each token.
-        offset: Position of the first token, if positions is None.
-        cu_seqlens: Starts of packed sequences (3 axes): int32 or int64 [sequences + 1], ascending from 0 to the number
+        positions: Position of each token, which may be negative: integers of any type but uint64, [tokens] or
+            [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope also
+            [3, batch or 1, tokens], the positions t, h and w of each token, and [1, batch or 1, tokens], one position
+            for all three. [3, tokens] is t, h and w if q and k have no batch axis. With a batch axis it is an error,
+            since it could be a batch of 3.
+        offset: Position of the first token, if positions is None: an integer, or an array of one integer.
+        cu_seqlens: Starts of packed sequences (3 axes): integers [sequences + 1], ascending from 0 to the number
             of tokens.
-        order: Order of the axes: "thd" (the default for 3 axes), "bshd" (for 4 axes), "bhsd" or "sbhd".
+        order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
+            queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count
+            as tokens. Shapes that look like it get a warning, once per process.
         inverse: Undo the encoding.
         adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
             Together with inverse: the transpose of the inverse.
-        table: (cos, sin) in float32 or bfloat16, used in place of the encoding's angles: [n, columns], where row p is
-            for position p, or [batch or 1, tokens, columns] with one row per token, as in Transformers. columns is
-            rotary_dim, in the order of the layout, or rotary_dim/2.
+        table: (cos, sin) in float32, bfloat16 or float16 (or float64 for float64 tensors), used in place of the
+            encoding's angles: [n, columns], where row p is for position p, or [batch or 1, tokens, columns] with one
+            row per token, as in Transformers. columns is rotary_dim, in the order of the layout, or rotary_dim/2.
         threads: Upper limit of threads. The default is torch.get_num_threads(), or OpenMP's number if PyTorch is not
             loaded. Small calls use one thread. So does a process forked after a threaded call, because OpenMP threads
             do not survive fork.
@@ -86,9 +133,17 @@ def rotate_(
     return _torch.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
 
 
+@overload
+def rotate(q: New, k: None = None, **arguments: Unpack[OutArguments]) -> New: ...
+@overload
+def rotate(q: None, k: New, **arguments: Unpack[OutArguments]) -> New: ...
+@overload
+def rotate(q: New, k: New, **arguments: Unpack[OutArguments]) -> tuple[New, New]: ...
+@overload
+def rotate(q: Array | None, k: Array | None = None, **arguments: Unpack[OutArguments]) -> Any: ...
 def rotate(
-    q: Array,
-    k: Array = None,
+    q: Array | None,
+    k: Array | None = None,
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -100,7 +155,7 @@ def rotate(
     table: Table = None,
     threads: int | None = None,
     out: Any = None,
-) -> Array:
+) -> Any:
     """Encode queries and keys into new arrays.
 
     Also supports derivatives in forward mode and by torch.func. The arguments that are not listed here are those of
@@ -134,7 +189,7 @@ def rotate(
 
 
 def rerotate_(
-    k: Array,
+    k: K,
     old_encoding: _ropewalk.Encoding,
     new_encoding: _ropewalk.Encoding,
     positions: Positions = None,
@@ -143,7 +198,7 @@ def rerotate_(
     new_offset: int | None = None,
     order: str | None = None,
     threads: int | None = None,
-) -> Array:
+) -> K:
     """Move cached keys in place from one encoding, and from one position, to another.
 
     The result is within one rounding of encoding the keys afresh.
@@ -166,6 +221,6 @@ def rerotate_(
         Error: As for rotate_(), or if k requires grad or the call is traced.
         TypeError: An argument is of the wrong kind.
     """
-    return _ropewalk.rerotate_(
+    return _ropewalk.rerotate_(  # type: ignore[no-any-return]
         k, old_encoding, new_encoding, positions, offset, new_positions, new_offset, order, threads
     )

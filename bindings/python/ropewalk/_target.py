@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ropewalk._encoding import from_config
 if TYPE_CHECKING:
     import argparse
 
+ASSUMED = " (assumed)"
 SHORTEST_TRAINING = 2048  # tokens: no published model with an extended context was trained on fewer
 
 
@@ -22,7 +23,8 @@ class Target:
     encoding: _ropewalk.Encoding
     original_length: int
     length: int
-    stated_length: int | None  # original_length, unless it is the default
+    notes: dict[str, str] = field(default_factory=dict)  # the sources of the head and of the lengths, for the card
+    stated_length: int | None = None  # original_length, unless it is assumed
 
     def inspection(self) -> _inspect.Inspection:
         return _inspect.inspect(self.encoding, self.original_length, self.length)
@@ -30,11 +32,15 @@ class Target:
 
 def load_all(words: list[str], options: argparse.Namespace) -> list[Target]:
     """Read one target, or several within the same lengths."""
+    configs = [word for word in words if is_config(word)]
+    if options.config and len(configs) == len(words):
+        raise _ropewalk.Error(f"ropewalk: --config needs an expression, but {words[0]} is a configuration")
     for name in ("head_dim", "base", "rotary_dim"):
-        if all(map(is_config, words)) and getattr(options, name) is not None:
-            raise _ropewalk.Error(
-                f"ropewalk: --{name.replace('_', '-')} needs an expression, but {words[0]} is a configuration"
-            )
+        option = f"--{name.replace('_', '-')}"
+        if getattr(options, name) is not None and options.config:
+            raise _ropewalk.Error(f"ropewalk: {option} and --config exclude each other; the file has this number")
+        if getattr(options, name) is not None and len(configs) == len(words):
+            raise _ropewalk.Error(f"ropewalk: {option} needs an expression, but {words[0]} is a configuration")
     return load_alike(words, options) if len(words) > 1 else [load(words[0], options)]
 
 
@@ -44,25 +50,46 @@ def load(word: str, options: argparse.Namespace) -> Target:
     A policy that depends on the sequence length is shown at the extended length, unless the options state another.
     """
     encoding = make(word, options, options.sequence_length)
-    stated = config_lengths(word, encoding) if is_config(word) else (None, None)
-    original = stated[0] if options.original_length is None else options.original_length
-    original = _inspect.original_length_of(encoding) if original is None else original
-    length = stated[1] if options.length is None and options.original_length is None else options.length
+    of_policy = _inspect.original_length_of(encoding)
+    of_config: tuple[int | None, int | None] = (None, None)
+    if is_config(word):
+        of_config = config_lengths(word, encoding)
+    elif options.config:
+        own = config_lengths(options.config, own_encoding(options))[0]
+        of_config = (own if of_policy in (None, own) else None), None  # the policy has the last word
+    file = word if is_config(word) else options.config
+    sources = [(options.original_length, ""), (of_config[0], f" (of {file})"), (of_policy, " (of the policy)")]
+    missing = (None, " (assumed; set --original-length or --config)")
+    original, note = next((source for source in sources if source[0] is not None), missing)
+    length = of_config[1] if options.length is None and options.original_length is None else options.length
     lengths = _inspect.lengths(encoding, original, length)
     if options.sequence_length is None:
         encoding = at_length(encoding, word, options, lengths[1])
-    return Target(encoding, *lengths, stated_length=original)
+    return Target(encoding, *lengths, {"head": head_note(word, options), "lengths": note}, original)
+
+
+def head_note(word: str, options: argparse.Namespace) -> str:
+    """Return the source of head_dim and base, in the words of the command line."""
+    if is_config(word) or options.config:
+        return f" (of {word if is_config(word) else options.config})"
+    assumed = [name for name in ("head_dim", "base") if getattr(options, name) is None]
+    ways = ", ".join(f"--{name.replace('_', '-')}" for name in assumed)
+    only = f"{assumed[0]} " if len(assumed) == 1 else ""
+    return f" ({only}assumed; set {ways} or --config)" if assumed else ""
 
 
 def load_alike(words: list[str], options: argparse.Namespace) -> list[Target]:
     """Read all targets within the same lengths: the largest stated original length and the largest extended length."""
     targets = [load(word, options) for word in words]
-    stated = [target.stated_length for target in targets if target.stated_length is not None]
-    options.original_length = max(stated, default=targets[0].original_length)
+    stated = [target for target in targets if target.stated_length is not None]
+    longest = max(stated, key=lambda target: target.original_length, default=targets[0])
+    options.original_length = longest.original_length
     if options.length is None:
         extended = [_inspect.lengths(target.encoding, options.original_length)[1] for target in targets]
-        options.length = max(*extended, *(target.length for target in targets if target.stated_length is not None))
-    return [load(word, options) for word in words]
+        options.length = max(*extended, *(target.length for target in stated))
+    note = longest.notes["lengths"]
+    alike = [load(word, options) for word in words]
+    return [replace(target, notes={**target.notes, "lengths": note}) for target in alike]
 
 
 def is_config(word: str) -> bool:
@@ -70,12 +97,23 @@ def is_config(word: str) -> bool:
 
 
 def make(word: str, options: argparse.Namespace, sequence_length: int | None) -> _ropewalk.Encoding:
-    if not is_config(word):
-        head_dim = 128 if options.head_dim is None else options.head_dim
-        base = 10000.0 if options.base is None else options.base
-        layout = options.layout or "half_split"
-        return _ropewalk.Encoding(word, head_dim, base, options.rotary_dim, 0, layout, sequence_length)
-    return from_config(word, options.layer_type, sequence_length, options.layout)
+    """Make the encoding of a configuration, of an expression with the geometry of --config, or of the options."""
+    if is_config(word):
+        return from_config(word, options.layer_type, sequence_length, options.layout)
+    if options.config:
+        return from_config(options.config, options.layer_type, sequence_length, options.layout, word)
+    head_dim = 128 if options.head_dim is None else options.head_dim
+    base = 10000.0 if options.base is None else options.base
+    layout = options.layout or "half_split"
+    return _ropewalk.Encoding(word, head_dim, base, options.rotary_dim, 0, layout, sequence_length)
+
+
+def own_encoding(options: argparse.Namespace) -> _ropewalk.Encoding:
+    """Return the encoding of --config with its own scaling method, or with none if that is not supported."""
+    try:
+        return from_config(options.config, options.layer_type)
+    except _ropewalk.Error:
+        return from_config(options.config, options.layer_type, policy="default")
 
 
 def at_length(encoding: _ropewalk.Encoding, word: str, options: argparse.Namespace, length: int) -> _ropewalk.Encoding:

@@ -190,12 +190,23 @@ def _as_tensor(array: Any, name: str, types: str) -> Any:
         raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
 
 
+def _starting_at(offset: Any, q: Any, k: Any, order: str | None) -> Tensor:
+    """Return the positions [tokens] from an offset in a tensor, which a graph or a transform cannot read."""
+    if offset.is_floating_point() or offset.is_complex() or (offset.dim() > 0 and offset.numel() != 1):
+        _ropewalk.as_offset(offset)  # raises the error
+    x = k if q is None else q
+    letters = order or ("thd" if x.dim() == 3 else "bshd")
+    tokens = x.shape[letters.find("t" if "t" in letters else "s")]  # another order is an error of the operator
+    positions: Tensor = offset.reshape(()).long() + torch.arange(tokens, dtype=torch.int64, device=offset.device)
+    return positions
+
+
 def _prepare(
     q: Any,
     k: Any,
     encoding: _ropewalk.Encoding,
     positions: Any,
-    offset: int,
+    offset: Any,
     cu_seqlens: Any,
     order: str | None,
     inverse: bool,
@@ -217,12 +228,18 @@ def _prepare(
     cos, sin = (None, None) if table is None else table
     if table is not None and (cos is None or sin is None):  # an operator would take None for no table
         raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
-    cos, sin = _as_tensor(cos, "cos", "float32 or bfloat16"), _as_tensor(sin, "sin", "float32 or bfloat16")
+    cos, sin = (
+        _as_tensor(x, name, "float32, float16, bfloat16 or float64") for x, name in ((cos, "cos"), (sin, "sin"))
+    )
     for name, x in (("cos", cos), ("sin", sin)):
         if x is not None and x.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
-    positions = _as_tensor(positions, "positions", "int32 or int64")
-    cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int32 or int64")
+    if isinstance(offset, Tensor) and positions is None and cu_seqlens is None:
+        positions, offset = _starting_at(offset, q, k, order), 0
+    elif not isinstance(offset, (int, torch.SymInt)):
+        offset = _ropewalk.as_offset(offset)
+    positions = _as_tensor(positions, "positions", "int64")
+    cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int64")
     return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
 
 

@@ -45,12 +45,6 @@ RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, st
     return step * (axis == 0 ? position.whole[0] : axis == 1 ? position.whole[1] : position.whole[2]);
 }
 
-/// One entry of a table of either type.
-RW_HD RW_INLINE float table_value(const void* values, element_type type, std::int64_t entry) {
-    return type == element_type::bf16 ? static_cast<float>(static_cast<const bf16*>(values)[entry])
-                                      : static_cast<const float*>(values)[entry];
-}
-
 /// Cosines and sines from a table. The table contains its factor already.
 template <Layout L, int V>
 RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_params& params, std::int64_t table_row,
@@ -62,8 +56,8 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_param
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
         const std::int64_t entry = table_row + (doubled ? L::first(pair, params.pairs) : pair);
-        const float sin = table_value(table.sin, table.type, entry);
-        result.cos[i] = table_value(table.cos, table.type, entry);
+        const float sin = ropewalk::detail::table_entry<float>(table.sin, table.type, entry);
+        result.cos[i] = ropewalk::detail::table_entry<float>(table.cos, table.type, entry);
         result.sin[i] = params.negate_angle ? -sin : sin;
     }
     return result;

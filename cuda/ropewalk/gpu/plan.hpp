@@ -49,6 +49,8 @@ inline position_reader device_positions(const Encoding& encoding, const position
 /// Validates arguments whose positions and table are in device memory.
 inline rotate_params make_device_params(const rotate_args& args) {
     ropewalk::detail::check_args(args);
+    RW_EXPECTS(args.any().type != element_type::f64,
+               "tensors of f64 rotate on the CPU only: convert them to f32, f16 or bf16");
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
     position_reader source;
     if (args.source != nullptr) source = device_positions(*args.source, args.source_positions, batch, tokens);

@@ -79,18 +79,19 @@ using element_of_t = typename element_of<pointee_t<Data>>::type;
 
 /// The element type of a view of `Data`; float for a wrong argument, which expect_memory() reports.
 template <class Data>
-using viewed_t =
-    std::conditional_t<is_memory<Data> && Element<std::remove_const_t<element_of_t<Data>>>, element_of_t<Data>, float>;
+using viewed_t = std::conditional_t<is_memory<Data> && ViewElement<std::remove_const_t<element_of_t<Data>>>,
+                                    element_of_t<Data>, float>;
 
 /// Reports an argument that is no memory of elements, with one message.
 template <class Data>
 constexpr void expect_memory() {
     constexpr bool is_unnamed_format = is_memory<Data> && Integer16<pointee_t<Data>>;
-    constexpr bool is_element = Element<std::remove_const_t<element_of_t<Data>>>;
+    constexpr bool is_element = ViewElement<std::remove_const_t<element_of_t<Data>>>;
     static_assert(is_memory<Data>,
                   "pass a pointer, a std::span or a container: rw::thd(v.data(), tokens, heads, head_dim)");
     static_assert(!is_unnamed_format, "name the 16-bit format: pass rw::as_f16(data) or rw::as_bf16(data)");
-    static_assert(is_element || is_unnamed_format || !is_memory<Data>, "elements are float, rw::f16 or rw::bf16");
+    static_assert(is_element || is_unnamed_format || !is_memory<Data>,
+                  "elements are float, double, rw::f16 or rw::bf16");
     static_assert(outlives_call<Data>, "a view of a temporary container dangles: give the container a name");
 }
 

@@ -42,4 +42,11 @@ struct lanes<float> {
     }
 };
 
+/// The arithmetic of a rotation in double.
+template <>
+struct lanes<double> {
+    static RW_INLINE constexpr double multiply_add(double a, double b, double c) { return a * b + c; }
+    static RW_INLINE constexpr double multiply_subtract(double a, double b, double c) { return a * b - c; }
+};
+
 }  // namespace ropewalk::detail

@@ -21,7 +21,7 @@ struct cos_sin_table {
 
     const void* cos = nullptr;              ///< [batch, rows, columns]
     const void* sin = nullptr;              ///< as cos
-    element_type type = element_type::f32;  ///< f32 or bf16
+    element_type type = element_type::f32;  ///< f64 for tensors of f64 only
     std::int64_t rows = 0, columns = 0;     ///< columns: rotary_dim/2 or rotary_dim
     std::int64_t stride_row = not_given;    ///< elements from one row to the next; needed for more than one row
     rows_are order = rows_are::by_index;
@@ -30,5 +30,19 @@ struct cos_sin_table {
 
     [[nodiscard]] RW_HD constexpr bool exists() const { return cos != nullptr || sin != nullptr; }
 };
+
+namespace detail {
+
+/// One entry of a table as F. A float cannot be read from f64.
+template <class F>
+RW_HD RW_INLINE F table_entry(const void* values, element_type type, std::int64_t entry) {
+    if (type == element_type::bf16) return static_cast<float>(static_cast<const bf16*>(values)[entry]);
+    if (type == element_type::f16) return static_cast<float>(static_cast<const f16*>(values)[entry]);
+    if constexpr (sizeof(F) == sizeof(double))
+        if (type == element_type::f64) return static_cast<const double*>(values)[entry];
+    return static_cast<const float*>(values)[entry];
+}
+
+}  // namespace detail
 
 }  // namespace ropewalk

@@ -38,7 +38,7 @@ struct tensor {
 
 /// A tensor with a static element type. `view<const T>` is read-only.
 template <class T>
-    requires Element<std::remove_const_t<T>>
+    requires ViewElement<std::remove_const_t<T>>
 struct view : tensor {
     view() = default;
     constexpr view(T* elements, std::int64_t batch_, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_,
@@ -165,8 +165,8 @@ concept Mdspan = requires(const M& m, std::size_t axis) {
 
 // `data` of the functions below is a pointer, or an array, a std::span or a container. A buffer that knows its size
 // must have at least as many elements as the view; further elements are not used. Otherwise ropewalk::error has both
-// numbers. Elements are float, f16 or bf16, the compiler's own _Float16 or __bf16, or 16-bit numbers that as_f16() or
-// as_bf16() names. An address of const elements gives a read-only view.
+// numbers. Elements are float, double, f16 or bf16, the compiler's own _Float16 or __bf16, or 16-bit numbers that
+// as_f16() or as_bf16() names. An address of const elements gives a read-only view.
 
 /// Contiguous [tokens, heads, head_dim], for ragged batches too.
 template <class Data>

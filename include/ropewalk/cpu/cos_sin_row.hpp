@@ -200,13 +200,13 @@ void fill_from_table(const rotate_params& params, bool interleaved, std::int64_t
     const auto copy = [&]<class Element>(const void* values, bool negate, float* target) {
         copy_table_row<A>(static_cast<const Element*>(values) + start, stride, negate, params.pairs, target);
     };
-    if (table.type == element_type::bf16) {
-        copy.template operator()<bf16>(table.cos, false, cos);
-        copy.template operator()<bf16>(table.sin, params.negate_angle, sin);
-    } else {
-        copy.template operator()<float>(table.cos, false, cos);
-        copy.template operator()<float>(table.sin, params.negate_angle, sin);
-    }
+    const auto copy_both = [&]<class Element>(Element) {
+        copy.template operator()<Element>(table.cos, false, cos);
+        copy.template operator()<Element>(table.sin, params.negate_angle, sin);
+    };
+    if (table.type == element_type::bf16) return copy_both(bf16{});
+    if (table.type == element_type::f16) return copy_both(f16{});
+    copy_both(float{});
 }
 
 }  // namespace ropewalk::cpu::detail

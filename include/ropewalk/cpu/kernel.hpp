@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ropewalk/cpu/head_loops.hpp"
+#include "ropewalk/cpu/kernel_f64.hpp"
 #include "ropewalk/cpu/traversal/alternating.hpp"
 #include "ropewalk/cpu/traversal/heads_major.hpp"
 #include "ropewalk/cpu/traversal/per_token.hpp"
@@ -46,6 +47,10 @@ inline constexpr rotate_kernel kernel_of{
     .max_held = detail::head_loops<T, L, A>::max_held,
     .interleaved = std::is_same_v<L, interleaved>,
 };
+
+/// That of double has no SIMD and is the same for every A.
+template <class L, class A>
+inline constexpr rotate_kernel kernel_of<double, L, A> = detail::kernel_of_f64<L>;
 
 template <class T, class L, class A>
 void detail::run_kernel(const rotate_params& params, std::int64_t begin, std::int64_t end, float* scratch) {

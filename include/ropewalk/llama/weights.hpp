@@ -106,6 +106,7 @@ inline void check_weights(const model_config& config, const model_weights& weigh
                     [](const matrix& w, const std::string& name, std::int64_t rows, std::int64_t columns) {
                         RW_EXPECTS(w.exists() && w.rows == rows && w.columns == columns,
                                    "{} is [{}, {}], expected [{}, {}]", name, w.rows, w.columns, rows, columns);
+                        RW_EXPECTS(w.type != element_type::f64, "{} is f64, weights must be f32, f16 or bf16", name);
                         RW_EXPECTS(!is_norm(name) || w.type == element_type::f32, "{} is {}, norms must be f32", name,
                                    to_string(w.type));
                     });

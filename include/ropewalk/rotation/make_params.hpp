@@ -139,7 +139,8 @@ inline void set_params(rotate_params& params, const rotate_args& args, const pos
     const bool undoes = args.direction == direction::inverse || args.direction == direction::inverse_adjoint;
     params.negate_angle = args.direction == direction::inverse || args.direction == direction::adjoint;
     params.invert_magnitude = undoes;
-    params.factor = static_cast<float>(undoes ? 1 / factor : factor);
+    params.factor_f64 = undoes ? 1 / factor : factor;
+    params.factor = static_cast<float>(params.factor_f64);
     if (params.table.exists()) detail::check_table(params);
 }
 

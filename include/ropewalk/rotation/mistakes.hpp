@@ -58,7 +58,7 @@ consteval mistake mistake_of() {
         using object = std::remove_const_t<pointee_t<T>>;
         if constexpr (Integer16<object>) return mistake::unnamed_format;
         if constexpr (std::is_integral_v<object>) return mistake::number;
-        return Element<typename element_of<object>::type> ? mistake::container : mistake::elements;
+        return ViewElement<typename element_of<object>::type> ? mistake::container : mistake::elements;
     } else {
         return std::is_arithmetic_v<T> ? mistake::number : mistake::none;
     }
@@ -69,7 +69,7 @@ template <class... Args>
 consteval mistake first_mistake() {
     for (const mistake each : {mistake_of<Args>()...})
         if (each != mistake::none) return each;
-    int views = 0, read_only = 0, types[3] = {};
+    int views = 0, read_only = 0, types[4] = {};
     const auto count = [&]<class T>(const view<T>*) {
         ++views, read_only += std::is_const_v<T> ? 1 : 0;
         ++types[static_cast<int>(type_of<std::remove_const_t<T>>)];
@@ -93,7 +93,7 @@ constexpr void report_mistake() {
     static_assert(found != mistake::container, "pass rw::thd(v.data(), tokens, heads, head_dim)");
     static_assert(found != mistake::unnamed_format,
                   "name the 16-bit format: pass rw::thd(rw::as_f16(data), tokens, heads, head_dim), or rw::as_bf16");
-    static_assert(found != mistake::elements, "elements are float, rw::f16 or rw::bf16");
+    static_assert(found != mistake::elements, "elements are float, double, rw::f16 or rw::bf16");
     static_assert(found != mistake::number, "positions are rw::offset{first} or rw::ids(v)");
     static_assert(found != mistake::expression, "pass an encoding: rw::make_encoding(geometry, \"linear:8\")");
     static_assert(found != mistake::const_in_place,

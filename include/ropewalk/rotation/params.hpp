@@ -28,7 +28,8 @@ struct rotate_params {
     bool negate_angle = false;
     bool has_magnitude = false;  ///< q is scaled by 2^(−x) and k by 2^x
     bool invert_magnitude = false;
-    float factor = 1;  ///< multiplies cosines and sines
+    float factor = 1;       ///< multiplies cosines and sines
+    double factor_f64 = 1;  ///< the same for tensors of f64
 
     cos_sin_table table{};  ///< replaces `target` where it exists
 

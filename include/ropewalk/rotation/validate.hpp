@@ -273,7 +273,9 @@ inline void check_table_strides(const cos_sin_table& table) {
 inline void check_table(const rotate_params& params) {
     const cos_sin_table& table = params.table;
     RW_EXPECTS(table.cos != nullptr && table.sin != nullptr, "the table lacks its {}", table.cos ? "sines" : "cosines");
-    RW_EXPECTS(table.type != element_type::f16, "the table must be f32 or bf16, got {}", to_string(table.type));
+    const element_type type = params.any().type;
+    RW_EXPECTS(table.type != element_type::f64 || type == element_type::f64,
+               "a table of f64 needs tensors of f64, got {}: convert the table to f32", to_string(type));
     const std::size_t size = size_of(table.type);
     RW_EXPECTS(reinterpret_cast<std::uintptr_t>(table.cos) % size == 0 &&
                    reinterpret_cast<std::uintptr_t>(table.sin) % size == 0,

@@ -45,7 +45,7 @@ enum ropewalk_result {
 };
 
 /// Element type of a tensor or a table. Members of this type are int32_t.
-enum ropewalk_element_type { ROPEWALK_F32 = 1, ROPEWALK_F16 = 2, ROPEWALK_BF16 = 3 };
+enum ropewalk_element_type { ROPEWALK_F32 = 1, ROPEWALK_F16 = 2, ROPEWALK_BF16 = 3, ROPEWALK_F64 = 4 };
 
 /// Layout: the two elements of a head that form pair j of P pairs. Members of this type are int32_t.
 enum ropewalk_layout {
@@ -193,7 +193,7 @@ typedef struct ropewalk_table {
     int64_t stride_row;     ///< elements from one row to the next; 0: columns
     int64_t batch;          ///< by_token only: batches of rows; 0 or 1: shared by the batch
     int64_t stride_batch;   ///< elements from one batch to the next; 0: rows * stride_row
-    int32_t type;           ///< ROPEWALK_F32 or ROPEWALK_BF16
+    int32_t type;           ///< ropewalk_element_type; ROPEWALK_F64 for tensors of ROPEWALK_F64 only
     int32_t by_token;       ///< 0 or 1
 } ropewalk_table;
 
@@ -289,8 +289,8 @@ static inline ropewalk_positions ropewalk_cu_seqlens64(const int64_t* bounds, in
 
 /// Encodes queries q and keys k in place: pair j of the token at position p is rotated by p times its frequency. k may
 /// have fewer heads than q. One of q and k may be NULL, and so may `options`. f32 results are within 3e-7 of the norm
-/// of the pair for |p| < 2^31; f16 and bf16 results are within one rounding. Fails, with nothing written, where shapes,
-/// strides, types or positions do not fit.
+/// of the pair for |p| < 2^31, f16 and bf16 results within one rounding, f64 results within 4e-16 + 1.4e-18 |p|. Fails,
+/// with nothing written, where shapes, strides, types or positions do not fit.
 ROPEWALK_API int ropewalk_rotate(const ropewalk_view* q, const ropewalk_view* k, const ropewalk_encoding* encoding,
                                  const ropewalk_positions* positions, const ropewalk_options* options);
 

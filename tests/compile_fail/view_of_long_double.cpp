@@ -1,9 +1,9 @@
-// expect: elements are float, rw::f16 or rw::bf16
+// expect: elements are float, double, rw::f16 or rw::bf16
 // errors: 1
 #include <ropewalk/core/view.hpp>
 namespace rw = ropewalk;
 #ifdef RW_FAIL
-using element = double;
+using element = long double;
 #else
 using element = float;
 #endif
