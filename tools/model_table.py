@@ -8,6 +8,7 @@ fails where the header differs.
 
 import argparse
 import ast
+import contextlib
 import copy
 import difflib
 import functools
@@ -109,7 +110,11 @@ DEFAULTS = {
     "kolibri1": ONLY_SLIDING,
     "lara_mini": NOT_FULL,
     "llama4_text": NOT_FULL,  # every fourth layer has full attention, and does not rotate
-    "mimo_v2_flash": {"rope_theta": 5000000, "swa_rope_theta": 10000, "partial_rotary_factor": 0.334},  # files are flat
+    # Its files are flat: the remote code reads the keys that the class ignores.
+    "mimo_v2_flash": {
+        **{"rope_theta": 5000000, "swa_rope_theta": 10000, "partial_rotary_factor": 0.334},
+        "ignores": None,
+    },
     "muse_glimmer_text": NOT_FULL,  # every fourth layer, from the last, has full attention and does not rotate
     "muse_spark_text": NOT_FULL,
     "zamba2": {"kv_channels": None, "attention_head_dim": None, "requires": "attention_head_dim"},  # 2 hidden / heads
@@ -164,14 +169,14 @@ REMOTE = {
 }
 
 
+@functools.cache
 def default_configs():
     """The default configuration of every model type; a few cannot be made without arguments."""
+    found = {}
     for kind in CONFIG_MAPPING:
-        try:
-            config = CONFIG_MAPPING[kind]()
-        except Exception:
-            continue
-        yield kind, config
+        with contextlib.suppress(Exception):
+            found[kind] = CONFIG_MAPPING[kind]()
+    return found
 
 
 def attempt(cls, **fields):
@@ -277,9 +282,10 @@ def rotary_modules(config):
     if not own:
         side = next((word for word in SIDES if word in type(config).__name__), None)
         own = {name: cls for name, cls in classes.items() if not any(word in name for word in SIDES if word != side)}
-    for name, cls in own.items():
+    own = {name: cls for name, cls in own.items() if name == ROTARY_CLASSES.get(config.model_type, name)}
+    for cls in own.values():
         try:
-            yield name, cls(config)
+            yield cls(config)
         except Exception:  # the class belongs to another part of the model
             continue
 
@@ -365,7 +371,7 @@ def sections_of(axes):
 
 def with_pairs_for_sections(config):
     """The configuration, with heads of the width that the sections of M-RoPE of its rotary class need."""
-    for _, rope in rotary_modules(config):
+    for rope in rotary_modules(config):
         sections = getattr(rope, "mrope_section", None)
         for inv_freq in frequencies(rope).values():
             if isinstance(sections, list) and sum(sections) != len(inv_freq):
@@ -378,9 +384,7 @@ def rotation_of(config):
     """(layout, sections, interleaved sections) by experiment, or the reason why no ropewalk encoding is equal."""
     outcomes = set()
     torch.manual_seed(7)
-    for name, rope in rotary_modules(with_pairs_for_sections(config)):
-        if ROTARY_CLASSES.get(config.model_type, name) != name:
-            continue
+    for rope in rotary_modules(with_pairs_for_sections(config)):
         for layer_type, inv_freq in frequencies(rope).items():
             sections = None
             if hasattr(rope, "mrope_section"):
@@ -459,17 +463,33 @@ def parts_of(section):
     return {key: part for key, part in section.items() if isinstance(part, dict)} if section else {}
 
 
+def ignored_keys(config):
+    """Keys of a file that the class accepts and does not use; some classes have another name for the base."""
+    cls = type(config)
+    probes = {"rope_theta": 12345.0, "rope_parameters": SCALED, "rope_scaling": SCALED}
+    ignored = []
+    for key, value in probes.items():
+        other = getattr(attempt(cls, **{key: value}), "rope_parameters", None)
+        used = list(parts_of(other).values()) or [other]
+        found = 12345.0 if key == "rope_theta" else SCALED["factor"]
+        if other and not any(found in part.values() for part in used):
+            ignored.append(key)
+    return ignored
+
+
 def section_defaults(config):
     """Defaults of the rope section: the base and the width of a section without them, and the section of a
     configuration without any, unless that is plain RoPE."""
     cls = type(config)
     section = copy.deepcopy(config.rope_parameters)
+    if parts_of(section):  # some classes take the order of a set
+        section = dict(sorted(section.items()))
     stated = None
     for fields in ({"rope_scaling": SCALED}, {"rope_parameters": SCALED}, {"rope_scaling": {"rope_type": "default"}}):
         stated = stated or getattr(attempt(cls, **fields), "rope_parameters", None)
     found, parts = {}, parts_of(stated)
     if parts:
-        kinds = list(parts)
+        kinds = sorted(parts)
         first = next((kind for kind in ("full_attention", "main") if kind in kinds), kinds[0])
         found["rope_theta"] = parts[first].get("rope_theta")
         for kind in kinds:
@@ -488,6 +508,7 @@ def section_defaults(config):
     own = {key: value for key, value in section.items() if value is not None}
     if own.get("partial_rotary_factor") in (1, found.get("partial_rotary_factor")):
         own.pop("partial_rotary_factor", None)
+    found["ignores"] = ignored_keys(config) or None
     if own != simple or parts_of(section):
         found["rope_parameters"] = section  # nulls stay: they mark layers without rotation
     return found
@@ -507,8 +528,7 @@ def defaults_of(config, outcome):
     found["names"] = names or None
     if getattr(config, "rope_parameters", None):
         found.update(section_defaults(config))
-        modules = [x for name, x in rotary_modules(config) if ROTARY_CLASSES.get(config.model_type, name) == name]
-        widths = {kind: 2 * len(x) for rope in modules for kind, x in frequencies(rope).items()}
+        widths = {kind: 2 * len(x) for rope in rotary_modules(config) for kind, x in frequencies(rope).items()}
         if widths.get("full_attention", 0) > found.get("head_dim", 1 << 30):  # Gemma-4
             found["global_head_dim"] = widths["full_attention"]
     elif getattr(config, "rope_theta", None):
@@ -545,6 +565,17 @@ def text_part(config):
     return None
 
 
+def rotates(config):
+    """Returns whether a configuration class rotates with one position per token, or with the axes of M-RoPE."""
+    rotation = OVERRIDES.get(config.model_type, ("",))[0]
+    if rotation:
+        return rotation not in ("none", "unsupported")
+    section = getattr(config, "rope_parameters", None)
+    if isinstance(section, dict) and section.get("rope_type") == "axial":
+        return False
+    return bool(section) or mentions(config, ROTATES)
+
+
 def sub_configs(config):
     return [(name, x) for name, x in vars(config).items() if isinstance(x, transformers.PretrainedConfig)]
 
@@ -570,13 +601,19 @@ def decide(config):
     return outcome[0], "", {**defaults_of(config, outcome), **(override[1] if override else {})}
 
 
-def entries():
-    """{model type: (rotation, note, defaults)} of every configuration class of Transformers and of REMOTE."""
-    configs = {config.model_type: config for _, config in default_configs() if config.model_type}
+def all_configs():
+    """{model type: default configuration} of every configuration class, with those of parts of models."""
+    configs = {config.model_type: config for config in default_configs().values() if config.model_type}
     for config in list(configs.values()):  # classes that CONFIG_MAPPING does not have
         configs.update(
             {x.model_type: x for _, x in sub_configs(config) if x.model_type not in configs and x.model_type}
         )
+    return configs
+
+
+def entries():
+    """{model type: (rotation, note, defaults)} of every configuration class of Transformers and of REMOTE."""
+    configs = all_configs()
     composite = {kind: part for kind, config in configs.items() if (part := text_part(config))}
     table = {kind: decide(config) for kind, config in configs.items() if kind not in composite or kind in OVERRIDES}
     for kind, (path, text) in composite.items():
@@ -590,8 +627,14 @@ def entries():
         if own:
             outcome = (rotation, own.get("mrope_section"), own.get("mrope_interleaved"))
             part.update({key: x for key, x in defaults_of(text, outcome).items() if own.get(key) != x})
+            sizes = [value_of(text, key) for key in ("head_dim", "hidden_size", "num_attention_heads")]
+            follows = "qk_rope_head_dim" in own or not all(isinstance(size, int) for size in sizes)
+            if not follows and sizes[0] != own.get("head_dim", sizes[1] // sizes[2]):
+                part["head_dim"] = sizes[0]
         table[kind] = rotation, note, {"text_config": part, **({} if path == "text_config" else {"text_key": path})}
-    aliases = {kind: table[config.model_type] for kind, config in default_configs() if config.model_type in table}
+    aliases = {
+        kind: table[config.model_type] for kind, config in default_configs().items() if config.model_type in table
+    }
     return {**aliases, **table, **REMOTE}
 
 
@@ -641,6 +684,8 @@ struct model_entry {{
     /// - `rope_theta`, `partial_rotary_factor`: of a section without them; of full attention if layers differ.
     /// - `rope_parameters`: the section of a configuration without any; null marks layers without rotation.
     /// - `scaled_layers`: layer types that a section without parts applies to; [] if the code needs parts.
+    /// - `ignores`: keys of a file that the code does not use: rope_theta if the file has no rope section,
+    ///   rope_parameters if it has no parts.
     /// - `layer_kinds`: layer types of the default configuration.
     /// - `mrope_section`, `mrope_interleaved`: sections of the rotary class for a section without them.
     /// - `softmax_scaling`: the attention multiplies the softmax scale by the square of YaRN's m(mscale_all_dim).

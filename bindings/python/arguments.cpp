@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <ropewalk/rotation/position_reader.hpp>
 #include "order.hpp"
 
 namespace ropewalk::python {
@@ -13,17 +14,19 @@ struct axis_order {
     std::string_view name;
     int batch, token, head;  ///< -1: no such axis
 };
-constexpr std::array<axis_order, 4> axis_orders{
-    {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}}};
+constexpr std::array<axis_order, 6> axis_orders{
+    {{"thd", -1, 0, 1}, {"bshd", 0, 1, 2}, {"bhsd", 0, 2, 1}, {"sbhd", 1, 0, 2}, {"hd", -1, -1, 0}, {"td", -1, 0, -1}}};
 
 /// The address of every empty tensor, which is checked like any other.
 alignas(64) char no_elements[64];
 
 const axis_order& order_of(const array& a, const char* name, py::handle order) {
     if (order.is_none()) {
-        RW_EXPECTS(a.axes == 3 || a.axes == 4,
-                   "{} has {} axes, expected [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]",
-                   describe(a, name), a.axes);
+        RW_EXPECTS(
+            a.axes == 3 || a.axes == 4,
+            "{} has {} axes, expected [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]; 2 axes need "
+            "order='hd' (one token) or 'td' (one head), and 5 axes order='bs3hd' (packed q, k and v)",
+            describe(a, name), a.axes);
         return axis_orders[a.axes == 3 ? 0 : 1];
     }
     const std::string text = py::str(order);
@@ -33,7 +36,10 @@ const axis_order& order_of(const array& a, const char* name, py::handle order) {
                    describe(a, name), a.axes, text, text.size());
         return known;
     }
-    detail::fail("order must be 'thd', 'bshd', 'bhsd' or 'sbhd', got '{}'", text);
+    detail::fail(
+        "order must be 'thd', 'bshd', 'bhsd', 'sbhd', 'hd' or 'td', or one of them with a 3 for packed q, k and v, got "
+        "'{}'",
+        text);
 }
 
 element_type element_of(const array& a, const char* name) {
@@ -325,6 +331,14 @@ void token_positions::split_axes(const Encoding& encoding, bool batched) {
 
 void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {
     const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
+    if (value.ragged() && source.on_host() && value.count > 0) {
+        const position_reader reader{.kind = value.source, .data = value.data};
+        const std::int64_t end = reader.sequence_start(value.count - 1);
+        RW_EXPECTS(end >= tokens,
+                   "cu_seqlens ends with {} but there are {} tokens; pass padded_tail=True if the tokens after it are "
+                   "padding",
+                   end, tokens);
+    }
     RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens{}", name_, value.count, tokens,
                order_hint(rotated, order, value.count));
 }

@@ -32,7 +32,7 @@ int thread_count(py::handle threads);
 /// The encoding inside a Python object. Throws TypeError for any other object.
 const Encoding& as_encoding(py::handle object, const char* name = "encoding");
 
-/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd" and "sbhd".
+/// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd", "sbhd", "hd" and "td".
 tensor as_tensor(const array& a, const char* name, py::handle order);
 
 /// Throws unless the memory may be written.

@@ -76,7 +76,10 @@ array draw_on_device(const array& like, const Encoding& encoding, const tensor& 
 
 }  // namespace
 
-void run_on_device(const array& like, rotate_args args) {
+namespace {
+
+/// Plans a rotation and, unless `only_plans`, runs it.
+void plan_and_run(const array& like, rotate_args args, bool only_plans) {
     const cuda::device_functions& module = module_for(like);
     const array target_owner = draw_on_device(like, *args.target, args.any(), args.target_positions);
     array source_owner;
@@ -90,7 +93,14 @@ void run_on_device(const array& like, rotate_args args) {
     gpu::device_shape shape;
     if (!module.shape(like.device, shape, failure)) throw error(failure.text);
     const gpu::launch_plan plan = gpu::make_plan(args, shape);
+    if (only_plans) return;
     if (!module.run(args.layout, plan, like.device, options, failure)) throw error(failure.text);
 }
+
+}  // namespace
+
+void run_on_device(const array& like, rotate_args args) { plan_and_run(like, args, false); }
+
+void check_on_device(const array& like, rotate_args args) { plan_and_run(like, args, true); }
 
 }  // namespace ropewalk::python

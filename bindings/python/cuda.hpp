@@ -11,4 +11,7 @@ namespace ropewalk::python {
 /// of other libraries, as DLPack specifies. Throws, with the way to get the module, if it is missing.
 void run_on_device(const array& like, rotate_args args);
 
+/// Throws what run_on_device() would throw before the launch.
+void check_on_device(const array& like, rotate_args args);
+
 }  // namespace ropewalk::python

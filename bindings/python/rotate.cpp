@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include <ropewalk/cpu/plan.hpp>
 #include <ropewalk/rotation/validate.hpp>
 
 #include <ropewalk/dispatch.hpp>
@@ -27,6 +28,7 @@ struct python_arguments {
     py::handle encoding, ids, offset, cu_seqlens, order;
     bool inverse, adjoint;
     py::handle table, threads;
+    const char *ids_name = "positions", *offset_name = "offset";
 };
 
 /// The arguments that rotate_() and rotate() have in common, except for q and k.
@@ -42,7 +44,8 @@ struct rotation {
         : like(like_),
           encoding(as_encoding(given.encoding)),
           order(given.order),
-          positions(encoding, given.ids, as_offset(given.offset), given.cu_seqlens, like),
+          positions(encoding, given.ids, as_offset(given.offset, given.offset_name), given.cu_seqlens, like,
+                    given.ids_name),
           table(as_table(given.table, like)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
@@ -52,23 +55,34 @@ struct rotation {
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
-        const std::int64_t tokens = q.exists() ? q.tokens : k.tokens;
-        positions.check_tokens(tokens, like, order);
-        check_table_tokens(tokens);
-        if (!like.on_host()) {
-            return run_on_device(like, {.layout = *encoding.geometry.layout,
-                                        .q_in = q,
-                                        .k_in = k,
-                                        .q_out = q_out,
-                                        .k_out = k_out,
-                                        .target = &encoding,
-                                        .target_positions = positions.value,
-                                        .direction = options.direction,
-                                        .table = options.table});
-        }
+        check_tokens(q, k);
+        if (!like.on_host()) return run_on_device(like, args(q, k, q_out, k_out));
         std::optional<py::gil_scoped_release> released;
         if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
         dispatch::rotate(*encoding.geometry.layout, q, k, q_out, k_out, encoding, positions.value, options);
+    }
+
+    /// Throws what run() would throw.
+    void check(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
+        check_tokens(q, k);
+        if (!like.on_host()) return check_on_device(like, args(q, k, q_out, k_out));
+        (void)cpu::make_plan(args(q, k, q_out, k_out));
+    }
+
+private:
+    [[nodiscard]] rotate_args args(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
+        return rotation_args(*encoding.geometry.layout, q, k, q_out, k_out, encoding, positions.value,
+                             options.direction, options.table);
+    }
+
+    void check_tokens(const tensor& q, const tensor& k) const {
+        const std::int64_t tokens = q.exists() ? q.tokens : k.tokens;
+        RW_EXPECTS(!q.exists() || !k.exists() || q.tokens == k.tokens || q.batch != k.batch,
+                   "q and k must have the same batch and tokens, got {} tokens of q and {} of k; keys at positions of "
+                   "their own need k_positions= or k_offset=",
+                   q.tokens, k.tokens);
+        positions.check_tokens(tokens, like, order);
+        check_table_tokens(tokens);
     }
 
     /// Throws for a table with a row per token that has the tokens of another axis. More rows than tokens are allowed.
@@ -135,6 +149,53 @@ void check_pair(const py::object& q_object, const py::object& k_object, py::hand
     check_order(q.memory, k.memory, order, true);
     detail::check_tensors({.q_in = q.view, .k_in = k.view, .q_out = q.view, .k_out = k.view},
                           as_encoding(encoding).geometry.head_dim);
+}
+
+/// Throws what two calls, for q and for k with positions of its own, would throw, and for q and k that do not fit
+/// together. Without outputs nothing that exists is written. Calls that PyTorch must see are checked as they run.
+void check_apart(const py::object& q_object, const py::object& k_object, const py::object& q_out_object,
+                 const py::object& k_out_object, py::handle encoding, py::handle ids, py::handle offset,
+                 py::handle k_ids, py::handle k_offset, py::handle order, py::handle table) {
+    const auto observed = [](py::handle x) {
+        return is_torch_tensor(x) && (torch_observes() || (needs_operator(x) && !wants_gradient(x)));
+    };
+    if (observed(q_object) || observed(k_object)) return;
+    const array q = read_array(q_object, "q"), k = read_array(k_object, "k");
+    const tensor q_view = as_tensor(q, "q", order), k_view = as_tensor(k, "k", order);
+    const bool writes = !q_out_object.is_none();
+    const bool in_place = q_out_object.is(q_object) && k_out_object.is(k_object);
+    const char* const function = in_place ? "rotate_" : "rotate";
+    const output q_out(q_out_object, in_place ? "q" : "out of q", function, order),
+        k_out(k_out_object, in_place ? "k" : "out of k", function, order);
+    on_one_device(q, k);
+    RW_EXPECTS(q_view.type == k_view.type, "q is {} but k is {}", to_string(q_view.type), to_string(k_view.type));
+    RW_EXPECTS(q_view.batch == k_view.batch, "q and k must have the same batch, got {} and {}", q_view.batch,
+               k_view.batch);
+    RW_EXPECTS(k_view.heads > 0 ? q_view.heads % k_view.heads == 0 : q_view.heads == 0,
+               "the heads of q must be a multiple of those of k, got {} and {}", q_view.heads, k_view.heads);
+    for (const auto& [out, in] : {std::pair{&q_out.view, &k_view}, {&k_out.view, &q_view}, {&q_out.view, &k_out.view}})
+        RW_EXPECTS(!writes || !detail::may_overlap(*out, *in), "q and k overlap: {} at {}, {} at {}",
+                   detail::shape_of("q", q_view), q_view.data, detail::shape_of("k", k_view), k_view.data);
+    const auto check = [&](const array& x, const tensor& view, const tensor& out, bool is_query, py::handle positions,
+                           py::handle first) {
+        const rotation rotation(x, {.q = {},
+                                    .k = {},
+                                    .encoding = encoding,
+                                    .ids = positions,
+                                    .offset = first,
+                                    .cu_seqlens = py::none(),
+                                    .order = order,
+                                    .inverse = false,
+                                    .adjoint = false,
+                                    .table = table,
+                                    .threads = py::none(),
+                                    .ids_name = is_query ? "positions" : "k_positions",
+                                    .offset_name = is_query ? "offset" : "k_offset"});
+        const tensor& to = out.exists() ? out : view;
+        is_query ? rotation.check(view, {}, to, {}) : rotation.check({}, view, {}, to);
+    };
+    check(q, q_view, q_out.view, true, ids, offset);
+    check(k, k_view, k_out.view, false, k_ids, k_offset);
 }
 
 /// A new array like `a`, in the same library if that lets its arrays be written, else in NumPy.
@@ -295,6 +356,7 @@ void bind_rotate(py::module_& m) {
     bind(m, "rotate", &rotate);
     m.def("rerotate_", &rerotate);
     m.def("check_pair", &check_pair);
+    m.def("check_apart", &check_apart);
     m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
 }
 

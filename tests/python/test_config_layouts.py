@@ -14,7 +14,7 @@ from transformers_models import CONFIG_MAPPING, frequencies, members_of, rotary_
 # Kinds of models with interleaved pairs. The test must compare each of them.
 INTERLEAVED = {
     *("blt_global_transformer", "blt_local_decoder", "blt_local_encoder", "blt_patcher", "cohere", "deepseek_v3"),
-    *("deepseek_v4", "mistral4", "mistral_large4_text", "openai_privacy_filter"),
+    *("deepseek_v4", "mistral4", "openai_privacy_filter"),
     *("pe_audio_encoder", "pe_audio_video_encoder", "pe_video_encoder"),
 }
 POSITIONS = torch.tensor([[0, 1, 2, 7, 31, 64]])

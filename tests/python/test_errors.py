@@ -31,7 +31,7 @@ def zeros(*shape, dtype=np.float32):
         ({"k": zeros(4, 3, 64)}, "multiple of those of k, got 2 and 3"),
         ({"k": zeros(4, 2, 64, dtype=np.float16)}, "q is f32 but k is f16"),
         ({"order": "bshd"}, "has 3 axes, but the order 'bshd' names 4"),
-        ({"order": "hsd"}, "'sbhd', got 'hsd'"),
+        ({"order": "hsd"}, "order must be 'thd', .*got 'hsd'"),
         ({"q": None}, "both None"),
         ({"q": torch.sparse_coo_tensor(size=(4, 2, 64), check_invariants=True)}, "q has no strided memory"),
         ({"q": torch.ones(4, 2, 64, dtype=torch.cfloat).conj().imag}, "q is a lazy negation"),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union, overload
 
-from ropewalk import _ropewalk
+from ropewalk import _composite, _ropewalk
 
 
 class Array(Protocol):
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
         encoding: Required[_ropewalk.Encoding]
         positions: Positions
-        offset: int
+        offset: int | Array | Sequence[int]
         cu_seqlens: Positions
+        padded_tail: bool
+        k_positions: Positions
+        k_offset: int | None
         order: str | None
         inverse: bool
         adjoint: bool
@@ -66,8 +69,11 @@ def rotate_(
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
-    offset: int = 0,
+    offset: int | Array | Sequence[int] = 0,
     cu_seqlens: Positions = None,
+    padded_tail: bool = False,
+    k_positions: Positions = None,
+    k_offset: int | None = None,
     order: str | None = None,
     inverse: bool = False,
     adjoint: bool = False,
@@ -91,8 +97,8 @@ def rotate_(
         q: Queries: float32, float16, bfloat16 (of ml_dtypes in NumPy) or, on the CPU, float64:
             [tokens, heads, head_dim] or [batch, tokens, heads, head_dim]. Any strides are supported if the last one is
             1. No copy is made. None for keys only.
-        k: Keys of the same type, batch and tokens. The heads of q must be a multiple of those of k. None for queries
-            only.
+        k: Keys of the same type, batch and, without k_positions and k_offset, tokens. The heads of q must be a multiple
+            of those of k. None for queries only.
         encoding: From encoding() or from_config().
         positions: Position of each token, which may be negative: integers of any type but uint64, [tokens] or
             [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope also
@@ -100,11 +106,19 @@ def rotate_(
             for all three. [3, tokens] is t, h and w if q and k have no batch axis. With a batch axis it is an error,
             since it could be a batch of 3.
         offset: Position of the first token, if positions is None: an integer, or an array of one integer.
+            With cu_seqlens also integers [sequences], the position of the first token of each sequence, as for chunks
+            of prompts.
         cu_seqlens: Starts of packed sequences (3 axes): integers [sequences + 1], ascending from 0 to the number
             of tokens.
+        padded_tail: Whether the tokens after the last sequence are padding. They get position 0: without xpos and an
+            attention factor they keep their values. Otherwise such tokens are an error.
+        k_positions: Positions of the keys, if they are not those of the queries, as for cross-attention. Keys may then
+            have another number of tokens.
+        k_offset: Position of the first key, if k_positions is None.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
             queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count
-            as tokens. Shapes that look like it get a warning, once per process.
+            as tokens. Shapes that look like it get a warning, once per process. "hd" is one token, and "td" one head. A
+            3 stands for q, k and v in one array q, as in "bs3hd" and "t3hd": v keeps its values.
         inverse: Undo the encoding.
         adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
             Together with inverse: the transpose of the inverse.
@@ -122,6 +136,30 @@ def rotate_(
         Error: Shapes, strides, types or positions do not fit, or memory is read-only. Nothing is written then.
         TypeError: An argument is of the wrong kind.
     """
+    if (
+        k_positions is not None
+        or k_offset is not None
+        or padded_tail
+        or (cu_seqlens is not None and not isinstance(offset, int))
+        or (order is not None and "3" in str(order))
+    ):
+        return _composite.rotate(
+            rotate_,
+            q,
+            k,
+            k_positions,
+            k_offset,
+            padded_tail,
+            encoding=encoding,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            order=order,
+            inverse=inverse,
+            adjoint=adjoint,
+            table=table,
+            threads=threads,
+        )
     if not _traced():
         done = _ropewalk.rotate_(
             q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, False
@@ -147,8 +185,11 @@ def rotate(
     *,
     encoding: _ropewalk.Encoding,
     positions: Positions = None,
-    offset: int = 0,
+    offset: int | Array | Sequence[int] = 0,
     cu_seqlens: Positions = None,
+    padded_tail: bool = False,
+    k_positions: Positions = None,
+    k_offset: int | None = None,
     order: str | None = None,
     inverse: bool = False,
     adjoint: bool = False,
@@ -175,6 +216,31 @@ def rotate(
         Error: As for rotate_().
         TypeError: As for rotate_().
     """
+    if (
+        k_positions is not None
+        or k_offset is not None
+        or padded_tail
+        or (cu_seqlens is not None and not isinstance(offset, int))
+        or (order is not None and "3" in str(order))
+    ):
+        return _composite.rotate(
+            rotate,
+            q,
+            k,
+            k_positions,
+            k_offset,
+            padded_tail,
+            encoding=encoding,
+            positions=positions,
+            offset=offset,
+            cu_seqlens=cu_seqlens,
+            order=order,
+            inverse=inverse,
+            adjoint=adjoint,
+            table=table,
+            threads=threads,
+            out=out,
+        )
     if not _traced():
         done = _ropewalk.rotate(
             q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out, False

@@ -196,7 +196,8 @@ def _starting_at(offset: Any, q: Any, k: Any, order: str | None) -> Tensor:
         _ropewalk.as_offset(offset)  # raises the error
     x = k if q is None else q
     letters = order or ("thd" if x.dim() == 3 else "bshd")
-    tokens = x.shape[letters.find("t" if "t" in letters else "s")]  # another order is an error of the operator
+    axis = letters.find("t" if "t" in letters else "s")
+    tokens = 1 if letters == "hd" else x.shape[axis]  # another order is an error of the operator
     positions: Tensor = offset.reshape(()).long() + torch.arange(tokens, dtype=torch.int64, device=offset.device)
     return positions
 

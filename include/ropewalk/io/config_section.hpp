@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,14 +40,26 @@ inline std::string shown_name(std::string_view name) {
 }  // namespace detail
 
 /// A non-owning view of a JSON object. A missing key and a null read as nothing; a value of the wrong type throws
-/// ropewalk::error. The JSON must outlive the section.
+/// ropewalk::error. The JSON must outlive the section. A section and its subsections record which values are read.
 class config_section {
 public:
-    config_section(const nlohmann::json& object, std::string path) : object_(&object), path_(std::move(path)) {}
+    config_section(const nlohmann::json& object, std::string path)
+        : object_(&object), path_(std::move(path)), values_read_(std::make_shared<std::set<const nlohmann::json*>>()) {}
 
     [[nodiscard]] const std::string& path() const { return path_; }
+    [[nodiscard]] const nlohmann::json& json() const { return *object_; }
     [[nodiscard]] bool empty() const { return object_->empty(); }
-    [[nodiscard]] bool has(const char* key) const { return find(key) != nullptr; }
+    /// Does not count as reading the value.
+    [[nodiscard]] bool has(const char* key) const {
+        const auto found = object_->find(key);
+        return found != object_->end() && !found->is_null();
+    }
+    [[nodiscard]] bool has_any(std::initializer_list<const char*> keys) const {
+        return std::any_of(keys.begin(), keys.end(), [this](const char* key) { return has(key); });
+    }
+
+    /// Returns whether a value of this section or of its subsections has been read.
+    [[nodiscard]] bool has_read(const nlohmann::json& value) const { return values_read_->contains(&value); }
 
     [[nodiscard]] std::optional<double> number(const char* key) const {
         const nlohmann::json* const value = find(key);
@@ -79,7 +93,7 @@ public:
         const nlohmann::json* const value = find(key);
         if (value == nullptr) return {};
         if (!value->is_object()) wrong_type(key, "an object", *value);
-        return config_section(*value, key);
+        return config_section(*value, key, values_read_);
     }
     [[nodiscard]] std::vector<double> required_numbers(const char* key, std::int64_t entries) const {
         std::vector<double> numbers;
@@ -119,7 +133,7 @@ public:
         std::vector<std::pair<std::string, config_section>> parts;
         for (const auto& [key, value] : object_->items()) {
             if (value.is_object())
-                parts.emplace_back(key, config_section(value, path_ + "." + detail::shown_name(key)));
+                parts.emplace_back(key, config_section(value, path_ + "." + detail::shown_name(key), values_read_));
         }
         return parts;
     }
@@ -155,6 +169,10 @@ public:
         return numbers;
     }
 
+    [[nodiscard]] bool list_is_empty(const char* key) const {
+        const nlohmann::json* const value = find(key);
+        return value != nullptr && value->is_array() && value->empty();
+    }
     [[nodiscard]] bool is_list(const char* key) const {
         const nlohmann::json* const value = find(key);
         return value != nullptr && value->is_array();
@@ -169,9 +187,16 @@ public:
     }
 
 private:
+    using read_set = std::shared_ptr<std::set<const nlohmann::json*>>;
+    config_section(const nlohmann::json& object, std::string path, read_set values_read)
+        : object_(&object), path_(std::move(path)), values_read_(std::move(values_read)) {}
+
+    /// Counts as reading the value.
     [[nodiscard]] const nlohmann::json* find(const char* key) const {
         const auto found = object_->find(key);
-        return found == object_->end() || found->is_null() ? nullptr : &*found;
+        if (found == object_->end() || found->is_null()) return nullptr;
+        values_read_->insert(&*found);
+        return &*found;
     }
     [[noreturn]] void wrong_type(const char* key, const char* expected, const nlohmann::json& value) const {
         detail::fail("{}.{} must be {}, got {}", path_, key, expected, detail::shown(value));
@@ -217,6 +242,7 @@ private:
 
     const nlohmann::json* object_;
     std::string path_;
+    read_set values_read_;
 };
 
 }  // namespace ropewalk

@@ -7,11 +7,14 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/io/layer_types.hpp"
+#include "ropewalk/io/model_code.hpp"
 #include "ropewalk/io/parse_config.hpp"
+#include "ropewalk/io/position_keys.hpp"
 #include "ropewalk/io/rope_types.hpp"
 #include "ropewalk/io/unsupported_models.hpp"
 
@@ -22,8 +25,8 @@ struct config_choices {
     std::string layer_type{};             ///< "full_attention", "sliding_attention", … if layers differ
     std::int64_t sequence_length = 0;     ///< tokens, for policies that depend on it; 0: unknown
     std::optional<layout_kind> layout{};  ///< replaces the layout of the model_type
-    /// An expression that replaces the scaling of the configuration, for example "yarn:8". Base, widths and
-    /// mrope_section stay, and the policies may use the original length of the model.
+    /// An expression that replaces the scaling of the configuration, for example "yarn:8". Base, layout, rotary part
+    /// and mrope_section stay, and the policies may use the original length of the model.
     std::string policy{};
 };
 
@@ -36,6 +39,7 @@ inline constexpr std::int64_t max_head_dim = 16384;
 struct layer_section {
     config_section section;
     bool nested;
+    bool from_code = false;  ///< the default of the model's code
 };
 
 /// Returns the part of a layer type, or the whole section if it has no parts.
@@ -56,34 +60,43 @@ inline layer_section of_layer_type(const config_section& whole, const std::strin
          shown_name(layer_type), suggestion(layer_type, names));
 }
 
-/// Throws for a layer type that the configuration does not mention.
-inline void check_layer_type(const config_section& model, const std::string& layer_type) {
+/// Throws for a layer type that neither the configuration nor the model's code mentions.
+inline void check_layer_type(const config_section& model, const config_section& defaults,
+                             const std::string& layer_type) {
     constexpr std::array<std::string_view, 2> usual{"full_attention", "sliding_attention"};
     if (layer_type.empty() || contains(usual, layer_type)) return;
-    for (const char* const key : {"rope_parameters", "rope_scaling"}) {
-        const auto parameters = model.section(key);
-        if (parameters && parameters->section(layer_type.c_str())) return;
+    for (const config_section& keys : {model, defaults}) {
+        for (const char* const key : {"rope_parameters", "rope_scaling"}) {
+            const auto parameters = keys.section(key);
+            if (parameters && parameters->section(layer_type.c_str())) return;
+        }
     }
-    RW_EXPECTS(model.lists("layer_types", layer_type), "layer_type '{}' is not among the configuration's layer_types{}",
-               shown_name(layer_type), suggestion(layer_type, usual));
+    RW_EXPECTS(defaults.lists("layer_kinds", layer_type) || model.lists("layer_types", layer_type),
+               "layer_type '{}' is not among the configuration's layer_types{}", shown_name(layer_type),
+               suggestion(layer_type, usual));
 }
 
-/// Reads the encoding of one layer type of one model.
+/// Reads the encoding of one layer type of one model. The order of precedence is that of Transformers: keys of a rope
+/// section, keys of the model, defaults of the model's code.
 class config_reader {
 public:
-    config_reader(const config_section& model, const config_choices& choices)
-        : model_(model), choices_(choices), model_type_(model.text("model_type").value_or("")) {
-        reject_unsupported_model(model_, model_type_, choices_.policy.empty());
-        check_layer_type(model_, choices_.layer_type);
-        reject_layers_without_rotation(model_, model_type_, choices_.layer_type);
+    config_reader(const config_section& model, const model_code& code, const config_choices& choices)
+        : model_(model), code_(code), choices_(choices), defaults_(code.defaults, "the code of " + code.model_type) {
+        reject_unsupported_model(model_, code_, defaults_, choices_.policy.empty());
+        check_layer_type(model_, defaults_, choices_.layer_type);
+        reject_layers_without_rotation(model_, code_, defaults_, choices_.layer_type);
         for (const char* const key : {"rope_parameters", "rope_scaling"}) {
             const auto whole = model_.section(key);
             if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
         }
-        local_base_ = local_base();
-        RW_EXPECTS(!sections_.empty() || !choices_.policy.empty() || !contains(models_with_own_section, model_type_),
-                   "{} lacks 'rope_parameters', for which the code of {} has its own default", model_.path(),
-                   model_type_);
+        if (sections_.empty()) add_default_section();
+        if (code_.model_type == "deepseek_v4") (void)model_.number("compress_rope_theta");  // read in layer_types.hpp
+        local_base_ = read_local_base();
+        RW_EXPECTS(
+            code_.model_type.empty() || code_.is_known() || names_rotary_positions(),
+            "{}: model_type '{}' is not known, and no key names a rotary encoding: state rope_theta if the model "
+            "rotates",
+            model_.path(), shown_name(code_.model_type));
     }
 
     [[nodiscard]] Encoding read() const {
@@ -95,10 +108,54 @@ public:
         Encoding encoding = make_encoding(geometry, policies);
         RW_EXPECTS(is_finite(encoding.softmax_factor), "{}: '{}' has a softmax factor of {}", model_.path(),
                    encoding.expression, encoding.softmax_factor);
+        reject_unread_keys(model_, model_.json(), model_.path());
         return encoding;
     }
 
 private:
+    /// Adds the section of the model's code for a configuration without one.
+    void add_default_section() {
+        const std::string path = "the code of " + code_.model_type;
+        if (const auto whole = defaults_.section("rope_parameters")) {
+            // Keys of the model give the same for plain parts.
+            const bool states_base = model_.has_any(
+                {"rope_theta", "rope_local_base_freq", "global_rope_theta", "local_rope_theta", "swa_rope_theta"});
+            if (has_plain_parts(*whole) && (choices_.layer_type.empty() || states_base)) return;
+            const config_section part = of_layer_type(*whole, choices_.layer_type).section;
+            sections_.push_back({config_section(part.json(), path), false, true});
+        } else if (defaults_.has("mrope_section")) {
+            sections_.push_back({config_section(no_keys_, path), false, true});
+        }
+    }
+
+    /// Returns whether a section has one part per layer type, all without scaling.
+    [[nodiscard]] static bool has_plain_parts(const config_section& whole) {
+        const auto parts = whole.subsections();
+        return !parts.empty() && std::all_of(parts.begin(), parts.end(),
+                                             [](const auto& part) { return rope_type_of(part.second) == "default"; });
+    }
+
+    /// Returns whether a section without parts applies to the requested layers. Gemma-3 does not scale its sliding
+    /// layers; ModernBERT scales both types.
+    [[nodiscard]] bool applies(const layer_section& layer) const {
+        if (layer.nested || layer.from_code) return true;
+        if (!defaults_.has("scaled_layers")) return !local_base_ || model_.has("local_rope_theta");
+        const auto own = defaults_.section("rope_parameters");
+        const bool needs_parts = defaults_.list_is_empty("scaled_layers") &&
+                                 (rope_type_of(layer.section) != "default" || (own && !has_plain_parts(*own)));
+        RW_EXPECTS(!needs_parts, "{}: the code of {} needs one section per layer type, such as rope_parameters.{}",
+                   layer.section.path(), code_.model_type, "full_attention");
+        return choices_.layer_type.empty() || defaults_.lists("scaled_layers", choices_.layer_type);
+    }
+
+    /// Returns whether any key of the model, except lengths, names a position encoding.
+    [[nodiscard]] bool names_rotary_positions() const {
+        const auto keys = model_.json().items();
+        return std::any_of(keys.begin(), keys.end(), [](const auto& item) {
+            return !item.value().is_null() && names_positions(item.key()) && !is_harmless(item.key(), item.value());
+        });
+    }
+
     [[nodiscard]] Geometry read_geometry() const {
         Geometry geometry;
         geometry.head_dim = read_head_dim();
@@ -107,30 +164,35 @@ private:
         geometry.rotary_dim = read_rotary_dim(geometry.head_dim);
         RW_EXPECTS(geometry.rotary_dim > 0, "{}: the rotary part of a head of {} must not be empty, got {} elements",
                    model_.path(), geometry.head_dim, geometry.rotary_dim);
-        // DeepSeek-V4 rotates the end of a head.
-        if (model_type_ == "deepseek_v4") geometry.rotary_offset = geometry.head_dim - geometry.rotary_dim;
+        if (rotates_end_of_head()) geometry.rotary_offset = geometry.head_dim - geometry.rotary_dim;
         geometry.base = read_base();
         RW_EXPECTS(is_finite(geometry.base) && geometry.base > 1, "{}: rope_theta must be above 1, got {}",
                    model_.path(), geometry.base);
-        geometry.layout = choices_.layout ? *choices_.layout : read_layout();
+        const layout_kind own = read_layout();
+        geometry.layout = choices_.layout ? *choices_.layout : own;
         geometry.sequence_length = choices_.sequence_length;
         geometry.validate();
         return geometry;
     }
 
+    /// DeepSeek-V4 rotates the last elements of a head. Its ancestors have them in a tensor of their own.
+    [[nodiscard]] bool rotates_end_of_head() const { return code_.model_type == "deepseek_v4"; }
+
     [[nodiscard]] std::int64_t read_head_dim() const {
-        // DeepSeek stores the rotary part in its own tensor.
-        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
-        if (const auto wide = head_dim_of_layer_type()) return *wide;
-        if (const auto stated = model_.integer("head_dim")) return *stated;
-        for (const char* const key : {"attention_head_dim", "kv_channels"}) {  // Zamba-2, JetMoE
+        const auto rotary = model_.integer("qk_rope_head_dim");
+        if (rotary && !rotates_end_of_head()) return *rotary;
+        if (const auto special = head_dim_of_layer_type()) return *special;
+        for (const char* const key : {"head_dim", "attention_head_dim", "kv_channels"}) {  // Llama, Zamba-2, JetMoE
             if (const auto stated = model_.integer(key)) return *stated;
         }
-        if (const double standard = default_of(default_head_dims, model_type_); standard != 0) {
-            return static_cast<std::int64_t>(standard);
+        for (const char* const key : {"qk_rope_head_dim", "head_dim"}) {
+            if (const auto standard = defaults_.integer(key); standard) return *standard;
         }
-        const auto hidden = model_.integer_of_any({"hidden_size", "n_embd", "d_model"});
-        const auto heads = model_.integer_of_any({"num_attention_heads", "n_head", "n_heads"});
+        if (const auto needed = defaults_.text("requires")) fail("{} lacks '{}'", model_.path(), *needed);
+        auto hidden = model_.integer_of_any({"hidden_size", "n_embd", "d_model"});
+        auto heads = model_.integer_of_any({"num_attention_heads", "n_head", "n_heads"});
+        if (!hidden) hidden = defaults_.integer("hidden_size");
+        if (!heads) heads = defaults_.integer("num_attention_heads");
         RW_EXPECTS(hidden && heads, "{} lacks 'head_dim', and 'hidden_size' or 'num_attention_heads' to derive it",
                    model_.path());
         RW_EXPECTS(*heads > 0 && *hidden % *heads == 0,
@@ -138,8 +200,8 @@ private:
         return *hidden / *heads;
     }
 
-    /// Returns the wider heads of Gemma-4's layers with full attention: `global_head_dim`, or `per_layer_config` as
-    /// Transformers writes it, {"05": {"head_dim": 512}}, or nothing if they have the width of other layers.
+    /// Returns the head_dim of layer types that have their own: `swa_head_dim` of MiMo, `global_head_dim` of Gemma-4,
+    /// or its `per_layer_config` as Transformers writes it, {"05": {"head_dim": 512}}.
     [[nodiscard]] std::optional<std::int64_t> head_dim_of_layer_type() const {
         const std::string& type = choices_.layer_type;
         if (const auto layers = model_.section("per_layer_config")) {
@@ -150,13 +212,13 @@ private:
             }
             return {};
         }
+        if (type == "sliding_attention") return model_.integer("swa_head_dim");
         if (type != "full_attention") return {};
         const auto stated = model_.integer("global_head_dim");
-        return stated || model_type_ != "gemma4_text" ? stated : 512;
+        return stated ? stated : defaults_.integer("global_head_dim");
     }
 
     [[nodiscard]] std::int64_t read_rotary_dim(std::int64_t head_dim) const {
-        if (model_.has("qk_rope_head_dim") || is_proportional()) return head_dim;
         std::optional<std::int64_t> width;
         const auto choose = [&](const std::string& path, std::optional<std::int64_t> other) {
             RW_EXPECTS(
@@ -165,17 +227,22 @@ private:
                 path, other.value_or(0), width.value_or(0));
             if (other) width = other;
         };
+        const auto of_model = model_.number_of_any({"partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent",
+                                                    "rotary_percent", "rotary_emb_fraction"});
+        const auto of_layers = value_of_layers("partial_rotary_factors");
+        const auto stated = model_.integer("rotary_dim");
+        if (is_proportional()) return head_dim;
+        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
         for (const layer_section& layer : sections_) {
             choose(layer.section.path(), part_of(head_dim, layer.section.number("partial_rotary_factor")));
         }
         if (width && sections_.front().nested) return *width;
-        choose(model_.path(), part_of(head_dim, model_.number_of_any({"partial_rotary_factor", "rotary_pct"})));
-        choose(model_.path(), model_.integer("rotary_dim"));
-        choose(model_.path(), part_of(head_dim, value_of_layers("partial_rotary_factors")));
+        choose(model_.path(), part_of(head_dim, of_model));
+        choose(model_.path(), stated);
+        choose(model_.path(), part_of(head_dim, of_layers));
         if (width) return *width;
-        if (model_type_ == "gptj" || model_type_ == "codegen") return 64;
-        const double standard = default_of(default_partial_factors, model_type_);
-        return standard == 0 ? head_dim : *part_of(head_dim, standard);
+        if (const auto standard = defaults_.integer("rotary_dim")) return *standard;
+        return part_of(head_dim, defaults_.number("partial_rotary_factor")).value_or(head_dim);
     }
 
     [[nodiscard]] std::optional<std::int64_t> part_of(std::int64_t head_dim, std::optional<double> part) const {
@@ -194,7 +261,6 @@ private:
     }
 
     [[nodiscard]] double read_base() const {
-        if (local_base_) return *local_base_;
         std::optional<double> base;
         std::string base_from;
         const auto choose = [&](const std::string& path, std::optional<double> other) {
@@ -202,18 +268,37 @@ private:
                        base_from, other.value_or(0), path);
             if (other) base = other, base_from = path;
         };
+        const auto of_layers = value_of_layers("layer_rope_theta");
+        const auto of_model = read_base_of_model();
+        const bool has_own = !sections_.empty() && sections_.front().from_code;
+        if (local_base_ && !has_own) return *local_base_;
         for (const layer_section& layer : sections_) choose(layer.section.path(), layer.section.number("rope_theta"));
         if (base && sections_.front().nested) return *base;
-        choose("layer_rope_theta", value_of_layers("layer_rope_theta"));
-        if (model_.is_list("rope_theta")) {
-            choose(model_.path(), value_of_layers("rope_theta"));
+        if (local_base_) {
+            choose(model_.path(), local_base_);
         } else {
-            choose(model_.path(), model_.number_of_any(
-                                      {"rope_theta", "rotary_emb_base", "rotary_embedding_base", "global_rope_theta"}));
+            choose("layer_rope_theta", of_layers);
+            choose(model_.path(), of_model);
         }
         if (base) return *base;
-        const double standard = default_of(default_bases, model_type_);
-        return standard == 0 ? Geometry{}.base : standard;
+        return defaults_.number("rope_theta").value_or(Geometry{}.base);
+    }
+
+    /// Returns the base that the model states outside its rope section.
+    [[nodiscard]] std::optional<double> read_base_of_model() const {
+        if (model_.is_list("rope_theta")) return value_of_layers("rope_theta");
+        auto base = model_.number_of_any({"rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_base",
+                                          "rotary_base", "rope_embedding_base", "global_rope_theta"});
+        if (const auto attention = model_.section("attn_config")) {  // DBRX, MPT
+            const auto other = attention->number("rope_theta");
+            RW_EXPECTS(!base || !other || *base == *other, "rope_theta is {} in {} but {} in {}", base.value_or(0),
+                       model_.path(), other.value_or(0), attention->path());
+            if (!base) base = other;
+        }
+        if (const auto ratio = model_.number("rope_ratio")) {  // ChatGLM
+            base = *ratio * (base ? *base : defaults_.number("rope_theta").value_or(Geometry{}.base));
+        }
+        return base;
     }
 
     /// Returns the value that the requested layers share in a list with one entry per layer; 0 means no rotation.
@@ -229,25 +314,26 @@ private:
         return value;
     }
 
-    /// Returns the base of the sliding layers of Gemma-3 (rope_local_base_freq) and ModernBERT (local_rope_theta).
-    [[nodiscard]] std::optional<double> local_base() const {
+    /// Returns the base of the sliding layers of Gemma-3 (rope_local_base_freq), ModernBERT (local_rope_theta) and MiMo
+    /// (swa_rope_theta).
+    [[nodiscard]] std::optional<double> read_local_base() const {
+        const auto stated = model_.number_of_any({"rope_local_base_freq", "local_rope_theta", "swa_rope_theta"});
         if (choices_.layer_type != "sliding_attention") return {};
         if (!sections_.empty() && sections_.front().nested) return {};
-        const auto stated = model_.number_of_any({"rope_local_base_freq", "local_rope_theta"});
-        const double standard = default_of(default_local_bases, model_type_);
-        return stated || standard == 0 ? stated : standard;
+        if (stated || (!sections_.empty() && sections_.front().from_code)) return stated;
+        return defaults_.number_of_any({"rope_local_base_freq", "swa_rope_theta"});
     }
 
     [[nodiscard]] layout_kind read_layout() const {
-        const auto interleaves = model_.flag("rope_interleave");
+        const auto interleaves = model_.flag_of_any({"rope_interleave", "rotary_emb_interleaved"});
         if (interleaves) return *interleaves ? layout_kind::interleaved : layout_kind::half_split;
-        return default_layout(model_type_);
+        return code_.layout();
     }
 
     [[nodiscard]] std::vector<any_policy> read_policies(const Geometry& geometry) const {
+        const auto scale = model_.number("abacus_scale");
+        const bool scales_some = scales_some_layers_only();
         if (!choices_.policy.empty()) return override_policies(geometry);
-        // Gemma-3 does not scale its sliding layers; ModernBERT scales both types.
-        if (local_base_ && !model_.has("local_rope_theta") && !model_type_.starts_with("modernbert")) return {};
         std::vector<any_policy> policies;
         std::string expression, source;
         const auto choose = [&](std::vector<any_policy> stated, const std::string& key) {
@@ -257,11 +343,15 @@ private:
             policies = std::move(stated), expression = text, source = key;
         };
         for (const layer_section& layer : sections_) {
-            choose(policies_of_section(source_of(layer, geometry)), layer.section.path());
+            if (applies(layer)) choose(policies_of_section(source_of(layer, geometry)), layer.section.path());
+        }
+        if (const auto attention = model_.section("attn_config")) {
+            if (auto scaling = read_attention_config(*attention); !scaling.empty())
+                choose(std::move(scaling), attention->path());
         }
         // Early Giraffe models have this key for linear scaling.
-        if (const auto scale = model_.number("abacus_scale")) choose({Linear{.factor = *scale}}, "abacus_scale");
-        RW_EXPECTS(policies.empty() || !scales_some_layers_only(),
+        if (scale) choose({Linear{.factor = *scale}}, "abacus_scale");
+        RW_EXPECTS(policies.empty() || !scales_some,
                    "{}: rope_scaling_layers does not list all layers, and only those listed have '{}': pass a policy, "
                    "'default' for the others",
                    model_.path(), expression);
@@ -275,16 +365,23 @@ private:
         return listed < model_.integer("num_hidden_layers").value_or(listed + 1);
     }
 
-    /// Returns the policies of the caller, with the mrope_section of the model unless they have their own.
+    /// Returns the policies of the caller. The rotary part and the mrope_section of the model stay unless the policies
+    /// have their own.
     [[nodiscard]] std::vector<any_policy> override_policies(const Geometry& geometry) const {
         std::vector<any_policy> policies = parse_policies(choices_.policy);
-        for (const any_policy& policy : policies) {
-            if (std::holds_alternative<MRope>(policy)) return policies;
-        }
+        const auto has = [&]<class P>(std::type_identity<P>) {
+            return std::any_of(policies.begin(), policies.end(),
+                               [](const any_policy& policy) { return std::holds_alternative<P>(policy); });
+        };
         for (const layer_section& layer : sections_) {
-            if (const auto mrope = read_mrope(source_of(layer, geometry))) {
+            const rope_source source = source_of(layer, geometry);
+            if (const auto mrope = read_mrope(source); mrope && !has(std::type_identity<MRope>{})) {
                 policies.emplace_back(*mrope);
-                break;
+            }
+            if (is_proportional() && !has(std::type_identity<Proportional>{})) {
+                Proportional part = std::get<Proportional>(read_proportional(source));
+                part.factor = 1;
+                policies.insert(policies.begin(), part);
             }
         }
         return policies;
@@ -312,33 +409,86 @@ private:
     }
 
     [[nodiscard]] rope_source source_of(const layer_section& layer, const Geometry& geometry) const {
-        return {layer.section, model_, model_type_, geometry};
+        return {layer.section, model_, defaults_, code_, geometry};
     }
 
     config_section model_;
+    const model_code& code_;
     config_choices choices_;
-    std::string model_type_;
+    config_section defaults_;
+    nlohmann::json no_keys_ = nlohmann::json::object();
     std::vector<layer_section> sections_;  ///< rope_parameters and rope_scaling, if present; they must agree
     std::optional<double> local_base_;
 };
+
+/// Reads one model, the language model if the configuration has several.
+inline Encoding read_model(const nlohmann::json& stated, const std::string& path, const model_code& code,
+                           const config_choices& choices) {
+    const nlohmann::json model = split_by_layer_type(stated, code.model_type, choices.layer_type);
+    return config_reader({model, path}, code, choices).read();
+}
+
+/// Returns the key of the language model in a configuration of several models, or null.
+inline const char* language_model_key(const nlohmann::json& config) {
+    for (const char* const key : {"text_config", "language_config", "llm_config", "thinker_config"}) {
+        const auto part = config.find(key);
+        if (part == config.end() || part->is_null()) continue;
+        RW_EXPECTS(part->is_object(), "the configuration.{} must be an object, got {}", key, shown(*part));
+        return key;
+    }
+    return nullptr;
+}
+
+/// Throws for keys around the language model's part that would give it another encoding. Model code ignores them.
+inline void reject_keys_around(const nlohmann::json& whole, const nlohmann::json& model, const std::string& path,
+                               const model_code& code, const config_choices& choices, const Encoding& encoding) {
+    for (const auto& [key, value] : whole.items()) {
+        if (value.is_null() || !names_positions(key) || is_harmless(key, value)) continue;
+        nlohmann::json merged = model;
+        merged[key] = value;
+        bool same = false;
+        try {
+            const Encoding other = read_model(merged, path, code, choices);
+            same = other.steps == encoding.steps && other.expression == encoding.expression &&
+                   other.geometry.layout == encoding.geometry.layout;
+        } catch (const error&) {  // contradicts the part, or is not supported
+        }
+        RW_EXPECTS(same, "the configuration: key '{}' ({}) outside {} disagrees with it: remove the one that is wrong",
+                   shown_name(key), shown(value), path);
+    }
+}
 
 }  // namespace detail
 
 /// Returns the encoding of a model's configuration, a config.json of Hugging Face.
 ///
 /// Reads `rope_scaling` and the newer `rope_parameters` (one layer type if they are nested) with every rope_type of
-/// Transformers 5.24, `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names. Defaults of model code
-/// are in model_defaults.hpp.
+/// Transformers 5.24, `rope_theta`, `head_dim`, `partial_rotary_factor` and their other names. In a configuration of
+/// several models, reads the language model. Keys that a configuration omits have the defaults of its model_type, from
+/// model_table.hpp. A model_type that the table does not have is read as Llama's, and needs a key that names the
+/// rotation.
 ///
 /// Throws ropewalk::error, one line that names the key, for an unknown rope_type, a missing or unknown key, a value of
-/// the wrong type, keys that contradict each other, and models or layers that rotate differently or not at all.
+/// the wrong type, keys that contradict each other, keys that name a position encoding and are not supported, and
+/// models or layers that rotate differently or not at all.
 inline Encoding encoding_from_config(const nlohmann::json& config, const config_choices& choices = {}) {
     RW_EXPECTS(config.is_object(), "the configuration must be an object, got {}", config.type_name());
-    const config_section whole(config, "the configuration");
-    const bool has_text = whole.section("text_config").has_value();
-    const nlohmann::json model =
-        detail::split_by_layer_type(has_text ? config["text_config"] : config, choices.layer_type);
-    return detail::config_reader({model, has_text ? "text_config" : whole.path()}, choices).read();
+    const nlohmann::json* model = &config;
+    std::string path = "the configuration";
+    detail::model_code code(detail::stated_model_type(config));
+    std::vector<const nlohmann::json*> around;
+    while (const char* const key = detail::language_model_key(*model)) {
+        around.push_back(model);
+        model = &(*model)[key];
+        path = key;
+        code = code.language_model(detail::stated_model_type(*model));
+    }
+    if (around.empty()) code = code.flat_language_model();
+    const Encoding encoding = detail::read_model(*model, path, code, choices);
+    for (const nlohmann::json* const whole : around) {
+        detail::reject_keys_around(*whole, *model, path, code, choices, encoding);
+    }
+    return encoding;
 }
 
 /// The same for a file, or for the config.json in a folder.

@@ -1,4 +1,4 @@
-// Scaling by layer type for models whose configuration has one section for all layers (Transformers 5.23).
+// Scaling by layer type for models whose configuration has one section for all layers.
 #pragma once
 
 #include <algorithm>
@@ -8,15 +8,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "ropewalk/io/model_defaults.hpp"
+#include "ropewalk/io/model_code.hpp"
 
 namespace ropewalk::detail {
-
-/// Returns a text member of an object, or "". The reader rejects members of another type later.
-inline std::string text_or_nothing(const nlohmann::json& object, const char* key) {
-    const auto found = object.find(key);
-    return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
 
 /// Returns whether a section has one part per layer type.
 inline bool has_parts(const nlohmann::json& section) {
@@ -49,9 +43,11 @@ inline bool has_sliding_layers(const nlohmann::json& model, std::string_view mod
 
 /// Returns the model with its sections split by layer type where its code scales some layer types only. The caller must
 /// then name a layer type.
-inline nlohmann::json split_by_layer_type(nlohmann::json model, const std::string& layer_type) {
+inline nlohmann::json split_by_layer_type(nlohmann::json model, std::string_view model_type,
+                                          const std::string& layer_type) {
     constexpr std::array<std::string_view, 3> scaled_in_full{"olmo3", "step3p5", "step3p7"};
-    const std::string model_type = text_or_nothing(model, "model_type");
+    if (model_type == "deepseek_v4" && !model.contains("rope_parameters") && !model.contains("rope_scaling"))
+        model["rope_parameters"] = {{"rope_type", "default"}};
     for (const char* const key : {"rope_parameters", "rope_scaling"}) {
         const auto found = model.find(key);
         if (found == model.end() || !found->is_object() || found->empty() || has_parts(*found)) continue;

@@ -9,26 +9,32 @@
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
-#include "ropewalk/io/model_defaults.hpp"
+#include "ropewalk/io/model_code.hpp"
 #include "ropewalk/policy/registry.hpp"
 
 namespace ropewalk::detail {
 
 /// The input of a conversion.
 struct rope_source {
-    config_section section;  ///< rope_scaling or rope_parameters, of one layer type if they are nested
-    config_section model;    ///< the whole configuration
-    std::string model_type;
+    config_section section;   ///< rope_scaling or rope_parameters, of one layer type if they are nested
+    config_section model;     ///< the whole configuration
+    config_section defaults;  ///< of the model's code
+    const model_code& code;
     Geometry geometry;
 
     /// Returns the extended context length, if stated.
-    [[nodiscard]] std::optional<std::int64_t> max_length() const { return model.integer("max_position_embeddings"); }
+    [[nodiscard]] std::optional<std::int64_t> max_length() const {
+        const auto length = model.integer("max_position_embeddings");
+        return length ? length : defaults.integer("max_position_embeddings");
+    }
 
     /// Returns the trained context length. As in Transformers, that of the model takes precedence over that of the
     /// section, and max_position_embeddings is the default.
     [[nodiscard]] std::int64_t original_length() const {
-        auto length = model.integer("original_max_position_embeddings");
-        if (!length) length = section.integer("original_max_position_embeddings");
+        const char* const key = "original_max_position_embeddings";
+        auto length = model.integer(key);
+        if (!length) length = defaults.integer(key);
+        if (!length) length = section.integer(key);
         if (!length) length = max_length();
         RW_EXPECTS(length.has_value(), "{} lacks 'original_max_position_embeddings'", section.path());
         RW_EXPECTS(*length > 0, "{}: original_max_position_embeddings must be positive, got {}", section.path(),
@@ -51,7 +57,23 @@ inline constexpr std::string_view common_keys =
     "rope_type type rope_theta partial_rotary_factor mrope_section mrope_interleaved interleaved finetuned "
     "max_position_embeddings llama_4_scaling_beta";
 
-inline any_policy read_default(const rope_source& /*source*/) { return Default{}; }
+/// Throws unless a key that this scaling method does not use is absent or has the value without effect.
+inline void expect_neutral(const config_section& section, const char* key, std::string_view name) {
+    const double value = section.number(key).value_or(1);
+    RW_EXPECTS(value == 1, "{}: {} has no effect for {} and must be 1, got {}", section.path(), key, name, value);
+}
+
+inline any_policy read_default(const rope_source& source) {
+    expect_neutral(source.section, "factor", "default");
+    return Default{};
+}
+
+/// NTK-aware scaling with a fixed factor of the last pair, under either name.
+inline any_policy read_ntk(const rope_source& source) {
+    const auto alpha = source.section.number_of_any({"factor", "alpha"});
+    RW_EXPECTS(alpha.has_value(), "{} lacks 'factor'", source.section.path());
+    return Ntk{.alpha = *alpha};
+}
 
 inline any_policy read_linear(const rope_source& source) {
     return Linear{.factor = source.section.required_number("factor")};
@@ -95,7 +117,7 @@ inline any_policy read_yarn(const rope_source& source) {
         yarn.attention_factor_given = yarn.attention_factor(source.geometry) * relative;
     }
     // Other models, such as Ministral, have both mscales without a factor on the softmax.
-    if (yarn.mscale_all_dim && !scales_softmax(source.model_type)) {
+    if (yarn.mscale_all_dim && !source.code.scales_softmax()) {
         yarn.validate(source.geometry);
         yarn.attention_factor_given = yarn.attention_factor(source.geometry);
         yarn.mscale = yarn.mscale_all_dim = {};
@@ -104,6 +126,7 @@ inline any_policy read_yarn(const rope_source& source) {
 }
 
 inline any_policy read_llama3(const rope_source& source) {
+    expect_neutral(source.section, "attention_factor", "llama3");
     return Llama3{.factor = source.section.required_number("factor"),
                   .low_freq_factor = source.section.required_number("low_freq_factor"),
                   .high_freq_factor = source.section.required_number("high_freq_factor"),
@@ -144,21 +167,36 @@ inline any_policy read_proportional(const rope_source& source) {
 }
 
 inline constexpr std::array rope_types{
-    rope_type{"default", "", &read_default},
-    rope_type{"linear", "factor", &read_linear},
+    rope_type{"default", "factor original_max_position_embeddings", &read_default},
+    rope_type{"linear", "factor original_max_position_embeddings", &read_linear},
+    rope_type{"ntk", "factor alpha original_max_position_embeddings", &read_ntk},
     rope_type{"dynamic", "factor alpha original_max_position_embeddings beta_fast beta_slow mscale mscale_all_dim",
               &read_dynamic},
     rope_type{"yarn",
               "factor original_max_position_embeddings beta_fast beta_slow truncate attention_factor attn_factor "
               "extrapolation_factor mscale mscale_all_dim",
               &read_yarn},
-    rope_type{"llama3", "factor low_freq_factor high_freq_factor original_max_position_embeddings", &read_llama3},
+    rope_type{"llama3", "factor low_freq_factor high_freq_factor original_max_position_embeddings attention_factor",
+              &read_llama3},
     rope_type{"longrope",
               "factor short_factor long_factor original_max_position_embeddings attention_factor short_mscale "
               "long_mscale",
               &read_long_rope},
     rope_type{"proportional", "factor", &read_proportional},
 };
+
+/// Returns the scaling of an `attn_config` with `rope`: MPT in its authors' code, which selects one of two sections.
+inline std::vector<any_policy> read_attention_config(const config_section& attention) {
+    const bool like_llama = attention.text("rope_impl").value_or("dail") == "hf";
+    const auto dail = attention.section("rope_dail_config"), hf = attention.section("rope_hf_config");
+    const auto& used = like_llama ? hf : dail;
+    const std::string plain = like_llama ? "no_scaling" : "original";
+    const std::string type = used ? used->text("type").value_or(plain) : plain;
+    if (type == plain) return {};
+    RW_EXPECTS(like_llama && type == "linear", "{}: type '{}' is not supported, expected '{}' or 'linear'",
+               used->path(), shown_name(type), plain);
+    return {Linear{.factor = used->required_number("factor")}};
+}
 
 /// Returns the current name: `su` was LongRoPE, `mrope` is plain RoPE with mrope_section.
 inline std::string current_name(const std::string& name) {
@@ -199,17 +237,23 @@ inline void append_words(std::vector<std::string_view>& words, std::string_view 
     }
 }
 
-/// Returns the policy of mrope_section, which any rope_type may have.
+/// Returns the policy of mrope_section, which any rope_type may have. The code of some models has sections of its own.
 inline std::optional<MRope> read_mrope(const rope_source& source) {
-    RW_EXPECTS(!source.model_type.starts_with("ernie4_5_vl") && !source.model_type.starts_with("hunyuan_vl"),
-               "{}.mrope_section: the order of pairs in {} is not supported", source.section.path(), source.model_type);
-    const auto interleaved = source.section.flag_of_any({"mrope_interleaved", "interleaved"});
-    if (!source.section.has("mrope_section")) {
+    const bool stated = source.section.has("mrope_section");
+    auto interleaved = source.section.flag_of_any({"mrope_interleaved", "interleaved"});
+    const config_section& from = stated ? source.section : source.defaults;
+    if (!from.has("mrope_section")) {
         RW_EXPECTS(!interleaved.value_or(false), "{} lacks 'mrope_section'", source.section.path());
         return {};
     }
-    MRope mrope{.sections = source.section.required_integers("mrope_section", std::int64_t{position_axes})};
-    mrope.interleaved = interleaved.value_or(interleaves_sections(source.model_type));
+    if (!interleaved) interleaved = source.defaults.flag("mrope_interleaved");
+    MRope mrope{.sections = from.required_integers("mrope_section", std::int64_t{position_axes})};
+    mrope.interleaved = interleaved.value_or(false);
+    if (mrope.interleaved) {  // model code leaves the pairs after the sections to the first axis
+        std::int64_t rest = source.geometry.pairs();
+        for (const std::int64_t section : mrope.sections) rest -= std::clamp<std::int64_t>(section, 0, rest);
+        mrope.sections.front() += rest;
+    }
     return mrope;
 }
 

@@ -6,12 +6,12 @@
 namespace ropewalk {
 
 /// With the wavelength λ = 2π/θ_j in tokens and L = original_length, θ'_j is
-/// - θ_j if λ < L/high_freq_factor,
+/// - θ_j if λ ≤ L/high_freq_factor,
 /// - θ_j/factor if λ > L/low_freq_factor,
 /// - else (1 − t)·θ_j/factor + t·θ_j with t = (L/λ − low_freq_factor)/(high_freq_factor − low_freq_factor)
 ///
-/// (Transformers' `llama3`; Meta's release of Llama 3.1). The defaults are those of Llama 3.1; Llama 3.2 has a factor
-/// of 32.
+/// (Transformers' `llama3`; Meta's release of Llama 3.1). Equal factors make a step. The defaults are those of Llama 3.1;
+/// Llama 3.2 has a factor of 32.
 struct Llama3 {
     double factor = 8;                                 ///< divisor of the low frequencies
     double low_freq_factor = 1, high_freq_factor = 4;  ///< rotations within the original length
@@ -29,8 +29,8 @@ struct Llama3 {
     constexpr void validate(const Geometry& /*geometry*/) const {
         detail::expect_positive(name, "factor", factor);
         RW_EXPECTS(detail::is_finite(high_freq_factor) && detail::is_finite(low_freq_factor) && low_freq_factor > 0 &&
-                       high_freq_factor > low_freq_factor,
-                   "llama3: high_freq_factor > low_freq_factor > 0 must hold, got {} and {}", high_freq_factor,
+                       high_freq_factor >= low_freq_factor,
+                   "llama3: high_freq_factor >= low_freq_factor > 0 must hold, got {} and {}", high_freq_factor,
                    low_freq_factor);
         RW_EXPECTS(original_length > 0, "llama3: original_length must be positive, got {}", original_length);
     }
@@ -38,7 +38,7 @@ struct Llama3 {
         if (factor == 1) return theta;
         const real rotations = real(original_length) * theta / two_pi;  // L/λ
         const real low(low_freq_factor), high(high_freq_factor);
-        if (rotations > high) return theta;
+        if (rotations >= high) return theta;  // also for equal factors, which have no ramp
         const real slow = theta / real(factor);
         if (rotations < low) return slow;
         const real t = (rotations - low) / (high - low);
