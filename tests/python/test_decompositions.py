@@ -12,7 +12,8 @@ WIDTHS = {"whole": (None, 0), "part": (12, 2)}  # rotary_dim, rotary_offset
 
 TABLE = rw.decompositions()  # registers the operators
 ROTATE, LATE = (TABLE[getattr(torch.ops.ropewalk, name).default] for name in ("rotate", "late_cos_sin"))
-PLAIN, NARROW = rw.encoding("default", DIM), rw.encoding("yarn:8,original_length=64", DIM, rotary_dim=8)
+PLAIN, SPREAD = rw.encoding("default", DIM), rw.encoding("linear:2", DIM, layout="interleaved")
+NARROW = rw.encoding("yarn:8,original_length=64", DIM, rotary_dim=8)
 
 
 def heads(order="bshd", dtype=torch.float32):
@@ -74,12 +75,30 @@ def test_16_bit_types(dtype):
         assert_equal(*heads(dtype=dtype), rw.encoding("default", DIM, layout=layout), offset=10**9)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_float64(policy):
+    encoding = rw.encoding(policy, DIM)
+    q, k = heads(dtype=torch.float64)
+    far = 100 if encoding.magnitude_rates.any() else FAR - 20
+    arguments = {"offset": far, "inverse": True}
+    for ours, theirs in zip(
+        ROTATE(q, k, encoding.key, **arguments), torch.ops.ropewalk.rotate(q, k, encoding.key, **arguments)
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_orders_of_two_axes():
+    q, k = (x[0] for x in heads("thd"))
+    assert_equal(q, k, PLAIN, order="hd", offset=7)
+    assert_equal(q, None, PLAIN, order="td", positions=torch.tensor([5, 900, 2, 1]))
+
+
 @pytest.mark.parametrize("policy", ["mrope:[2,3,3]", "mrope:[4,2,2],interleaved=true"])
 def test_three_positions_per_token(policy):
     encoding = rw.encoding(policy, DIM)
     positions = torch.randint(0, FAR, (3, BATCH, TOKENS), generator=torch.Generator().manual_seed(2))
     q, k = heads()
-    for given in (None, positions[0, 0], positions[:, 0], positions):
+    for given in (None, positions[0, 0], positions[:, :1], positions, positions[:1]):
         assert_equal(q, k, encoding, positions=given)
     packed, _ = heads("thd")
     assert_equal(packed, packed, encoding, positions=positions[:, 0])
@@ -92,14 +111,13 @@ def test_one_tensor_as_queries_and_keys_has_both_magnitudes():
 
 
 class Attention(torch.nn.Module):
-    """Heads that are transposed in memory, as in most models, and rotated out of place and in place."""
+    """Heads that are transposed in memory, as in most models."""
 
     def forward(self, x, positions):
         q, k = (x[..., part : part + 4, :].transpose(1, 2) for part in (0, 4))
         q, k = rw.rotate(q, k, encoding=NARROW, positions=positions, order="bhsd")
-        y = q.sin()
-        rw.rotate_(y, k, encoding=NARROW, order="bhsd")
-        return (y + k).transpose(1, 2).view(*x.shape[:2], -1)  # a view that depends on the strides
+        k = rw.rotate(k, encoding=SPREAD, order="bhsd", offset=9)
+        return (q.sin() + k).transpose(1, 2).view(*x.shape[:2], -1)  # a view that depends on the strides
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -114,7 +132,13 @@ def test_an_exported_program_without_the_operators(strict):
     standard = program.run_decompositions(table)
     assert not any("ropewalk" in str(node.target) for node in standard.graph.nodes)
     x, positions = torch.randn(3, 11, 8, DIM), torch.randint(-FAR, FAR, (11,))
-    torch.testing.assert_close(standard.module()(x, positions), Attention()(x, positions), rtol=0, atol=2e-6)
+    results, gradients = [], []
+    for model in (standard.module(), Attention()):
+        learning = x.clone().requires_grad_()
+        results.append(model(learning, positions))
+        gradients.append(torch.autograd.grad(results[-1].square().sum(), learning)[0])
+    torch.testing.assert_close(*results, rtol=0, atol=2e-6)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
 
 
 def test_graphs_keep_the_operator():
@@ -152,9 +176,14 @@ def test_refused():
         ("positions has 1 entries for 7 tokens", {"positions": torch.arange(1)}, PLAIN),
         ("positions has 3 rows for a batch of 2", {"positions": ids.expand(3, -1)}, PLAIN),
         (r"positions \[2, 1, 7\]: unexpected axes", {"positions": ids.expand(2, 1, -1)}, PLAIN),
+        (
+            r"positions \[3, 7\] of a batch: expected",
+            {"positions": ids.expand(3, -1)},
+            rw.encoding("mrope:[2,3,3]", DIM),
+        ),
         ("exclude each other", {"positions": ids, "cu_seqlens": ids}, PLAIN),
         ("the order 'thd' names 3", {"order": "thd"}, PLAIN),
-        ("order must be one of thd, bshd, bhsd, sbhd, got 'hdbs'", {"order": "hdbs"}, PLAIN),
+        ("order 'hdbs' is unknown", {"order": "hdbs"}, PLAIN),
         ("the table must have 8 or 16 columns", {"cos": torch.ones(9, 4), "sin": torch.ones(9, 4)}, PLAIN),
         ("the table has 1 rows for 7 tokens", {"cos": torch.ones(2, 1, 8), "sin": torch.ones(2, 1, 8)}, PLAIN),
     ):

@@ -26,8 +26,9 @@ _HALF = 1 << 32  # radix of the two digits of a step
 # Constants of each trace.
 _constants: WeakKeyDictionary[Any, dict[Any, Tensor]] = WeakKeyDictionary()
 
-# Axes of the batch, the tokens and the heads.
-_ORDERS = {"thd": (None, 0, 1), "bshd": (0, 1, 2), "bhsd": (0, 2, 1), "sbhd": (1, 0, 2)}
+# Axes of the batch, the tokens and the heads. Orders without a batch become "bshd" by new axes of one.
+_NEW_AXES = {"thd": (0,), "td": (0, 2), "hd": (0, 0)}
+_ORDERS = {"bshd": (0, 1, 2), "bhsd": (0, 2, 1), "sbhd": (1, 0, 2)}
 
 
 def decompositions() -> dict[Any, Any]:
@@ -83,29 +84,37 @@ def _constant(values: Any, like: Tensor) -> Tensor:
     return tensor
 
 
-def _upper_product(positions: Tensor, rates: Any) -> Tensor:
-    """Return floor(position * rate / 2^32) of int64 positions and 64-bit rates [pairs]: int64 [..., pairs]."""
+def _products(positions: Tensor, rates: Any) -> tuple[Tensor, Tensor]:
+    """Return position * rate / 2^32 of int64 positions and 64-bit rates [pairs]: int64 [..., pairs].
+
+    The second result is the remainder of the division.
+    """
     rates = _constant(rates.astype(np.uint64).view(np.int64), positions)
-    low = torch.remainder(rates, _HALF)
-    # Modulo 2^32, the upper digit may be signed: an angle wraps there, and a rate of magnitudes is positive.
-    high = torch.floor_divide(rates, _HALF)
-    return positions * high + torch.floor_divide(positions * low, _HALF)
+    low = positions * torch.remainder(rates, _HALF)
+    # The upper digit is signed: an angle wraps, and a rate of magnitudes is positive.
+    high = positions * torch.floor_divide(rates, _HALF)
+    return high + torch.floor_divide(low, _HALF), torch.remainder(low, _HALF)
 
 
-def _angles(positions: Tensor, steps: Any) -> Tensor:
-    """Return angles in [-pi, pi): float32 [..., pairs], within 3e-7."""
-    phases = torch.remainder(_upper_product(positions, steps) + _HALF // 2, _HALF) - _HALF // 2
-    return phases.to(torch.float32) * (2 * math.pi / _HALF)
+def _angles(positions: Tensor, steps: Any, dtype: torch.dtype) -> Tensor:
+    """Return angles in [-pi, pi], [..., pairs]: within 3e-7, or within 1e-15 in float64."""
+    phases, remainder = _products(positions, steps)
+    signed = (torch.remainder(phases + _HALF // 2, _HALF) - _HALF // 2).to(dtype)
+    if dtype == torch.float64:
+        signed = signed + remainder.to(dtype) / _HALF
+    return signed * (2 * math.pi / _HALF)
 
 
-def _magnitudes(positions: Tensor, encoding: _ropewalk.Encoding, sign: int) -> Tensor:
-    """Return 2^(sign * (position - centre) * rate): float32 [..., pairs], within 4e-7 of its value."""
-    centre = sum(part.length // 2 for part in _parts(encoding) if isinstance(part, _ropewalk.XPos))
+def _magnitudes(positions: Tensor, encoding: _ropewalk.Encoding, sign: int, dtype: torch.dtype) -> Tensor:
+    """Return 2^(sign * (position - centre) * rate), [..., pairs]: within 4e-7 of its value in float32."""
+    distances = positions - sum(part.length // 2 for part in _parts(encoding) if isinstance(part, _ropewalk.XPos))
+    if dtype == torch.float64:
+        return torch.exp2(distances.to(dtype) * _constant(sign * encoding.magnitude_rates, positions))
     unit = 1 << 24  # of an exponent
-    exponents = sign * _upper_product(positions - centre, encoding.magnitude_rates * 2.0**56)
+    exponents = sign * _products(distances, encoding.magnitude_rates * 2.0**56)[0]
     whole = torch.floor_divide(exponents, unit)
-    fraction = (exponents - whole * unit).to(torch.float32) / unit
-    return torch.exp2(fraction) * torch.exp2(whole.to(torch.float32))
+    fraction = (exponents - whole * unit).to(dtype) / unit
+    return torch.exp2(fraction) * torch.exp2(whole.to(dtype))
 
 
 def _parts(encoding: _ropewalk.Encoding) -> list[Any]:
@@ -119,7 +128,9 @@ def _axes_of_pairs(encoding: _ropewalk.Encoding) -> Any:
     return np.abs(sin).argmax(axis=0)
 
 
-def _token_positions(x: Tensor, batch: Any, tokens: Any, encoding: _ropewalk.Encoding, arguments: Arguments) -> Tensor:
+def _token_positions(
+    x: Tensor, batch: Any, tokens: Any, batched: bool, encoding: _ropewalk.Encoding, arguments: Arguments
+) -> Tensor:
     """Return int64 positions [batch or 1, tokens, 1], or [batch or 1, tokens, pairs] where tokens have several."""
     given = arguments.positions
     if given is None:
@@ -130,21 +141,24 @@ def _token_positions(x: Tensor, batch: Any, tokens: Any, encoding: _ropewalk.Enc
             index = index - torch.index_select(starts, 0, sequence)
         return (index + arguments.offset)[None, :, None]
     _expect(arguments.cu_seqlens is None, "positions and cu_seqlens exclude each other; pass one of them")
-    several = any(hasattr(part, "sections") for part in _parts(encoding)) and given.dim() >= 2
+    # For mrope, [3, tokens] where q and k have no batch axis, or [3 or 1, batch or 1, tokens].
+    several = given.dim() >= 2 and any(hasattr(part, "sections") for part in _parts(encoding))
     shape = list(given.shape)
-    rows: Any = 1 if len(shape) == 1 + several else shape[-2]
-    _expect(len(shape) - several in (1, 2) and (not several or shape[0] == 3), f"positions {shape}: unexpected axes")
+    rows: Any = 1 if given.dim() == 1 + several else shape[-2]
+    axes = shape[0] if several else 1
+    _expect(given.dim() - several in (1, 2) and axes in (1, 3), f"positions {shape}: unexpected axes")
+    _expect(not several or given.dim() == 3 or not batched, f"positions {shape} of a batch: expected [3, 1, tokens]")
     _expect(not _differ(shape[-1], tokens), f"positions has {shape[-1]} entries for {tokens} tokens")
     _expect(not _differ(rows, 1) or not _differ(rows, batch), f"positions has {rows} rows for a batch of {batch}")
     # A reshape also fails in a program for sizes that do not fit, where a broadcast would repeat one position.
-    axes = given.to(torch.int64).reshape(3 if several else 1, rows, tokens)
-    if several:
-        return torch.index_select(axes, 0, _constant(_axes_of_pairs(encoding), x)).permute(1, 2, 0)
-    return axes[0].unsqueeze(-1)
+    given = given.to(torch.int64).reshape(axes, rows, tokens)
+    if axes == 3:
+        return torch.index_select(given, 0, _constant(_axes_of_pairs(encoding), x)).permute(1, 2, 0)
+    return given[0].unsqueeze(-1)
 
 
-def _table(table: Tensor, positions: Any, tokens: Any, pairs: int, layout: str) -> Tensor:
-    """Return the rows of a caller-supplied table that belong to the tokens: float32 [batch or 1, tokens, pairs]."""
+def _table(table: Tensor, positions: Any, tokens: Any, pairs: int, layout: str, dtype: torch.dtype) -> Tensor:
+    """Return the rows of a caller-supplied table that belong to the tokens: [batch or 1, tokens, pairs]."""
     _expect(table.shape[-1] in (pairs, 2 * pairs), f"the table must have {pairs} or {2 * pairs} columns")
     if table.shape[-1] == 2 * pairs:
         table = table[..., :pairs] if layout == "half_split" else table[..., ::2]
@@ -155,22 +169,22 @@ def _table(table: Tensor, positions: Any, tokens: Any, pairs: int, layout: str) 
         index: Any = positions()[..., 0]
         index = torch.where(index < 0, table.shape[0], index)  # ONNX would count negative ones from the end
         rows = torch.index_select(table, 0, index.reshape(-1)).reshape(*index.shape, pairs)
-    return rows.to(torch.float32)
+    return rows.to(dtype)
 
 
 def _cos_sin(
-    encoding: _ropewalk.Encoding, arguments: Arguments, positions: Any, tokens: Any, sign: int
+    encoding: _ropewalk.Encoding, arguments: Arguments, positions: Any, tokens: Any, sign: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin with their factors, for queries (sign -1) or keys (1): float32 [batch or 1, tokens, pairs]."""
+    """Return cos and sin with their factors, for queries (sign -1) or keys (1): [batch or 1, tokens, pairs]."""
     if arguments.cos is not None and arguments.sin is not None:
         pairs = encoding.rotary_dim // 2
-        cos, sin = (_table(t, positions, tokens, pairs, encoding.layout) for t in (arguments.cos, arguments.sin))
+        cos, sin = (_table(t, positions, tokens, pairs, encoding.layout, dtype) for t in (arguments.cos, arguments.sin))
     else:
-        angles = _angles(positions(), encoding.steps)
+        angles = _angles(positions(), encoding.steps, dtype)
         cos, sin = angles.cos(), angles.sin()
         factor: Any = 1 / encoding.attention_factor if arguments.inverse else encoding.attention_factor
         if encoding.magnitude_rates.any():
-            factor = factor * _magnitudes(positions(), encoding, -sign if arguments.inverse else sign)
+            factor = factor * _magnitudes(positions(), encoding, -sign if arguments.inverse else sign, dtype)
         if isinstance(factor, Tensor) or factor != 1:
             cos, sin = cos * factor, sin * factor
     return cos, sin if arguments.inverse == arguments.adjoint else -sin
@@ -179,7 +193,7 @@ def _cos_sin(
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor, encoding: _ropewalk.Encoding) -> Tensor:
     """Rotate one tensor. cos and sin have its axes, the last of which has one entry per pair."""
     start, width = encoding.rotary_offset, encoding.rotary_dim
-    part = x[..., start : start + width].to(torch.float32)
+    part = x[..., start : start + width].to(cos.dtype)
     if encoding.layout == "half_split":
         # The formula of Transformers, which optimizers of ONNX models recognize.
         first, second = part[..., : width // 2], part[..., width // 2 :]
@@ -191,9 +205,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor, encoding: _ropewalk.Encoding) 
     result = result.to(x.dtype)
     if width != encoding.head_dim:
         result = torch.cat((x[..., :start], result, x[..., start + width :]), -1)
-    # The result has the strides of the operator's, on which later views may depend.
-    copy: Tensor = torch.ops.aten.copy.default(x, result)
-    return copy
+    return result
 
 
 def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> list[Tensor]:
@@ -209,9 +221,9 @@ def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> lis
         "or without it",
     )
     order = arguments.order or {3: "thd", 4: "bshd"}.get(tensors[0].dim(), "")
-    _expect(order in _ORDERS, f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
-    batch_axis, token_axis, head_axis = _ORDERS[order]
-
+    _expect(order in _ORDERS or order in _NEW_AXES, f"order {order!r} is unknown")
+    new_axes = _NEW_AXES.get(order, ())
+    batch_axis, token_axis, head_axis = _ORDERS["bshd" if new_axes else order]
     results: list[Tensor] = []
     shared: Any = None  # batch, tokens, cos and sin of the queries
     for x, sign in ((q, -1), (k, 1)):
@@ -220,18 +232,29 @@ def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> lis
         shape = list(x.shape)
         _expect(len(shape) == len(order), f"{shape} has {len(shape)} axes, but the order '{order}' names {len(order)}")
         _expect(shape[-1] == encoding.head_dim, f"{shape}: the encoding is for head_dim {encoding.head_dim}")
-        batch, tokens = 1 if batch_axis is None else shape[batch_axis], shape[token_axis]
+        whole = x
+        for axis in new_axes:
+            whole = whole.unsqueeze(axis)
+        batch, tokens = whole.shape[batch_axis], whole.shape[token_axis]
         is_shared = shared is not None and _equal(batch, shared[0]) and _equal(tokens, shared[1])
         if not is_shared or encoding.magnitude_rates.any():
-            positions = functools.cache(functools.partial(_token_positions, x, batch, tokens, encoding, arguments))
-            shared = batch, tokens, _cos_sin(encoding, arguments, positions, tokens, sign)
-        rows = shared[2]
-        if batch_axis is None:
-            cos, sin = (row[0].unsqueeze(head_axis) for row in rows)
-        else:
-            cos, sin = (row.movedim(0, 1 if batch_axis > token_axis else 0).unsqueeze(head_axis) for row in rows)
-        results.append(_rotated(x, cos, sin, encoding))
+            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            positions = functools.cache(
+                functools.partial(_token_positions, x, batch, tokens, not new_axes, encoding, arguments)
+            )
+            shared = batch, tokens, _cos_sin(encoding, arguments, positions, tokens, sign, dtype)
+        cos, sin = (row.movedim(0, 1 if batch_axis > token_axis else 0).unsqueeze(head_axis) for row in shared[2])
+        result = _rotated(whole, cos, sin, encoding)
+        for axis in reversed(new_axes):
+            result = result.squeeze(axis)
+        results.append(_ordered_like(x, result))
     return results
+
+
+def _ordered_like(x: Tensor, result: Tensor) -> Tensor:
+    """Return the result with the axes in the order of x in memory, as the operator does. Later views depend on it."""
+    axes = sorted(range(x.dim()), key=x.stride, reverse=True)
+    return result.permute(axes).contiguous().permute([axes.index(axis) for axis in range(x.dim())])
 
 
 def late_cos_sin(positions: Tensor, draw: Tensor | None, key: str) -> tuple[Tensor, Tensor]:
