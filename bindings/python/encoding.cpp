@@ -180,6 +180,9 @@ p * inv_freq[j] radians.)");
         "draws_positions", [](const Encoding& self) { return static_cast<bool>(self.draw_positions); },
         "True if the policies draw random positions for the tokens (randomized).");
     property(
+        "has_axes", [](const Encoding& self) { return self.has_axes(); },
+        "True if each token has three positions, t, h and w (mrope).");
+    property(
         "attention_factor", [](const Encoding& self) { return self.attention_factor; },
         "Multiplies cosines and sines, for queries and keys alike (YaRN, LongRoPE).");
     property(

@@ -95,12 +95,21 @@ private:
     }
 };
 
-/// The package takes NotImplemented as the request to call an operator of PyTorch instead.
+/// The package takes NotImplemented as the request to make the call another way.
 py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
-/// True if PyTorch must see the call as an operator. Throws if there is nothing to rotate.
-bool must_be_operator(const python_arguments& given, bool inside_operator) {
+/// True if the call consists of simpler ones: packed q, k and v, or sequences with an offset each.
+bool is_composite(const python_arguments& given) {
+    if (!given.cu_seqlens.is_none() && PyLong_Check(given.offset.ptr()) == 0) return true;
+    return PyUnicode_Check(given.order.ptr()) != 0 &&
+           PyUnicode_FindChar(given.order.ptr(), '3', 0, PyUnicode_GET_LENGTH(given.order.ptr()), 1) >= 0;
+}
+
+/// True if the package makes the call: by an operator that PyTorch must see, or by simpler calls. Throws if there is
+/// nothing to rotate.
+bool is_for_package(const python_arguments& given, bool inside_operator) {
     RW_EXPECTS(!given.q.is_none() || !given.k.is_none(), "q and k are both None; pass at least one of them");
+    if (!inside_operator && is_composite(given)) return true;
     if (inside_operator || !(is_torch_tensor(given.q) || is_torch_tensor(given.k))) return false;
     return torch_observes() || needs_operator(given.q) || needs_operator(given.k);
 }
@@ -134,7 +143,7 @@ const array& on_one_device(const array& q, const array& k) {
 }
 
 py::object rotate_in_place(const python_arguments& given, bool inside_operator) {
-    if (must_be_operator(given, inside_operator)) return not_implemented();
+    if (is_for_package(given, inside_operator)) return not_implemented();
     const output q(given.q, "q", "rotate_", given.order), k(given.k, "k", "rotate_", given.order);
     check_order(q.memory, k.memory, given.order, !inside_operator);
     rotation(on_one_device(q.memory, k.memory), given).run(q.view, k.view, q.view, k.view);
@@ -276,7 +285,7 @@ std::pair<py::object, py::object> split_outputs(const py::object& out, py::handl
 }
 
 py::object rotate(const python_arguments& given, const py::object& out, bool inside_operator) {
-    if (must_be_operator(given, inside_operator)) return not_implemented();
+    if (is_for_package(given, inside_operator)) return not_implemented();
     const auto [q_out, k_out] = split_outputs(out, given.q, given.k);
     const input q(given.q, q_out, "q", "out of q", given.order), k(given.k, k_out, "k", "out of k", given.order);
     check_order(q.memory, k.memory, given.order, !inside_operator);

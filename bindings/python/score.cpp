@@ -13,7 +13,9 @@ namespace {
 /// Integers of any shape as a NumPy array.
 py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> integers(py::handle object) {
     const py::array numbers = py::module_::import("numpy").attr("asarray")(object);
-    RW_EXPECTS(numbers.dtype().kind() == 'i', "positions must be int32 or int64, got {}",
+    const char kind = numbers.dtype().kind();
+    RW_EXPECTS(kind == 'i' || (kind == 'u' && numbers.itemsize() < 8),
+               "positions must be int64, or integers of at most 32 bits, got {}",
                py::str(numbers.dtype()).cast<std::string>());
     return numbers;
 }
@@ -56,7 +58,7 @@ Raises:
 The factor at position p is 1 + scale * ln(1 + (p + 1) // length).
 
 Args:
-    positions: int32 or int64 of any shape, not negative.
+    positions: Integers of any type but uint64 and of any shape, not negative.
     scale: `attn_scale` of Transformers.
     length: Tokens, `floor_scale` of Transformers.
 

@@ -65,6 +65,16 @@ def test_against_the_formula():
     reference.assert_close(ours.memory, expected)
 
 
+def test_keys_with_positions_of_their_own():
+    q, k = pair(order="thd")
+    for k_at in ({"k_offset": 5}, {"k_positions": np.arange(9) * 3}):
+        expected = rw.rotate(q, k[:9], encoding=encode(), offset=8, **k_at)
+        on_device_at = {name: at if name == "k_offset" else on_device.Array(at) for name, at in k_at.items()}
+        ours = rw.rotate(on_device.Array(q), on_device.Array(k[:9]), encoding=encode(), offset=8, **on_device_at)
+        for x, y in zip(ours, expected):
+            np.testing.assert_allclose(x.memory, y, rtol=1e-6, atol=1e-6)
+
+
 def test_outputs():
     q, k = pair()
     out = [on_device.Array(np.zeros_like(x)) for x in (q, k)]
@@ -113,6 +123,10 @@ REFUSED = [
     (f"cos is {THERE}", {"q": Q, "table": [on_gpu(x) for x in TABLE]}),
     (r"positions int64 .* must be contiguous", {"q": on_gpu(Q), "positions": on_gpu(np.arange(2 * TOKENS)[::2])}),
     (f"positions has 3 entries for {TOKENS} tokens", {"q": on_gpu(Q), "positions": on_gpu(np.arange(3))}),
+    ("positions .*expected int32 or int64 on cuda:0", {"q": on_gpu(Q), "positions": on_gpu(np.zeros(TOKENS, np.int8))}),
+    ("tensors of f64 rotate on the CPU only", {"q": on_gpu(Q.astype(np.float64))}),
+    ("k_positions has 3 entries", {"q": on_gpu(Q), "k": on_gpu(K), "k_positions": on_gpu(np.arange(3))}),
+    ("head_dim 32|head_dim 16", {"q": on_gpu(Q), "k": on_gpu(K[:9, :, :16]), "k_offset": 0}),
     ("head_dim", {"q": on_gpu(Q[..., :16])}),
     ("last stride|contiguous|unit", {"q": on_gpu(Q[..., ::-1])}),
     ("only PyTorch can copy them to cuda:0", {"q": on_gpu(Q), "encoding": encode("randomized:64")}),

@@ -1,19 +1,6 @@
 """Encodings of configurations, compared with those of the installed Transformers in float32.
 
-Intended differences:
-- ropewalk reports an unknown key in the section of a scaling method as an error. Transformers logs a warning.
-- ropewalk reads `attn_factor` of YaRN, which the authors' own code uses. Transformers ignores it.
-- ropewalk reads `truncate` of YaRN from the section. If sections are nested by layer type, Transformers reads the outer
-  dict and misses the key.
-- PhiMoE above the original length uses `long_factor` in ropewalk. The class in Transformers requests the frequencies
-  without a length, so it always has the short ones, with `long_mscale`.
-- ropewalk reads `rope_scaling` of Cohere2Moe. The class in Transformers does not use it.
-- `rotary_dim` is the rotary width of every model in ropewalk. The class of MiniMax-M3 reads only
-  `partial_rotary_factor`. ropewalk reads that key for every model, too; Llama and other classes ignore it unless a
-  scaling method is set.
-- ropewalk reports contradicting keys as an error. In Transformers, those of `rope_parameters` take precedence.
-- ropewalk reads a scaling method under its old name `type`. OLMo-3, ModernBERT and Step-3.5 add a `rope_type` of their
-  own and ignore the old name.
+docs/reference/configurations.md lists the intended differences.
 """
 
 import copy

@@ -7,6 +7,7 @@ import pytest
 import ropewalk as rw
 import torch
 from checks import run_python
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch_heads import (
@@ -247,3 +248,26 @@ def test_traces_take_the_offset_from_the_length_of_a_cache():
         cache = torch.empty(2, 50, 3)
         for found, expected in zip(module(heads(), cache), Step()(heads(), cache)):
             assert torch.equal(found, expected)
+
+
+def test_a_patched_model_decodes_64_tokens_with_a_static_cache_in_one_graph(one_thread):
+    def generate(step):
+        """Greedy tokens, by an uncompiled prefill and 64 steps."""
+        cache, tokens = transformers.StaticCache(config=model.config, max_cache_len=80), tiny_model.IDS[:, :9]
+        with torch.no_grad():
+            logits = model(tokens, past_key_values=cache, use_cache=True).logits
+            for position in range(9, 73):
+                last = logits[:, -1:].argmax(-1)
+                tokens = torch.cat([tokens, last], 1)
+                at = torch.full((1, 1), position)
+                logits = step(last, past_key_values=cache, use_cache=True, position_ids=at).logits
+        return tokens
+
+    transformers, tiny_model = pytest.importorskip("transformers"), pytest.importorskip("tiny_model")
+    model = tiny_model.build(num_hidden_layers=1)
+    expected = generate(model)
+    rw.patch(model)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    assert torch.equal(generate(torch.compile(model, fullgraph=True, backend=counter)), expected)
+    assert counter.frame_count == 1

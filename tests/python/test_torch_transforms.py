@@ -1,4 +1,4 @@
-"""Export, vmap, functionalization, checkpoints and autocast, and tensors that are empty or expanded."""
+"""Export, functionalization, checkpoints and autocast, and tensors that are empty or expanded."""
 
 import functools
 
@@ -27,21 +27,6 @@ def test_export_for_every_length():
         q, k = heads(tokens=length), heads(tokens=length) * 2
         for ours, plain in zip(program.module()(q, k), module(q, k)):
             assert torch.equal(ours, plain)
-
-
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("function", [rw.rotate, rw.rotate_])
-def test_vmap_is_refused_and_writes_nothing(function, requires_grad):
-    batch = torch.randn(3, 7, HEADS, DIM, requires_grad=requires_grad)
-    call = torch.vmap(lambda x: function(x * 1 if requires_grad else x, encoding=ENCODING))
-    message = r"q has no strided memory.*torch.vmap .*a batch is an axis of q and k"
-    assert_refused(message, lambda: call(batch), batch)
-
-
-def test_vmap_over_positions_is_refused():
-    q = heads(tokens=7)
-    with pytest.raises(rw.Error, match="positions has no strided memory"):
-        torch.vmap(lambda ids: rw.rotate(q, encoding=ENCODING, positions=ids))(torch.arange(21).view(3, 7))
 
 
 def test_functionalized():

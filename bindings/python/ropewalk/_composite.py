@@ -17,6 +17,11 @@ _TAIL = "; pass padded_tail=True if the tokens after it are padding"
 _Function = Callable[..., Any]
 
 
+def is_composite(order: str | None, cu_seqlens: Any, offset: Any) -> bool:
+    """Return whether a call without k_positions, k_offset and padded_tail is one for rotate()."""
+    return "3" in str(order) or (cu_seqlens is not None and not isinstance(offset, int))
+
+
 def rotate(
     function: _Function, q: Any, k: Any, k_positions: Any, k_offset: Any, padded_tail: bool, **arguments: Any
 ) -> Any:

@@ -46,7 +46,7 @@ transform = getattr(_functorch, "peek_interpreter_stack", lambda: None)
 
 # Maps a key to its encoding, also in a process that never made the encoding. The cache is bounded because every draw of
 # randomized positions has its own key.
-_encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
+encoding_of = functools.lru_cache(maxsize=1024)(_ropewalk.Encoding.from_key)
 
 
 def present(q: Tensor | None, k: Tensor | None) -> list[Tensor]:
@@ -57,7 +57,7 @@ def present(q: Tensor | None, k: Tensor | None) -> list[Tensor]:
 def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any) -> Any:
     encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = Arguments(*arguments)
     table = None if cos is None else (cos, sin)
-    e = _encoding_of(encoding)
+    e = encoding_of(encoding)
     return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *last)
 
 
@@ -142,6 +142,15 @@ def differentiate(name: str, function: Any) -> None:
         return operator.redispatch(keys & below_autograd, q, k, *arguments)
 
     _library.impl(name, run_or_record, "Autograd", with_keyset=True)
+
+
+def batch(name: str, function: Any) -> None:
+    """Make `function(info, axes, q, k, arguments)` run in place of the operator under torch.vmap."""
+
+    def rule(info: Any, axes: tuple[Any, ...], q: Any, k: Any, *arguments: Any) -> Any:
+        return function(info, axes, q, k, Arguments(*arguments))
+
+    torch.library.register_vmap(f"ropewalk::{name}", rule, lib=_library)
 
 
 def _has_tangents(*arguments: Any) -> bool:

@@ -136,13 +136,14 @@ def rotate_(
         Error: Shapes, strides, types or positions do not fit, or memory is read-only. Nothing is written then.
         TypeError: An argument is of the wrong kind.
     """
-    if (
-        k_positions is not None
-        or k_offset is not None
-        or padded_tail
-        or (cu_seqlens is not None and not isinstance(offset, int))
-        or (order is not None and "3" in str(order))
-    ):
+    simple = k_positions is None and k_offset is None and not padded_tail
+    if simple and not _traced():
+        done = _ropewalk.rotate_(
+            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, False
+        )
+        if done is not NotImplemented:
+            return done
+    if not simple or _composite.is_composite(order, cu_seqlens, offset):
         return _composite.rotate(
             rotate_,
             q,
@@ -160,12 +161,6 @@ def rotate_(
             table=table,
             threads=threads,
         )
-    if not _traced():
-        done = _ropewalk.rotate_(
-            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, False
-        )
-        if done is not NotImplemented:
-            return done
     from ropewalk import _torch
 
     return _torch.rotate_(q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads)
@@ -216,13 +211,14 @@ def rotate(
         Error: As for rotate_().
         TypeError: As for rotate_().
     """
-    if (
-        k_positions is not None
-        or k_offset is not None
-        or padded_tail
-        or (cu_seqlens is not None and not isinstance(offset, int))
-        or (order is not None and "3" in str(order))
-    ):
+    simple = k_positions is None and k_offset is None and not padded_tail
+    if simple and not _traced():
+        done = _ropewalk.rotate(
+            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out, False
+        )
+        if done is not NotImplemented:
+            return done
+    if not simple or _composite.is_composite(order, cu_seqlens, offset):
         return _composite.rotate(
             rotate,
             q,
@@ -241,12 +237,6 @@ def rotate(
             threads=threads,
             out=out,
         )
-    if not _traced():
-        done = _ropewalk.rotate(
-            q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out, False
-        )
-        if done is not NotImplemented:
-            return done
     from ropewalk import _torch
 
     if out is not None:

@@ -6,17 +6,18 @@ for backward.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ropewalk import _operators, _ropewalk
+from ropewalk import _operators, _ropewalk, _vmap
 from ropewalk._encoding import check_encoding
-from ropewalk._operators import Arguments, differentiate, present, transform
+from ropewalk._operators import Arguments, batch, differentiate, present, transform
 
 # Unwraps a saved tensor of a finished transform of torch.func. PyTorch has no public function for it.
 _unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
@@ -128,12 +129,8 @@ class _TransformedRotation(_Rotation):
         return _rotated(_rows(q), _rows(k), _saved(ctx, ctx.arguments.adjoint))
 
     @staticmethod
-    def vmap(info: Any, mapped: tuple[Any, ...], q: Any, k: Any, arguments: Arguments) -> Any:
-        names, axes = ("q", "k", *Arguments._fields), (mapped[0], mapped[1], *mapped[2])
-        raise _ropewalk.Error(
-            f"ropewalk: {next(name for name, axis in zip(names, axes) if axis is not None)} has no strided memory "
-            "inside torch.vmap (which is not needed: a batch is an axis of q and k)"
-        )
+    def vmap(info: Any, axes: tuple[Any, ...], q: Any, k: Any, arguments: Arguments) -> Any:
+        return _vmap.rotate(_rotated, info, (axes[0], axes[1], *axes[2]), q, k, arguments)
 
 
 class _RotationInPlace(torch.autograd.Function):
@@ -168,8 +165,17 @@ def _differentiated_(q: Tensor | None, k: Tensor | None, arguments: Arguments) -
     _write(q, k, arguments)
 
 
+def _refuse_transforms(*arguments: Any) -> NoReturn:
+    raise _ropewalk.Error(
+        "ropewalk: rotate_ has no derivatives in forward mode and does not run under torch.func and torch.vmap; use "
+        "rotate()"
+    )
+
+
 differentiate("rotate", _differentiated)
 differentiate("rotate_", _differentiated_)
+batch("rotate", functools.partial(_vmap.rotate, lambda q, k, arguments: torch.ops.ropewalk.rotate(q, k, *arguments)))
+batch("rotate_", _refuse_transforms)
 
 
 def _as_tensor(array: Any, name: str, types: str) -> Any:
@@ -278,8 +284,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate_() of tensors."""
     prepared = _prepare(q, k, *arguments)
     if _transformed():
-        _check_pair(q, k, arguments[0], prepared.order)
-        raise _ropewalk.Error("ropewalk: rotate_ has no derivatives in forward mode or under torch.func; use rotate()")
+        _refuse_transforms()
     if _records(q, k):
         _check_writable("q", q)
         _check_writable("k", k)
