@@ -147,6 +147,8 @@ REMOTE = {
     "mimo": ("half_split", "", {"rope_theta": 10000}),
     # openbmb/MiniCPM-2B: the code of LLaMA.
     "minicpm": ("half_split", "", {"rope_theta": 10000}),
+    # Alibaba-NLP/gte-large-en-v1.5: rope_scaling `ntk` scales the first pair too.
+    "new": ("half_split", "", {"rope_theta": 10000}),
     # OrionStarAI/Orion-14B: the code of LLaMA.
     "orion": ("half_split", "", {"rope_theta": 10000}),
     # microsoft/Phi-3-small: rope_embedding_base, and rope_position_scale.
@@ -166,6 +168,8 @@ REMOTE = {
     "xverse": ("half_split", "", {"rope_theta": 10000}),
     # 01-ai/Yi-6B: the code of LLaMA.
     "Yi": ("half_split", "", {"rope_theta": 5000000}),
+    # IEITYuan/Yuan2-2B: the rotation of LLaMA.
+    "yuan": ("half_split", "", {"rope_theta": 10000}),
 }
 
 

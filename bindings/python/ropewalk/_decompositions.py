@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from ropewalk import _operators, _ropewalk
+from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
-from ropewalk._operators import Arguments, present
+from ropewalk._operators import Arguments, encoding_of, present
 
 _HALF = 1 << 32  # radix of the two digits of a step
 
@@ -45,7 +45,7 @@ def decompositions() -> dict[Any, Any]:
     Returns:
         A dict from operators to functions.
     """
-    from ropewalk import _huggingface  # noqa: F401 - registers late_cos_sin
+    from ropewalk import _patched  # noqa: F401 - registers late_cos_sin
 
     operators = torch.ops.ropewalk
     return {operators.rotate.default: rotate, operators.late_cos_sin.default: late_cos_sin}
@@ -211,7 +211,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor, encoding: _ropewalk.Encoding) 
 def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> list[Tensor]:
     """Decompose torch.ops.ropewalk.rotate."""
     arguments = Arguments(*given, **named)
-    encoding = _operators._encoding_of(arguments.encoding)
+    encoding = encoding_of(arguments.encoding)
     tensors = present(q, k)
     if any(hasattr(x, "_spec") for x in tensors):
         raise NotImplementedError  # DTensor looks for a sharding rule, but arange() below does not know the shard
@@ -262,8 +262,9 @@ def late_cos_sin(positions: Tensor, draw: Tensor | None, key: str) -> tuple[Tens
 
     It supports `dynamic`. The frequencies are computed in float64.
     """
-    encoding = _operators._encoding_of(key)
+    encoding = encoding_of(key)
     _expect(draw is None, f"'{encoding.expression}' draws random positions; export the model in evaluation mode")
+    _expect(positions.dim() <= 2, f"'{encoding.expression}' has three positions per token and depends on the length")
     parts = [part for part in _parts(encoding) if isinstance(part, _ropewalk.DynamicNtk)]
     _expect(len(parts) == 1, f"'{encoding.expression}' depends on the length; patch the model without a policy")
     (dynamic,) = parts

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
@@ -257,6 +259,13 @@ inline std::optional<MRope> read_mrope(const rope_source& source) {
     return mrope;
 }
 
+/// Returns the policies of GTE's `ntk`. Its code multiplies the base by the factor s and divides every frequency by
+/// s^(2/d), so that the first pair is scaled too.
+inline std::vector<any_policy> gte_policies(double factor, const Geometry& geometry) {
+    const auto d = static_cast<double>(geometry.width());
+    return {Ntk{.alpha = std::pow(factor, (d - 2) / d)}, Linear{.factor = std::pow(factor, 2 / d)}};
+}
+
 /// Returns the policies of one section.
 inline std::vector<any_policy> policies_of_section(const rope_source& source) {
     const rope_type& type = find_rope_type(source.section);
@@ -266,7 +275,12 @@ inline std::vector<any_policy> policies_of_section(const rope_source& source) {
     source.section.expect_only(known, type.name);
     std::vector<any_policy> policies;
     const any_policy frequencies = type.read(source);
-    if (!std::holds_alternative<Default>(frequencies)) policies.push_back(frequencies);
+    const bool is_gte = source.code.model_type == "new" || source.code.model_type == "gte";
+    if (is_gte && type.name == "ntk") {
+        policies = gte_policies(std::get<Ntk>(frequencies).alpha, source.geometry);
+    } else if (!std::holds_alternative<Default>(frequencies)) {
+        policies.push_back(frequencies);
+    }
     if (const auto mrope = read_mrope(source)) policies.emplace_back(*mrope);
     return policies;
 }
