@@ -251,7 +251,16 @@ inline std::optional<MRope> read_mrope(const rope_source& source) {
     if (!interleaved) interleaved = source.defaults.flag("mrope_interleaved");
     MRope mrope{.sections = from.required_integers("mrope_section", std::int64_t{position_axes})};
     mrope.interleaved = interleaved.value_or(false);
-    if (mrope.interleaved) {  // model code leaves the pairs after the sections to the first axis
+    if (mrope.interleaved) {
+        // Model code leaves the pairs after the sections to the first axis. Its own sections can be too long for a
+        // head.
+        if (!stated && source.geometry.pairs() < mrope.sections[0] + mrope.sections[1] + mrope.sections[2]) {
+            for (const std::size_t axis : {1U, 2U}) {
+                const std::int64_t most = (source.geometry.pairs() + 2 - static_cast<std::int64_t>(axis)) / 3;
+                mrope.sections[axis] = std::min(mrope.sections[axis], most);
+            }
+            mrope.sections[0] = 0;
+        }
         std::int64_t rest = source.geometry.pairs();
         for (const std::int64_t section : mrope.sections) rest -= std::clamp<std::int64_t>(section, 0, rest);
         mrope.sections.front() += rest;
