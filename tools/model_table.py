@@ -147,6 +147,8 @@ REMOTE = {
     "mimo": ("half_split", "", {"rope_theta": 10000}),
     # openbmb/MiniCPM-2B: the code of LLaMA.
     "minicpm": ("half_split", "", {"rope_theta": 10000}),
+    # Alibaba-NLP/gte-large-en-v1.5: rope_scaling `ntk` scales the first pair too.
+    "new": ("half_split", "", {"rope_theta": 10000}),
     # OrionStarAI/Orion-14B: the code of LLaMA.
     "orion": ("half_split", "", {"rope_theta": 10000}),
     # microsoft/Phi-3-small: rope_embedding_base, and rope_position_scale.
@@ -166,6 +168,8 @@ REMOTE = {
     "xverse": ("half_split", "", {"rope_theta": 10000}),
     # 01-ai/Yi-6B: the code of LLaMA.
     "Yi": ("half_split", "", {"rope_theta": 5000000}),
+    # IEITYuan/Yuan2-2B: the rotation of LLaMA.
+    "yuan": ("half_split", "", {"rope_theta": 10000}),
 }
 
 
@@ -644,7 +648,7 @@ PREFERRED = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 def architectures(table):
     """{class name: model type} of the Auto classes. A class of several model types has the one of its own module."""
     found = {}
-    names = [name for name in dir(modeling_auto) if name.endswith("_MAPPING_NAMES")]
+    names = [name for name in dir(modeling_auto) if name.endswith("_MAPPING_NAMES") and name != "CONFIG_MAPPING_NAMES"]
     for name in (*PREFERRED, *names):
         for kind, classes in getattr(modeling_auto, name, {}).items():
             for cls in (classes,) if isinstance(classes, str) else classes or ():
@@ -719,9 +723,9 @@ TAIL = """}};
 
 /// Returns the entry of a model type, or nullptr.
 constexpr const model_entry* find_model(std::string_view model_type) {{
-    const auto* const found = std::lower_bound(
-        std::begin(model_table), std::end(model_table), model_type,
-        [](const model_entry& entry, std::string_view name) {{ return entry.model_type < name; }});
+    const auto* const found =
+        std::lower_bound(std::begin(model_table), std::end(model_table), model_type,
+                         [](const model_entry& entry, std::string_view name) {{ return entry.model_type < name; }});
     return found != std::end(model_table) && found->model_type == model_type ? found : nullptr;
 }}
 

@@ -32,6 +32,9 @@ int thread_count(py::handle threads);
 /// The encoding inside a Python object. Throws TypeError for any other object.
 const Encoding& as_encoding(py::handle object, const char* name = "encoding");
 
+/// The encoding of a text that Encoding.key made. Throws for any other text.
+Encoding encoding_of_key(std::string_view key);
+
 /// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd", "sbhd", "hd" and "td".
 tensor as_tensor(const array& a, const char* name, py::handle order);
 

@@ -122,8 +122,8 @@ int dlpack_device(py::handle object, const char* name) {
         device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
     } catch (const py::error_already_set& problem) {
         if (!problem.matches(PyExc_AttributeError)) throw;
-        detail::fail("{} is a {} without memory, like the tracers inside of jax.jit, grad and vmap: {}", name,
-                     Py_TYPE(object.ptr())->tp_name, std::string(py::str(problem.value())));
+        detail::fail("{} is a {} without memory; in jax.jit, grad and vmap call ropewalk.jax.rotate() instead", name,
+                     Py_TYPE(object.ptr())->tp_name);
     }
     if (device.first == kDLCPU || device.first == kDLCUDAHost || device.first == kDLROCMHost) return array::host;
     RW_EXPECTS(device.first == kDLCUDA || device.first == kDLCUDAManaged,

@@ -17,6 +17,7 @@ void bind_encoding(py::module_& m);
 void bind_config(py::module_& m);
 void bind_rotate(py::module_& m);
 void bind_score(py::module_& m);
+void bind_xla(py::module_& m);
 
 /// The policies of a Python object: an expression, or one of the policy objects.
 std::vector<any_policy> as_policies(py::handle object);

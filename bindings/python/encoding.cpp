@@ -65,13 +65,6 @@ std::string text_key(const Encoding& self) {
     return text;
 }
 
-Encoding from_text_key(const std::string& key) {
-    const py::list parts = py::str(key).attr("split")("@");
-    RW_EXPECTS(parts.size() == 7, "'{}' is not the key of an encoding; pass Encoding.key", key);
-    const auto integer = [&parts](std::size_t i) { return py::int_(parts[i]); };
-    return make(parts[0], integer(1), py::float_(parts[2]), integer(3), integer(4), parts[5], integer(6));
-}
-
 std::string repr(const Encoding& self) {
     const Geometry& g = self.geometry;
     std::string text = "ropewalk.Encoding(\"" + self.expression + "\", head_dim=" + std::to_string(g.head_dim) +
@@ -153,6 +146,33 @@ py::object magnitude_rates_of(const Encoding& self) {
 
 }  // namespace
 
+Encoding encoding_of_key(std::string_view key) {
+    std::array<std::string_view, 7> parts;
+    std::string_view rest = key;
+    std::size_t count = 0;
+    for (std::string_view& part : parts) {
+        const std::size_t end = std::min(rest.find('@'), rest.size());
+        part = rest.substr(0, end);
+        count += end < rest.size();
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    bool whole = count == parts.size() - 1;  // separators
+    const auto number = [&](std::size_t i, auto value) {
+        const auto* const end = parts[i].data() + parts[i].size();
+        const auto [stop, problem] = std::from_chars(parts[i].data(), end, value);
+        whole = whole && problem == std::errc{} && stop == end;
+        return value;
+    };
+    Geometry geometry{.head_dim = number(1, std::int64_t{0}),
+                      .rotary_dim = number(3, std::int64_t{0}),
+                      .rotary_offset = number(4, std::int64_t{0}),
+                      .base = number(2, 0.0),
+                      .sequence_length = number(6, std::int64_t{0})};
+    RW_EXPECTS(whole, "'{}' is not the key of an encoding; pass Encoding.key", key);
+    geometry.layout = as_layout(parts[5]);
+    return dispatch::make_encoding(geometry, parts[0]);
+}
+
 void bind_encoding(py::module_& m) {
     using namespace py::literals;
     py::class_<Encoding> encoding(m, "Encoding",
@@ -214,7 +234,9 @@ p * inv_freq[j] radians.)");
     property("sequence_length", &sequence_length_of,
              "Tokens of the sequence, for policies that depend on it, or None.");
     property("key", &text_key, "All arguments of the constructor as one text, which from_key() reads.");
-    encoding.def_static("from_key", &from_text_key, "key"_a, R"(Return the encoding with this `key`.
+    encoding.def_static(
+        "from_key", [](const std::string& key) { return encoding_of_key(key); }, "key"_a,
+        R"(Return the encoding with this `key`.
 
 Raises:
     Error: The text is not a key.)");

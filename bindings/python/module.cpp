@@ -26,6 +26,7 @@ PYBIND11_MODULE(_ropewalk, m) {
     rp::bind_config(m);
     rp::bind_rotate(m);
     rp::bind_score(m);
+    rp::bind_xla(m);
     m.def(
         "instruction_set", [] { return std::string(ropewalk::dispatch::instruction_set()); },
         "Return the instruction set of the kernels: the widest one of this machine, or the value of the environment "

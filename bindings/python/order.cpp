@@ -58,6 +58,14 @@ void check_order(const array& q, const array& k, py::handle order, bool may_warn
     if (looks_heads_first(k)) warn_once(k, "k");
 }
 
+void check_order_named(const array& q, const array& k, py::handle order) {
+    if (!order.is_none() || !has_four_axes(q) || !has_four_axes(k)) return;
+    RW_EXPECTS(q.shape[1] == k.shape[1] || k.shape[1] == 0 || q.shape[1] % k.shape[1] != 0,
+               "q {} and k {} can be [batch, tokens, heads, head_dim] or [batch, heads, tokens, head_dim]; pass "
+               "order='bshd' or order='bhsd'",
+               shape_of(q), shape_of(k));
+}
+
 std::string order_hint(const array& a, py::handle order, std::int64_t count) {
     struct token_axis {
         std::string_view order;

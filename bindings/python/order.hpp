@@ -11,6 +11,10 @@ namespace ropewalk::python {
 /// without `order` that looks like [batch, heads, tokens, head_dim], if `may_warn`. `q` or `k` may be absent.
 void check_order(const array& q, const array& k, py::handle order, bool may_warn);
 
+/// The same where q and k may have different numbers of tokens. Throws without `order` if axis 1 can be the heads: then
+/// "bhsd" fits, and "bshd" may fit, too.
+void check_order_named(const array& q, const array& k, py::handle order);
+
 /// The end of a message about `count` entries for another number of tokens of `a`: a question that names the order in
 /// which `a` has `count` tokens, or the advice to name the token axis.
 std::string order_hint(const array& a, py::handle order, std::int64_t count);

@@ -170,6 +170,7 @@ void check_apart(const py::object& q_object, const py::object& k_object, const p
     };
     if (observed(q_object) || observed(k_object)) return;
     const array q = read_array(q_object, "q"), k = read_array(k_object, "k");
+    check_order_named(q, k, order);
     const tensor q_view = as_tensor(q, "q", order), k_view = as_tensor(k, "k", order);
     const bool writes = !q_out_object.is_none();
     const bool in_place = q_out_object.is(q_object) && k_out_object.is(k_object);

@@ -28,15 +28,16 @@ std::string of_type(const std::string& model_type) { return R"("model_type": ")"
 
 TEST_CASE("OLMo-3 and Step-3.5 scale only the layers with full attention", "[io]") {
     for (const std::string model_type : {"olmo3", "step3p5", "step3p7"}) {
-        for (const std::string key : {"rope_scaling", "rope_parameters"}) {
-            INFO(model_type << " " << key);
-            const std::string keys =
-                of_type(model_type) + ", " + both_types + R"(, "rope_theta": 5e5, ")" + key + "\": " + yarn + "}";
-            CHECK(read(keys, "full_attention").expression == "yarn:8,original_length=8192");
-            CHECK(read(keys, "sliding_attention").expression == "default");
-            CHECK(read(keys, "sliding_attention").geometry.base == 5e5);
-            CHECK_REFUSED(read(keys), "layer_type must be one of full_attention, sliding_attention, got ''");
-        }
+        INFO(model_type);
+        const std::string keys = of_type(model_type) + ", " + both_types + R"(, "rope_theta": 5e5, )";
+        const std::string scaled = keys + R"("rope_scaling": )" + yarn + "}";
+        CHECK(read(scaled, "full_attention").expression == "yarn:8,original_length=8192");
+        CHECK(read(scaled, "sliding_attention").expression == "default");
+        CHECK(read(scaled, "sliding_attention").geometry.base == 5e5);
+        CHECK_REFUSED(read(scaled), "layer_type must be one of full_attention, sliding_attention, got ''");
+        // The newer key needs parts; without them the code of these models ignores it.
+        CHECK_REFUSED(read(keys + R"("rope_parameters": )" + yarn + "}", "full_attention"),
+                      "ignores rope_parameters without one part per layer type");
     }
     const std::string one_type = R"(, "layer_types": ["full_attention"], "rope_scaling": )" + yarn + "}";
     CHECK(read(of_type("olmo3") + one_type).expression == "yarn:8,original_length=8192");
@@ -231,9 +232,34 @@ TEST_CASE("minimal configurations of models that no encoding expresses are rejec
     }
 }
 
+TEST_CASE("keys that the code of a model ignores are rejected", "[io]") {
+    const std::string linear = R"({"rope_type": "linear", "factor": 2})";
+    CHECK_REFUSED(read(of_type("modernbert") + R"(, "rope_theta": 12345)"),
+                  "the code of modernbert ignores rope_theta");
+    CHECK(read(of_type("modernbert") + R"(, "rope_theta": 160000)", "full_attention").geometry.base == 160000);
+    CHECK_REFUSED(read(of_type("gpt_neox") + R"(, "rope_theta": 12345)"), "the code of gpt_neox ignores rope_theta");
+    CHECK_REFUSED(read(of_type("cohere2_moe") + R"(, "rope_scaling": )" + linear), "ignores rope_scaling");
+    CHECK_REFUSED(read(of_type("gemma3_text") + R"(, "rope_parameters": )" + linear, "full_attention"),
+                  "ignores rope_parameters without one part per layer type");
+    CHECK(read(of_type("gemma3_text") + R"(, "rope_scaling": )" + linear, "full_attention").expression == "linear:2");
+}
+
+TEST_CASE("the part of the language model has the key that its class has", "[io]") {
+    const std::string text = R"({"model_type": "gemma", "hidden_size": 2048, "num_attention_heads": 8, "head_dim": 64,
+        "rope_theta": 5e5})";
+    for (const std::string part : {R"("model_type": "paligemma", "text_config": )", R"("text_config": )"}) {
+        const std::string vlm = R"({"model_type": "colpali", "vlm_config": {)" + part + text + "}}";
+        CHECK(read_alone(vlm).geometry.base == 5e5);
+        CHECK(read_alone(vlm).geometry.head_dim == 64);
+    }
+    const rw::Encoding decoder = read_alone(R"({"model_type": "dia", "decoder_config": {"head_dim": 64}})");
+    CHECK(decoder.geometry.head_dim == 64);
+    CHECK(decoder.geometry.base == 1e4);
+}
+
 TEST_CASE("the architecture is consulted where the model_type is unknown", "[io]") {
     const std::string fields = R"("architectures": ["DeepseekV4ForCausalLM"], "rope_scaling": )" + yarn + "}}";
-    for (const std::string& type : {R"({"model_type": "deepseek_v4_of_tomorrow", )", R"({)"}) {
+    for (const std::string type : {R"({"model_type": "deepseek_v4_of_tomorrow", )", R"({)"}) {
         INFO(type);
         CHECK_REFUSED(read_alone(type + fields), "layer_type must be one of compress, main");
         CHECK(read_alone(type + fields, {.layer_type = "main"}).expression == "default");

@@ -102,6 +102,17 @@ def test_another_order_with_gradients():
             function(q, k, encoding=ENCODING)
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 100, 64), (2, 8, 50, 64), (2, 8, 300, 64)])
+def test_keys_with_positions_of_their_own_need_an_order(shape):
+    """Tokens may differ there, so "bshd" fits these shapes, too."""
+    q, k = make("numpy", "float32", (2, 32, 100, 64)), make("numpy", "float32", shape)
+    message = r"q \[2, 32, 100, 64\] and k .* can be .*; pass order='bshd' or order='bhsd'"
+    for function in (rw.rotate_, rw.rotate):
+        assert_refused(message, lambda: function(q, k, encoding=ENCODING, k_offset=3), q, k)  # noqa: B023
+    rw.rotate(q, k, encoding=ENCODING, k_offset=3, order="bhsd")
+    rw.rotate(q, make("numpy", "float32", (2, 33, 10, 64)), encoding=ENCODING, k_offset=3)  # 33 heads do not fit
+
+
 def test_three_axes_with_the_heads_first():
     q, ids = make("numpy", "float32", (32, 100, 64)), np.arange(100)
     with pytest.raises(rw.Error, match=r"positions has 100 entries for 32 tokens; pass swapaxes\(0, 1\)"):

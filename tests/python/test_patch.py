@@ -1,6 +1,9 @@
 """patch() on models that are cast, pickled, compiled or on the meta device, and the models that it refuses."""
 
 import copy
+import sys
+import types
+import warnings
 
 import pytest
 import ropewalk as rw
@@ -8,6 +11,7 @@ import torch
 from checks import run_python
 from tiny_model import IDS, ORIGINAL, ROPES, SHAPE, assert_same_gradients, build, gradients, logits, transformers
 from torch._subclasses import FakeTensorMode
+from transformers.models.llama import modeling_llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,7 +104,8 @@ def test_phimoe_uses_the_long_magnitude_above_its_original_length():
     lengths = 12, 16, 17, 40
     expected = [logits(model, IDS[:, :tokens]) for tokens in lengths]
     rotary = rw.patch(model).model.rotary_emb
-    assert (rotary.short.attention_factor, rotary.long.attention_factor) == (1.2, 1.5)
+    schedule = rotary.schedules[None]
+    assert (schedule.short.attention_factor, schedule.long.attention_factor) == (1.2, 1.5)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager")
     for tokens, theirs in zip(lengths, expected):
@@ -108,10 +113,15 @@ def test_phimoe_uses_the_long_magnitude_above_its_original_length():
             torch.testing.assert_close(logits(ours, IDS[:, :tokens].contiguous()), theirs, rtol=0, atol=2e-4)
 
 
-def test_a_model_in_float64_is_refused():
-    model = build().double()
-    refuses(r"LlamaForCausalLM is in float64; patch\(\) supports float32", model)
-    assert logits(model).dtype == torch.float64  # unchanged
+@pytest.mark.parametrize("rope", ["default", "dynamic"])
+def test_a_model_in_float64(rope):
+    """Transformers has angles in float32, which the tolerance allows for."""
+    model, single = build(rope=rope).double(), rw.patch(build(rope=rope))
+    expected, expected_gradients = logits(model), gradients(model)
+    assert logits(rw.patch(model)).dtype == torch.float64
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-5)
+    assert_same_gradients(gradients(model), expected_gradients)
+    assert (logits(single) - logits(model)).abs().max() < 1e-5
 
 
 def test_a_pickled_model_works_in_a_process_without_patch(tmp_path):
@@ -228,18 +238,8 @@ def test_models_that_read_their_rotary_module(family, bases):
     assert torch.equal(logits(rw.unpatch(model)), expected)
 
 
-def test_three_positions_per_token_are_refused():
+def test_a_policy_with_three_positions_per_token_is_refused():
     refuses(r"'mrope:\[2,3,3\]' needs three positions per token, but LlamaRotaryEmbedding", build(), "mrope:[2,3,3]")
-    text = {**SHAPE, "rope_parameters": {**ROPES["default"], "mrope_section": [2, 3, 3]}}
-    vision = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
-    vision["deepstack_visual_indexes"] = [0]
-    for family in ("Qwen2VL", "Qwen3VL"):
-        kind = getattr(transformers, f"{family}Config")
-        config = kind(text_config=copy.deepcopy(text), vision_config=dict(vision))
-        whole = getattr(transformers, f"{family}ForConditionalGeneration")(config)
-        for model in (whole, whole.model.language_model):
-            for policy in (None, "linear:8"):
-                refuses(rf"{family}\w*RotaryEmbedding has M-RoPE; .*not support models", model, policy)
 
 
 def test_patch_does_not_change_the_original_module():
@@ -291,13 +291,318 @@ def subclass_of(kind, name="OtherRotaryEmbedding", **members):
     return type(name, (kind,), {"__module__": kind.__module__, **members})
 
 
-def test_a_forward_with_other_arguments_is_refused():
-    def forward(self, x, position_ids, layer_type=None):
-        raise NotImplementedError
+def fails(self, x, position_ids, layer_type=None):
+    raise NotImplementedError("no tables")
 
+
+def takes_a_length(self, x, seq_len=None):
+    return None
+
+
+def returns_one(self, x, position_ids):
+    return x.new_ones(*position_ids.shape, 16)
+
+
+def two_axes(self, x, position_ids):
+    first, second = position_ids.expand(2, -1, -1)[..., None].float()
+    angles = torch.cat((first * self.inv_freq, second * self.inv_freq), -1)
+    return angles.cos(), angles.sin()
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (fails, r"cannot encode positions \[1, 1\]: NotImplementedError: no tables; patch\(\) does not support"),
+        (
+            takes_a_length,
+            r"takes \['x', 'seq_len'\]; patch\(\) supports rotary modules that take \['x', 'position_ids'",
+        ),
+        (returns_one, r"returns 1 tables; patch\(\) supports cos and sin, or freqs_cis"),
+        (two_axes, r"takes 2 positions per token, but from_config\(\) reads one"),
+    ],
+)
+def test_a_rotary_module_of_another_kind_is_refused(forward, message):
     model = build()
     model.model.rotary_emb = subclass_of(type(model.model.rotary_emb), forward=forward)(model.config)
-    refuses("'layer_type'] and its module has an apply_rotary_pos_emb; patch", model)
+    refuses(message, model)
+
+
+def test_a_model_without_a_rotation_function_is_refused():
+    """Its rotary module has tables, but no class of its modules can call a function that takes them."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rotary_emb = type("TableRotaryEmbedding", (torch.nn.Module,), {"forward": returns_one})()
+
+    refuses("no function of Attention takes heads, cos and sin; patch", Attention())
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "config", "message"),
+    [
+        ("GPT2", "LMHeadModel", {}, "GPT2LMHeadModel has no rotary_emb that patch"),
+        ("RoFormer", "Model", {}, "RoFormerModel rotates in its attention modules, without a rotary_emb; patch"),
+        ("PixtralVision", "Model", {"image_size": 16, "patch_size": 4}, r"rotary embeddings in towers only \(Pixtral"),
+        (
+            "Falcon",
+            "ForCausalLM",
+            {"head_dim": None, "alibi": True},
+            "alibi is true: the model has no rotary",
+        ),
+        ("Lfm3", "ForCausalLM", {"layer_types": ["conv", "conv"]}, "no layer type of Lfm3RotaryEmbedding rotates"),
+    ],
+)
+def test_models_without_rotary_embeddings_are_refused(family, head, config, message):
+    refuses(message, build(family, None, head=head, num_key_value_heads=None, **config))
+
+
+def module_of(source, name):
+    """An importable module, as remote code is."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    exec(source, module.__dict__)
+    return module
+
+
+HANDMADE = """
+import torch
+from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
+
+class Attention(LlamaAttention):
+    def forward(self, hidden_states, position_embeddings=None, **rest):
+        cos, sin = position_embeddings
+        q = self.q_proj(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return self.handmade(q, cos, sin), None
+
+class Importing(LlamaAttention):
+    def forward(self, hidden_states, position_embeddings=None, **rest):
+        q, k, v = (p(hidden_states).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+                   for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = apply_rotary_pos_emb(q, k, *position_embeddings)
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), None
+"""
+OPERATIONS = {
+    "unsqueeze": lambda q, cos, sin: q * cos.unsqueeze(1),
+    "mul": lambda q, cos, sin: q * cos,
+    "an operator": lambda q, cos, sin: cos * q,
+    "cat": lambda q, cos, sin: torch.cat([cos, cos], -1),
+    r"\[\]": lambda q, cos, sin: cos[..., :4],
+    "shape": lambda q, cos, sin: cos.shape[-1],
+    "add": lambda q, cos, sin: q + cos.float(),
+    "-": lambda q, cos, sin: modeling_llama.apply_rotary_pos_emb(q, q, -cos, sin),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_attention_that_uses_cos_and_sin_itself_is_told_what_to_do(operation):
+    model = build()
+    attention = module_of(HANDMADE, "handmade_attention").Attention
+    attention.handmade = staticmethod(OPERATIONS[operation])
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = attention
+    rw.patch(model)
+    message = (
+        rf"LlamaRotaryEmbedding is patched .* attention of this model \(Attention\) uses cos and sin itself "
+        rf"\('{operation}'\) instead of .*apply_rotary_pos_emb\(\); call rw.unpatch\(model\)"
+    )
+    with pytest.raises(rw.Error, match=message):
+        logits(model)
+
+
+def test_functions_that_another_module_imported_are_wrapped_there_too():
+    model = build()
+    module = module_of(HANDMADE, "importing_attention")
+    original = module.apply_rotary_pos_emb
+    module.apply_rotary_pos_emb = getattr(original, "ropewalk_original", original)  # as imported before any patch()
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = module.Importing
+    expected = logits(model)
+    assert not torch.equal(logits(rw.patch(model)), expected)
+    torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-5)
+
+
+def test_heads_of_another_width_are_refused():
+    model = build()
+    cos, _ = rw.patch(model).model.rotary_emb(torch.zeros(1), torch.arange(4)[None])
+    with pytest.raises(
+        rw.Error, match=r"did not cover .*apply_rotary_pos_emb\(\) for heads of 8 elements; call rw.unp"
+    ):
+        modeling_llama.apply_rotary_pos_emb(torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 4, 8), cos, cos)
+
+
+def test_a_conversion_leaves_positions_as_they_are():
+    positions = torch.arange(4)[None]
+    cos, _ = rw.patch(build()).model.rotary_emb(torch.zeros(1), positions)
+    for same in (
+        cos.to(torch.float32),
+        cos.float(),
+        cos.bfloat16(),
+        cos.to("cpu", torch.float16),
+        cos.to(torch.ones(1)),
+    ):
+        assert torch.equal(same.positions, positions) and same.positions.dtype == torch.int64
+    assert cos.to("meta").positions.is_meta
+    assert not hasattr(cos, "shape") and isinstance(cos, type(copy.deepcopy(cos)))
+
+
+TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
+
+
+def expressions(model):
+    return {key: schedule.encoding.expression for key, schedule in model.model.rotary_emb.schedules.items()}
+
+
+def test_a_policy_changes_full_attention_and_a_dict_any_layer_type():
+    def patched(policy):
+        return rw.patch(build("Gemma3", None, **TWO_TYPES), policy)
+
+    assert expressions(patched("linear:2")) == {"full_attention": "linear:2", "sliding_attention": "default"}
+    both = {"full_attention": "linear:2", "sliding_attention": rw.Linear(4)}
+    assert expressions(patched(both)) == {"full_attention": "linear:2", "sliding_attention": "linear:4"}
+    sliding = {"sliding_attention": "linear:4"}
+    assert expressions(patched(sliding)) == {"full_attention": "default", "sliding_attention": "linear:4"}
+    twin = build("Gemma3", None, **TWO_TYPES, rope_parameters=patched(both).config.rope_parameters)
+    torch.testing.assert_close(logits(patched(both)), logits(twin), rtol=0, atol=2e-5)
+    assert (logits(patched(both)) - logits(patched("linear:2"))).abs().max() > 1e-3
+
+
+def test_errors_of_policies_by_layer_type():
+    gemma = build("Gemma3", None, **TWO_TYPES)
+    refuses(
+        r"policy has the layer types \['full'\], but Gemma3RotaryEmbedding has \['full_attention', 'sliding_att",
+        *(gemma, {"full": "linear:2"}),
+    )
+    refuses("but LlamaRotaryEmbedding has one encoding for all layers; pass one policy", build(), {"a": "linear:2"})
+    local = build("Gemma3", None, **{**TWO_TYPES, "layer_types": ["sliding_attention"] * 2})
+    refuses(
+        r"changes the layers with full attention, but .* such as \{'sliding_attention': 'linear:2'\}", local, "linear:2"
+    )
+    assert expressions(rw.patch(local, {"sliding_attention": "linear:2"})) == {"sliding_attention": "linear:2"}
+    with pytest.raises(rw.Error, match=r"has layer types .*, got 'chunked'"):
+        local.model.rotary_emb(torch.zeros(1), torch.arange(4)[None], "chunked")
+
+
+def saved_and_loaded(model, folder):
+    model.save_pretrained(folder)
+    return type(model).from_pretrained(folder).eval()
+
+
+SAVED = [
+    "linear:8",
+    "yarn:4,original_length=16",
+    "dynamic:4,original_length=16",
+    "llama3:4,original_length=16",
+    "ntk:4",
+]
+SAVED += ["power:0.5", "linear:2|truncated:64", LONG_ROPE, "default"]
+SAVED_MODELS = {
+    "Llama": ("Llama", "linear", {}),
+    "Glm": ("Glm", None, {"partial_rotary_factor": 0.5}),
+    "Gemma3": ("Gemma3", None, TWO_TYPES),
+}
+
+
+@pytest.mark.parametrize("policy", SAVED, ids=str)
+def test_a_saved_model_has_the_policy(policy, tmp_path):
+    family, rope, config = SAVED_MODELS["Gemma3" if policy == "linear:8" else "Llama"]
+    model = build(family, rope, **config)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        loaded = saved_and_loaded(rw.patch(model, policy), tmp_path)
+    assert not [x for x in seen if "ropewalk" in str(x.message)]
+    assert type(loaded.model.rotary_emb).__name__ == f"{family}RotaryEmbedding"
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SAVED_MODELS)
+def test_unpatch_restores_the_configuration(name):
+    """Other models may have the same configuration object, which patch() leaves as it is."""
+    family, rope, config = SAVED_MODELS[name]
+    model = build(family, rope, **config)
+    shared, before = model.config, model.config.to_dict()
+    rw.patch(model, "linear:3")
+    assert shared.to_dict() == before and model.config.to_dict() != before
+    assert model.config is model.model.config is model.model.layers[0].self_attn.config
+    assert (
+        rw.from_config(model.config, layer_type="full_attention" if name == "Gemma3" else None).expression == "linear:3"
+    )
+    rw.unpatch(copy.deepcopy(model))
+    assert model.config.to_dict() != before
+    rw.unpatch(model)
+    assert model.config.to_dict() == before and model.model.rotary_emb.config is model.config
+    rw.patch(model)
+    assert model.config.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("family", "policy", "reason"),
+    [
+        ("Llama", "xpos:64", "'xpos:64' has magnitudes that depend on the position"),
+        ("Llama", "randomized:seed=3", "'randomized:seed=3' draws positions in training"),
+        ("GPTJ", "linear:8", "GPTJConfig has no rope_parameters"),
+    ],
+)
+def test_saving_warns_of_a_policy_that_the_configuration_does_not_have(family, policy, reason, tmp_path):
+    model = build(family, None, rotary_dim=8 if family == "GPTJ" else None)
+    plain = logits(model)
+    rw.patch(model, policy)
+    with pytest.warns(UserWarning, match=f"{reason}.*; patch the model again once it is loaded"):
+        loaded = saved_and_loaded(copy.deepcopy(model), tmp_path)
+    torch.testing.assert_close(logits(loaded), plain, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logits(rw.patch(loaded, policy)), logits(model), rtol=0, atol=2e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rw.unpatch(model).save_pretrained(tmp_path)
+
+
+def test_a_composite_is_saved_with_the_policy(tmp_path):
+    from patched_models import tiny
+
+    model = tiny("Qwen2VL")
+    rw.patch(model, "linear:8")
+    assert model.config.text_config is model.model.language_model.config
+    loaded = saved_and_loaded(model, tmp_path)
+    assert loaded.config.text_config.rope_parameters["rope_type"] == "linear"
+    torch.testing.assert_close(logits(loaded, IDS[:, :24]), logits(model, IDS[:, :24]), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", [None, "linear:8"])
+def test_the_keys_of_the_state_stay_the_same(policy):
+    """Older models and remote code have a persistent inv_freq."""
+    model = build()
+    model.model.rotary_emb._non_persistent_buffers_set.discard("inv_freq")
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    assert "model.rotary_emb.inv_freq" in state
+    rw.patch(model, policy)
+    assert list(model.state_dict()) == list(state)
+    model.load_state_dict(state, strict=True)
+    saved = model.state_dict()
+    rw.unpatch(model).load_state_dict(saved, strict=True)
+    assert rw.patch(model, policy).to("meta").model.rotary_emb.original.inv_freq.is_meta
+
+
+@pytest.mark.parametrize(("family", "rope"), [("Llama", "default"), ("Llama", "dynamic"), ("Gemma3", None)])
+def test_a_decode_loop_with_a_static_cache_compiles_once(family, rope):
+    """The cache of sliding layers has an integer for which Transformers compiles every step, patched or not."""
+    torch._dynamo.reset()
+    model = rw.patch(build(family, rope, layer_types=["full_attention"] * 2 if family == "Gemma3" else None))
+    graphs = Graphs()
+    compiled = torch.compile(model, fullgraph=True, backend=graphs, dynamic=False)
+
+    def decode(step):
+        cache, steps = transformers.StaticCache(config=model.config, max_cache_len=80), []
+        with torch.no_grad():
+            model(IDS[:1, :8], cache=cache, use_cache=True)
+            for position in range(8, 72):
+                ids = IDS[:1, position % 40, None]
+                positions = torch.tensor([[position]])
+                steps.append(step(ids, cache=cache, use_cache=True, position_ids=positions).logits)
+        return torch.cat(steps, 1)
+
+    torch.testing.assert_close(decode(compiled), decode(model), rtol=0, atol=2e-5)
+    assert graphs.count == 1
 
 
 @pytest.mark.parametrize(("family", "config"), [("Llama", {}), ("Phi", {"partial_rotary_factor": 0.5})])
@@ -334,12 +639,6 @@ def test_a_module_on_meta_that_cannot_be_constructed_again_is_refused():
         model.model.rotary_emb = other(model.config, scaled=True)
     refuses(r"is on the device meta and cannot be made .* once the weights .*'scaled'", model)
     assert type(model.model.rotary_emb) is other
-
-
-def test_a_model_with_a_layer_type_argument_is_refused():
-    """The message must not ask for a layer_type, which patch() has no argument for."""
-    model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SHAPE))
-    refuses(r"takes \['x', 'position_ids', 'layer_type'\] .* does not support this kind", model)
 
 
 def test_a_fake_model_is_refused():

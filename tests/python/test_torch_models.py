@@ -3,27 +3,72 @@
 import pytest
 import ropewalk as rw
 import torch
-from tiny_model import IDS, ROPES, SHAPE, assert_same_gradients, build, gradients, logits
+from tiny_model import IDS, ORIGINAL, ROPES, SHAPE, assert_same_gradients, build, gradients, logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # GPT-NeoX, GLM, Phi and StableLM rotate a part of each head; Phi and StableLM pass only that part. Cohere and GLM have
 # interleaved pairs. Phi-3 has one projection for q, k and v. Gemma scales its queries. Qwen3 and OLMo-2 normalise
-# queries and keys before the rotation.
-FAMILIES = {
-    "Cohere": {},
+# queries and keys before the rotation. GPT-J and CodeGen have a table of sin and cos, and rotate q and k apart.
+# DeepSeek-V2 and Llama-4 multiply complex numbers. DeepSeek-V3 moves the even elements of a head before the odd ones.
+LATENT = {
+    **{"q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16},
+    **{"num_key_value_heads": 4, "head_dim": None, "n_routed_experts": 2, "num_experts_per_tok": 1, "n_group": 1},
+    **{"topk_group": 1, "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1},
+}
+EXPERTS = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+ONE_ENCODING = {
+    "CodeGen": {"rotary_dim": 8},
+    "Cohere": {"logit_scale": 1.0},
+    "Cohere2": {"logit_scale": 1.0, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16},
+    "DeepseekV2": LATENT,
+    "DeepseekV3": LATENT,
+    "Ernie4_5": {},
+    "Falcon": {"head_dim": None, "alibi": False},
+    "GPTJ": {"rotary_dim": 8},
+    "GPTNeoX": {"rotary_pct": 0.25},
     "Gemma2": {"sliding_window": 16},
     "Glm": {"partial_rotary_factor": 0.5},
-    "GPTNeoX": {"rotary_pct": 0.25},
+    "GptOss": EXPERTS,
+    "Helium": {},
     "Llama": {},
+    "Llama4": {**EXPERTS, "intermediate_size_mlp": 96, "no_rope_layers": [1, 0], "floor_scale": 4},
     "Mistral": {"sliding_window": 16},
     "Olmo2": {},
+    "Persimmon": {},
     "Phi": {"partial_rotary_factor": 0.5},
     "Phi3": {},
     "Qwen2": {},
     "Qwen3": {},
     "StableLm": {"partial_rotary_factor": 0.25},
 }
+TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
+SEVERAL_ENCODINGS = {
+    "Gemma3": TWO_TYPES,
+    # Other head_dim and proportional frequencies in full attention; the last two layers have the keys of the first two.
+    "Gemma4": {
+        **{"num_hidden_layers": 4, "layer_types": TWO_TYPES["layer_types"] * 2, "num_kv_shared_layers": 2},
+        **{"sliding_window": 8, "global_head_dim": 32, "num_global_key_value_heads": 2},
+        **{"vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8},
+    },
+    "Laguna": {
+        **{**TWO_TYPES, **EXPERTS, "shared_expert_intermediate_size": 32},
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    },
+    "MiMoV2Flash": {**TWO_TYPES, "head_dim": 24, "v_head_dim": 16, "n_routed_experts": 2, "num_experts_per_tok": 1},
+    "ModernBertDecoder": TWO_TYPES,
+    "Olmo3": {
+        **TWO_TYPES,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "yarn", **ORIGINAL},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    },
+}
+FAMILIES = {**ONE_ENCODING, **SEVERAL_ENCODINGS}
 MODELS = {
     **{family: (family, None, config) for family, config in FAMILIES.items()},
     "Llama without groups": ("Llama", None, {"num_key_value_heads": 4}),
@@ -40,23 +85,35 @@ def difference(a, b):
     return (a - b).abs().max()
 
 
+def generated(model, prompt):
+    """Greedy tokens, with the second prompt padded on the left by a third."""
+    prompt, mask = prompt.clone(), torch.ones_like(prompt)
+    prompt[1, : prompt.shape[1] // 3] = mask[1, : prompt.shape[1] // 3] = 0
+    return model.generate(prompt, attention_mask=mask, max_new_tokens=6, do_sample=False, eos_token_id=-1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_backward_and_generate_equal_those_of_the_model(name):
     model, ids = model_of(name), IDS[:, :24]
-    greedy = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": -1}
     expected, expected_gradients = logits(model, ids), gradients(model, ids)
-    tokens = model.generate(ids[:, :9], **greedy)
+    tokens = generated(model, ids[:, :9])
     assert rw.patch(model) is model
     ours = logits(model, ids)
     assert not torch.equal(ours, expected)  # some last bits differ, which shows that ropewalk's rotation ran
-    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
     assert_same_gradients(gradients(model, ids), expected_gradients)
-    assert torch.equal(model.generate(ids[:, :9], **greedy), tokens)
-    prefill = logits(model, tokens)
-    assert torch.equal(prefill[:, 8:-1].argmax(-1), tokens[:, 9:])  # decode and prefill agree
-    model.gradient_checkpointing_enable()
-    assert_same_gradients(gradients(model.train(), ids), expected_gradients)
+    assert torch.equal(generated(model, ids[:, :9]), tokens)
+    prefill = logits(model, tokens[:1])
+    assert torch.equal(prefill[:, 8:-1].argmax(-1), tokens[:1, 9:])  # decode and prefill agree
     assert torch.equal(logits(rw.unpatch(model).eval(), ids), expected)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma3", "DeepseekV3"])
+def test_gradient_checkpoints_of_layers(name):
+    model, ids = model_of(name), IDS[:, :24]
+    expected = gradients(model, ids)
+    rw.patch(model).gradient_checkpointing_enable()
+    assert_same_gradients(gradients(model.train(), ids), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,8 +121,9 @@ def test_another_policy_changes_the_logits(family):
     model = model_of(family)
     plain = logits(model)
     changed = difference(plain, logits(rw.patch(model, "linear:8")))
-    assert changed > 0.02 * plain.abs().max()
+    assert changed > 5e-3 * plain.abs().max()
     assert family != "Llama" or changed > 0.5
+    assert torch.equal(logits(rw.unpatch(model)), plain)
 
 
 @pytest.mark.parametrize("family", ["Llama", "GPTNeoX", "Qwen2"])

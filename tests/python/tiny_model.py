@@ -28,18 +28,27 @@ ROPES = {
 IDS = torch.randint(3, 97, (2, 40), generator=torch.Generator().manual_seed(1))
 
 
-def build(family="Llama", rope="default", device="cpu", **config):
-    """A causal language model in evaluation mode, with equal weights for equal arguments."""
+def randomize(model):
+    """Give a model weights with which attention is not almost uniform, and return it in evaluation mode."""
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.12)
+    return model.eval()
+
+
+def build(family="Llama", rope="default", device="cpu", head="ForCausalLM", **config):
+    """A small model, by default a causal language model, with equal weights for equal arguments.
+
+    A key of the configuration that is None is left out.
+    """
     torch.manual_seed(5)
     shape = SHAPE if rope != "dynamic" else {**SHAPE, "max_position_embeddings": 16}
     scaling = {"rope_parameters": copy.deepcopy(ROPES[rope])} if rope else {}  # configurations write to the dict
+    keys = {**shape, **scaling, **config}
+    kind = getattr(transformers, f"{family}TextConfig", None) or getattr(transformers, f"{family}Config")
     with torch.device(device):
-        config = getattr(transformers, f"{family}Config")(**{**shape, **scaling, **config})
-        model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    for parameter in model.parameters():  # the default initialisation makes attention almost uniform
-        if parameter.dim() == 2:
-            torch.nn.init.normal_(parameter, std=0.12)
-    return model
+        config = kind(**{key: value for key, value in keys.items() if value is not None})
+        return randomize(getattr(transformers, f"{family}{head}")(config))
 
 
 def logits(model, ids=IDS, **arguments):

@@ -1,8 +1,8 @@
 """Replacement of the rotation in Hugging Face models.
 
-A model of the Llama family computes cos and sin once per forward pass (`rotary_emb`) and passes them to every layer,
-where the module's function `apply_rotary_pos_emb` multiplies by them. patch() makes `rotary_emb` pass positions
-instead, and makes that function call rotate() for them. It stays as it is for models that are not patched.
+A model computes cos and sin once per forward pass (`rotary_emb`) and passes them to every layer, where functions of the
+module, such as `apply_rotary_pos_emb`, multiply by them. patch() makes `rotary_emb` pass positions instead, and makes
+the functions that take cos and sin call rotate() for them. They stay as they are for models that are not patched.
 """
 
 from __future__ import annotations
@@ -11,287 +11,234 @@ import functools
 import inspect
 import operator
 import sys
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Union
 
 import torch
 
 from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
 from ropewalk._encoding import from_config
+from ropewalk._patched import PatchedRotaryEmbedding, Schedule, install, order_of, with_length, without_draws
 from ropewalk._rotate import rotate
-from ropewalk._trial import AtLength, fitted
+from ropewalk._saved_config import Change, restore_configs, save_policies
+from ropewalk._trial import AtLength, Rotation, fitted, has_axes
 
-_APPLY = "apply_rotary_pos_emb"
+Policies = Union[str, _ropewalk.Policy, Mapping[str, Union[str, _ropewalk.Policy, None]], None]
 
-
-class RotaryInput:
-    """The argument of the layers of a patched model in place of cos and sin: positions, or a table of both."""
-
-    def __init__(self, encoding: _ropewalk.Encoding, positions: torch.Tensor | None, table: Any = None) -> None:
-        self.encoding = encoding
-        self.positions = positions
-        self.table = table
-
-    def to(self, device: Any, non_blocking: bool = False) -> RotaryInput:
-        """Copy to a device, for libraries that spread a model over devices and move the arguments of each layer."""
-        positions = None if self.positions is None else self.positions.to(device, non_blocking=non_blocking)
-        table = None if self.table is None else tuple(x.to(device, non_blocking=non_blocking) for x in self.table)
-        return RotaryInput(self.encoding, positions, table)
+# Layer types that attend to a part of the context. "main" is that of the sliding layers of DeepSeek-V4.
+_LOCAL = ("sliding", "chunked", "local")
+_LOCAL_NAMES = ("main",)
 
 
-class PatchedRotaryEmbedding(torch.nn.Module):
-    """Replaces `rotary_emb` of a model and keeps the original."""
+class _Candidate(NamedTuple):
+    """A rotary module of the language model."""
 
-    def __init__(self, original: torch.nn.Module, encodings: list[_ropewalk.Encoding]) -> None:
-        super().__init__()
-        self.original = original
-        encoding, self.short, self.long = encodings
-        self.encoding = encoding
-        self.fixed = _without_draws(encoding)
-        self.follows_length = self.short.stage != self.long.stage
-        moving = [p for p in _parts(encoding) if isinstance(p, (_ropewalk.LongRope, _ropewalk.DynamicNtk))]
-        # The last length of the first of two stages. None for more stages: dynamic has one per length.
-        has_two_stages = [type(p) for p in moving] == [_ropewalk.LongRope]
-        self.last_short = moving[0].original_length if has_two_stages else None
-        self.has_table = not encoding.magnitude_rates.any()
-        with torch.inference_mode(False):
-            # Number of forward passes in training, which selects the draw of randomized positions. A tensor, so that
-            # torch.compile does not specialize on its value. Not a buffer: reading one on a device would wait for it.
-            self.passes = torch.zeros((), dtype=torch.int64, device="cpu")
+    parent: torch.nn.Module
+    name: str
+    child: torch.nn.Module
+    config: Any
 
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[RotaryInput, RotaryInput]:
-        draws = self.encoding.draws_positions and self.training
-        if draws:
-            self._draw()
-        if not draws and not self.follows_length:
-            rotary = RotaryInput(self.fixed, position_ids)
-        elif torch.compiler.is_compiling() and self.has_table:
-            rotary = RotaryInput(self.fixed, None, self._table(x, position_ids, draws))
-        elif draws:
-            rotary = RotaryInput(_with_draw(self.encoding, int(self.passes), position_ids.shape[-1]), None)
-        else:
-            # Like Transformers, this leaves the keys of the cache as they are: see ropewalk.rerotate_().
-            rotary = RotaryInput(self._of_length(int(position_ids.max()) + 1), position_ids)
-        return rotary, rotary
+    @property
+    def kind(self) -> str:
+        return type(self.child).__name__
 
-    def _draw(self) -> None:
-        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() >= 0:
+
+def _kinds(model: torch.nn.Module) -> list[type]:
+    return list(dict.fromkeys(type(module) for module in model.modules()))
+
+
+class _Functions:
+    """The functions that the classes of a model can call to rotate, and by key the modules that hold them."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.rotations: dict[str, Rotation] = {}
+        self.places: dict[str, list[tuple[str, str]]] = {}
+        bases = {base: None for kind in _kinds(model) for base in kind.__mro__}
+        names = dict.fromkeys(base.__module__ for base in bases if issubclass(base, torch.nn.Module))
+        for module_name in names:
+            if module_name.partition(".")[0] not in ("torch", "ropewalk"):
+                self._add(module_name)
+        if not self.rotations:
             raise _ropewalk.Error(
-                "ropewalk: a checkpoint repeats rotary_emb in backward, which would draw other randomized positions; "
-                "checkpoint layers only, as model.gradient_checkpointing_enable() does"
+                f"ropewalk: no function of {type(model).__name__} takes heads, cos and sin; patch() does not support "
+                "models whose attention modules rotate by themselves"
             )
-        self.passes.add_(1)
 
-    def _of_length(self, length: int) -> _ropewalk.Encoding:
-        if self.last_short is None:
-            return _with_length(self.fixed, length)
-        return self.long if length > self.last_short else self.short
+    def _add(self, module_name: str) -> None:
+        for name, function in list(vars(sys.modules[module_name]).items()):
+            rotation = Rotation.of(function)
+            if rotation is not None:
+                self.rotations.setdefault(rotation.key, rotation)
+                self.places.setdefault(rotation.key, []).append((module_name, name))
 
-    def _table(self, x: torch.Tensor, position_ids: torch.Tensor, draws: bool) -> Any:
-        """Return cos and sin of every token. A graph cannot make encodings, but it can select between tables."""
-        if draws:
-            rows = position_ids.expand(x.shape[0], -1)  # every batch row has its own draw
-            return torch.ops.ropewalk.late_cos_sin(rows, self.passes, self.encoding.key)
-        if self.last_short is None:
-            return torch.ops.ropewalk.late_cos_sin(position_ids, None, self.fixed.key)
-        is_long = position_ids.max() >= self.last_short
-        both = zip(_cos_sin(self.long, position_ids), _cos_sin(self.short, position_ids))
-        return tuple(torch.where(is_long, long, short) for long, short in both)
 
-    def __getattr__(self, name: str) -> Any:
-        """Return public attributes of the original module: GraniteSWA, for example, reads `config`."""
+def _children(
+    module: torch.nn.Module, config: Any = None, seen: set[int] | None = None
+) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module, Any]]:
+    """Yield every (parent, name, child, config). named_children() would skip the second name of a shared child.
+
+    config is that of the child, or of the closest module that contains it.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"ropewalk: model must be a torch.nn.Module, got {type(module).__name__}")
+    seen = set() if seen is None else seen
+    seen.add(id(module))
+    config = getattr(module, "config", None) or config
+    for name, child in module._modules.items():
+        if child is not None:
+            yield module, name, child, getattr(child, "config", None) or config
+            if id(child) not in seen:
+                yield from _children(child, config, seen)
+
+
+def _language_configs(config: Any) -> tuple[type, ...]:
+    """Return the classes of the configurations of the language model, () if the model has nothing else."""
+    kinds = set()
+    for role in ({}, {"decoder": True}, {"encoder": True}):
         try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_"):
-                raise
-            return getattr(super().__getattr__("original"), name)
-
-    def __setstate__(self, state: Any) -> None:
-        """Unpickle in a process that may never have called patch()."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        _install(self.original)
-
-    def extra_repr(self) -> str:
-        return repr(self.encoding)
+            kinds.add(type(config.get_text_config(**role)))
+        except Exception:  # the role is ambiguous, or there is no such method
+            continue
+    encoder: Any = getattr(config, "encoder", None)  # with text and images in T5Gemma-2
+    if hasattr(encoder, "get_text_config") and encoder.get_text_config() is not encoder:
+        kinds.add(type(encoder.get_text_config()))
+    return () if kinds <= {type(config)} else tuple(kinds)
 
 
-def _cos_sin(encoding: _ropewalk.Encoding, positions: torch.Tensor, drawn: bool = False) -> Any:
-    """Return tables [batch, tokens, rotary_dim/2] by rotating pairs (1, 0), on any device and also in a graph."""
-    e = encoding
-    axis, pairs = (-2, (2, -1)) if e.layout == "half_split" else (-1, (-1, 2))
-    head: Any = torch.zeros(*positions.shape, 1, e.head_dim, dtype=torch.float32, device=positions.device)
-    head.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).select(axis, 0).fill_(1.0)
-    rotated = rotate(head, encoding=e, positions=None if drawn else positions, order="bshd")[:, :, 0]
-    tables = rotated.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).unbind(axis)
-    return tuple(table.contiguous() for table in tables)
-
-
-def _late_cos_sin(positions: torch.Tensor, draw: torch.Tensor | None, key: str) -> Any:
-    """Run _cos_sin() with an encoding that depends on the length or the draw, which a graph cannot contain."""
-    encoding = _ropewalk.Encoding.from_key(key)
-    if draw is None:
-        encoding = _with_length(encoding, int(positions.max()) + 1)
-    else:
-        encoding = _with_draw(encoding, int(draw), positions.shape[-1])
-    return _cos_sin(encoding, positions, draw is not None)
-
-
-def _like_late_cos_sin(positions: torch.Tensor, draw: Any, key: str) -> Any:
-    columns = _ropewalk.Encoding.from_key(key).rotary_dim // 2
-    return tuple(positions.new_empty((*positions.shape, columns), dtype=torch.float32) for _ in range(2))
-
-
-def _again(encoding: _ropewalk.Encoding, policy: str, length: int | None) -> _ropewalk.Encoding:
-    e = encoding
-    return make_encoding(policy, e.head_dim, e.base, e.rotary_dim, e.rotary_offset, e.layout, length)
-
-
-@functools.lru_cache(maxsize=64)
-def _with_length(encoding: _ropewalk.Encoding, length: int) -> _ropewalk.Encoding:
-    return _again(encoding, encoding.expression, length)
-
-
-def _parts(encoding: _ropewalk.Encoding) -> list[_ropewalk.Policy]:
-    return [_ropewalk.policy(part) for part in encoding.expression.split("|")]
-
-
-@functools.lru_cache(maxsize=8)
-def _without_draws(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
-    if not encoding.draws_positions:
-        return encoding
-    rest = [str(part) for part in _parts(encoding) if not hasattr(part, "draw")]
-    return _again(encoding, "|".join(rest) or "default", encoding.sequence_length)
-
-
-def _with_draw(encoding: _ropewalk.Encoding, draw: int, tokens: int) -> _ropewalk.Encoding:
-    def drawn(part: _ropewalk.Policy) -> str:
-        if not hasattr(part, "draw"):
-            return str(part)
-        make, parameters = part.__reduce__()
-        return str(make(*parameters[:-1], parameters[-1] + draw))  # draw is the last parameter
-
-    return _again(encoding, "|".join(drawn(part) for part in _parts(encoding)), tokens)
-
-
-def _dispatching(original: Any) -> Any:
-    """Wrap the module's function: RotaryInput goes to rotate(), anything else to the original."""
-
-    def apply(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, **named: Any) -> Any:
-        if not isinstance(cos, RotaryInput):
-            return original(q, k, cos, sin, *rest, **named)
-        axis = named.get("unsqueeze_dim", rest[0] if rest else 1)
-        return rotate(q, k, encoding=cos.encoding, positions=cos.positions, order=_order_of(axis), table=cos.table)
-
-    dispatching: Any = functools.wraps(original)(apply)
-    dispatching.ropewalk_original = original
-    return dispatching
-
-
-def _order_of(unsqueeze_dim: int) -> str:
-    """Return the order of the axes: the heads follow the batch, or the tokens."""
-    if unsqueeze_dim not in (1, 2):
-        raise _ropewalk.Error(f"ropewalk: unsqueeze_dim must be 1 or 2, got {unsqueeze_dim}")
-    return "bhsd" if unsqueeze_dim == 1 else "bshd"
-
-
-def _install(child: torch.nn.Module) -> None:
-    """Wrap the function of the child's module, once."""
-    module = sys.modules[type(child).__module__]
-    if not hasattr(getattr(module, _APPLY), "ropewalk_original"):
-        setattr(module, _APPLY, _dispatching(getattr(module, _APPLY)))
-
-
-def _children(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
-    """Return every (parent, name, child). named_children() would skip the second name of a shared child."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"ropewalk: model must be a torch.nn.Module, got {type(model).__name__}")
-    parents = list(model.modules())
-    return [(parent, name, child) for parent in parents for name, child in parent._modules.items() if child is not None]
-
-
-def _candidates(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, torch.nn.Module]]:
-    found = []
-    for parent, name, child in _children(model):
+def _candidates(model: torch.nn.Module) -> list[_Candidate]:
+    """Return the rotary modules of the language model. Towers for images and audio keep theirs."""
+    found: list[_Candidate] = []
+    towers: list[_Candidate] = []
+    children = list(_children(model))
+    kinds = _language_configs(getattr(model, "config", None))
+    for parent, name, child, config in children:
         if isinstance(child, PatchedRotaryEmbedding):
             raise _ropewalk.Error("ropewalk: the model is already patched; call unpatch() first")
-        if type(child).__name__.endswith("RotaryEmbedding"):
-            found.append((parent, name, child))
-    # Checked first: this error is clearer than that of a missing key in the configuration of the image tower.
-    for *_, child in found:
-        if getattr(child, "mrope_section", None):
-            raise _unknown_axes(child)
+        kind = type(child).__name__
+        if kind.endswith("RotaryEmbedding"):
+            one = _Candidate(parent, name, child, config)
+            (towers if (kinds and type(config) not in kinds) or "Vision" in kind else found).append(one)
+    if not found:
+        reason = "has no rotary_emb that patch() supports"
+        if towers:
+            names = ", ".join(dict.fromkeys(one.kind for one in towers))
+            reason = f"has rotary embeddings in towers only ({names}), which patch() leaves as they are"
+        elif any(
+            "rotary" in name.lower() for *_, child, _ in children for name in (*dir(type(child)), type(child).__name__)
+        ):
+            reason = "rotates in its attention modules, without a rotary_emb; patch() does not support this kind"
+        raise _ropewalk.Error(f"ropewalk: {type(model).__name__} {reason}")
     return found
 
 
-def _unknown_axes(child: torch.nn.Module) -> _ropewalk.Error:
-    return _ropewalk.Error(
-        f"ropewalk: {type(child).__name__} has M-RoPE; patch() does not support models with three positions per token"
-    )
+def _layer_types(one: _Candidate) -> list[str | None]:
+    """Return the layer types that rotate. Throws for a forward() with unknown arguments."""
+    inputs = list(inspect.signature(type(one.child).forward).parameters)[1:]
+    if inputs == ["x", "position_ids"]:
+        return [None]
+    if inputs != ["x", "position_ids", "layer_type"]:
+        raise _ropewalk.Error(
+            f"ropewalk: {one.kind} ({one.name}) takes {inputs}; patch() supports rotary modules that take "
+            "['x', 'position_ids'] or ['x', 'position_ids', 'layer_type']"
+        )
+    parameters = getattr(one.config, "rope_parameters", None)
+    parameters = parameters if isinstance(parameters, Mapping) else {}
+    types = sorted(key for key, section in parameters.items() if isinstance(section, Mapping))
+    held = getattr(one.child, "layer_types", types)
+    if types:
+        return [layer_type for layer_type in types if layer_type in held]
+    return [None]
+
+
+def _is_local(layer_type: str) -> bool:
+    return layer_type in _LOCAL_NAMES or any(word in layer_type for word in _LOCAL)
+
+
+def _policies(found: list[_Candidate], layer_types: list[list[str | None]], policy: Policies) -> list[dict[Any, Any]]:
+    """Return the policy of each rotary module by layer type, None for that of the configuration."""
+    known = {name for types in layer_types for name in types if name is not None}
+    if isinstance(policy, Mapping):
+        unknown = [name for name in policy if name not in known]
+        if unknown:
+            raise _ropewalk.Error(
+                f"ropewalk: policy has the layer types {list(policy)}, but {found[0].kind} has "
+                + (f"{sorted(known)}" if known else "one encoding for all layers; pass one policy")
+            )
+        return [{name: policy.get(name) for name in types if name} for types in layer_types]
+    whole = [[name for name in types if name is None or not _is_local(name)] for types in layer_types]
+    if policy is not None and not any(whole):
+        raise _ropewalk.Error(
+            f"ropewalk: a policy changes the layers with full attention, but {found[0].kind} has {sorted(known)} only; "
+            f"pass a policy per layer type, such as {{'{min(known)}': {str(policy)!r}}}"
+        )
+    return [{name: policy if name in full else None for name in types} for types, full in zip(layer_types, whole)]
 
 
 def _encodings_of(
-    child: torch.nn.Module, config: Any, policy: str | _ropewalk.Policy | None
-) -> tuple[AtLength, list[_ropewalk.Encoding]]:
-    """Return the encoding of the configuration as a function of the length, and the encodings with the policy applied.
+    one: _Candidate, layer_type: str | None, policy: str | _ropewalk.Policy | None
+) -> tuple[AtLength, AtLength, list[_ropewalk.Encoding]]:
+    """Return the encoding of the configuration and the one to use as functions of the length, and the latter.
 
-    The latter are for an unknown length, the shortest one and the longest one.
+    It is for an unknown length, the shortest one and the longest one.
     """
-    if getattr(config, "layer_rope_theta", None):  # GraniteSWA has one module per base
-        config = {**config.to_dict(), "layer_rope_theta": None}
+    config = one.config
     if config is None:
-        raise _ropewalk.Error(f"ropewalk: {type(child).__name__} has no config with its head_dim and base")
+        raise _ropewalk.Error(f"ropewalk: {one.kind} has no config with its head_dim and base")
+    if hasattr(config, "to_dict"):
+        keys = config.to_dict()
+        # Other names of a key: Moonshine has num_attention_heads for encoder_num_attention_heads.
+        names = [name for name in getattr(config, "attribute_map", {}) if name not in keys and hasattr(config, name)]
+        config = {**keys, **{name: getattr(config, name) for name in names}}
+        config.pop("layer_rope_theta", None)  # GraniteSWA has one module per base
 
+    @functools.cache
     def own(length: int | None) -> _ropewalk.Encoding:
-        return from_config(config, sequence_length=length)
+        return from_config(config, layer_type, sequence_length=length)
 
     at: Any = own  # not from the expression, which holds only one of the two magnitudes of PhiMoE
-    first, wanted = own(None), from_config(config, policy=policy)
+    first, wanted = own(None), from_config(config, layer_type, policy=policy)
     if policy is not None:
-        at = functools.partial(_with_length, _without_draws(wanted))
-    if _has_axes(first):
-        raise _unknown_axes(child)
-    if _has_axes(wanted):
+        at = functools.partial(with_length, without_draws(wanted))
+    if has_axes(wanted) and not has_axes(first):
         raise _ropewalk.Error(
-            f"ropewalk: '{wanted.expression}' needs three positions per token, but {type(child).__name__} passes one"
+            f"ropewalk: '{wanted.expression}' needs three positions per token, but {one.kind} passes one"
         )
     if policy is not None:
-        _check_softmax(child, first, at(1))
-    return own, [wanted, at(1), at(1 << 40)]
+        _check_softmax(one, first, at(1))
+    return own, at, [wanted, at(1), at(1 << 40)]
 
 
-def _check_softmax(child: torch.nn.Module, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> None:
+def _check_softmax(one: _Candidate, own: _ropewalk.Encoding, wanted: _ropewalk.Encoding) -> None:
     """Refuse another softmax factor, which the attention modules (DeepSeek, MiniCPM3) hold in their `scaling`."""
     if own.softmax_factor != wanted.softmax_factor:
         raise _ropewalk.Error(
             f"ropewalk: '{wanted.expression}' has a softmax factor of {wanted.softmax_factor:.6g}, but the attention "
-            f"of the model with {type(child).__name__} has {own.softmax_factor:.6g}, which patch() does not change; "
+            f"of the model with {one.kind} has {own.softmax_factor:.6g}, which patch() does not change; "
             "make the model with that policy in its configuration, or set mscale_all_dim so that the factors agree"
         )
 
 
-def _has_axes(encoding: _ropewalk.Encoding) -> bool:
-    return any(hasattr(part, "sections") for part in _parts(encoding))
+def _head_dims(config: Any) -> list[int]:
+    """Return the width of whole heads, which for latent attention is not that of the encoding."""
+    try:
+        width = config.head_dim
+    except Exception:  # absent, or one per layer as in Gemma-4
+        return []
+    return [width] if isinstance(width, int) else []
 
 
-def _function_of(child: torch.nn.Module, name: str) -> Any:
-    """Return the rotation function of the child's module. Throws for unknown arguments."""
-    apply = getattr(sys.modules[type(child).__module__], _APPLY, None)
-    inputs = list(inspect.signature(type(child).forward).parameters)[1:]
-    if apply is None or inputs != ["x", "position_ids"]:
-        raise _ropewalk.Error(
-            f"ropewalk: {type(child).__name__} ({name}) takes {inputs} and its module has "
-            f"{'no' if apply is None else 'an'} {_APPLY}; patch() does not support this kind of model"
-        )
-    return getattr(apply, "ropewalk_original", apply)
-
-
-def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) -> torch.nn.Module:
-    """Make a Hugging Face model of the Llama family encode positions with ropewalk.
+def patch(model: torch.nn.Module, policy: Policies = None) -> torch.nn.Module:
+    """Make a Hugging Face model encode positions with ropewalk.
 
     Works with caches, generate(), left padding, gradients, pickling and torch.compile, in one graph for all lengths;
     only xpos together with dynamic, longrope or randomized breaks the graph. Frequencies that `.to(dtype)` rounded with
-    the weights are exact again.
+    the weights are exact again. The keys of state_dict() stay the same.
+
+    In a model with images or audio, the language model is patched. Its towers keep their rotation.
+
+    model.config gets the policy, so that save_pretrained() saves it; unpatch() restores it. save_pretrained() warns
+    if no configuration can express the policy (xpos, randomized), or the code of the model has no scaling methods.
 
     Policies that depend on the sequence length (dynamic, longrope) follow it; keys already cached stay as they are.
     longrope does so as in Transformers, except for PhiMoE: there Transformers changes only the magnitude, ropewalk also
@@ -299,40 +246,65 @@ def patch(model: torch.nn.Module, policy: str | _ropewalk.Policy | None = None) 
     served until one is shorter than the original length.
 
     Args:
-        model: Llama, Mistral, Qwen2, GPT-NeoX or another model with a `rotary_emb` and
-            `apply_rotary_pos_emb(q, k, cos, sin)`, in float32, float16 or bfloat16.
-        policy: Replaces the scaling method of the model's configuration, which is kept for None. xpos changes queries
-            and keys differently. randomized has an effect in training mode, with a new draw in every forward pass; a
-            checkpoint may then repeat layers, but not the whole model.
+        model: A model with a `rotary_emb` that returns cos and sin (or `freqs_cis`) for positions, and functions such
+            as `apply_rotary_pos_emb(q, k, cos, sin)`: the documentation has a table. In float32, float16,
+            bfloat16, or on the CPU float64.
+        policy: Replaces the scaling method of the model's configuration, which is kept for None. In a model with one
+            encoding per layer type (Gemma-3, OLMo-3, ModernBERT) it changes the layers with full attention, and sliding
+            layers keep theirs. A dict has a policy per layer type, {"full_attention": "linear:2"}, and None or a
+            missing type keeps that of the configuration. xpos changes queries and keys differently. randomized has an
+            effect in training mode, with a new draw in every forward pass; a checkpoint may then repeat layers, but not
+            the whole model.
 
     Returns:
         The same model.
 
     Raises:
-        Error: The model's own rotation on random heads differs from its configuration, it has three positions per token
-            (M-RoPE), is in float64 or is already patched. Or the policy is unknown or has another softmax_factor than
-            the model. The model is then unchanged.
+        Error: The model's own rotation on random heads differs from its configuration, or it is already patched. Or
+            the policy is unknown, has another softmax_factor than the model, or has a layer type that the model does
+            not have. The model is then unchanged. Layers that use cos and sin themselves raise it when they run.
         TypeError: model is no torch.nn.Module.
     """
     found = _candidates(model)
-    if not found:
-        raise _ropewalk.Error(f"ropewalk: {type(model).__name__} has no rotary_emb that patch() supports")
-    if any(x.dtype == torch.float64 for x in model.parameters()):
+    if any(x.dtype == torch.float64 and x.device.type not in ("cpu", "meta") for x in model.parameters()):
         name = type(model).__name__
-        raise _ropewalk.Error(f"ropewalk: {name} is in float64; patch() supports float32, float16 and bfloat16")
-    config = getattr(model, "config", None)
-    functions = [_function_of(child, name) for _, name, child in found]
-    configs = [getattr(child, "config", None) or config for *_, child in found]
-    asked = [_encodings_of(child, its, policy) for (*_, child), its in zip(found, configs)]
+        raise _ropewalk.Error(f"ropewalk: {name} is in float64, which patch() supports on the CPU only")
+    layer_types = [_layer_types(one) for one in found]
+    if not any(layer_types):
+        raise _ropewalk.Error(f"ropewalk: no layer type of {found[0].kind} rotates")
+    functions, changes = _Functions(model), list[Change]()
     patched: dict[torch.nn.Module, PatchedRotaryEmbedding] = {}
-    for (*_, child), function, its, (own, wanted) in zip(found, functions, configs, asked):
-        if child not in patched:
-            encoding = fitted(child, its, function, own, wanted)
-            patched[child] = PatchedRotaryEmbedding(child, encoding).train(child.training)
-    for parent, name, child in found:
-        _install(child)
-        setattr(parent, name, patched[child])
+    for one, types, policies in zip(found, layer_types, _policies(found, layer_types, policy)):
+        if types and one.child not in patched:
+            patched[one.child] = _patched(one, {name: policies[name] for name in types}, functions, changes)
+    if changes:
+        save_policies(model, changes, patched.values())
+    for one in found:
+        if one.child in patched:  # not if all layers are convolutions, as LFM-3 allows
+            install(patched[one.child].functions)
+            setattr(one.parent, one.name, patched[one.child])
     return model
+
+
+def _patched(
+    one: _Candidate, policies: Mapping[Any, Any], functions: _Functions, changes: list[Change]
+) -> PatchedRotaryEmbedding:
+    """Return the replacement of a rotary module, and append its layer types with another policy to `changes`."""
+    schedules: dict[str | None, Schedule] = {}
+    used: dict[str, Rotation] = {}
+    for layer_type, policy in policies.items():
+        own, at, encodings = _encodings_of(one, layer_type, policy)
+        rotations = list(functions.rotations.values())
+        fits = fitted(one.child, one.config, layer_type, own, rotations, _head_dims(one.config))
+        schedules[layer_type] = Schedule(one.kind, encodings, fits)
+        used.update((key, functions.rotations[key]) for key, _ in fits)
+        if policy is not None and encodings[0] != own(None):
+            (key, _), fit = next(iter(fits.items()))
+            rotation = functions.rotations[key]
+            changes.append(Change(one.child, one.config, layer_type, schedules[layer_type], at, rotation, fit))
+    places = [place for key in used for place in functions.places[key]]
+    returns_pair = len(next(iter(used.values())).tables) == 2
+    return PatchedRotaryEmbedding(one.child, schedules, places, returns_pair).train(one.child.training)
 
 
 def unpatch(model: torch.nn.Module) -> torch.nn.Module:
@@ -344,9 +316,10 @@ def unpatch(model: torch.nn.Module) -> torch.nn.Module:
     Returns:
         The same model.
     """
-    for parent, name, child in _children(model):
+    for parent, name, child, _ in list(_children(model)):
         if isinstance(child, PatchedRotaryEmbedding):
-            setattr(parent, name, child.original)
+            restore_configs(model, child)
+            setattr(parent, name, child.original.train(child.training))
     return model
 
 
@@ -374,7 +347,7 @@ def apply_rotary_transformers(
     encoding = _known(*map(operator.index, widths)) if torch.compiler.is_compiling() else _plain(*widths)
     table = (cos, sin) if cos.dtype in _TABLE_TYPES else (cos.float(), sin.float())
     rotated: tuple[torch.Tensor, torch.Tensor] = rotate(
-        q, k, encoding=encoding, table=table, order=_order_of(unsqueeze_dim)
+        q, k, encoding=encoding, table=table, order=order_of(unsqueeze_dim)
     )
     return rotated
 
@@ -388,13 +361,3 @@ def _plain(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
 def _known(head_dim: int, rotary_dim: int) -> _ropewalk.Encoding:
     """Run _plain() for torch.compile, which cannot trace its cache."""
     return _plain(head_dim, rotary_dim)
-
-
-# Registered at the end of the module: after an interrupt above, the module is imported again, and PyTorch does not
-# register an operator twice.
-_operators: Any = torch.library  # not annotated
-_library = _operators.Library("ropewalk", "FRAGMENT")
-_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)")
-for _device in ("CPU", "CUDA"):
-    _library.impl("late_cos_sin", _late_cos_sin, _device)
-_operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)

@@ -113,7 +113,7 @@ def rotate_(
         padded_tail: Whether the tokens after the last sequence are padding. They get position 0: without xpos and an
             attention factor they keep their values. Otherwise such tokens are an error.
         k_positions: Positions of the keys, if they are not those of the queries, as for cross-attention. Keys may then
-            have another number of tokens.
+            have another number of tokens. Four axes that fit "bshd" and "bhsd" need order then.
         k_offset: Position of the first key, if k_positions is None.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
             queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count

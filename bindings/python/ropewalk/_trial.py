@@ -1,10 +1,16 @@
-"""Trial of a Hugging Face model's own rotation against its configuration, before patch() replaces it."""
+"""Trial of a Hugging Face model's own rotation, before patch() replaces it.
+
+The configuration says which frequencies a model has. The trial checks them, and finds out what else a rotation function
+does: the layout, the order of the axes, and the elements of a head that it is passed.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch._subclasses import FakeTensor
@@ -13,106 +19,329 @@ from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
 from ropewalk._rotate import rotate
 
-AtLength = Callable[[int], _ropewalk.Encoding]
+AtLength = Callable[[Optional[int]], _ropewalk.Encoding]
 _NEAR = (0, 1, 2, 7, 31)
 _FAR = tuple((1 << n) - 1 for n in (10, 12, 15, 17, 20))  # for the slow pairs
 _TOLERANCE = 1e-3  # of the largest element; a model in bfloat16 still computes its angles in float32
 _ANGLE = 2.0**-20  # of every angle: the rounding of its float32 frequency and of the product with the position
+_TABLES = ("cos", "sin", "freqs_cis")
+
+
+class Rotation:
+    """A function of a model's code that rotates heads by tables, and the roles of its parameters."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.key = f"{function.__module__}.{function.__qualname__}"
+        self.parameters = tuple(inspect.signature(function).parameters)
+        self.tables = tuple(name for name in self.parameters if name in _TABLES)
+        self.heads = self.parameters[: self.parameters.index(self.tables[0])]
+        self.has_axis = "unsqueeze_dim" in self.parameters
+
+    @staticmethod
+    def of(function: Any) -> Rotation | None:
+        """Return the rotation that a function is, judged by its parameters, or None."""
+        original = getattr(function, "ropewalk_original", function)
+        if not inspect.isfunction(original) or not set(_TABLES) & set(original.__code__.co_varnames):
+            return None
+        parameters = inspect.signature(original).parameters
+        tables = [name for name in parameters if name in _TABLES]
+        if sorted(tables) not in (["cos", "sin"], ["freqs_cis"]):
+            return None
+        heads = list(parameters).index(tables[0])
+        others = [one for name, one in list(parameters.items())[heads:] if name not in tables]
+        required = [one for one in others if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+        return Rotation(original) if heads in (1, 2) and not required else None
+
+    def __call__(self, heads: Iterable[torch.Tensor], tables: dict[str, torch.Tensor], order: str) -> Any:
+        axis = {"unsqueeze_dim": 1 if order == "bhsd" else 2} if self.has_axis else {}
+        rotated = self.function(*heads, **tables, **axis)
+        return rotated if isinstance(rotated, tuple) else (rotated,)
+
+
+class Fit(NamedTuple):
+    """The encoding and the order of the axes with which rotate() equals a Rotation for heads of one width."""
+
+    layout: str
+    width: int
+    rotary_offset: int
+    order: str | None  # None: unsqueeze_dim decides
+    deinterleaves: bool  # moves the even elements of a head before the odd ones, and rotates these halves
+
+    def shape(self, encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
+        """Return an encoding with these frequencies for the heads that the Rotation is passed."""
+        return _shaped(encoding, self.layout, self.width, self.rotary_offset)
+
+
+@functools.lru_cache(maxsize=256)
+def _shaped(encoding: _ropewalk.Encoding, layout: str, width: int, rotary_offset: int) -> _ropewalk.Encoding:
+    e = encoding
+    if (e.layout, e.head_dim, e.rotary_offset) == (layout, width, rotary_offset):
+        return e
+    return make_encoding(e.expression, width, e.base, e.rotary_dim, rotary_offset, layout, e.sequence_length)
+
+
+def deinterleave(x: torch.Tensor) -> torch.Tensor:
+    """Move the even elements of each head before the odd ones."""
+    pairs: torch.Tensor = x.reshape(*x.shape[:-1], -1, 2)
+    return pairs.transpose(-1, -2).flatten(-2)
+
+
+def has_axes(encoding: _ropewalk.Encoding) -> bool:
+    """Return whether each token has three positions (M-RoPE)."""
+    return any(hasattr(_ropewalk.policy(part), "sections") for part in encoding.expression.split("|"))
 
 
 def _is_rounded(held: torch.Tensor, exact: torch.Tensor) -> bool:
-    """Return whether these are the exact frequencies rounded to 16 bits, in that type or converted to a wider one."""
+    """Return whether these are the exact numbers rounded to 16 bits, in that type or converted to a wider one."""
     if held.shape != exact.shape or not held.is_floating_point():
         return False
-    wide = held.detach().cpu().double()
+    wide, exact = held.detach().cpu().double(), exact.double()
     for dtype in (torch.bfloat16, torch.float16):
         numbers = torch.finfo(dtype)
-        # Slightly more than half a step, since the model's frequencies were float32 before.
+        # Slightly more than half a step, since the model's numbers were float32 before.
         half_step = 0.5005 * numbers.eps * exact.abs().clamp(min=numbers.tiny)
         if torch.equal(wide.to(dtype).double(), wide) and bool(((wide - exact).abs() <= half_step).all()):
             return True
     return False
 
 
-def _restored(child: torch.nn.Module, own: AtLength) -> Any:
-    """Return a copy of the module as its configuration makes it. The trial leaves the module unchanged.
-
-    model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that, so the copy has the
-    exact frequencies.
-    """
-    module = copy.deepcopy(child)
-    for length in (1, 1 << 40):
-        exact = torch.from_numpy(own(length).inv_freq)
-        for name, held in list(module._buffers.items()):
-            if held is not None and _is_rounded(held, exact):
-                module._buffers[name] = exact.float().to(held.device)
-    return module
-
-
-def _with_numbers(child: torch.nn.Module, config: Any) -> torch.nn.Module:
-    """Return a copy on the CPU, with values, of a module on the meta device."""
+def made_again(child: torch.nn.Module, config: Any) -> Any:
+    """Return a new module of the same class on the CPU."""
     make: Any = type(child)
-    try:
-        with torch.device("cpu"):
-            return make(config)  # type: ignore[no-any-return]
-    except Exception as problem:
+    with torch.device("cpu"):
+        return make(config)
+
+
+class Trial:
+    """A copy of the rotary module of a model, which returns tables for positions."""
+
+    def __init__(self, child: torch.nn.Module, config: Any, layer_type: str | None) -> None:
+        self.name, self.layer_type = type(child).__name__, layer_type
+        buffers = list(child.buffers())
+        if any(isinstance(x, FakeTensor) for x in buffers):  # copying one corrupts the heap (PyTorch 2.13)
+            raise _ropewalk.Error(f"ropewalk: {self.name} is fake; call patch() outside of FakeTensorMode")
+        self.device = next((x.device for x in buffers), torch.device("cpu"))
+        if self.device.type == "meta":
+            self.device = torch.device("cpu")
+            self.module = self._with_numbers(child, config)
+        else:
+            self.module = self._restored(child, config)
+
+    def _with_numbers(self, child: torch.nn.Module, config: Any) -> Any:
+        try:
+            return made_again(child, config)
+        except Exception as problem:
+            raise _ropewalk.Error(
+                f"ropewalk: {self.name} is on the device meta and cannot be made from its config for a trial; "
+                f"call patch() once the weights are loaded ({type(problem).__name__}: {problem})"
+            ) from problem
+
+    @staticmethod
+    def _restored(child: torch.nn.Module, config: Any) -> Any:
+        """Return a copy of the module with the numbers that its configuration makes.
+
+        model.to(torch.bfloat16) rounds the frequencies too. The weights were trained without that.
+        """
+        module = copy.deepcopy(child)
+        try:
+            exact = made_again(child, config)._buffers
+        except Exception:  # a class with other arguments keeps the numbers that it has
+            return module
+        for name, held in list(module._buffers.items()):
+            if held is not None and exact.get(name) is not None and _is_rounded(held, exact[name]):
+                module._buffers[name] = exact[name].to(held.device)
+        return module
+
+    def _run(self, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        layer_type = () if self.layer_type is None else (self.layer_type,)
+        try:
+            made = self.module(torch.zeros(1, device=self.device), positions.to(self.device), *layer_type)
+        except IndexError:  # above the length of a table
+            raise
+        except Exception as problem:
+            raise _ropewalk.Error(
+                f"ropewalk: {self.name} cannot encode positions {list(positions.shape)}: {type(problem).__name__}: "
+                f"{problem}; patch() does not support this kind of model"
+            ) from problem
+        made = made if isinstance(made, tuple) else (made,)
+        return tuple(x.detach().cpu().to(torch.complex64 if x.is_complex() else torch.float32) for x in made)
+
+    def start(self, axes: bool) -> tuple[str, ...]:
+        """Return the names of the tables in the order in which the module returns them: cos is not 0 at position 0.
+
+        This also resets the length that a module with dynamic scaling remembers.
+        """
+        first = self._run(torch.zeros((3, 1, 1) if axes else (1, 1), dtype=torch.int64))
+        if len(first) == 1 and first[0].is_complex():
+            return ("freqs_cis",)
+        if len(first) == 2 and not any(x.is_complex() for x in first):
+            return ("sin", "cos") if bool(first[1].any()) and not bool(first[0].any()) else ("cos", "sin")
         raise _ropewalk.Error(
-            f"ropewalk: {type(child).__name__} is on the device meta and cannot be made from its config for a trial; "
-            f"call patch() once the weights are loaded ({type(problem).__name__}: {problem})"
-        ) from problem
+            f"ropewalk: {self.name} returns {len(first)} tables; patch() supports cos and sin, or freqs_cis"
+        )
+
+    def count_axes(self) -> int:
+        """Return the number of positions per token that the module takes: rows of positions that end in one table."""
+        one = self._run(torch.zeros((1, 2), dtype=torch.int64))[0]
+        for axes in (3, 2):
+            try:
+                if self._run(torch.zeros((axes, 1, 2), dtype=torch.int64))[0].shape == one.shape:
+                    return axes
+            except _ropewalk.Error:  # not as many, or none
+                continue
+        return 1
+
+    def tables(self, names: tuple[str, ...], positions: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(names, self._run(positions)))
 
 
-def fitted(child: torch.nn.Module, config: Any, apply: Any, own: AtLength, wanted: list[_ropewalk.Encoding]) -> Any:
-    """Return `wanted` for what the module passes: whole heads, or their rotary part (Phi, StableLM, Persimmon).
+class Trials:
+    """The trials of one rotary module, for one layer type, with each of the model's rotation functions."""
 
-    Runs the module's own rotation on random heads. If it differs from `own`, the encoding of its configuration, patch()
-    would silently give wrong results.
+    def __init__(self, child: torch.nn.Module, config: Any, layer_type: str | None, own: AtLength) -> None:
+        self.first = own(1)
+        self.own, self.axes = own, has_axes(self.first)
+        self.trial = Trial(child, config, layer_type)
+        self.names = self.trial.start(self.axes)
+        axes = 1 if self.axes else self.trial.count_axes()
+        if axes > 1:
+            raise _ropewalk.Error(
+                f"ropewalk: {self.trial.name} takes {axes} positions per token, but from_config() reads one from its "
+                "configuration; patch() does not support this kind of model"
+            )
+        self.problem = ""
+
+    def _positions(self, near: tuple[int, ...]) -> torch.Tensor:
+        positions = torch.tensor([near])
+        if not self.axes:
+            return positions
+        return torch.stack((positions, positions // 2 + 3, positions // 3 + 1))
+
+    def _shapes(self, head_dims: Iterable[int]) -> list[tuple[int, int]]:
+        """Return every width of a head and offset of its rotary part: whole heads, and that part alone."""
+        e = self.first
+        shapes = [(e.head_dim, e.rotary_offset), (e.rotary_dim, 0)]
+        for width in head_dims:  # the rotary part of DeepSeek-V4 is the last one
+            shapes += [(width, 0), (width, width - e.rotary_dim)]
+        return [shape for shape in dict.fromkeys(shapes) if shape[0] >= shape[1] + e.rotary_dim]
+
+    def _layouts(self) -> list[tuple[str, bool]]:
+        other = "half_split" if self.first.layout == "interleaved" else "interleaved"
+        return [(self.first.layout, False), (other, False), ("half_split", True)]
+
+    def of(self, rotation: Rotation, head_dims: Iterable[int]) -> dict[int, Fit]:
+        """Return the fits of a rotation by the width of its heads."""
+        if set(rotation.tables) != set(self.names):
+            return {}
+        fits: dict[int, Fit] = {}
+        positions = self._positions(_NEAR)
+        tables = self.trial.tables(self.names, positions)
+        for width, offset in self._shapes(head_dims):
+            orders = [order for order in ("bhsd", "bshd") if self._runs(rotation, width, tables, order)]
+            for layout, deinterleaves in self._layouts() if orders and width not in fits else ():
+                fit = Fit(layout, width, offset, None if rotation.has_axis else orders[0], deinterleaves)
+                differences = [self._compare(rotation, fit, tables, positions, order) for order in orders]
+                if all(excess <= 0 for _, excess in differences):
+                    fits[width] = fit
+                    break
+                if (layout, deinterleaves) == (self.first.layout, False):
+                    self._differ(differences[0][0], _NEAR[-1])
+        return fits
+
+    def check_near(self, rotation: Rotation, fit: Fit) -> bool:
+        positions = self._positions(_NEAR)
+        tables = self.trial.tables(self.names, positions)
+        return self._compare(rotation, fit, tables, positions, fit.order or "bhsd")[1] <= 0
+
+    def check_far(self, rotation: Rotation, fit: Fit) -> bool:
+        """Return whether the rotation has the frequencies of the configuration also far from the first token."""
+        for position in _FAR:
+            # Only distances of the first stage: PhiMoE of Transformers, for example, keeps the short list beyond it.
+            if self.own(position + 1).stage != self.first.stage:
+                continue
+            positions = self._positions((position,))
+            try:
+                tables = self.trial.tables(self.names, positions)
+            except IndexError:  # GPT-J has a table of the trained length
+                break
+            error, excess = self._compare(rotation, fit, tables, positions, fit.order or "bhsd")
+            if excess > 0:
+                self._differ(error, position)
+                return False
+        return True
+
+    def _differ(self, error: float, position: int) -> None:
+        self.problem = (
+            f"differs from {self.first.expression} of its configuration by up to {error:.2g} at positions up to "
+            f"{position}"
+        )
+
+    @staticmethod
+    def _heads(rotation: Rotation, width: int, tokens: int, order: str) -> list[torch.Tensor]:
+        shape = (1, 2, tokens, width) if order == "bhsd" else (1, tokens, 2, width)
+        generator = torch.Generator("cpu").manual_seed(0)
+        return [torch.randn(shape, generator=generator) for _ in rotation.heads]
+
+    def _runs(self, rotation: Rotation, width: int, tables: dict[str, torch.Tensor], order: str) -> bool:
+        heads = self._heads(rotation, width, len(_NEAR), order)
+        try:
+            return all(x.shape == y.shape for x, y in zip(rotation(heads, tables, order), heads))
+        except (RuntimeError, AttributeError, IndexError):  # the shapes do not match
+            return False
+
+    def _compare(
+        self, rotation: Rotation, fit: Fit, tables: dict[str, torch.Tensor], positions: torch.Tensor, order: str
+    ) -> tuple[float, float]:
+        """Return the largest difference of both rotations of random heads, and its excess over float32 rounding."""
+        e = fit.shape(self.own(int(positions.max()) + 1))
+        heads = self._heads(rotation, fit.width, positions.shape[-1], order)
+        theirs = rotation(heads, tables, order)
+        at = positions if self.axes else positions[0]
+        ours = [
+            rotate(deinterleave(x) if fit.deinterleaves else x, encoding=e, positions=at, order=order) for x in heads
+        ]
+        angles = positions.reshape(-1, positions.shape[-1]).amax(0)[:, None] * torch.from_numpy(e.inv_freq)
+        angles = angles.repeat(1, 2) if e.layout == "half_split" else angles.repeat_interleave(2, 1)
+        rest = e.rotary_offset, e.head_dim - e.rotary_offset - e.rotary_dim
+        rounding = torch.nn.functional.pad(angles, rest)
+        rounding = rounding if order == "bhsd" else rounding[:, None]
+        tolerance = (_TOLERANCE + _ANGLE * rounding) * float(theirs[0].abs().max())
+        error = torch.stack([(a - b).abs() for a, b in zip(ours, theirs)])
+        return float(error.max()), float((error - tolerance).max())
+
+
+def fitted(
+    child: torch.nn.Module,
+    config: Any,
+    layer_type: str | None,
+    own: AtLength,
+    rotations: list[Rotation],
+    head_dims: Iterable[int],
+) -> dict[tuple[str, int], Fit]:
+    """Return the fits of a rotary module by rotation and width of the heads.
+
+    Runs the module's own tables and the functions of the model on random heads. If no function equals `own`, the
+    encoding of the configuration, patch() would silently give wrong results.
     """
-    if any(isinstance(x, FakeTensor) for x in child.buffers()):  # copying one corrupts the heap (PyTorch 2.13)
-        raise _ropewalk.Error(f"ropewalk: {type(child).__name__} is fake; call patch() outside of FakeTensorMode")
-    device = next((x.device for x in child.buffers()), torch.device("cpu"))
-    if device.type == "meta":
-        child, device = _with_numbers(child, config), torch.device("cpu")
-    name, problem, first = type(child).__name__, "expects heads of another shape", own(1)
-    # Only distances of the first stage: PhiMoE of Transformers, for example, keeps the short list beyond it.
-    far = [(position,) for position in _FAR if own(position + 1).stage == first.stage]
     with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
-        module, x = _restored(child, own), torch.zeros(1, device=device)
-        module(x, torch.zeros(1, 1, dtype=torch.int64, device=device))  # resets the length that dynamic remembers
-        for width in dict.fromkeys((first.head_dim, first.rotary_dim)):
-            for tried in (_NEAR, *far):
-                positions = torch.tensor([tried])
-                cos, sin = (table.detach().float().cpu() for table in module(x, positions.to(device)))
-                try:
-                    error, excess = _compare(apply, cos, sin, _of_width(own(tried[-1] + 1), width), positions)
-                except RuntimeError:  # the shapes do not match
-                    break
-                if excess > 0:
-                    problem = (
-                        f"differs from {first.expression} of its configuration by up to {error:.2g} at positions up to "
-                        f"{tried[-1]}"
-                    )
-                    break
-            else:
-                return [_of_width(encoding, width) for encoding in wanted]
+        trials = Trials(child, config, layer_type, own)
+        fits = {
+            (rotation.key, width): (rotation, fit)
+            for rotation in rotations
+            for width, fit in trials.of(rotation, head_dims).items()
+        }
+        if fits and trials.check_far(*next(iter(fits.values()))):
+            return {key: fit for key, (_, fit) in fits.items()}
+    name = type(child).__name__ + ("" if layer_type is None else f" ({layer_type})")
+    problem = trials.problem or "expects heads of another shape"
     raise _ropewalk.Error(f"ropewalk: {name} {problem}; patch() does not support this kind of model")
 
 
-def _compare(apply: Any, cos: Any, sin: Any, own: _ropewalk.Encoding, positions: torch.Tensor) -> tuple[float, float]:
-    """Return the largest difference between both rotations of random heads, and its excess over float32 rounding."""
-    e, tokens = own, positions.shape[1]
-    q, k = torch.randn(2, 1, 2, tokens, e.head_dim, generator=torch.Generator("cpu").manual_seed(0))
-    theirs, ours = apply(q, k, cos, sin), rotate(q, k, encoding=e, positions=positions, order="bhsd")
-    angles = positions[0, :, None] * torch.from_numpy(e.inv_freq)
-    angles = angles.repeat(1, 2) if e.layout == "half_split" else angles.repeat_interleave(2, 1)
-    rest = e.rotary_offset, e.head_dim - e.rotary_offset - e.rotary_dim
-    tolerance = (_TOLERANCE + _ANGLE * torch.nn.functional.pad(angles, rest)) * float(theirs[0].abs().max())
-    error = torch.stack([(a - b).abs() for a, b in zip(ours, theirs)])
-    return float(error.max()), float((error - tolerance).max())
-
-
-def _of_width(encoding: _ropewalk.Encoding, width: int) -> _ropewalk.Encoding:
-    e = encoding
-    if width == e.head_dim:
-        return e
-    return make_encoding(e.expression, width, e.base, e.rotary_dim, e.rotary_offset, e.layout, e.sequence_length)
+def expresses(
+    child: torch.nn.Module, config: Any, layer_type: str | None, at: AtLength, rotation: Rotation, fit: Fit
+) -> bool:
+    """Return whether a module that is made of another configuration has the encoding `at`."""
+    with torch.no_grad(), torch.device("cpu"):
+        trials = Trials(made_again(child, config), config, layer_type, at)
+        return trials.check_near(rotation, fit) and trials.check_far(rotation, fit)

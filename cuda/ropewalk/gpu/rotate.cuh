@@ -25,16 +25,19 @@ RW_HIDDEN __global__ void __launch_bounds__(max_threads, blocks_resident<Rates>)
 
 /// Launches a plan; does nothing where it has no threads. Hidden like the kernel, and so are all functions that inline
 /// it: otherwise the functions of one module could launch the kernels of another.
-template <Element T, Layout L>
+template <class T, Layout L>
 RW_HIDDEN void run(const launch_plan& plan, int device, const options& options) {
+    static_assert(Element<T>, "double rotates on the CPU only: elements on a GPU are float, rw::f16 or rw::bf16");
     if (plan.shape.threads == 0) return;
     if (options.check_pointers) check_pointers(plan.kernel.rotation, device);
-    with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
-        with_access<T, Rates>(plan.shape.bytes, [&](auto bytes) {
-            launch(&rotate_kernel<T, L, bytes(), Rates>, kernel_params<Rates>(plan), plan.shape, options,
-                   plan.kernel.rotation.any());
+    if constexpr (Element<T>) {
+        with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+            with_access<T, Rates>(plan.shape.bytes, [&](auto bytes) {
+                launch(&rotate_kernel<T, L, bytes(), Rates>, kernel_params<Rates>(plan), plan.shape, options,
+                       plan.kernel.rotation.any());
+            });
         });
-    });
+    }
 }
 
 }  // namespace detail

@@ -76,6 +76,23 @@ inline void check_layer_type(const config_section& model, const config_section& 
                suggestion(layer_type, usual));
 }
 
+/// Returns whether the code of a model does not use a key of a file.
+inline bool ignores_key(const config_section& defaults, const std::string& key) {
+    return defaults.has("ignores") && defaults.lists("ignores", key);
+}
+
+/// Rejects rope sections that the code of the model ignores: Gemma-3 needs one part per layer type in rope_parameters.
+inline void reject_ignored_sections(const config_section& model, const model_code& code) {
+    const config_section defaults(code.defaults, "the code of " + code.model_type);
+    for (const char* const key : {"rope_parameters", "rope_scaling"}) {
+        const auto section = ignores_key(defaults, key) ? model.section(key) : std::nullopt;
+        if (!section || section->empty() || !section->subsections().empty()) continue;
+        RW_EXPECTS(rope_type_of(*section) == "default", "{}: the code of {} ignores {}{}", model.path(),
+                   code.model_type, key,
+                   std::string_view(key) == "rope_parameters" ? " without one part per layer type" : "");
+    }
+}
+
 /// Reads the encoding of one layer type of one model. The order of precedence is that of Transformers: keys of a rope
 /// section, keys of the model, defaults of the model's code.
 class config_reader {
@@ -89,6 +106,7 @@ public:
             const auto whole = model_.section(key);
             if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
         }
+        reject_ignored_base();
         if (sections_.empty()) add_default_section();
         if (code_.model_type == "deepseek_v4") (void)model_.number("compress_rope_theta");  // read in layer_types.hpp
         local_base_ = read_local_base();
@@ -113,6 +131,21 @@ public:
     }
 
 private:
+    /// Rejects a base that the code of the model ignores in a configuration without a rope section.
+    void reject_ignored_base() const {
+        if (!sections_.empty() || !ignores_key(defaults_, "rope_theta") || model_.is_list("rope_theta")) return;
+        const auto base = model_.number("rope_theta");
+        if (!base || base == defaults_.number("rope_theta")) return;
+        const auto own = defaults_.section("rope_parameters");
+        const auto parts = own ? own->subsections() : std::vector<std::pair<std::string, config_section>>{};
+        const bool same = (own && base == own->number("rope_theta")) ||
+                          std::any_of(parts.begin(), parts.end(),
+                                      [&](const auto& part) { return base == part.second.number("rope_theta"); });
+        RW_EXPECTS(same,
+                   "{}: the code of {} ignores rope_theta ({}) without a rope section: state it in rope_parameters",
+                   model_.path(), code_.model_type, *base);
+    }
+
     /// Adds the section of the model's code for a configuration without one.
     void add_default_section() {
         const std::string path = "the code of " + code_.model_type;
@@ -178,6 +211,10 @@ private:
     /// DeepSeek-V4 rotates the last elements of a head. Its ancestors have them in a tensor of their own.
     [[nodiscard]] bool rotates_end_of_head() const { return code_.model_type == "deepseek_v4"; }
 
+    [[nodiscard]] bool states_head_dim() const {
+        return model_.has_any({"head_dim", "attention_head_dim", "kv_channels"});
+    }
+
     [[nodiscard]] std::int64_t read_head_dim() const {
         const auto rotary = model_.integer("qk_rope_head_dim");
         if (rotary && !rotates_end_of_head()) return *rotary;
@@ -233,6 +270,7 @@ private:
         const auto stated = model_.integer("rotary_dim");
         if (is_proportional()) return head_dim;
         if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
+        if (defaults_.has("qk_rope_head_dim") && !states_head_dim()) return head_dim;
         for (const layer_section& layer : sections_) {
             choose(layer.section.path(), part_of(head_dim, layer.section.number("partial_rotary_factor")));
         }
@@ -424,19 +462,24 @@ private:
 /// Reads one model, the language model if the configuration has several.
 inline Encoding read_model(const nlohmann::json& stated, const std::string& path, const model_code& code,
                            const config_choices& choices) {
+    reject_ignored_sections({stated, path}, code);
     const nlohmann::json model = split_by_layer_type(stated, code.model_type, choices.layer_type);
     return config_reader({model, path}, code, choices).read();
 }
 
-/// Returns the key of the language model in a configuration of several models, or null.
-inline const char* language_model_key(const nlohmann::json& config) {
-    for (const char* const key : {"text_config", "language_config", "llm_config", "thinker_config"}) {
+/// Returns the key of the language model in a configuration of several models, or "". The table of models has the keys
+/// of those that have another.
+inline std::string language_model_key(const nlohmann::json& config, const model_code& code) {
+    std::string own = text_or_nothing(code.defaults, "text_key");
+    own = own.substr(0, own.find('.'));
+    for (const std::string& key : {own, std::string("text_config"), std::string("language_config"),
+                                   std::string("llm_config"), std::string("thinker_config")}) {
         const auto part = config.find(key);
         if (part == config.end() || part->is_null()) continue;
         RW_EXPECTS(part->is_object(), "the configuration.{} must be an object, got {}", key, shown(*part));
         return key;
     }
-    return nullptr;
+    return "";
 }
 
 /// Throws for keys around the language model's part that would give it another encoding. Model code ignores them.
@@ -477,7 +520,7 @@ inline Encoding encoding_from_config(const nlohmann::json& config, const config_
     std::string path = "the configuration";
     detail::model_code code(detail::stated_model_type(config));
     std::vector<const nlohmann::json*> around;
-    while (const char* const key = detail::language_model_key(*model)) {
+    for (std::string key; !(key = detail::language_model_key(*model, code)).empty();) {
         around.push_back(model);
         model = &(*model)[key];
         path = key;

@@ -86,9 +86,10 @@ inline bool is_harmless(std::string_view key, const nlohmann::json& value) {
 
 /// Returns whether an object belongs to another part of the model than its attention over text.
 inline bool is_other_part(std::string_view key, const nlohmann::json& object) {
-    constexpr std::array<std::string_view, 16> words{
-        "vision",   "visual",    "vit",       "image", "video",     "audio",        "speech",      "talker",
-        "code2wav", "token2wav", "projector", "vllm",  "assistant", "quantization", "compression", "task_specific"};
+    constexpr std::array<std::string_view, 17> words{
+        "protein", "vision",    "visual",       "vit",         "image",        "video",
+        "audio",   "speech",    "talker",       "code2wav",    "token2wav",    "projector",
+        "vllm",    "assistant", "quantization", "compression", "task_specific"};
     const auto type = object.find("model_type");
     return (object.is_object() && type != object.end() && *type != "") || contains_any(key, words);
 }

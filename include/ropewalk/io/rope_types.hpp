@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
@@ -249,12 +251,28 @@ inline std::optional<MRope> read_mrope(const rope_source& source) {
     if (!interleaved) interleaved = source.defaults.flag("mrope_interleaved");
     MRope mrope{.sections = from.required_integers("mrope_section", std::int64_t{position_axes})};
     mrope.interleaved = interleaved.value_or(false);
-    if (mrope.interleaved) {  // model code leaves the pairs after the sections to the first axis
+    if (mrope.interleaved) {
+        // Model code leaves the pairs after the sections to the first axis. Its own sections can be too long for a
+        // head.
+        if (!stated && source.geometry.pairs() < mrope.sections[0] + mrope.sections[1] + mrope.sections[2]) {
+            for (const std::size_t axis : {1U, 2U}) {
+                const std::int64_t most = (source.geometry.pairs() + 2 - static_cast<std::int64_t>(axis)) / 3;
+                mrope.sections[axis] = std::min(mrope.sections[axis], most);
+            }
+            mrope.sections[0] = 0;
+        }
         std::int64_t rest = source.geometry.pairs();
         for (const std::int64_t section : mrope.sections) rest -= std::clamp<std::int64_t>(section, 0, rest);
         mrope.sections.front() += rest;
     }
     return mrope;
+}
+
+/// Returns the policies of GTE's `ntk`. Its code multiplies the base by the factor s and divides every frequency by
+/// s^(2/d), so that the first pair is scaled too.
+inline std::vector<any_policy> gte_policies(double factor, const Geometry& geometry) {
+    const auto d = static_cast<double>(geometry.width());
+    return {Ntk{.alpha = std::pow(factor, (d - 2) / d)}, Linear{.factor = std::pow(factor, 2 / d)}};
 }
 
 /// Returns the policies of one section.
@@ -266,7 +284,12 @@ inline std::vector<any_policy> policies_of_section(const rope_source& source) {
     source.section.expect_only(known, type.name);
     std::vector<any_policy> policies;
     const any_policy frequencies = type.read(source);
-    if (!std::holds_alternative<Default>(frequencies)) policies.push_back(frequencies);
+    const bool is_gte = source.code.model_type == "new" || source.code.model_type == "gte";
+    if (is_gte && type.name == "ntk") {
+        policies = gte_policies(std::get<Ntk>(frequencies).alpha, source.geometry);
+    } else if (!std::holds_alternative<Default>(frequencies)) {
+        policies.push_back(frequencies);
+    }
     if (const auto mrope = read_mrope(source)) policies.emplace_back(*mrope);
     return policies;
 }
