@@ -6,6 +6,7 @@ torch.compile, torch.export and fake tensors record these operators. ropewalk._t
 from __future__ import annotations
 
 import functools
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ for _name, _kernel in _KERNELS.items():
 
 
 @torch.library.register_fake("ropewalk::rotate", lib=_library)
-def _(q: Tensor | None, k: Tensor | None, *arguments: Any) -> list[Tensor]:
+def _like_rotate(q: Tensor | None, k: Tensor | None, *arguments: Any) -> list[Tensor]:
     return [torch.empty_like(x) for x in present(q, k)]
 
 
@@ -104,6 +105,23 @@ def _(q: Tensor | None, k: Tensor | None, *arguments: Any) -> list[Tensor]:
 def _(*arguments: Any) -> None:
     return None
 
+
+def decompose(name: str, fake: Any) -> None:
+    """Register the decomposition of an operator where torch.onnx finds it. The module is imported when it is needed.
+
+    Fake tensors would also run it in place of the operator's fake function, unless there is one in the table for meta
+    tensors.
+    """
+
+    def decomposition(*arguments: Any, **named: Any) -> Any:
+        return getattr(import_module("ropewalk._decompositions"), name)(*arguments, **named)
+
+    operator = getattr(torch.ops.ropewalk, name).default
+    torch._decomp.decomposition_table[operator] = decomposition
+    torch._decomp.meta_table[operator] = fake
+
+
+decompose("rotate", _like_rotate)
 
 # A selective checkpoint skips operators whose results its policy saves. rotate_ has no results, and its writes would be
 # missing in backward: it runs again whatever the policy says.
