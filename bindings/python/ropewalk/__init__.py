@@ -45,6 +45,7 @@ _LAZY = {
     "Inspection": "_inspect",
     "RotaryEmbedding": "_modules",
     "apply_rotary_transformers": "_huggingface",
+    "decompositions": "_decompositions",
     "inspect": "_inspect",
     "patch": "_huggingface",
     "unpatch": "_huggingface",
@@ -52,6 +53,7 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
+    from ropewalk._decompositions import decompositions
     from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
     from ropewalk._modules import RotaryEmbedding
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "alibi_slopes",
     "apply_rotary_transformers",
+    "decompositions",
     "encoding",
     "from_config",
     "inspect",
@@ -106,4 +109,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING and not _openmp.has_torch():  # without PyTorch, import * skips the functions that need it
-    __all__ = [name for name in __all__ if _LAZY.get(name) not in ("_huggingface", "_modules")]
+    __all__ = [name for name in __all__ if _LAZY.get(name) not in ("_decompositions", "_huggingface", "_modules")]

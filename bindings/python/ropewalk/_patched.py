@@ -11,6 +11,7 @@ import torch
 
 from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
+from ropewalk._operators import decompose
 from ropewalk._rotate import rotate
 from ropewalk._trial import Fit, Rotation, deinterleave, has_axes
 
@@ -361,3 +362,4 @@ _library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (
 for _device in ("CPU", "CUDA"):
     _library.impl("late_cos_sin", _late_cos_sin, _device)
 _operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)
+decompose("late_cos_sin", _like_late_cos_sin)

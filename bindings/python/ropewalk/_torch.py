@@ -17,10 +17,13 @@ from torch.autograd import forward_ad
 
 from ropewalk import _operators, _ropewalk, _vmap
 from ropewalk._encoding import check_encoding
-from ropewalk._operators import Arguments, batch, differentiate, present, transform
+from ropewalk._operators import Arguments, batch, differentiate, is_batched, present, transform
 
 # Unwraps a saved tensor of a finished transform of torch.func. PyTorch has no public function for it.
 _unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
+
+# Returns whether torch.export is tracing. PyTorch before 2.7 has no such function.
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 # Kinds of views that autograd does not allow to be written, by the names of PyTorch's CreationMeta. Public functions
 # report them only after the memory is written.
@@ -112,7 +115,7 @@ class _TransformedRotation(_Rotation):
     @staticmethod
     def forward(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:  # type: ignore[override]
         # Without tangents, which the operator would differentiate again.
-        q, k = (x if x is None else forward_ad.unpack_dual(x).primal for x in (q, k))
+        q, k = (x if x is None or is_batched(x) else forward_ad.unpack_dual(x).primal for x in (q, k))
         return _run(q, k, arguments)
 
     @staticmethod
@@ -288,6 +291,9 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
         if q is not None and k is not None:
             _check_pair(q, k, arguments[0], prepared.order)
         q, k = _write(q, k, prepared)
+    elif _exporting() and torch.onnx.is_in_onnx_export() and q is not k:  # ONNX has no operators that write
+        for x, result in zip(present(q, k), torch.ops.ropewalk.rotate(q, k, *prepared)):
+            x.copy_(result)
     else:
         torch.ops.ropewalk.rotate_(q, k, *prepared)
     if k is None:
