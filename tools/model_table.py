@@ -134,6 +134,8 @@ REMOTE = {
     "chatglm": ("interleaved", "", {"rope_theta": 10000, "rope_ratio": 1, "partial_rotary_factor": 0.5}),
     # deepseek-ai/deepseek-moe-16b: the code of LLaMA.
     "deepseek": ("half_split", "", {"rope_theta": 10000}),
+    # tiiuae/Falcon-Perception: half of a head rotates by the row and the column of a patch.
+    "falcon_perception": ("unsupported", "rotates by rows and columns in half of a head", {}),
     # tencent/Tencent-Hunyuan-Large: the code of LLaMA, and a fixed alpha.
     "hunyuan": ("half_split", "", {"rope_theta": 10000}),
     # internlm/internlm-7b and internlm2-7b: the code of LLaMA.

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from ropewalk import _operators, _ropewalk, _vmap
 from ropewalk._encoding import check_encoding
-from ropewalk._operators import Arguments, batch, differentiate, present, transform
+from ropewalk._operators import Arguments, batch, differentiate, is_batched, present, transform
 
 # Unwraps a saved tensor of a finished transform of torch.func. PyTorch has no public function for it.
 _unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
@@ -116,7 +116,7 @@ class _TransformedRotation(_Rotation):
     @staticmethod
     def forward(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:  # type: ignore[override]
         # Without tangents, which the operator would differentiate again.
-        q, k = (x if x is None else forward_ad.unpack_dual(x).primal for x in (q, k))
+        q, k = (x if x is None or is_batched(x) else forward_ad.unpack_dual(x).primal for x in (q, k))
         return _run(q, k, arguments)
 
     @staticmethod

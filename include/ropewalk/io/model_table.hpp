@@ -243,6 +243,7 @@ inline constexpr model_entry model_table[] = {
     {"falcon", model_rotation::half_split, "", R"({"hidden_size":4544,"num_attention_heads":71,"num_hidden_layers":32,"max_position_embeddings":2048,"rope_theta":10000})"},
     {"falcon_h1", model_rotation::half_split, "", R"({"hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":8192,"rope_theta":10000,"layer_kinds":["hybrid"]})"},
     {"falcon_mamba", model_rotation::none, "has no rotary positions", ""},
+    {"falcon_perception", model_rotation::unsupported, "rotates by rows and columns in half of a head", ""},
     {"fast_vlm", model_rotation::half_split, "", R"({"text_config":{"model_type":"qwen2","hidden_size":3584,"num_attention_heads":28,"num_hidden_layers":28}})"},
     {"fastspeech2_conformer", model_rotation::none, "has no rotary positions", ""},
     {"fastspeech2_conformer_hifigan", model_rotation::none, "has no rotary positions", ""},

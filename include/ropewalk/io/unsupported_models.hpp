@@ -66,6 +66,11 @@ inline void reject_unsupported_model(const config_section& model, const model_co
                "{}: dual_chunk_attention_config gives tokens positions within chunks, which is not supported: remove "
                "it for the encoding of sequences within one chunk",
                model.path());
+    // Step-3.5 lists the layer types that it scales; layer_types.hpp scales those with full attention.
+    if (code.model_type.starts_with("step3p") && model.has("yarn_only_types")) {
+        RW_EXPECTS(model.json()["yarn_only_types"] == nlohmann::json::array({"full_attention"}),
+                   "{}: yarn_only_types must be [\"full_attention\"]", model.path());
+    }
     reject_other_positions(model);
     if (const auto attention = model.section("attn_config")) reject_other_positions(*attention);
     for (const char* const key : {"position_embedding_type", "position_embeddings_type", "position_embedding"}) {
