@@ -10,13 +10,15 @@ import ropewalk as rw
 from rope_reference import exact
 
 
-def run(*command, timeout=300, **environment):
+def run(*command, timeout=300, cwd=None, **environment):
     """The finished process, with its output as text. `environment` extends that of the tests."""
     command = [str(word) for word in command]
     if "PYTHONPATH" in environment:
         environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd, env=environment
+    )
 
 
 def run_python(program, *arguments, **environment):

@@ -1,13 +1,15 @@
 """The package: import, instruction sets, threads, and the public names."""
 
 import inspect
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ropewalk as rw
 import torch
-from checks import run_python
+from checks import run, run_python
 from rope_reference import make
 
 ENCODING = rw.encoding("default", head_dim=64)
@@ -93,6 +95,17 @@ def test_numbers_of_numpy_and_torch(offset):
 def test_dir_has_the_public_names_only():
     assert dir(rw) == sorted(rw.__all__)
     assert not any(name.startswith("_") for name in dir(rw) if name != "__version__")
+
+
+def test_the_demonstration_needs_the_package_only(tmp_path):
+    """A copy of the file, run in another folder."""
+    program = tmp_path / "demo.py"
+    program.write_text((Path(__file__).parents[2] / "examples" / "demo_torch.py").read_text(encoding="utf-8"))
+    done = run(sys.executable, program.name, "64", cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *rows = done.stdout.splitlines()
+    assert first.startswith(f"ropewalk {rw.__version__}") and len(rows) == 12
+    assert all("x PyTorch  largest error" in row and "WRONG" not in row for row in rows)
 
 
 def test_public_names_are_documented_and_annotated():

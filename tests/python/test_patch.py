@@ -312,7 +312,7 @@ def two_axes(self, x, position_ids):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (fails, r"cannot encode positions \[1, 1\]: NotImplementedError: no tables; patch\(\) does not support"),
+        (fails, r"fails in the trial of its rotation: NotImplementedError: no tables; patch\(\) does not"),
         (
             takes_a_length,
             r"takes \['x', 'seq_len'\]; patch\(\) supports rotary modules that take \['x', 'position_ids'",
@@ -579,6 +579,8 @@ def test_the_keys_of_the_state_stay_the_same(policy):
     assert list(model.state_dict()) == list(state)
     model.load_state_dict(state, strict=True)
     saved = model.state_dict()
+    twin = copy.deepcopy(model).model.rotary_emb
+    assert twin.original.inv_freq is twin.inv_freq is not model.model.rotary_emb.inv_freq
     rw.unpatch(model).load_state_dict(saved, strict=True)
     assert rw.patch(model, policy).to("meta").model.rotary_emb.original.inv_freq.is_meta
 

@@ -108,6 +108,35 @@ def test_forward_backward_and_generate_equal_those_of_the_model(name):
     assert torch.equal(logits(rw.unpatch(model).eval(), ids), expected)
 
 
+@pytest.mark.parametrize("family", ["ModernBert", "EuroBert"])
+def test_an_encoder_with_padding(family):
+    model = build(family, None, head="ForMaskedLM", **(TWO_TYPES if family == "ModernBert" else {}))
+    ids, mask = IDS[:, :24].contiguous(), torch.ones(2, 24, dtype=torch.long)
+    mask[1, :7] = 0
+
+    def results():
+        model.zero_grad()
+        out = model(ids, attention_mask=mask, labels=ids)
+        out.loss.backward()
+        return out.logits.detach(), {name: x.grad.clone() for name, x in model.named_parameters() if x.grad is not None}
+
+    expected, expected_gradients = results()
+    rw.patch(model)
+    ours, our_gradients = results()
+    torch.testing.assert_close(ours[0], expected[0], rtol=0, atol=2e-5)
+    torch.testing.assert_close(ours[1, 7:], expected[1, 7:], rtol=0, atol=2e-5)
+    assert_same_gradients(our_gradients, expected_gradients)
+
+
+def test_embeddings_of_both_directions():
+    """EmbeddingGemma is a Gemma-3 whose tokens attend to both directions."""
+    model = build("Gemma3", None, **TWO_TYPES, use_bidirectional_attention=True).model
+    with torch.no_grad():
+        expected = model(IDS).last_hidden_state
+        assert not torch.equal(rw.patch(model)(IDS).last_hidden_state, expected)
+        torch.testing.assert_close(model(IDS).last_hidden_state, expected, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", ["Llama", "Gemma3", "DeepseekV3"])
 def test_gradient_checkpoints_of_layers(name):
     model, ids = model_of(name), IDS[:, :24]

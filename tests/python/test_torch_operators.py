@@ -5,6 +5,7 @@ import copy
 import pytest
 import ropewalk as rw
 import torch
+from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_heads import DIM, assert_same_gradients, compiled, operator_arguments
 
@@ -63,12 +64,14 @@ def test_backward_is_the_transpose_in_every_direction(flags):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["linear:8", "xpos:64"])
-@pytest.mark.filterwarnings("ignore:Input .* not a double precision")
-def test_gradcheck(policy):
-    """The map is linear, so a step of 1 has no error other than the rounding of float32."""
-    encoding = rw.encoding(policy, head_dim=8)
-    q, k = torch.randn(3, 2, 8, requires_grad=True), torch.randn(3, 1, 8, requires_grad=True)
+@pytest.mark.parametrize(
+    ("policy", "layout"), [("linear:8", "half_split"), ("yarn:4,original_length=64|xpos:64", "interleaved")]
+)
+def test_gradcheck(policy, layout):
+    """In float64, in both modes, also with batches of gradients."""
+    encoding = rw.encoding(policy, head_dim=8, layout=layout)
+    torch.manual_seed(4)
+    q, k = (torch.randn(3, heads, 8, dtype=torch.float64, requires_grad=True) for heads in (2, 1))
     positions = torch.tensor([5, 0, 77])
 
     def both(q, k):
@@ -77,10 +80,15 @@ def test_gradcheck(policy):
     def in_place(q):
         return rw.rotate_(q * 1, encoding=encoding, positions=positions)
 
-    bounds = {"eps": 1.0, "atol": 1e-5, "rtol": 1e-5}
-    assert torch.autograd.gradcheck(both, (q, k), **bounds)
-    assert torch.autograd.gradcheck(in_place, (q,), **bounds)
-    assert torch.autograd.gradgradcheck(both, (q, k), **bounds)
+    def operator(q, k):
+        return torch.ops.ropewalk.rotate(q, k, encoding.key, positions)
+
+    batched = {"check_batched_grad": True, "fast_mode": False}
+    for function in (both, operator):
+        assert gradcheck(function, (q, k), check_forward_ad=True, check_batched_forward_grad=True, **batched)
+        assert gradgradcheck(function, (q, k), **batched)
+    assert gradgradcheck(both, (q, k), check_fwd_over_rev=True, **batched)
+    assert gradcheck(in_place, (q,), **batched) and gradgradcheck(in_place, (q,), **batched)
 
 
 def test_double_backward():
@@ -116,7 +124,7 @@ def test_in_place_with_gradients():
         rw.rotate_(q, encoding=encoding)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(dtype, requires_grad):
     q, k, positions = tensors(requires_grad)

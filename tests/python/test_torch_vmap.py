@@ -159,6 +159,24 @@ def test_jacobians_equal_the_rotation_of_one_hot_vectors():
     torch.testing.assert_close(second.reshape(n, n), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_older_vmap_of_autograd():
+    """jacobian(vectorize=True) and grad(is_grads_batched=True)."""
+    x, k, ids = random(3, 2, DIM), random(3, 1, DIM, seed=1), random_ids(3)
+
+    def function(x):
+        q, rotated = rw.rotate(x, k, encoding=ENCODING, positions=ids)
+        return q * rotated
+
+    expected = jacrev(function)(x)
+    for strategy in ("reverse-mode", "forward-mode"):
+        found = torch.autograd.functional.jacobian(function, x, vectorize=True, strategy=strategy)
+        torch.testing.assert_close(found, expected)
+    x.requires_grad_()
+    rows = random(4, 3, 2, DIM, seed=2)
+    (found,) = torch.autograd.grad(function(x), x, rows, is_grads_batched=True)
+    torch.testing.assert_close(found, torch.stack([torch.autograd.grad(function(x), x, row)[0] for row in rows]))
+
+
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_operators_and_graphs(requires_grad):
     """Also a batching rule of the operator, which graphs contain."""

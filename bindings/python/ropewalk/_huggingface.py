@@ -57,7 +57,7 @@ class _Functions:
         bases = {base: None for kind in _kinds(model) for base in kind.__mro__}
         names = dict.fromkeys(base.__module__ for base in bases if issubclass(base, torch.nn.Module))
         for module_name in names:
-            if module_name.partition(".")[0] not in ("torch", "ropewalk"):
+            if module_name.partition(".")[0] not in ("torch", "ropewalk") and module_name in sys.modules:
                 self._add(module_name)
         if not self.rotations:
             raise _ropewalk.Error(
@@ -183,7 +183,7 @@ def _encodings_of(
     It is for an unknown length, the shortest one and the longest one.
     """
     config = one.config
-    if config is None:
+    if not hasattr(config, "to_dict") and not isinstance(config, Mapping):
         raise _ropewalk.Error(f"ropewalk: {one.kind} has no config with its head_dim and base")
     if hasattr(config, "to_dict"):
         keys = config.to_dict()
@@ -237,8 +237,9 @@ def patch(model: torch.nn.Module, policy: Policies = None) -> torch.nn.Module:
 
     In a model with images or audio, the language model is patched. Its towers keep their rotation.
 
-    model.config gets the policy, so that save_pretrained() saves it; unpatch() restores it. save_pretrained() warns
-    if no configuration can express the policy (xpos, randomized), or the code of the model has no scaling methods.
+    model.config becomes a copy with the policy, so that save_pretrained() saves it; unpatch() restores the values.
+    save_pretrained() warns if no configuration can express the policy (xpos, randomized), or the code of the model has
+    no scaling methods.
 
     Policies that depend on the sequence length (dynamic, longrope) follow it; keys already cached stay as they are.
     longrope does so as in Transformers, except for PhiMoE: there Transformers changes only the magnitude, ropewalk also

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -61,12 +62,25 @@ def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any)
     return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *last)
 
 
+_BATCHED: Any = torch._C._parse_dispatch_key("Batched")
+
+
+def is_batched(x: Any) -> bool:
+    """Return whether the older vmap, of jacobian(vectorize=True) and grad(is_grads_batched=True), made a tensor."""
+    return isinstance(x, Tensor) and torch._C._dispatch_keys(x).has(_BATCHED)
+
+
 def rotate(q: Tensor | None, k: Tensor | None, *arguments: Any, inside: bool = True) -> Any:
     """Run the kernel and return a tuple of the results.
 
     Returns NotImplemented if PyTorch must see the call and it is not `inside` an operator.
     """
-    done = _call(_ropewalk.rotate, q, k, arguments, None, inside)
+    try:
+        done = _call(_ropewalk.rotate, q, k, arguments, None, inside)
+    except _ropewalk.Error:
+        if inside or not (is_batched(q) or is_batched(k)):
+            raise
+        return NotImplemented
     return done if done is NotImplemented or isinstance(done, tuple) else (done,)
 
 
@@ -147,10 +161,23 @@ def differentiate(name: str, function: Any) -> None:
 def batch(name: str, function: Any) -> None:
     """Make `function(info, axes, q, k, arguments)` run in place of the operator under torch.vmap."""
 
-    def rule(info: Any, axes: tuple[Any, ...], q: Any, k: Any, *arguments: Any) -> Any:
+    def rule(info: Any, axes: Any, q: Any, k: Any, *arguments: Any) -> Any:
         return function(info, axes, q, k, Arguments(*arguments))
 
     torch.library.register_vmap(f"ropewalk::{name}", rule, lib=_library)
+
+    def run(*arguments: Any) -> Any:  # the older vmap has no rules in Python
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        moved = [torch._remove_batch_dim(x, level, 1, 0) if is_batched(x) else None for x in arguments]
+        size = max(len(x) for x in moved if x is not None)
+        axes = [None if x is None or len(x) != size else 0 for x in moved]
+        rest = (x if axis is None else to for x, to, axis in zip(arguments, moved, axes))
+        results, axis = rule(SimpleNamespace(batch_size=size), axes, *rest)
+        # PyTorch takes tangents with the mapped axis in front in memory only.
+        return [torch._add_batch_dim(x.movedim(axis, 0).contiguous(), 0, level) for x in results]
+
+    _library.impl(name, run, "Batched")
 
 
 def _has_tangents(*arguments: Any) -> bool:

@@ -155,15 +155,7 @@ class Trial:
 
     def _run(self, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         layer_type = () if self.layer_type is None else (self.layer_type,)
-        try:
-            made = self.module(torch.zeros(1, device=self.device), positions.to(self.device), *layer_type)
-        except IndexError:  # above the length of a table
-            raise
-        except Exception as problem:
-            raise _ropewalk.Error(
-                f"ropewalk: {self.name} cannot encode positions {list(positions.shape)}: {type(problem).__name__}: "
-                f"{problem}; patch() does not support this kind of model"
-            ) from problem
+        made = self.module(torch.zeros(1, device=self.device), positions.to(self.device), *layer_type)
         made = made if isinstance(made, tuple) else (made,)
         return tuple(x.detach().cpu().to(torch.complex64 if x.is_complex() else torch.float32) for x in made)
 
@@ -188,7 +180,7 @@ class Trial:
             try:
                 if self._run(torch.zeros((axes, 1, 2), dtype=torch.int64))[0].shape == one.shape:
                     return axes
-            except _ropewalk.Error:  # not as many, or none
+            except Exception:  # not as many, or none
                 continue
         return 1
 
@@ -324,17 +316,22 @@ def fitted(
     Runs the module's own tables and the functions of the model on random heads. If no function equals `own`, the
     encoding of the configuration, patch() would silently give wrong results.
     """
-    with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
-        trials = Trials(child, config, layer_type, own)
-        fits = {
-            (rotation.key, width): (rotation, fit)
-            for rotation in rotations
-            for width, fit in trials.of(rotation, head_dims).items()
-        }
-        if fits and trials.check_far(*next(iter(fits.values()))):
-            return {key: fit for key, (_, fit) in fits.items()}
+    try:
+        with torch.no_grad(), torch.device("cpu"):  # whatever the default device is
+            trials = Trials(child, config, layer_type, own)
+            fits = {
+                (rotation.key, width): (rotation, fit)
+                for rotation in rotations
+                for width, fit in trials.of(rotation, head_dims).items()
+            }
+            if fits and trials.check_far(*next(iter(fits.values()))):
+                return {key: fit for key, (_, fit) in fits.items()}
+        problem = trials.problem or "expects heads of another shape"
+    except _ropewalk.Error:
+        raise
+    except Exception as error:  # of code that is not of Transformers
+        problem = f"fails in the trial of its rotation: {type(error).__name__}: {error}"
     name = type(child).__name__ + ("" if layer_type is None else f" ({layer_type})")
-    problem = trials.problem or "expects heads of another shape"
     raise _ropewalk.Error(f"ropewalk: {name} {problem}; patch() does not support this kind of model")
 
 
