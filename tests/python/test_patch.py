@@ -428,7 +428,8 @@ import torch
 from transformers.models.llama import modeling_llama as llama
 
 def rotate(q, k, cos, sin, position_ids=None, scale=1.0):
-    q, k = llama.rotate_half(q) * sin[:, None] + q * cos[:, None], llama.rotate_half(k) * sin[:, None] + k * cos[:, None]
+    cos, sin = cos[:, None], sin[:, None]
+    q, k = llama.rotate_half(q) * sin + q * cos, llama.rotate_half(k) * sin + k * cos
     return q * scale, k * scale
 
 def indexed(q, k, cos, sin, position_ids):
