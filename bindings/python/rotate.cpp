@@ -186,8 +186,13 @@ void check_apart(const py::object& q_object, const py::object& k_object, const p
     for (const auto& [out, in] : {std::pair{&q_out.view, &k_view}, {&k_out.view, &q_view}, {&q_out.view, &k_out.view}})
         RW_EXPECTS(!writes || !detail::may_overlap(*out, *in), "q and k overlap: {} at {}, {} at {}",
                    detail::shape_of("q", q_view), q_view.data, detail::shape_of("k", k_view), k_view.data);
-    const auto check = [&](const array& x, const tensor& view, const tensor& out, bool is_query, py::handle positions,
+    const auto check = [&](const array& x, tensor view, const tensor& out, bool is_query, py::handle positions,
                            py::handle first) {
+        if (!writes) {  // the result is a new array, so that the strides of an expanded input are allowed
+            view.stride_head = view.head_dim;
+            view.stride_token = view.heads * view.stride_head;
+            view.stride_batch = view.tokens * view.stride_token;
+        }
         const rotation rotation(x, {.q = {},
                                     .k = {},
                                     .encoding = encoding,

@@ -115,6 +115,15 @@ def test_queries_and_keys_that_share_memory_are_refused():
     rw.rotate_(memory[:, :3], memory[:, 3:], encoding=ENCODING, k_offset=0)
 
 
+def test_expanded_keys_give_new_arrays():
+    q, k = torch.randn(3, 4, 32), torch.randn(5, 1, 32).expand(-1, 2, -1)
+    given = {"encoding": ENCODING, "offset": 4, "k_offset": 9}
+    results = rw.rotate(q, k, **given)
+    assert torch.equal(results[0], rw.rotate(q, encoding=ENCODING, offset=4))
+    assert torch.equal(results[1], rw.rotate(None, k, encoding=ENCODING, offset=9))
+    assert_refused("share memory along the head axis, so it cannot be written", lambda: rw.rotate_(q, k, **given), q)
+
+
 BOUNDS, OFFSETS = [0, 3, 3, 7, 8], [10, 5, 0, -2]
 AT = [10, 11, 12, 0, 1, 2, 3, -2]
 

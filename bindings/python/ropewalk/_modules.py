@@ -14,7 +14,9 @@ from ropewalk._encoding import encoding as make_encoding
 from ropewalk._rotate import rotate
 
 if TYPE_CHECKING:
-    from ropewalk._rotate import Positions, Table
+    from collections.abc import Sequence
+
+    from ropewalk._rotate import Array, Positions, Table
 
 
 class RotaryEmbedding(torch.nn.Module):
@@ -77,7 +79,7 @@ class RotaryEmbedding(torch.nn.Module):
         k: torch.Tensor | None = None,
         positions: Positions = None,
         *,
-        offset: int = 0,
+        offset: int | Array | Sequence[int] = 0,
         cu_seqlens: Positions = None,
         padded_tail: bool = False,
         k_positions: Positions = None,
