@@ -206,6 +206,10 @@ def test_refused():
     ):
         with pytest.raises(rw.Error, match=message):
             ROTATE(q, k, encoding.key, **arguments)
+    with pytest.raises(rw.Error, match=r"same batch and tokens, got .* bshd; did you mean order='bhsd'\?$"):
+        ROTATE(torch.zeros(2, 8, TOKENS, DIM), torch.zeros(2, 2, TOKENS, DIM), PLAIN.key)
+    with pytest.raises(rw.Error, match=r"same batch and tokens, got .* in the order bhsd$"):
+        ROTATE(torch.zeros(2, 8, TOKENS, DIM), torch.zeros(2, 2, 3, DIM), PLAIN.key, order="bhsd")
     with pytest.raises(rw.Error, match="export the model in evaluation mode"):
         LATE(ids, torch.tensor(1), PLAIN.key)
     for policy in (
