@@ -77,6 +77,7 @@ SPECIAL = {
 }
 TOWER = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGES = {**TOWER, "image_size": 16, "patch_size": 4}
+AUDIO = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
 GRID = {
     **{"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 4, "image_size": 16},
     **{"spatial_merge_size": 2, "temporal_patch_size": 1, "out_hidden_size": 64},
@@ -99,6 +100,10 @@ COMPOSITES = {
         "vision_config": {**IMAGES, "head_dim": 16, "num_key_value_heads": 2},
     },
     "Glm4v": {**THREE, "vision_config": GRID},
+    "Glm4vMoe": {
+        "text_config": {**SHAPE, **EXPERTS, "rope_parameters": HALF_SECTIONS},
+        **{**TOKENS, "vision_config": GRID},
+    },
     "GlmOcr": {**THREE, "vision_config": GRID},
     "InternVL": {
         "text_config": {**SHAPE, "model_type": "qwen2"},
@@ -116,15 +121,27 @@ COMPOSITES = {
         "text_config": {**SHAPE, "model_type": "gemma"},
         "vision_config": {**IMAGES, "model_type": "siglip_vision_model"},
     },
+    "Qwen2_5OmniThinker": {
+        **{"text_config": THREE["text_config"], "vision_config": GRID},
+        "audio_config": {**AUDIO, "output_dim": 64},
+    },
     "Qwen2Audio": {
         "text_config": {**SHAPE, "model_type": "qwen2"},
-        "audio_config": {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32},
+        "audio_config": AUDIO,
     },
     "Qwen2VL": {**THREE, "vision_config": {**GRID, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}},
     "Qwen2_5_VL": {**THREE, "vision_config": {**GRID, "window_size": 16, "fullatt_block_indexes": [0]}},
     "Qwen3VL": {
         **{**THREE, "text_config": {**SHAPE, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}}},
         "vision_config": {**GRID, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+    },
+    "Qwen3VLMoe": {
+        "text_config": {**SHAPE, **EXPERTS, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}},
+        "vision_config": {**GRID, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+    },
+    "Qwen3_5": {
+        "text_config": {**SHAPE, **LAYERS, "rope_parameters": HALF_SECTIONS},
+        "vision_config": {**GRID, "deepstack_visual_indexes": [], "num_position_embeddings": 16},
     },
     "T5Gemma": {
         "encoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16},

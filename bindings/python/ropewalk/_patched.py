@@ -66,7 +66,7 @@ class RotaryInput:
     def to(self, *arguments: Any, device: Any = None, non_blocking: bool = False, **_: Any) -> RotaryInput:
         """Copy to a device, for libraries that spread a model over devices and move the arguments of each layer.
 
-        A type is ignored: rotate() computes angles in float64 and returns the type of the heads.
+        A type is ignored, because rotate() returns the type of the heads.
         """
         for one in arguments:
             if isinstance(one, (str, int, torch.device)) and not isinstance(one, bool):
