@@ -292,6 +292,8 @@ void token_positions::read(py::handle object, const char* name, int max_axes, co
     RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
                shapes[static_cast<std::size_t>(max_axes - 1)]);
+    RW_EXPECTS(source.data != nullptr || source.is_empty(),
+               "{} has no memory here, like a DTensor or a fake tensor; pass its local tensor", describe(source, name));
     check_reach(source, name);
     if (!source.on_host() || !like.on_host()) widen(source, name);
     move_to_reader(source, name, like, draws);

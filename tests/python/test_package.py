@@ -101,12 +101,11 @@ def test_the_demonstration_needs_the_package_only(tmp_path):
     """A copy of the file, run in another folder."""
     program = tmp_path / "demo.py"
     program.write_text((Path(__file__).parents[2] / "examples" / "demo_torch.py").read_text(encoding="utf-8"))
-    done = run(sys.executable, program.name, "64", cwd=tmp_path)
+    done = run(sys.executable, program.name, "64", cwd=tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     first, *rows = done.stdout.splitlines()
     assert first.startswith(f"ropewalk {rw.__version__}") and len(rows) == 12
     assert all("x PyTorch  largest error" in row and "WRONG" not in row for row in rows)
-    assert run(sys.executable, program.name, "0", cwd=tmp_path).returncode == 2
 
 
 def test_public_names_are_documented_and_annotated():

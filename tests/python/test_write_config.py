@@ -90,9 +90,45 @@ def test_superseded_keys(tmp_path):
     path = config(tmp_path, rope_scaling={"type": "linear", "factor": 8.0}, rope_theta=1e4, abacus_scale=8, other=[1])
     rw.write_hf_config(rw.encoding("default", head_dim=128, base=1e6), path)
     after = json.loads(path.read_text())
-    assert after["rope_parameters"] == {"rope_type": "default", "rope_theta": 1e6}
     assert after["rope_scaling"] is None and after["rope_theta"] == 1e6 and after["other"] == [1]
     assert "abacus_scale" not in after and not {"head_dim", "partial_rotary_factor"} & after.keys()
+
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 4096,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+
+
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("old", [False, True])
+def test_each_spelling_that_the_file_has(new, old, tmp_path):
+    """Transformers 5 writes rope_parameters, with the rotary part in it. Both, if present, have the same content."""
+    transformers = pytest.importorskip("transformers")
+    part = {"partial_rotary_factor": 0.5}
+    entries = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **part}} if new else part
+    entries = {**entries, **({"rope_scaling": None, "rope_theta": 1e4} if old else {})}
+    path = config(tmp_path, **{**entries, "model_type": "glm", "head_dim": 128})
+    encoding = rw.encoding("yarn:4,original_length=4096", 128, 1e6, 64, layout="interleaved")
+    rw.write_hf_config(encoding, path)
+    after = json.loads(path.read_text())
+    if new:
+        assert after["rope_parameters"] == {**YARN, **part, "rope_theta": 1e6}
+    if old or not new:
+        section = {"type" if key == "rope_type" else key: value for key, value in YARN.items()}
+        assert after["rope_scaling"] == ({**section, **part} if new else section) and after["rope_theta"] == 1e6
+    keys = {key for key in ("rope_parameters", "rope_scaling", "rope_theta") if key in after}
+    assert keys == {*(["rope_parameters"] if new else []), *(["rope_scaling", "rope_theta"] if old or not new else [])}
+    read = transformers.AutoConfig.from_pretrained(tmp_path).rope_parameters
+    assert (read["rope_type"], read["factor"], read["rope_theta"], read["partial_rotary_factor"]) == (
+        "yarn",
+        4,
+        1e6,
+        0.5,
+    )
 
 
 def test_the_base_under_another_name(tmp_path):
@@ -126,6 +162,13 @@ def test_a_base_of_one_layer_type(tmp_path):
 def test_what_a_file_cannot_express(expression, geometry, message, tmp_path):
     path = config(tmp_path)
     assert_unchanged(path, lambda: rw.write_hf_config(rw.encoding(expression, **geometry), path), message)
+
+
+@pytest.mark.parametrize("kind", ["gptj", "codegen"])
+def test_models_whose_code_reads_no_scaling(kind, tmp_path):
+    path = config(tmp_path, model_type=kind, rotary_dim=64)
+    encoding = rw.from_config(path, policy="linear:2")
+    assert_unchanged(path, lambda: rw.write_hf_config(encoding, path), f"the code of {kind} reads no scaling method")
 
 
 def test_sections_of_the_model_stay(tmp_path):

@@ -7,6 +7,7 @@ for backward.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -274,9 +275,27 @@ def _check_writable(name: str, x: Tensor | None) -> None:
         )
 
 
+def _is_distributed(q: Any, k: Any, arguments: Arguments) -> bool:
+    """Return whether q or k is a DTensor. Its module takes 0.65 s to import, so it is looked up."""
+    kind: Any = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    if kind is None:
+        return False
+    if isinstance(q, kind) or isinstance(k, kind):
+        return True
+    for name, x in zip(Arguments._fields, arguments):
+        if isinstance(x, kind):
+            raise _ropewalk.Error(f"ropewalk: {name} is a DTensor, but q and k are not; pass {name}.to_local()")
+    return False
+
+
 def rotate(q: Any, k: Any, *arguments: Any) -> Any:
     """ropewalk.rotate() of tensors. `arguments` are its other ones in their order, without out."""
-    results = _rotated(q, k, _prepare(q, k, *arguments))
+    prepared = _prepare(q, k, *arguments)
+    if _is_distributed(q, k, prepared):
+        from ropewalk import _dtensor
+
+        return _dtensor.rotate(_rotated, q, k, prepared, arguments[0])
+    results = _rotated(q, k, prepared)
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -285,6 +304,10 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
     prepared = _prepare(q, k, *arguments)
     if _transformed():
         _refuse_transforms()
+    if _is_distributed(q, k, prepared):
+        from ropewalk import _dtensor
+
+        return _dtensor.rotate_(_rotated, q, k, prepared, arguments[0])
     if _records(q, k):
         _check_writable("q", q)
         _check_writable("k", k)

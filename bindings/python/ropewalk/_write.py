@@ -24,16 +24,18 @@ SUPERSEDED = ("abacus_scale",)  # the scaling of early Giraffe models
 # Widths and layout belong to the weights, so they stay as the file has them.
 OF_THE_WEIGHTS = ("head_dim", "rotary_dim", "rotary_offset", "layout")
 KEYS_OF_THE_WEIGHTS = ("head_dim", "partial_rotary_factor", "rope_interleave")
+WITHOUT_SCALING = ("gptj", "codegen")
 LENGTHS = (1, 2**30)  # a policy that depends on the length differs between them
 
 
 def write_hf_config(encoding: _ropewalk.Encoding, path: str | os.PathLike[str], layer_type: str | None = None) -> Path:
     """Write an encoding into the config.json of a model.
 
-    The scaling method and the base change, in the language model's part of the file. `rope_parameters` and the older
-    `rope_scaling` and `rope_theta` get the same content, so that every version of Transformers reads the same. All
-    other keys stay. The new file replaces the old one in one step, after from_config() has read the encoding back from
-    it. A symbolic link is replaced by a file, so that a file in a shared cache stays as it is.
+    The scaling method and the base change, in the language model's part of the file: in `rope_parameters` if the file
+    has it, and in the older `rope_scaling` and `rope_theta` if it has one of these, or neither. Every version of
+    Transformers reads the older keys. All other keys stay. The new file replaces the old one in one step, after
+    from_config() has read the encoding back from it. A symbolic link is replaced by a file, so that a file in a shared
+    cache stays as it is.
 
     Args:
         encoding: The encoding to write.
@@ -54,6 +56,8 @@ def write_hf_config(encoding: _ropewalk.Encoding, path: str | os.PathLike[str], 
     check_weights(encoding, read(text, file, layer_type, policy="default"), file)
     whole = json.loads(text)
     model = language_model(whole)
+    if model.get("model_type") in WITHOUT_SCALING:
+        raise _ropewalk.Error(f"ropewalk: the code of {model['model_type']} reads no scaling method and no base")
     before = {name: key_of(text, file, name) for name in layer_types(model)}
     differ = len({key for key in before.values() if key is not None}) > 1
     if differ and layer_type is None:
@@ -117,15 +121,27 @@ def is_nested(section: Any) -> bool:
 
 
 def set_encoding(model: dict[str, Any], keys: dict[str, Any], layer_type: str | None, differ: bool) -> None:
+    """Replace the keys of the scaling method and of the base, in the spellings that the model has.
+
+    Plain RoPE needs a section, because the code of some models scales without one. If layers differ, Transformers would
+    take a new section for that of all layers.
+    """
     nested = [model[key] for key in SECTIONS if is_nested(model.get(key))]
     for section in nested:
         section[layer_type or next(iter(section))] = keys["rope_parameters"]
     if nested:
         return
-    if differ and not model.get("rope_parameters"):  # Transformers takes a new section for that of all layers
+    section = keys["rope_parameters"]
+    has_section, has_old = "rope_parameters" in model, bool({"rope_scaling", "rope_theta"} & model.keys())
+    if not has_section and (differ or keys["rope_scaling"] is not None):
         del keys["rope_parameters"]
+    elif has_section and not has_old:
+        del keys["rope_scaling"], keys["rope_theta"]
+    elif keys["rope_scaling"] is not None and "partial_rotary_factor" in section:
+        # Transformers 5 reads the older section alone if there are two.
+        keys["rope_scaling"]["partial_rotary_factor"] = section["partial_rotary_factor"]
     model.update({key: value for key, value in keys.items() if key not in KEYS_OF_THE_WEIGHTS})
-    model.update({key: keys["rope_theta"] for key in BASES if model.get(key) is not None})
+    model.update({key: section["rope_theta"] for key in BASES if model.get(key) is not None})
     for key in SUPERSEDED:
         model.pop(key, None)
 
