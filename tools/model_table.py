@@ -103,6 +103,8 @@ DEFAULTS = {
     "cohere2": NOT_FULL,
     "cohere2_moe": NOT_FULL,  # its leading dense layers rotate
     "deepseek_v4": {"qk_rope_head_dim": None, "head_dim": 512},  # the last elements of a head of 512 rotate
+    # A base without a section applies to the other layers only, and one of a section to all.
+    "dots3_note_text": {"ignores": ["rope_theta"]},
     "exaone4": ONLY_SLIDING,
     "exaone_moe": ONLY_SLIDING,
     "flint": NOT_FULL,
@@ -480,7 +482,16 @@ def ignored_keys(config):
         found = 12345.0 if key == "rope_theta" else SCALED["factor"]
         if other and not any(found in part.values() for part in used):
             ignored.append(key)
+    width = value_of(config, "rotary_dim")
+    other = attempt(cls, rotary_dim=width // 2) if isinstance(width, int) else None
+    if other and widths_of(other) == widths_of(config):
+        ignored.append("rotary_dim")
     return ignored
+
+
+def widths_of(config):
+    """The rotated elements of a head by layer type."""
+    return {kind: 2 * len(x) for rope in rotary_modules(config) for kind, x in frequencies(rope).items()}
 
 
 def section_defaults(config):
@@ -534,7 +545,9 @@ def defaults_of(config, outcome):
     found["names"] = names or None
     if getattr(config, "rope_parameters", None):
         found.update(section_defaults(config))
-        widths = {kind: 2 * len(x) for rope in rotary_modules(config) for kind, x in frequencies(rope).items()}
+        widths = widths_of(config)
+        if "rotary_dim" in (found["ignores"] or ()):
+            del found["rotary_dim"]
         if widths.get("full_attention", 0) > found.get("head_dim", 1 << 30):  # Gemma-4
             found["global_head_dim"] = widths["full_attention"]
     elif getattr(config, "rope_theta", None):
@@ -691,7 +704,7 @@ struct model_entry {{
     /// - `rope_parameters`: the section of a configuration without any; null marks layers without rotation.
     /// - `scaled_layers`: layer types that a section without parts applies to; [] if the code needs parts.
     /// - `ignores`: keys of a file that the code does not use: rope_theta if the file has no rope section,
-    ///   rope_parameters if it has no parts.
+    ///   rope_parameters if it has no parts, rope_scaling, rotary_dim.
     /// - `layer_kinds`: layer types of the default configuration.
     /// - `mrope_section`, `mrope_interleaved`: sections of the rotary class for a section without them.
     /// - `softmax_scaling`: the attention multiplies the softmax scale by the square of YaRN's m(mscale_all_dim).
@@ -759,23 +772,27 @@ def header():
     return "".join(lines) + TAIL.format()
 
 
+def difference():
+    """The difference of the committed header from the one that the installed Transformers gives, or ""."""
+    kept = PATH.read_text() if PATH.exists() else ""
+    lines = difflib.unified_diff(kept.splitlines(), header().splitlines(), "committed", "generated", lineterm="", n=0)
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail where the header differs")
     options = parser.parse_args()
-    made = header()
     if not options.check:
-        PATH.write_text(made)
+        PATH.write_text(header())
         return
-    kept = PATH.read_text() if PATH.exists() else ""
-    stamp = re.search(r'"Transformers ([^"]+)"', kept)
+    stamp = re.search(r'"Transformers ([^"]+)"', PATH.read_text()) if PATH.exists() else None
     if stamp and stamp[1] != transformers.__version__:
         print(
             f"{PATH.name} is made from Transformers {stamp[1]}, installed is {transformers.__version__}: not compared"
         )
         return
-    difference = difflib.unified_diff(kept.splitlines(), made.splitlines(), "committed", "generated", lineterm="", n=0)
-    sys.exit("\n".join(difference) or None)
+    sys.exit(difference() or None)
 
 
 if __name__ == "__main__":

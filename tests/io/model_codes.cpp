@@ -239,6 +239,9 @@ TEST_CASE("keys that the code of a model ignores are rejected", "[io]") {
     CHECK(read(of_type("modernbert") + R"(, "rope_theta": 160000)", "full_attention").geometry.base == 160000);
     CHECK_REFUSED(read(of_type("gpt_neox") + R"(, "rope_theta": 12345)"), "the code of gpt_neox ignores rope_theta");
     CHECK_REFUSED(read(of_type("cohere2_moe") + R"(, "rope_scaling": )" + linear), "ignores rope_scaling");
+    const std::string narrow = of_type("minimax_m3_vl_text") + R"(, "head_dim": 128, "rotary_dim": 64)";
+    CHECK_REFUSED(read(narrow), "ignores rotary_dim (64): state partial_rotary_factor");
+    CHECK(read(narrow + R"(, "partial_rotary_factor": 0.5)").geometry.rotary_dim == 64);
     CHECK_REFUSED(read(of_type("gemma3_text") + R"(, "rope_parameters": )" + linear, "full_attention"),
                   "ignores rope_parameters without one part per layer type");
     CHECK(read(of_type("gemma3_text") + R"(, "rope_scaling": )" + linear, "full_attention").expression == "linear:2");

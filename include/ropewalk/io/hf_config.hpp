@@ -276,6 +276,9 @@ private:
         }
         if (width && sections_.front().nested) return *width;
         choose(model_.path(), part_of(head_dim, of_model));
+        RW_EXPECTS(!stated || !ignores_key(defaults_, "rotary_dim") || *stated == width.value_or(head_dim),
+                   "{}: the code of {} ignores rotary_dim ({}): state partial_rotary_factor", model_.path(),
+                   code_.model_type, *stated);
         choose(model_.path(), stated);
         choose(model_.path(), part_of(head_dim, of_layers));
         if (width) return *width;

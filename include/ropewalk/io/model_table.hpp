@@ -26,7 +26,7 @@ struct model_entry {
     /// - `rope_parameters`: the section of a configuration without any; null marks layers without rotation.
     /// - `scaled_layers`: layer types that a section without parts applies to; [] if the code needs parts.
     /// - `ignores`: keys of a file that the code does not use: rope_theta if the file has no rope section,
-    ///   rope_parameters if it has no parts.
+    ///   rope_parameters if it has no parts, rope_scaling, rotary_dim.
     /// - `layer_kinds`: layer types of the default configuration.
     /// - `mrope_section`, `mrope_interleaved`: sections of the rotary class for a section without them.
     /// - `softmax_scaling`: the attention multiplies the softmax scale by the square of YaRN's m(mscale_all_dim).
@@ -201,7 +201,7 @@ inline constexpr model_entry model_table[] = {
     {"dots1", model_rotation::half_split, "", R"({"hidden_size":4608,"num_attention_heads":32,"num_hidden_layers":62,"max_position_embeddings":2048,"sliding_window":4096,"rope_theta":10000,"layer_kinds":["full_attention"]})"},
     {"dots3_note", model_rotation::interleaved, "", R"({"text_config":{"model_type":"dots3_note_text"}})"},
     {"dots3_note_audio_encoder", model_rotation::half_split, "", R"({"hidden_size":1280,"num_attention_heads":20,"num_hidden_layers":32,"max_position_embeddings":6000,"head_dim":64,"rope_theta":10000,"partial_rotary_factor":0.5})"},
-    {"dots3_note_text", model_rotation::interleaved, "", R"({"hidden_size":5120,"num_attention_heads":128,"num_hidden_layers":46,"max_position_embeddings":524288,"qk_rope_head_dim":64,"sliding_window":512,"rope_theta":80000000,"rope_local_base_freq":80000000,"scaled_layers":["indexed_attention","sliding_attention"],"partial_rotary_factor":0.25,"layer_kinds":["indexed_attention","sliding_attention"],"rope_parameters":{"indexed_attention":{"rope_type":"default","rope_theta":80000000,"partial_rotary_factor":0.25},"sliding_attention":{"rope_type":"default","rope_theta":50000,"partial_rotary_factor":0.25}}})"},
+    {"dots3_note_text", model_rotation::interleaved, "", R"({"hidden_size":5120,"num_attention_heads":128,"num_hidden_layers":46,"max_position_embeddings":524288,"qk_rope_head_dim":64,"sliding_window":512,"rope_theta":80000000,"rope_local_base_freq":80000000,"scaled_layers":["indexed_attention","sliding_attention"],"partial_rotary_factor":0.25,"layer_kinds":["indexed_attention","sliding_attention"],"rope_parameters":{"indexed_attention":{"rope_type":"default","rope_theta":80000000,"partial_rotary_factor":0.25},"sliding_attention":{"rope_type":"default","rope_theta":50000,"partial_rotary_factor":0.25}},"ignores":["rope_theta"]})"},
     {"dots3_note_vision_encoder", model_rotation::unsupported, "rotates by two coordinates per patch", ""},
     {"dpr", model_rotation::none, "has no rotary positions", ""},
     {"dpt", model_rotation::none, "has no rotary positions", ""},
@@ -484,7 +484,7 @@ inline constexpr model_entry model_table[] = {
     {"minimax", model_rotation::half_split, "", R"({"hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":131072,"rope_theta":1000000,"layer_kinds":["full_attention","linear_attention"]})"},
     {"minimax_m2", model_rotation::half_split, "", R"({"hidden_size":3072,"num_attention_heads":48,"num_hidden_layers":62,"max_position_embeddings":196608,"head_dim":128,"rope_theta":5000000})"},
     {"minimax_m3_vl", model_rotation::half_split, "", R"({"text_config":{"model_type":"minimax_m3_vl_text"}})"},
-    {"minimax_m3_vl_text", model_rotation::half_split, "", R"({"hidden_size":6144,"num_attention_heads":64,"num_hidden_layers":60,"max_position_embeddings":524288,"rotary_dim":64,"head_dim":128,"rope_theta":5000000,"layer_kinds":["full_attention"]})"},
+    {"minimax_m3_vl_text", model_rotation::half_split, "", R"({"hidden_size":6144,"num_attention_heads":64,"num_hidden_layers":60,"max_position_embeddings":524288,"head_dim":128,"rope_theta":5000000,"ignores":["rotary_dim"],"layer_kinds":["full_attention"]})"},
     {"minimax_m3_vl_vision", model_rotation::unsupported, "rotates by three coordinates per patch", ""},
     {"ministral", model_rotation::half_split, "", R"({"hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":32,"max_position_embeddings":131072,"sliding_window":4096,"rope_theta":10000,"layer_kinds":["sliding_attention"]})"},
     {"ministral3", model_rotation::half_split, "", R"({"hidden_size":4096,"num_attention_heads":32,"num_hidden_layers":34,"max_position_embeddings":262144,"head_dim":128,"rope_theta":10000,"ignores":["rope_theta"],"rope_parameters":{"type":"yarn","rope_theta":1000000,"factor":16,"original_max_position_embeddings":16384,"max_position_embeddings":262144,"beta_fast":32,"beta_slow":1,"mscale_all_dim":1,"mscale":1,"llama_4_scaling_beta":0.1,"rope_type":"yarn"}})"},
