@@ -44,12 +44,14 @@ SIZES = {**EXPERTS, **LATENT, **PER_LAYER}
 SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 HALF_SECTIONS = {**SECTIONS, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
 TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"]}
+LAYERS = {"layer_types": ["full_attention"] * 2}
 # What the sizes above and the default layer types do not fit. None drops a key.
 SPECIAL = {
-    "bailing_hybrid": {"num_key_value_heads": 4, "head_dim": None, "layer_types": ["full_attention"] * 2},
+    "bailing_hybrid": {**LAYERS, "num_key_value_heads": 4, "head_dim": None, "num_experts": 16},
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8},
     "codegen": {"rotary_dim": 8},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "esm": {"position_embedding_type": "rotary"},
+    "esmc": {"num_key_value_heads": 4},
     "falcon": {"head_dim": None, "alibi": False},
     "gemma3n_text": {
         **{"num_hidden_layers": 4, "layer_types": TWO_TYPES["layer_types"] * 2, "num_kv_shared_layers": 2},
@@ -57,19 +59,16 @@ SPECIAL = {
     },
     "flint": {"layer_types": ["sliding_attention"] * 2},
     "gptj": {"rotary_dim": 8},
+    "lfm2_moe": LAYERS,
     "lfm3": TWO_TYPES,
     "mimo_v2_flash": {"head_dim": 24},
-    "longcat_flash": {
-        **{"num_layers": 2, "num_hidden_layers": None, "ffn_hidden_size": 96, "expert_ffn_hidden_size": 32},
-        **{"moe_topk": 1, "zero_expert_num": 1},
-    },
     "minimax_m3_vl_text": {
         **{"rotary_dim": 8, "dense_intermediate_size": 32, "shared_intermediate_size": 32},
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     },
-    "qwen3_5_moe_text": {"rope_parameters": HALF_SECTIONS, "layer_types": ["full_attention"] * 2},
-    "qwen3_5_text": {"rope_parameters": HALF_SECTIONS, "layer_types": ["full_attention"] * 2},
-    "qwen3_next": {"layer_types": ["full_attention"] * 2},
+    "qwen3_5_moe_text": {"rope_parameters": HALF_SECTIONS, **LAYERS},
+    "qwen3_5_text": {"rope_parameters": HALF_SECTIONS, **LAYERS},
+    "qwen3_next": LAYERS,
     "zamba2": {
         **{"layers_block_type": ["mamba", "hybrid"], "use_mem_rope": True, "n_mamba_heads": 8, "mamba_headdim": 16},
         **{"mamba_ngroups": 1, "mamba_d_state": 8},
@@ -131,6 +130,10 @@ COMPOSITES = {
         "encoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16},
         "decoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16, "cross_attention_hidden_size": 64},
         "vocab_size": 97,
+    },
+    "T5Gemma2": {
+        "encoder": {"text_config": {**SHAPE, **TWO_TYPES, "sliding_window": 16}, "vision_config": IMAGES},
+        "decoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16},
     },
     "Voxtral": {"text_config": {**SHAPE, "model_type": "llama"}, "audio_config": {**TOWER, "d_model": 32}},
 }
