@@ -44,12 +44,14 @@ SIZES = {**EXPERTS, **LATENT, **PER_LAYER}
 SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 HALF_SECTIONS = {**SECTIONS, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
 TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"]}
+LAYERS = {"layer_types": ["full_attention"] * 2}
 # What the sizes above and the default layer types do not fit. None drops a key.
 SPECIAL = {
-    "bailing_hybrid": {"num_key_value_heads": 4, "head_dim": None, "layer_types": ["full_attention"] * 2},
+    "bailing_hybrid": {**LAYERS, "num_key_value_heads": 4, "head_dim": None, "num_experts": 16},
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8},
     "codegen": {"rotary_dim": 8},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "esm": {"position_embedding_type": "rotary"},
+    "esmc": {"num_key_value_heads": 4},
     "falcon": {"head_dim": None, "alibi": False},
     "gemma3n_text": {
         **{"num_hidden_layers": 4, "layer_types": TWO_TYPES["layer_types"] * 2, "num_kv_shared_layers": 2},
@@ -57,19 +59,16 @@ SPECIAL = {
     },
     "flint": {"layer_types": ["sliding_attention"] * 2},
     "gptj": {"rotary_dim": 8},
+    "lfm2_moe": LAYERS,
     "lfm3": TWO_TYPES,
     "mimo_v2_flash": {"head_dim": 24},
-    "longcat_flash": {
-        **{"num_layers": 2, "num_hidden_layers": None, "ffn_hidden_size": 96, "expert_ffn_hidden_size": 32},
-        **{"moe_topk": 1, "zero_expert_num": 1},
-    },
     "minimax_m3_vl_text": {
         **{"rotary_dim": 8, "dense_intermediate_size": 32, "shared_intermediate_size": 32},
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     },
-    "qwen3_5_moe_text": {"rope_parameters": HALF_SECTIONS, "layer_types": ["full_attention"] * 2},
-    "qwen3_5_text": {"rope_parameters": HALF_SECTIONS, "layer_types": ["full_attention"] * 2},
-    "qwen3_next": {"layer_types": ["full_attention"] * 2},
+    "qwen3_5_moe_text": {"rope_parameters": HALF_SECTIONS, **LAYERS},
+    "qwen3_5_text": {"rope_parameters": HALF_SECTIONS, **LAYERS},
+    "qwen3_next": LAYERS,
     "zamba2": {
         **{"layers_block_type": ["mamba", "hybrid"], "use_mem_rope": True, "n_mamba_heads": 8, "mamba_headdim": 16},
         **{"mamba_ngroups": 1, "mamba_d_state": 8},
@@ -78,6 +77,7 @@ SPECIAL = {
 }
 TOWER = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGES = {**TOWER, "image_size": 16, "patch_size": 4}
+AUDIO = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
 GRID = {
     **{"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "patch_size": 4, "image_size": 16},
     **{"spatial_merge_size": 2, "temporal_patch_size": 1, "out_hidden_size": 64},
@@ -100,6 +100,10 @@ COMPOSITES = {
         "vision_config": {**IMAGES, "head_dim": 16, "num_key_value_heads": 2},
     },
     "Glm4v": {**THREE, "vision_config": GRID},
+    "Glm4vMoe": {
+        "text_config": {**SHAPE, **EXPERTS, "rope_parameters": HALF_SECTIONS},
+        **{**TOKENS, "vision_config": GRID},
+    },
     "GlmOcr": {**THREE, "vision_config": GRID},
     "InternVL": {
         "text_config": {**SHAPE, "model_type": "qwen2"},
@@ -117,9 +121,13 @@ COMPOSITES = {
         "text_config": {**SHAPE, "model_type": "gemma"},
         "vision_config": {**IMAGES, "model_type": "siglip_vision_model"},
     },
+    "Qwen2_5OmniThinker": {
+        **{"text_config": THREE["text_config"], "vision_config": GRID},
+        "audio_config": {**AUDIO, "output_dim": 64},
+    },
     "Qwen2Audio": {
         "text_config": {**SHAPE, "model_type": "qwen2"},
-        "audio_config": {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32},
+        "audio_config": AUDIO,
     },
     "Qwen2VL": {**THREE, "vision_config": {**GRID, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}},
     "Qwen2_5_VL": {**THREE, "vision_config": {**GRID, "window_size": 16, "fullatt_block_indexes": [0]}},
@@ -127,10 +135,22 @@ COMPOSITES = {
         **{**THREE, "text_config": {**SHAPE, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}}},
         "vision_config": {**GRID, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
     },
+    "Qwen3VLMoe": {
+        "text_config": {**SHAPE, **EXPERTS, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}},
+        "vision_config": {**GRID, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+    },
+    "Qwen3_5": {
+        "text_config": {**SHAPE, **LAYERS, "rope_parameters": HALF_SECTIONS},
+        "vision_config": {**GRID, "deepstack_visual_indexes": [], "num_position_embeddings": 16},
+    },
     "T5Gemma": {
         "encoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16},
         "decoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16, "cross_attention_hidden_size": 64},
         "vocab_size": 97,
+    },
+    "T5Gemma2": {
+        "encoder": {"text_config": {**SHAPE, **TWO_TYPES, "sliding_window": 16}, "vision_config": IMAGES},
+        "decoder": {**SHAPE, **TWO_TYPES, "sliding_window": 16},
     },
     "Voxtral": {"text_config": {**SHAPE, "model_type": "llama"}, "audio_config": {**TOWER, "d_model": 32}},
 }

@@ -155,6 +155,23 @@ def test_graphs_keep_the_operator():
     assert "ropewalk.rotate" in targets and rotated.stride() == x.stride()
 
 
+@pytest.mark.parametrize("family, rope", [("Phi3", "longrope"), ("Llama", "dynamic")])
+def test_an_exported_patched_model_follows_the_length(family, rope, one_thread):
+    from tiny_model import IDS, build, logits
+
+    model = rw.patch(build(family, rope, num_hidden_layers=1))
+
+    class Logits(torch.nn.Module):
+        def forward(self, ids):
+            return model(ids, use_cache=False).logits
+
+    shapes = ({1: torch.export.Dim("tokens", min=2, max=128)},)
+    exported = torch.export.export(Logits(), (IDS[:, :10].clone(),), dynamic_shapes=shapes).module()
+    for tokens in (5, 16, 17, 40):  # the original length is 16
+        ids = IDS[:, :tokens].clone()
+        torch.testing.assert_close(exported(ids), logits(model, ids), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("policy", ["dynamic:4,original_length=16", "dynamic:4,original_length=16|linear:2"])
 def test_frequencies_that_follow_the_length(policy):
     encoding = rw.encoding(policy, DIM)
@@ -189,6 +206,10 @@ def test_refused():
     ):
         with pytest.raises(rw.Error, match=message):
             ROTATE(q, k, encoding.key, **arguments)
+    with pytest.raises(rw.Error, match=r"same batch and tokens, got .* bshd; did you mean order='bhsd'\?$"):
+        ROTATE(torch.zeros(2, 8, TOKENS, DIM), torch.zeros(2, 2, TOKENS, DIM), PLAIN.key)
+    with pytest.raises(rw.Error, match=r"same batch and tokens, got .* in the order bhsd$"):
+        ROTATE(torch.zeros(2, 8, TOKENS, DIM), torch.zeros(2, 2, 3, DIM), PLAIN.key, order="bhsd")
     with pytest.raises(rw.Error, match="export the model in evaluation mode"):
         LATE(ids, torch.tensor(1), PLAIN.key)
     for policy in (

@@ -44,12 +44,14 @@ class Variants(torch.nn.Module):
     def forward(self, q, k, ids, rows, starts):
         for encoding in ENCODINGS.values():
             yield rw.rotate(q, encoding=encoding, positions=ids)
-        yield from rw.rotate(q, k, encoding=ENCODINGS["xpos"], offset=100, inverse=True)
+        # A symbolic offset, as for the length of a cache.
+        yield from rw.rotate(q, k, encoding=ENCODINGS["xpos"], offset=3 * q.shape[1], inverse=True)
         encoding = ENCODINGS["half_split"]
         bhsd, sbhd = q.transpose(1, 2), q.transpose(0, 1)
         yield rw.rotate(bhsd, encoding=encoding, positions=rows, order="bhsd").transpose(1, 2)
         yield rw.rotate(sbhd, encoding=encoding, positions=rows.int(), order="sbhd").transpose(0, 1)
         yield rw.rotate(q[0], encoding=encoding, cu_seqlens=starts)
+        yield rw.rotate(q[0], encoding=encoding, cu_seqlens=starts, offset=starts[1:] * 2)
         yield rw.rotate(q, encoding=ENCODINGS["mrope"], positions=torch.stack((rows, rows + 1, 2 * rows)))
         yield rw.rotate(
             q, encoding=encoding, table=(ids[:, None].expand(-1, DIM).cos(), ids[:, None].expand(-1, DIM).sin())
@@ -82,7 +84,7 @@ def test_every_kind_of_call(one_thread):
     other = variants_input(3, 11)
     run, _ = export(AsTuple(Variants()), variants_input(2, 7), shapes)
     outputs, expected = run(*other), list(Variants()(*other))
-    assert len(outputs) == len(expected) == 16
+    assert len(outputs) == len(expected) == 17
     for ours, theirs in zip(outputs, expected):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=2e-6, atol=2e-6)
 

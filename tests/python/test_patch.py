@@ -423,6 +423,38 @@ def test_functions_that_another_module_imported_are_wrapped_there_too():
     torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-5)
 
 
+OTHER_FUNCTION = """
+import torch
+from transformers.models.llama import modeling_llama as llama
+
+def rotate(q, k, cos, sin, position_ids=None, scale=1.0):
+    cos, sin = cos[:, None], sin[:, None]
+    q, k = llama.rotate_half(q) * sin + q * cos, llama.rotate_half(k) * sin + k * cos
+    return q * scale, k * scale
+
+def indexed(q, k, cos, sin, position_ids):
+    return rotate(q, k, cos[position_ids], sin[position_ids])
+
+class Attention(llama.LlamaAttention):
+    pass
+"""
+
+
+def test_an_argument_that_the_trial_did_not_cover_is_refused():
+    module = module_of(OTHER_FUNCTION, "other_function")
+    model = build()
+    model.model.layers[0].self_attn.__class__ = module.Attention
+    cos, sin = rw.patch(model).model.rotary_emb(torch.zeros(1), torch.arange(4)[None])
+    q, k = torch.randn(2, 1, 2, 4, 16, generator=torch.Generator().manual_seed(0))
+    expected = modeling_llama.apply_rotary_pos_emb(q, k, cos, sin)
+    for ours, same in zip(module.rotate(q, k, cos, sin, torch.arange(4)[None]), expected):
+        assert torch.equal(ours, same)
+    with pytest.raises(rw.Error, match=r"uses cos and sin itself \('other_function.rotate\(scale=\)'\)"):
+        module.rotate(q, k, cos, sin, scale=2.0)
+    with pytest.raises(rw.Error, match=r"uses cos and sin itself"):
+        module.indexed(q, k, cos, sin, torch.arange(4)[None])
+
+
 def test_heads_of_another_width_are_refused():
     model = build()
     cos, _ = rw.patch(model).model.rotary_emb(torch.zeros(1), torch.arange(4)[None])
@@ -542,6 +574,8 @@ def test_unpatch_restores_the_configuration(name):
         ("Llama", "xpos:64", "'xpos:64' has magnitudes that depend on the position"),
         ("Llama", "randomized:seed=3", "'randomized:seed=3' draws positions in training"),
         ("GPTJ", "linear:8", "GPTJConfig has no rope_parameters"),
+        ("GraniteSWA", "linear:8", "GraniteSWAConfig that is not in the one of the model"),
+        ("Ministral3", "yarn:4,original_length=16", "llama_4_scaling_beta of the attention depends on original_max"),
     ],
 )
 def test_saving_warns_of_a_policy_that_the_configuration_does_not_have(family, policy, reason, tmp_path):
@@ -557,15 +591,30 @@ def test_saving_warns_of_a_policy_that_the_configuration_does_not_have(family, p
         rw.unpatch(model).save_pretrained(tmp_path)
 
 
-def test_a_composite_is_saved_with_the_policy(tmp_path):
-    from patched_models import tiny
+@pytest.mark.parametrize(
+    ("name", "policy", "rope_type"),
+    [
+        ("Qwen2VL", "linear:8", "linear"),  # keeps mrope_section
+        ("deepseek_v4", "linear:8", "linear"),  # of the last elements of a head
+        ("gemma4_text", "linear:8", "proportional"),
+        ("ministral3", "linear:8", "linear"),  # its attention reads other keys of the section
+        ("phi3", "linear:8", "longrope"),
+        ("phi3", "yarn:4,original_length=16", "longrope"),
+    ],
+)
+def test_policies_are_saved_in_the_form_that_the_model_reads(name, policy, rope_type, tmp_path):
+    from patched_models import logits_of, tiny
 
-    model = tiny("Qwen2VL")
-    rw.patch(model, "linear:8")
-    assert model.config.text_config is model.model.language_model.config
-    loaded = saved_and_loaded(model, tmp_path)
-    assert loaded.config.text_config.rope_parameters["rope_type"] == "linear"
-    torch.testing.assert_close(logits(loaded, IDS[:, :24]), logits(model, IDS[:, :24]), rtol=0, atol=2e-5)
+    model = tiny(name)
+    plain = logits_of(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        loaded = saved_and_loaded(rw.patch(model, policy), tmp_path)
+    assert (logits_of(model) - plain).abs().max() > 1e-3
+    torch.testing.assert_close(logits_of(loaded), logits_of(model), rtol=0, atol=2e-5)
+    sections = loaded.config.get_text_config().rope_parameters
+    sections = sections if "rope_type" not in sections else {"all": sections}
+    assert rope_type in [section["rope_type"] for section in sections.values()]
 
 
 @pytest.mark.parametrize("policy", [None, "linear:8"])

@@ -6,6 +6,7 @@ import torch
 from patched_models import GRID, PAGE, logits_of, row_of, tiny, transformers
 from tiny_model import IDS, assert_same_gradients
 
+HEADS = {"num_hidden_layers": 2, "num_attention_heads": 4}
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = {line.split(" | ")[0][2:]: line for line in PAGE.read_text().splitlines() if line.startswith("| ")}
 ROWS.pop("Model")
@@ -81,3 +82,19 @@ def test_a_composite_and_its_language_model_are_patched_alike(name):
     rw.patch(text, "linear:8")
     assert torch.equal(logits_of(model), whole)
     assert (whole - plain).abs().max() > 1e-3
+
+
+def test_an_encoder_of_audio_without_a_language_model():
+    """Moonshine has one configuration for encoder and decoder, with another name for num_attention_heads."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "vocab_size": 97, "pad_token_id": 0}
+    layers = {f"{part}_{key}": n for part in ("encoder", "decoder") for key, n in HEADS.items()}
+    torch.manual_seed(5)
+    model = transformers.MoonshineForConditionalGeneration(transformers.MoonshineConfig(**sizes, **layers)).eval()
+    inputs = {"input_values": torch.randn(2, 4000), "decoder_input_ids": IDS[:, :12]}
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        rw.patch(model)
+        assert not torch.equal(model(**inputs).logits, expected)
+        torch.testing.assert_close(model(**inputs).logits, expected, rtol=0, atol=2e-5)
+        for module in (model.model.encoder.rotary_emb, model.model.decoder.rotary_emb):
+            assert type(module).__name__ == "PatchedRotaryEmbedding"

@@ -5,7 +5,8 @@ The last lines are mistakes, each with the error that mypy must report: an unuse
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 import ropewalk as rw
@@ -21,6 +22,9 @@ def encodings() -> list[rw.Encoding]:
     factors: list[float] = rw.LongRope([1.0, 2.0], long_factor=(4, 8.5)).long_factor
     assert steepness > 0 and factors == [4.0, 8.5]
     configuration: dict[str, Any] = rw.to_hf_config(rw.encoding(yarn, 128))
+    overrides: dict[str, Any] = rw.to_vllm_overrides(rw.encoding(yarn, 128))
+    flags: str = rw.to_llama_cpp_flags(rw.encoding(yarn, 128))
+    assert overrides.keys() <= configuration.keys() and flags.startswith("--rope-scaling")
     read = rw.from_config(
         {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, **configuration}, sequence_length=8192
     )
@@ -64,7 +68,8 @@ def main() -> None:
     assert numbers(first).shape == (8,)
     rotate(torch.randn(5, 2, 64), np.ones((5, 2, 64), np.float32), last)
     report: rw.Inspection = rw.inspect(last, 4096)
-    assert report and "unknown policy" in refused("liner:8")
+    write: Callable[[rw.Encoding, str], Path] = rw.write_hf_config
+    assert report and callable(write) and "unknown policy" in refused("liner:8")
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,9 @@ An encoding holds the frequencies of one head shape: rotate() rotates pair j of 
 `p * enc.inv_freq[j]` radians. The layout says which two elements are pair j: (j, j + rotary_dim/2) for `half_split`, as
 in Llama on Hugging Face, and (2j, 2j + 1) for `interleaved`, as in GPT-J and Meta's own Llama.
 
+Three axes are [tokens, heads, head_dim], and four are [batch, tokens, heads, head_dim]. For the tensors of Hugging Face
+models, [batch, heads, tokens, head_dim], pass order="bhsd".
+
 A policy extends the context: `linear:8` divides all frequencies by 8. `rw.policies()` lists the names. Each policy is
 also a class, such as `rw.Linear`, and policies compose with `|`. `python -m ropewalk inspect linear:8` shows the effect
 of one, and `python -m ropewalk compare linear:8 ntk:8` compares several.

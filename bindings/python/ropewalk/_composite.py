@@ -127,7 +127,10 @@ def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dic
     bounds, first = (library.asarray(one, dtype=library.int64) for one in (bounds, first))
     shifts = library.concatenate((first - bounds[:-1], library.zeros_like(bounds[:1])))
     token = library.arange(tokens, **device)
-    sequence = library.searchsorted(bounds, token, side="right") - 1
+    if tensors and getattr(torch.compiler, "is_exporting", bool)():  # ONNX has no searchsorted
+        sequence = (bounds <= token[:, None]).sum(-1) - 1
+    else:
+        sequence = library.searchsorted(bounds, token, side="right") - 1
     positions = library.where(sequence < len(bounds) - 1, token + shifts[sequence], library.zeros_like(token))
     return {**arguments, "positions": positions, "cu_seqlens": None, "offset": 0}
 

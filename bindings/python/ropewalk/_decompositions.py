@@ -236,6 +236,12 @@ def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> lis
         for axis in new_axes:
             whole = whole.unsqueeze(axis)
         batch, tokens = whole.shape[batch_axis], whole.shape[token_axis]
+        # Standard operators would rotate keys of another order without a message.
+        _expect(
+            shared is None or not (_differ(batch, shared[0]) or _differ(tokens, shared[1])),
+            f"q and k must have the same batch and tokens, got {[list(x.shape) for x in tensors]} in the order {order}"
+            + ("; did you mean order='bhsd'?" if arguments.order is None and len(shape) == 4 else ""),
+        )
         is_shared = shared is not None and _equal(batch, shared[0]) and _equal(tokens, shared[1])
         if not is_shared or encoding.magnitude_rates.any():
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -61,7 +61,7 @@ def body_of(card: _card.Card) -> Iterator[str]:
     yield from (f"<p><i>{escape(about)}</i></p>" for about in card.about)
     yield from table_of(card.facts)
     for table in card.tables:
-        yield f"<details><summary>{escape(table.header[0])}</summary>"
+        yield f"<details><summary>{escape(', '.join(table.header))}</summary>"
         yield from table_of(table.rows, table.header)
         yield "</details>"
 

@@ -66,7 +66,7 @@ class RotaryInput:
     def to(self, *arguments: Any, device: Any = None, non_blocking: bool = False, **_: Any) -> RotaryInput:
         """Copy to a device, for libraries that spread a model over devices and move the arguments of each layer.
 
-        A type is ignored: rotate() computes angles in float64 and returns the type of the heads.
+        A type is ignored, because rotate() returns the type of the heads.
         """
         for one in arguments:
             if isinstance(one, (str, int, torch.device)) and not isinstance(one, bool):
@@ -282,14 +282,14 @@ def _like_late_cos_sin(positions: torch.Tensor, draw: Any, key: str) -> Any:
     return tuple(positions.new_empty((*positions.shape[-2:], columns), dtype=torch.float32) for _ in range(2))
 
 
-def _again(encoding: _ropewalk.Encoding, policy: str, length: int | None) -> _ropewalk.Encoding:
+def with_policy(encoding: _ropewalk.Encoding, policy: str, length: int | None) -> _ropewalk.Encoding:
     e = encoding
     return make_encoding(policy, e.head_dim, e.base, e.rotary_dim, e.rotary_offset, e.layout, length)
 
 
 @functools.lru_cache(maxsize=64)
 def with_length(encoding: _ropewalk.Encoding, length: int) -> _ropewalk.Encoding:
-    return _again(encoding, encoding.expression, length)
+    return with_policy(encoding, encoding.expression, length)
 
 
 def _parts(encoding: _ropewalk.Encoding) -> list[_ropewalk.Policy]:
@@ -301,7 +301,7 @@ def without_draws(encoding: _ropewalk.Encoding) -> _ropewalk.Encoding:
     if not encoding.draws_positions:
         return encoding
     rest = [str(part) for part in _parts(encoding) if not hasattr(part, "draw")]
-    return _again(encoding, "|".join(rest) or "default", encoding.sequence_length)
+    return with_policy(encoding, "|".join(rest) or "default", encoding.sequence_length)
 
 
 def _with_draw(encoding: _ropewalk.Encoding, draw: int, tokens: int) -> _ropewalk.Encoding:
@@ -311,7 +311,7 @@ def _with_draw(encoding: _ropewalk.Encoding, draw: int, tokens: int) -> _ropewal
         make, parameters = part.__reduce__()
         return str(make(*parameters[:-1], parameters[-1] + draw))  # draw is the last parameter
 
-    return _again(encoding, "|".join(drawn(part) for part in _parts(encoding)), tokens)
+    return with_policy(encoding, "|".join(drawn(part) for part in _parts(encoding)), tokens)
 
 
 def _dispatching(rotation: Rotation) -> Any:
@@ -320,6 +320,7 @@ def _dispatching(rotation: Rotation) -> Any:
     defaults = {name: one.default for name, one in inspect.signature(original).parameters.items()}
     # Functions that need k return a pair also for None.
     returns_pair = len(heads) == 2 and defaults[heads[1]] is not None
+    known = {*heads, *rotation.tables, "unsqueeze_dim", "position_ids"}  # position_ids have no effect: see Rotation
     first, last = sorted(rotation.tables)[0], sorted(rotation.tables)[-1]  # cos and sin, or freqs_cis
 
     def apply(*arguments: Any, **named: Any) -> Any:
@@ -329,6 +330,9 @@ def _dispatching(rotation: Rotation) -> Any:
             return original(*arguments, **named)
         if rotary.adjoint:
             raise rotary.handmade("-")
+        for name in given.keys() - known:
+            if given[name] is not defaults.get(name):
+                raise rotary.handmade(f"{key}({name}=)")
         axis = given.get("unsqueeze_dim", defaults.get("unsqueeze_dim", 1))
         rotated = given[last].rotate(key, [given.get(name) for name in heads], axis)
         return (rotated, None) if returns_pair and given.get(heads[1]) is None else rotated

@@ -6,18 +6,24 @@ import copy
 import functools
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 
 from ropewalk import _ropewalk
+from ropewalk._encoding import encoding as make_encoding
 from ropewalk._encoding import to_hf_config
-from ropewalk._patched import PatchedRotaryEmbedding, Schedule
+from ropewalk._patched import PatchedRotaryEmbedding, Schedule, with_policy
 from ropewalk._trial import AtLength, Fit, Rotation, expresses
 
 _KEYS = ("rope_parameters", "max_position_embeddings")
-_KEPT = ("partial_rotary_factor", "mrope_section", "mrope_interleaved")  # of the rope section of a configuration
+# Keys of a section that belong to its scaling method. The others, such as mrope_section, stay.
+_SCALING = {
+    *("rope_type", "type", "factor", "alpha", "beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim"),
+    *("attention_factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "finetuned"),
+    *("short_factor", "long_factor", "short_mscale", "long_mscale"),
+}
 
 
 class Change(NamedTuple):
@@ -32,32 +38,90 @@ class Change(NamedTuple):
     fit: Fit
 
 
-def _written(model: torch.nn.Module, changes: list[Change]) -> dict[int, Any]:
+def _as_it_is(change: Change) -> _ropewalk.Encoding:
+    return change.schedule.fixed
+
+
+def _as_proportional(change: Change) -> _ropewalk.Encoding:
+    """Return proportional with a factor for proportional and linear, which Gemma-4 can read."""
+    encoding = change.schedule.fixed
+    parts = [_ropewalk.policy(part) for part in encoding.expression.split("|")]
+    if [type(part) for part in parts] != [_ropewalk.Proportional, _ropewalk.Linear]:
+        return encoding
+    _, (fraction, factor) = parts[0].__reduce__()
+    _, (times,) = parts[1].__reduce__()
+    return with_policy(encoding, str(_ropewalk.Proportional(fraction, factor * times)), None)
+
+
+def _as_long_rope(change: Change) -> _ropewalk.Encoding:
+    """Return longrope with equal lists, the only scaling method that Phi-3 can read."""
+    encoding = change.schedule.fixed
+    if change.schedule.follows_length:
+        return encoding
+    frequencies = zip(with_policy(encoding, "default", None).inv_freq, encoding.inv_freq)
+    factors = [float(plain / scaled) if scaled else 1e30 for plain, scaled in frequencies]
+    length = int(getattr(change.config, "max_position_embeddings", 4096))
+    long_rope = _ropewalk.LongRope(factors, factors, 1.0, length, encoding.attention_factor)
+    sections = [part for part in encoding.expression.split("|") if hasattr(_ropewalk.policy(part), "sections")]
+    return with_policy(encoding, "|".join((str(long_rope), *sections)), None)
+
+
+def _section(encoding: _ropewalk.Encoding, before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an encoding as a rope section, with the keys of the previous one that do not scale, and as a config."""
+    if encoding.rotary_offset:  # sections have no key for it, nor for the rest of the head
+        e = encoding
+        encoding = make_encoding(e.expression, e.rotary_dim, e.base, layout=e.layout)
+    keys = to_hf_config(encoding)
+    section = {**{key: value for key, value in before.items() if key not in _SCALING}, **keys["rope_parameters"]}
+    if "llama_4_scaling_beta" in before:  # the attention of Ministral-3 uses the original length too
+        original = before["original_max_position_embeddings"]
+        if section.setdefault("original_max_position_embeddings", original) != original:
+            raise _ropewalk.Error("llama_4_scaling_beta of the attention depends on original_max_position_embeddings")
+    return section, keys
+
+
+def _written(model: torch.nn.Module, changes: list[Change], form: Callable[[Change], Any]) -> dict[int, Any]:
     """Return copies of the configurations of a model with its policies, by id of the original.
 
     Copies, because other models may share the originals. Throws if Transformers would make another encoding of them.
     """
     copies: dict[int, Any] = {}
-    for config in (getattr(model, "config", None), *(change.config for change in changes)):
-        copy.deepcopy(config, copies)
+    copy.deepcopy(getattr(model, "config", None), copies)
     for change in changes:
+        kind = type(change.config).__name__
+        if id(change.config) not in copies:
+            raise _ropewalk.Error(f"{type(change.child).__name__} has a {kind} that is not in the one of the model")
         config = copies[id(change.config)]
         if not hasattr(config, "rope_parameters"):
-            raise _ropewalk.Error(f"{type(config).__name__} has no rope_parameters")
-        keys, parameters = to_hf_config(change.schedule.fixed), config.rope_parameters
+            raise _ropewalk.Error(f"{kind} has no rope_parameters")
+        parameters = config.rope_parameters
         before = (parameters if change.layer_type is None else parameters[change.layer_type]) or {}
-        section = {**{key: before[key] for key in _KEPT if key in before}, **keys["rope_parameters"]}
+        section, keys = _section(form(change), before)
         config.rope_parameters = section if change.layer_type is None else {**parameters, change.layer_type: section}
         if "max_position_embeddings" in keys:  # the original length of dynamic
             config.max_position_embeddings = keys["max_position_embeddings"]
     for change in changes:
-        config = copies[id(change.config)]
-        loaded = type(config).from_dict(json.loads(json.dumps(config.to_dict(), default=str)))
-        if not expresses(change.child, loaded, change.layer_type, change.at, change.rotation, change.fit):
-            raise _ropewalk.Error(
-                f"{type(change.child).__name__} does not read '{change.schedule.encoding.expression}' from it"
-            )
+        config, name = copies[id(change.config)], type(change.child).__name__
+        try:
+            loaded = type(config).from_dict(json.loads(json.dumps(config.to_dict(), default=str)))
+            reads = expresses(change.child, loaded, change.layer_type, change.at, change.rotation, change.fit)
+        except Exception as problem:
+            text = " ".join(str(problem).split())
+            raise _ropewalk.Error(f"{name} cannot be made from it ({type(problem).__name__}: {text})") from problem
+        if not reads:
+            raise _ropewalk.Error(f"{name} does not read '{change.schedule.encoding.expression}' from it")
     return copies
+
+
+def _copies(model: torch.nn.Module, changes: list[Change]) -> dict[int, Any]:
+    """Return the copies of the first form that Transformers reads, or throw the error of the first one."""
+    problems: list[Exception] = []
+    for form in (_as_it_is, _as_proportional, _as_long_rope):
+        try:
+            return _written(model, changes, form)
+        except Exception as problem:  # also of configurations that are not those of Transformers
+            problems.append(problem)
+    raise problems[0]
 
 
 def save_policies(model: torch.nn.Module, changes: list[Change], patched: Iterable[PatchedRotaryEmbedding]) -> None:
@@ -66,8 +130,8 @@ def save_policies(model: torch.nn.Module, changes: list[Change], patched: Iterab
     draws = [change.schedule.encoding for change in changes if change.schedule.encoding.draws_positions]
     reason = f"'{draws[0].expression}' draws positions in training" if draws else None
     try:
-        copies = _written(model, changes)
-    except Exception as problem:  # also of configurations that are not those of Transformers
+        copies = _copies(model, changes)
+    except Exception as problem:
         reason = str(problem).removeprefix("ropewalk: ")
     else:
         for module in model.modules():

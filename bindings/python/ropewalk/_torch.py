@@ -236,15 +236,14 @@ def _prepare(
     cos, sin = (None, None) if table is None else table
     if table is not None and (cos is None or sin is None):  # an operator would take None for no table
         raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
-    cos, sin = (
-        _as_tensor(x, name, "float32, float16, bfloat16 or float64") for x, name in ((cos, "cos"), (sin, "sin"))
-    )
+    types = "float32, float16, bfloat16 or float64"
+    cos, sin = _as_tensor(cos, "cos", types), _as_tensor(sin, "sin", types)
     for name, x in (("cos", cos), ("sin", sin)):
         if x is not None and x.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
-    if isinstance(offset, Tensor) and positions is None and cu_seqlens is None:
+    if type(offset) is not int and isinstance(offset, Tensor) and positions is None and cu_seqlens is None:
         positions, offset = _starting_at(offset, q, k, order), 0
-    elif not isinstance(offset, (int, torch.SymInt)):
+    elif type(offset) is not int and not isinstance(offset, (int, torch.SymInt)):
         offset = _ropewalk.as_offset(offset)
     positions = _as_tensor(positions, "positions", "int64")
     cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int64")

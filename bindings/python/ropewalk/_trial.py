@@ -54,8 +54,10 @@ class Rotation:
         return Rotation(original) if heads in (1, 2) and not required else None
 
     def __call__(self, heads: Iterable[torch.Tensor], tables: dict[str, torch.Tensor], order: str) -> Any:
-        axis = {"unsqueeze_dim": 1 if order == "bhsd" else 2} if self.has_axis else {}
-        rotated = self.function(*heads, **tables, **axis)
+        named: dict[str, Any] = {"unsqueeze_dim": 1 if order == "bhsd" else 2} if self.has_axis else {}
+        if "position_ids" in self.parameters:  # without effect, or else the trial fails
+            named["position_ids"] = torch.zeros(next(iter(tables.values())).shape[:2], dtype=torch.int64)
+        rotated = self.function(*heads, **tables, **named)
         return rotated if isinstance(rotated, tuple) else (rotated,)
 
 
