@@ -643,6 +643,7 @@ def entries():
             path += "." + inner
         rotation, note, own = table.get(text.model_type, ("none", NONE, {}))
         part = {"model_type": text.model_type}
+        bare = attempt(type(configs[kind]), **{path: {"model_type": text.model_type}}) if "." not in path else None
         if own:
             outcome = (rotation, own.get("mrope_section"), own.get("mrope_interleaved"))
             part.update({key: x for key, x in defaults_of(text, outcome).items() if own.get(key) != x})
@@ -650,7 +651,14 @@ def entries():
             follows = "qk_rope_head_dim" in own or not all(isinstance(size, int) for size in sizes)
             if not follows and sizes[0] != own.get("head_dim", sizes[1] // sizes[2]):
                 part["head_dim"] = sizes[0]
-        table[kind] = rotation, note, {"text_config": part, **({} if path == "text_config" else {"text_key": path})}
+        found = {"text_config": part}
+        if path != "text_config":
+            found["text_key"] = path
+        if "." not in path and attempt(type(configs[kind]), **{path: {"model_type": "unknown"}}):
+            found["fixed_text_type"] = True
+        if len(part) > 1 and bare and sizes_of(text_part(bare)[1]) == sizes_of(text):
+            found["merges_text_defaults"] = True
+        table[kind] = rotation, note, found
     aliases = {
         kind: table[config.model_type] for kind, config in default_configs().items() if config.model_type in table
     }
@@ -713,7 +721,8 @@ struct model_entry {{
     /// - `requires`: a key without a default that a rule could give.
     /// - `text_config`: the language model of a composite. Its model_type counts if the part of the file names none;
     ///   its other values count if the file has no such part. `text_key` is the path of the part, by default
-    ///   "text_config".
+    ///   "text_config". With `fixed_text_type`, the code ignores the model_type of the part. With
+    ///   `merges_text_defaults`, the other values count for keys that the part omits.
     std::string_view defaults;
 }};
 

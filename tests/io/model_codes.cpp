@@ -260,6 +260,20 @@ TEST_CASE("the part of the language model has the key that its class has", "[io]
     CHECK(decoder.geometry.base == 1e4);
 }
 
+TEST_CASE("the class of a composite can ignore the model_type of its language model", "[io]") {
+    const std::string sizes = R"("hidden_size": 3584, "num_attention_heads": 28}})";
+    for (const std::string type : {"", R"("model_type": "qwen2_5_vl", )", R"("model_type": "qwen2_of_tomorrow", )"}) {
+        INFO(type);
+        const rw::Encoding encoding = read_alone(R"({"model_type": "qwen2_5_vl", "text_config": {)" + type + sizes);
+        CHECK(encoding.expression == "mrope:[16,24,24]");
+        CHECK(encoding.geometry.base == 1e6);
+    }
+    const std::string llava = R"({"model_type": "llava", "text_config": {"model_type": "qwen2_vl", )";
+    CHECK(read_alone(llava + sizes).geometry.base == 1e6);
+    const std::string thinker = R"({"model_type": "qwen2_5_omni", "thinker_config": {"text_config": {)";
+    CHECK(read_alone(thinker + sizes + "}").expression == "mrope:[16,24,24]");
+}
+
 TEST_CASE("the architecture is consulted where the model_type is unknown", "[io]") {
     const std::string fields = R"("architectures": ["DeepseekV4ForCausalLM"], "rope_scaling": )" + yarn + "}}";
     for (const std::string type : {R"({"model_type": "deepseek_v4_of_tomorrow", )", R"({)"}) {

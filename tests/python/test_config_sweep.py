@@ -237,6 +237,11 @@ def outcomes_of_composites():
                 inner = functools.reduce(getattr, path, config)
                 cases.append(("composite, base", config, inner, forms_of(config, {})))
                 del cases[-1][3]["short"]
+        # A part without keys has the defaults of its own type, not those of the composite.
+        bare = {path[0]: {"model_type": text.model_type}} if len(path) == 1 else None
+        config = tool.attempt(type(default), **copy.deepcopy(bare)) if bare else None
+        if config is not None:
+            cases.append(("bare part", config, tool.text_part(config)[1], {"short": {"model_type": kind, **bare}}))
         for variant, _, inner, forms in cases:
             for layer_type, oracle in oracles(inner):
                 for form, keys in forms.items():

@@ -54,15 +54,21 @@ struct model_code {
     /// states none.
     [[nodiscard]] model_code language_model(const std::string& stated) const {
         const auto part = defaults.find("text_config");
-        if (part == defaults.end()) return model_code(stated);
+        // Without a part of its own, this is the innermost language model.
+        if (part == defaults.end()) return model_code(stated.empty() ? model_type : stated);
         const std::string standard = text_or_nothing(*part, "model_type");
-        model_code code(stated.empty() ? standard : stated);
-        if (code.model_type == standard) code.defaults.update(*part);
+        model_code code(stated.empty() || defaults.value("fixed_text_type", false) ? standard : stated);
+        if (defaults.value("merges_text_defaults", false) && code.model_type == standard) code.defaults.update(*part);
         return code;
     }
-    /// The code for a configuration whose keys of the language model are not in a part.
+    /// The code for a configuration whose keys of the language model are not in a part. Only then do the sizes of the
+    /// default part count.
     [[nodiscard]] model_code flat_language_model() const {
-        return defaults.contains("text_config") ? language_model("") : *this;
+        const auto part = defaults.find("text_config");
+        if (part == defaults.end()) return *this;
+        model_code code = language_model("");
+        code.defaults.update(*part);
+        return code;
     }
 
     [[nodiscard]] bool is_known() const { return entry != nullptr; }
