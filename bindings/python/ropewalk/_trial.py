@@ -205,6 +205,10 @@ class Trials:
                 "configuration; patch() does not support this kind of model"
             )
         self.problem = ""
+        # GPT-J has a table of the trained length. Beyond it, an index on a GPU would end the process.
+        tables = [x.shape[0] for x in self.trial.module.buffers() if x.dim() == 2]
+        self.near = tuple(position for position in _NEAR if position < min(tables, default=1 << 62))
+        self.far = tuple(position for position in _FAR if position < min(tables, default=1 << 62))
 
     def _positions(self, near: tuple[int, ...]) -> torch.Tensor:
         positions = torch.tensor([near])
@@ -229,7 +233,7 @@ class Trials:
         if set(rotation.tables) != set(self.names):
             return {}
         fits: dict[int, Fit] = {}
-        positions = self._positions(_NEAR)
+        positions = self._positions(self.near)
         tables = self.trial.tables(self.names, positions)
         for width, offset in self._shapes(head_dims):
             orders = [order for order in ("bhsd", "bshd") if self._runs(rotation, width, tables, order)]
@@ -240,25 +244,22 @@ class Trials:
                     fits[width] = fit
                     break
                 if (layout, deinterleaves) == (self.first.layout, False):
-                    self._differ(differences[0][0], _NEAR[-1])
+                    self._differ(differences[0][0], self.near[-1])
         return fits
 
     def check_near(self, rotation: Rotation, fit: Fit) -> bool:
-        positions = self._positions(_NEAR)
+        positions = self._positions(self.near)
         tables = self.trial.tables(self.names, positions)
         return self._compare(rotation, fit, tables, positions, fit.order or "bhsd")[1] <= 0
 
     def check_far(self, rotation: Rotation, fit: Fit) -> bool:
         """Return whether the rotation has the frequencies of the configuration also far from the first token."""
-        for position in _FAR:
+        for position in self.far:
             # Only distances of the first stage: PhiMoE of Transformers, for example, keeps the short list beyond it.
             if self.own(position + 1).stage != self.first.stage:
                 continue
             positions = self._positions((position,))
-            try:
-                tables = self.trial.tables(self.names, positions)
-            except IndexError:  # GPT-J has a table of the trained length
-                break
+            tables = self.trial.tables(self.names, positions)
             error, excess = self._compare(rotation, fit, tables, positions, fit.order or "bhsd")
             if excess > 0:
                 self._differ(error, position)
@@ -278,7 +279,7 @@ class Trials:
         return [torch.randn(shape, generator=generator) for _ in rotation.heads]
 
     def _runs(self, rotation: Rotation, width: int, tables: dict[str, torch.Tensor], order: str) -> bool:
-        heads = self._heads(rotation, width, len(_NEAR), order)
+        heads = self._heads(rotation, width, len(self.near), order)
         try:
             return all(x.shape == y.shape for x, y in zip(rotation(heads, tables, order), heads))
         except (RuntimeError, AttributeError, IndexError):  # the shapes do not match
