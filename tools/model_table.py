@@ -550,6 +550,9 @@ def defaults_of(config, outcome):
             del found["rotary_dim"]
         if widths.get("full_attention", 0) > found.get("head_dim", 1 << 30):  # Gemma-4
             found["global_head_dim"] = widths["full_attention"]
+    elif not hasattr(config, "rope_parameters"):  # the class has no scaling methods
+        found["rope_theta"] = getattr(config, "rope_theta", None)
+        found["ignores"] = ["rope_parameters", "rope_scaling"] + ["rope_theta"] * (found["rope_theta"] is None)
     elif getattr(config, "rope_theta", None):
         found["rope_theta"] = config.rope_theta
     kinds = getattr(config, "layer_types", None)

@@ -283,4 +283,23 @@ TEST_CASE("the architecture is consulted where the model_type is unknown", "[io]
     }
 }
 
+TEST_CASE("scaling methods that the code of a model does not have are rejected", "[io]") {
+    const std::string linear = R"({"rope_type": "linear", "factor": 4})";
+    for (const std::string model_type : {"gptj", "codegen", "roformer"}) {
+        for (const std::string key : {"rope_scaling", "rope_parameters"}) {
+            INFO(model_type << " " << key);
+            const std::string message = "the code of " + model_type + " ignores " + key;
+            CHECK_REFUSED(read(of_type(model_type) + ", \"" + key + "\": " + linear), message.c_str());
+            CHECK_REFUSED(read(of_type(model_type) + ", \"" + key + R"(": {"rope_theta": 5e5})"),
+                          "ignores rope_theta (500000): its base is 10000");
+        }
+        CHECK_REFUSED(read(of_type(model_type) + R"(, "rope_theta": 5e5)"), "ignores rope_theta (500000)");
+        CHECK(read(of_type(model_type) + R"(, "rope_theta": 1e4)").geometry.base == 1e4);
+        CHECK(read(of_type(model_type), "", "linear:2").expression == "linear:2");
+    }
+    const std::string esm = of_type("esm") + R"(, "position_embedding_type": "rotary")";
+    CHECK_REFUSED(read(esm + R"(, "rope_scaling": )" + linear), "the code of esm ignores rope_scaling");
+    CHECK(read(esm + R"(, "rope_theta": 5e5)").geometry.base == 5e5);
+}
+
 }  // namespace model_codes_tests

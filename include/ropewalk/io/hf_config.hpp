@@ -89,7 +89,7 @@ inline void reject_ignored_sections(const config_section& model, const model_cod
         if (!section || section->empty() || !section->subsections().empty()) continue;
         RW_EXPECTS(rope_type_of(*section) == "default", "{}: the code of {} ignores {}{}", model.path(),
                    code.model_type, key,
-                   std::string_view(key) == "rope_parameters" ? " without one part per layer type" : "");
+                   ignores_key(defaults, "rope_scaling") ? "" : " without one part per layer type");
     }
 }
 
@@ -131,8 +131,19 @@ public:
     }
 
 private:
-    /// Rejects a base that the code of the model ignores in a configuration without a rope section.
+    /// Rejects a base that the code of the model ignores: GPT-J's is fixed, others read it only from a rope section.
     void reject_ignored_base() const {
+        if (ignores_key(defaults_, "rope_theta") && ignores_key(defaults_, "rope_scaling")) {
+            const double fixed = defaults_.number("rope_theta").value_or(Geometry{}.base);
+            const auto expect_fixed = [&](const config_section& part) {
+                const double base = part.number("rope_theta").value_or(fixed);
+                RW_EXPECTS(base == fixed, "{}: the code of {} ignores rope_theta ({}): its base is {}", part.path(),
+                           code_.model_type, base, fixed);
+            };
+            expect_fixed(model_);
+            for (const layer_section& layer : sections_) expect_fixed(layer.section);
+            return;
+        }
         if (!sections_.empty() || !ignores_key(defaults_, "rope_theta") || model_.is_list("rope_theta")) return;
         const auto base = model_.number("rope_theta");
         if (!base || base == defaults_.number("rope_theta")) return;
