@@ -10,8 +10,8 @@ namespace ropewalk {
 /// - θ_j/factor if λ > L/low_freq_factor,
 /// - else (1 − t)·θ_j/factor + t·θ_j with t = (L/λ − low_freq_factor)/(high_freq_factor − low_freq_factor)
 ///
-/// (Transformers' `llama3`; Meta's release of Llama 3.1). Equal factors make a step. The defaults are those of Llama 3.1;
-/// Llama 3.2 has a factor of 32.
+/// (Transformers' `llama3`; Meta's release of Llama 3.1). Equal factors make a step. The defaults are those of
+/// Llama 3.1; Llama 3.2 has a factor of 32.
 struct Llama3 {
     double factor = 8;                                 ///< divisor of the low frequencies
     double low_freq_factor = 1, high_freq_factor = 4;  ///< rotations within the original length
