@@ -541,7 +541,7 @@ inline Encoding encoding_from_config(const nlohmann::json& config, const config_
         code = code.language_model(detail::stated_model_type(*model));
     }
     code = code.flat_language_model();
-    const Encoding encoding = detail::read_model(*model, path, code, choices);
+    Encoding encoding = detail::read_model(*model, path, code, choices);
     for (const nlohmann::json* const whole : around) {
         detail::reject_keys_around(*whole, *model, path, code, choices, encoding);
     }

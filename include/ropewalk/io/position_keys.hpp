@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "ropewalk/io/config_section.hpp"
+#include "ropewalk/io/model_code.hpp"
 
 namespace ropewalk::detail {
 
@@ -86,12 +87,10 @@ inline bool is_harmless(std::string_view key, const nlohmann::json& value) {
 
 /// Returns whether an object belongs to another part of the model than its attention over text.
 inline bool is_other_part(std::string_view key, const nlohmann::json& object) {
-    constexpr std::array<std::string_view, 17> words{
-        "protein", "vision",    "visual",       "vit",         "image",        "video",
-        "audio",   "speech",    "talker",       "code2wav",    "token2wav",    "projector",
-        "vllm",    "assistant", "quantization", "compression", "task_specific"};
-    const auto type = object.find("model_type");
-    return (object.is_object() && type != object.end() && *type != "") || contains_any(key, words);
+    constexpr std::array<std::string_view, 16> words{
+        "protein", "vision",   "visual",    "vit",       "image",     "video",        "audio",       "speech",
+        "talker",  "code2wav", "token2wav", "projector", "assistant", "quantization", "compression", "task_specific"};
+    return !text_or_nothing(object, "model_type").empty() || contains_any(key, words);
 }
 
 /// Throws for the first key that names a position encoding and has not been read, at any level of an object or array.
