@@ -22,8 +22,9 @@ INTRODUCTION = f"""# Models that patch() takes
 `tests/python/patched_models.py` writes this page, and the tests check it with Transformers {transformers.__version__}:
 for a small random model of each kind, the logits after `rw.patch(model)` are within 2e-5 of those before.
 
-- **Encodings**: layout, and the rotated elements of the heads that the model's function is passed. Models with several
-  encodings have one per layer type.
+- **Encodings**: the layout. "8 of 16" means that the model's function is passed 16 elements per head and rotates 8 of
+  them. "Reordered" means that it also moves interleaved pairs into the order of half split. "Three positions" are those
+  of M-RoPE. Models with several encodings have one per layer type.
 - **A policy changes**: the layer types that `rw.patch(model, "linear:8")` changes. Sliding layers keep their encoding;
   `rw.patch(model, {{"sliding_attention": "linear:8"}})` changes theirs.
 
