@@ -73,6 +73,7 @@ def from_config(
     Raises:
         Error: The scaling method is unknown, lacks a key, has an unknown key or contradicts itself. The message names
             the key.
+        OSError: The file cannot be read.
         TypeError: config is none of the kinds above.
     """
     if isinstance(config, (str, os.PathLike)):

@@ -178,9 +178,10 @@ def _policies(found: list[_Candidate], layer_types: list[list[str | None]], poli
 def _encodings_of(
     one: _Candidate, layer_type: str | None, policy: str | _ropewalk.Policy | None
 ) -> tuple[AtLength, AtLength, list[_ropewalk.Encoding]]:
-    """Return the encoding of the configuration and the one to use as functions of the length, and the latter.
+    """Return two functions of the length, and a list.
 
-    It is for an unknown length, the shortest one and the longest one.
+    The functions return the encoding of the configuration and the one to use. The list has the one to use for an
+    unknown length, the shortest one and the longest one.
     """
     config = one.config
     if not hasattr(config, "to_dict") and not isinstance(config, Mapping):
@@ -254,8 +255,8 @@ def patch(model: torch.nn.Module, policy: Policies = None) -> torch.nn.Module:
             encoding per layer type (Gemma-3, OLMo-3, ModernBERT) it changes the layers with full attention, and sliding
             layers keep theirs. A dict has a policy per layer type, {"full_attention": "linear:2"}, and None or a
             missing type keeps that of the configuration. xpos changes queries and keys differently. randomized has an
-            effect in training mode, with a new draw in every forward pass; a checkpoint may then repeat layers, but not
-            the whole model.
+            effect in training mode, with a new draw in every forward pass. Activation checkpointing may then repeat
+            layers, but not the whole model.
 
     Returns:
         The same model.

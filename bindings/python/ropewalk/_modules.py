@@ -34,8 +34,8 @@ class RotaryEmbedding(torch.nn.Module):
         rotary_offset: The first element to rotate. The default is 0.
         layout: "half_split" (the default) or "interleaved".
         sequence_length: Tokens of the sequence, for policies that depend on it.
-        order: Order of the axes of q and k in every call that passes no other one; see rotate_(). Hugging Face models
-            need "bhsd".
+        order: Order of the axes of q and k in every call that passes no other one; see rotate_(). The default for 4
+            axes is "bshd". Queries and keys of Hugging Face models need "bhsd".
 
     Raises:
         Error: A parameter is invalid, or a geometry is passed together with an Encoding.

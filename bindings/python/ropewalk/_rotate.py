@@ -113,12 +113,12 @@ def rotate_(
         padded_tail: Whether the tokens after the last sequence are padding. They get position 0: without xpos and an
             attention factor they keep their values. Otherwise such tokens are an error.
         k_positions: Positions of the keys, if they are not those of the queries, as for cross-attention. Keys may then
-            have another number of tokens. Four axes that fit "bshd" and "bhsd" need order then.
+            have another number of tokens, and four axes that fit both "bshd" and "bhsd" need order.
         k_offset: Position of the first key, if k_positions is None.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd". The
             queries of Hugging Face models, [batch, heads, tokens, head_dim], need "bhsd": without it, their heads count
             as tokens. Shapes that look like it get a warning, once per process. "hd" is one token, and "td" one head. A
-            3 stands for q, k and v in one array q, as in "bs3hd" and "t3hd": v keeps its values.
+            3 stands for q, k and v in one array, passed as q without k, as in "bs3hd" and "t3hd": v keeps its values.
         inverse: Undo the encoding.
         adjoint: Apply the transpose, for gradients. It differs from the inverse for xpos and for attention factors.
             Together with inverse: the transpose of the inverse.
@@ -201,7 +201,7 @@ def rotate(
         q: Queries.
         k: Keys.
         out: Arrays for the results: (q, k), or one array if one of q and k is None. It may be the input itself; any
-            other overlap with the input is an error. Not supported with gradients or torch.compile.
+            other overlap with the input is an error. Not supported with gradients, torch.compile or packed q, k and v.
 
     Returns:
         q, k or (q, k): out if passed, else new arrays of the library of the input. On the CPU, libraries without

@@ -32,8 +32,8 @@ def write_hf_config(encoding: _ropewalk.Encoding, path: str | os.PathLike[str], 
     """Write an encoding into the config.json of a model.
 
     The scaling method and the base change, in the language model's part of the file: in `rope_parameters` if the file
-    has it, and in the older `rope_scaling` and `rope_theta` if it has one of these, or neither. Every version of
-    Transformers reads the older keys. All other keys stay. The new file replaces the old one in one step, after
+    has it, and in the older `rope_scaling` and `rope_theta` if it has one of these, or none of the three. Every version
+    of Transformers reads the older keys. All other keys stay. The new file replaces the old one in one step, after
     from_config() has read the encoding back from it. A symbolic link is replaced by a file, so that a file in a shared
     cache stays as it is.
 

@@ -65,9 +65,11 @@ def rotate(
         q: Queries: float32, float16, bfloat16 or float64. None for keys only.
         k: Keys.
         encoding: From encoding() or from_config(). Static under jax.jit.
-        positions: Position of each token: [tokens] or [batch or 1, tokens], and for mrope also [3, batch or 1, tokens].
+        positions: Position of each token: [tokens] or [batch or 1, tokens], and for mrope also
+            [3 or 1, batch or 1, tokens].
         offset: Position of the first token, if positions is None: an integer or an array of one.
         order: Order of the axes: "thd" (the default for 3 axes), "bshd" (the default for 4 axes), "bhsd" or "sbhd".
+            Name it for 4 axes: without it, the heads of [batch, heads, tokens, head_dim] count as tokens.
 
     Returns:
         q, k or (q, k).
