@@ -694,6 +694,8 @@ HEAD = """// Position encodings and defaults of model types, by tools/model_tabl
 #include <cstdint>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk::detail {{
 
 /// The version that the table is made from. Entries of remote code are written by hand in the tool.

@@ -184,6 +184,7 @@ QUERIES = np.zeros((2, 8, 5, 16), np.float32)
         ({"offset": 1.5}, TypeError, "offset must be an integer"),
         ({"offset": jnp.arange(2)}, rw.Error, r"offset int64 \[2\]: expected one int32 or int64"),
         ({"order": "hsd"}, rw.Error, "order must be"),
+        ({"order": "bs3hd"}, rw.Error, "for JAX arrays, got .bs3hd."),
         ({"threads": 0}, rw.Error, "at least 1, got 0"),
     ],
 )

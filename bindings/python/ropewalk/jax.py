@@ -100,6 +100,8 @@ def rotate(
 
 def _check(given: str, arrays: Sequence[jax.Array], encoding: _ropewalk.Encoding, order: str | None) -> None:
     """Throw what ropewalk.rotate() throws for these shapes and types. Memory that is never touched costs nothing."""
+    if order not in (None, "thd", "bshd", "bhsd", "sbhd"):
+        raise _ropewalk.Error(f"ropewalk: order must be 'thd', 'bshd', 'bhsd' or 'sbhd' for JAX arrays, got {order!r}")
     if not arrays:
         raise _ropewalk.Error("ropewalk: q and k are both None; pass at least one of them")
     stand_ins = dict(zip(given, (np.empty(x.shape, x.dtype) for x in arrays)))

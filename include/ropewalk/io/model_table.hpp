@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk::detail {
 
 /// The version that the table is made from. Entries of remote code are written by hand in the tool.
