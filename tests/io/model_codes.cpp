@@ -225,10 +225,10 @@ TEST_CASE("minimal configurations of models that no encoding expresses are rejec
         {R"({"model_type":"mpt"})", "has no rotary positions"},
         {R"({"model_type":"tomorrow","hidden_size":4096,"num_attention_heads":32})", "'tomorrow' is not known"},
     };
-    for (const auto& [config, message] : refused) {
-        INFO(config);
-        CHECK_REFUSED(read_alone(config), message);
-        CHECK_REFUSED(read_alone(config, {.policy = "linear:2"}), message);
+    for (const auto& model : refused) {
+        INFO(model.first);
+        CHECK_REFUSED(read_alone(model.first), model.second);
+        CHECK_REFUSED(read_alone(model.first, {.policy = "linear:2"}), model.second);
     }
 }
 
