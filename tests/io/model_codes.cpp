@@ -302,4 +302,72 @@ TEST_CASE("scaling methods that the code of a model does not have are rejected",
     CHECK(read(esm + R"(, "rope_theta": 5e5)").geometry.base == 5e5);
 }
 
+TEST_CASE("layers with bases of their own need a layer type", "[io]") {
+    for (const std::string model_type : {"laguna", "mellum", "dory", "zaya", "modernbert"}) {
+        INFO(model_type);
+        const std::string config = R"({"model_type": ")" + model_type + '"';
+        if (model_type != "zaya") CHECK_REFUSED(read_alone(config + "}"), "layer_type must be one of");
+        CHECK_REFUSED(read_alone(config + R"(, "rope_theta": 12345})", {.layer_type = "full_attention"}), "12345");
+    }
+    const auto laguna = [](const std::string& keys, const std::string& layer_type, const std::string& policy = "") {
+        return read_alone(R"({"model_type": "laguna")" + keys + "}", {.layer_type = layer_type, .policy = policy});
+    };
+    CHECK(laguna("", "full_attention").geometry.base == 5e5);
+    CHECK(laguna("", "full_attention").geometry.width() == 64);
+    CHECK(laguna("", "sliding_attention").geometry.base == 1e4);
+    CHECK(laguna("", "full_attention", "linear:2").geometry.base == 5e5);
+    CHECK(laguna(R"(, "rope_theta": 5e5)", "full_attention").geometry.width() == 64);
+    CHECK_REFUSED(laguna(R"(, "rope_theta": 1e4)", "full_attention"), "10000");
+    CHECK_REFUSED(laguna(R"(, "rope_theta": 5e5)", "sliding_attention"), "500000");
+    CHECK_REFUSED(laguna(R"(, "swa_rope_theta": 5e5)", "sliding_attention"), "500000");
+}
+
+TEST_CASE("latent attention without a known model type needs a layout", "[io]") {
+    const std::string keys =
+        R"({"qk_rope_head_dim": 64, "rope_scaling": )" + yarn + R"(, "mscale_all_dim": 1}, )" + shape;
+    CHECK_REFUSED(read_alone(keys + "}"), "pass a layout");
+    CHECK((read_alone(keys + R"(, "rope_interleave": true})").geometry.layout == rw::layout_kind::interleaved));
+    CHECK((read_alone(keys + "}", {.layout = rw::layout_kind::interleaved}).softmax_factor > 1.4));
+    CHECK_REFUSED(read_alone(keys + R"(, "model_type": "kimi_k9", "rope_interleave": true})"), "the softmax factor of");
+    // DeepSeek's code has Llama's attention without latent attention, under either spelling.
+    for (const std::string other : {R"("use_mla": false)", R"("use_mla": false, "qk_rope_head_dim": 0)"}) {
+        INFO(other);
+        const rw::Encoding llama = read_alone(
+            R"({"model_type": "deepseek_v2", "hidden_size": 1280, "num_attention_heads": 10, )" + other + "}");
+        CHECK(llama.geometry.head_dim == 128);
+        CHECK(llama.geometry.width() == 128);
+        CHECK((llama.geometry.layout == rw::layout_kind::half_split));
+    }
+}
+
+TEST_CASE("a policy of the caller keeps what belongs to the model", "[io]") {
+    const std::string olmo = of_type("olmo3") + ", " + both_types + R"(, "rope_scaling": )" + yarn + "}";
+    for (const std::string layer_type : {"full_attention", "sliding_attention"}) {
+        CHECK(read(olmo, layer_type, "yarn:2").expression == "yarn:2,original_length=8192");
+    }
+    const std::string deepseek = of_type("deepseek_v4") + R"(, "head_dim": 512, "rope_scaling": )" + yarn + "}";
+    CHECK(read(deepseek, "compress", "yarn:16").attention_factor == 1);
+    CHECK(read(deepseek, "main", "yarn:16").expression == "yarn:16,original_length=8192,attention_factor=1");
+    const std::string alpha = R"("rope_scaling": {"type": "dynamic", "alpha": 1000, "factor": 1})";
+    CHECK(read(alpha, "", "linear:2").expression == "ntk:1000|linear:2");
+}
+
+TEST_CASE("keys of single models", "[io]") {
+    CHECK(
+        read(of_type("step3p5") + R"(, "yarn_only_types": ["full_attention"], "use_rope_layers": [])", "full_attention")
+            .expression == "default");
+    CHECK_REFUSED(read(of_type("step3p5") + R"(, "yarn_only_types": ["x"])", "full_attention"), "yarn_only_types");
+    CHECK(read(of_type("bamba") + R"(, "attn_rotary_emb": 64)").geometry.width() == 64);
+    CHECK(read(of_type("openelm") + R"(, "rope_freq_constant": 5e5, "rope_max_length": 4096)").geometry.base == 5e5);
+    CHECK_REFUSED(read(of_type("yuan") + R"(, "attention_projection_size": 8192)"), "attention_projection_size 8192");
+    CHECK_REFUSED(read(of_type("smollm3") + R"(, "no_rope_layers": [0, 0])"), "have no rotary positions");
+    CHECK_REFUSED(read_alone(R"({"text_config": {"head_dim": 64, "rope_theta": 1e4},
+        "llm_config": {"head_dim": 64, "rope_theta": 5e5}})"),
+                  "two language models");
+    CHECK_REFUSED(read_alone(R"({"model_type": "foo", "head_dim": 64, "rope_theta": 1e4,
+        "language_model": {"model_type": "llama", "rope_theta": 5e5}})"),
+                  "key 'rope_theta' (500000.0)");
+    CHECK_REFUSED(read(R"("kind_of_positions": "alibi")"), "kind_of_positions");
+}
+
 }  // namespace model_codes_tests

@@ -47,7 +47,8 @@ TEST_CASE("a key that names a position encoding and is not read is rejected by n
         CHECK_REFUSED(read(key, {.policy = "linear:2"}), name.c_str());
         // Other parts of the model have encodings of their own.
         CHECK(read(R"("vision_config": {)" + key + "}").expression == "default");
-        CHECK(read(R"("attention": {"model_type": "clip", )" + key + "}").expression == "default");
+        CHECK(read(R"("model_type": "llama", "attention": {"model_type": "clip", )" + key + "}").expression ==
+              "default");
     }
 }
 

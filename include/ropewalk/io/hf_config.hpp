@@ -104,7 +104,11 @@ public:
         reject_layers_without_rotation(model_, code_, defaults_, choices_.layer_type);
         for (const char* const key : {"rope_parameters", "rope_scaling"}) {
             const auto whole = model_.section(key);
-            if (whole && !whole->empty()) sections_.push_back(of_layer_type(*whole, choices_.layer_type));
+            if (!whole || whole->empty()) continue;
+            sections_.push_back(of_layer_type(*whole, choices_.layer_type));
+            for (const auto& [layer_type, part] : whole->subsections()) {
+                if (rope_type_of(part) != "default") scaled_parts_.push_back(part);
+            }
         }
         reject_ignored_base();
         if (sections_.empty()) add_default_section();
@@ -126,7 +130,7 @@ public:
         Encoding encoding = make_encoding(geometry, policies);
         RW_EXPECTS(is_finite(encoding.softmax_factor), "{}: '{}' has a softmax factor of {}", model_.path(),
                    encoding.expression, encoding.softmax_factor);
-        reject_unread_keys(model_, model_.json(), model_.path());
+        reject_unread_keys(model_, code_, model_.json(), model_.path());
         return encoding;
     }
 
@@ -161,10 +165,14 @@ private:
     void add_default_section() {
         const std::string path = "the code of " + code_.model_type;
         if (const auto whole = defaults_.section("rope_parameters")) {
-            // Keys of the model give the same for plain parts.
-            const bool states_base = model_.has_any(
-                {"rope_theta", "rope_local_base_freq", "global_rope_theta", "local_rope_theta", "swa_rope_theta"});
-            if (has_plain_parts(*whole) && (choices_.layer_type.empty() || states_base)) return;
+            // Keys of the model give the same for plain parts, if its code reads them.
+            const bool states_both =
+                code_.model_type.starts_with("modernbert") && model_.has_any({"global_rope_theta", "local_rope_theta"});
+            const bool states_base = model_.has_any({"rope_theta", "rope_local_base_freq", "swa_rope_theta"});
+            const bool reads_base = !ignores_key(defaults_, "rope_theta");
+            if (has_plain_parts(*whole) &&
+                (states_both || (reads_base && (choices_.layer_type.empty() || states_base))))
+                return;
             const config_section part = of_layer_type(*whole, choices_.layer_type).section;
             sections_.push_back({config_section(part.json(), path), false, true});
         } else if (defaults_.has("mrope_section")) {
@@ -226,18 +234,32 @@ private:
         return model_.has_any({"head_dim", "attention_head_dim", "kv_channels"});
     }
 
+    /// Returns whether the rotary part of a head has a width of its own, as in latent attention. DeepSeek's code has
+    /// Llama's attention if `use_mla` is false.
+    [[nodiscard]] bool is_latent() const {
+        return model_.flag("use_mla").value_or(true) && model_.integer("qk_rope_head_dim") != 0;
+    }
+
+    [[nodiscard]] std::optional<std::int64_t> hidden_size() const {
+        return model_.integer_of_any({"hidden_size", "n_embd", "d_model"});
+    }
+
     [[nodiscard]] std::int64_t read_head_dim() const {
         const auto rotary = model_.integer("qk_rope_head_dim");
-        if (rotary && !rotates_end_of_head()) return *rotary;
+        if (rotary && is_latent() && !rotates_end_of_head()) return *rotary;
         if (const auto special = head_dim_of_layer_type()) return *special;
         for (const char* const key : {"head_dim", "attention_head_dim", "kv_channels"}) {  // Llama, Zamba-2, JetMoE
             if (const auto stated = model_.integer(key)) return *stated;
         }
         for (const char* const key : {"qk_rope_head_dim", "head_dim"}) {
-            if (const auto standard = defaults_.integer(key); standard) return *standard;
+            if (const auto standard = defaults_.integer(key); standard && is_latent()) return *standard;
         }
+        const auto projected = model_.integer("attention_projection_size");
+        RW_EXPECTS(!projected || projected == hidden_size(),
+                   "{}: attention_projection_size {} differs from hidden_size, which is not supported", model_.path(),
+                   projected.value_or(0));
         if (const auto needed = defaults_.text("requires")) fail("{} lacks '{}'", model_.path(), *needed);
-        auto hidden = model_.integer_of_any({"hidden_size", "n_embd", "d_model"});
+        auto hidden = hidden_size();
         auto heads = model_.integer_of_any({"num_attention_heads", "n_head", "n_heads"});
         if (!hidden) hidden = defaults_.integer("hidden_size");
         if (!heads) heads = defaults_.integer("num_attention_heads");
@@ -278,9 +300,9 @@ private:
         const auto of_model = model_.number_of_any({"partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent",
                                                     "rotary_percent", "rotary_emb_fraction"});
         const auto of_layers = value_of_layers("partial_rotary_factors");
-        const auto stated = model_.integer("rotary_dim");
+        const auto stated = model_.integer_of_any({"rotary_dim", "attn_rotary_emb"});
         if (is_proportional()) return head_dim;
-        if (const auto rotary = model_.integer("qk_rope_head_dim")) return *rotary;
+        if (const auto rotary = model_.integer("qk_rope_head_dim"); rotary && is_latent()) return *rotary;
         if (defaults_.has("qk_rope_head_dim") && !states_head_dim()) return head_dim;
         for (const layer_section& layer : sections_) {
             choose(layer.section.path(), part_of(head_dim, layer.section.number("partial_rotary_factor")));
@@ -339,8 +361,9 @@ private:
     /// Returns the base that the model states outside its rope section.
     [[nodiscard]] std::optional<double> read_base_of_model() const {
         if (model_.is_list("rope_theta")) return value_of_layers("rope_theta");
-        auto base = model_.number_of_any({"rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_base",
-                                          "rotary_base", "rope_embedding_base", "global_rope_theta"});
+        auto base =
+            model_.number_of_any({"rope_theta", "rotary_emb_base", "rotary_embedding_base", "rope_base", "rotary_base",
+                                  "rope_embedding_base", "rope_freq_constant", "global_rope_theta"});
         if (const auto attention = model_.section("attn_config")) {  // DBRX, MPT
             const auto other = attention->number("rope_theta");
             RW_EXPECTS(!base || !other || *base == *other, "rope_theta is {} in {} but {} in {}", base.value_or(0),
@@ -379,6 +402,10 @@ private:
     [[nodiscard]] layout_kind read_layout() const {
         const auto interleaves = model_.flag_of_any({"rope_interleave", "rotary_emb_interleaved"});
         if (interleaves) return *interleaves ? layout_kind::interleaved : layout_kind::half_split;
+        if (!is_latent()) return layout_kind::half_split;
+        RW_EXPECTS(code_.is_known() || choices_.layout || !model_.has("qk_rope_head_dim"),
+                   "{}: the layout of latent attention is not known without a known model_type: pass a layout",
+                   model_.path());
         return code_.layout();
     }
 
@@ -430,10 +457,22 @@ private:
             if (const auto mrope = read_mrope(source); mrope && !has(std::type_identity<MRope>{})) {
                 policies.emplace_back(*mrope);
             }
+            // HunYuan's alpha belongs to its trained base.
+            if (const double alpha = layer.section.number("alpha").value_or(0);
+                alpha != 0 && rope_type_of(layer.section) == "dynamic") {
+                policies.insert(policies.begin(), Ntk{.alpha = alpha});
+            }
             if (is_proportional() && !has(std::type_identity<Proportional>{})) {
                 Proportional part = std::get<Proportional>(read_proportional(source));
                 part.factor = 1;
                 policies.insert(policies.begin(), part);
+            }
+        }
+        // DeepSeek-V4's code omits YaRN's attention factor, whatever the parameters.
+        for (any_policy& policy : policies) {
+            auto* const yarn = std::get_if<Yarn>(&policy);
+            if (yarn != nullptr && rotates_end_of_head() && !yarn->attention_factor_given) {
+                yarn->attention_factor_given = 1.0;
             }
         }
         return policies;
@@ -457,6 +496,11 @@ private:
             if (const auto length = layer.section.integer("original_max_position_embeddings")) return length;
             scaled = scaled || rope_type_of(layer.section) != "default";
         }
+        // The trained length is that of the model, whichever layers are scaled.
+        for (const config_section& part : scaled_parts_) {
+            if (const auto length = part.integer("original_max_position_embeddings")) return length;
+            scaled = true;
+        }
         return scaled ? std::nullopt : model_.integer("max_position_embeddings");
     }
 
@@ -469,7 +513,8 @@ private:
     config_choices choices_;
     config_section defaults_;
     nlohmann::json no_keys_ = nlohmann::json::object();
-    std::vector<layer_section> sections_;  ///< rope_parameters and rope_scaling, if present; they must agree
+    std::vector<layer_section> sections_;       ///< rope_parameters and rope_scaling, if present; they must agree
+    std::vector<config_section> scaled_parts_;  ///< of all layer types
     std::optional<double> local_base_;
 };
 
@@ -486,14 +531,17 @@ inline Encoding read_model(const nlohmann::json& stated, const std::string& path
 inline std::string language_model_key(const nlohmann::json& config, const model_code& code) {
     std::string own = text_or_nothing(code.defaults, "text_key");
     own = own.substr(0, own.find('.'));
+    std::string found;
     for (const std::string& key : {own, std::string("text_config"), std::string("language_config"),
                                    std::string("llm_config"), std::string("thinker_config")}) {
         const auto part = config.find(key);
         if (part == config.end() || part->is_null()) continue;
         RW_EXPECTS(part->is_object(), "the configuration.{} must be an object, got {}", key, shown(*part));
-        return key;
+        RW_EXPECTS(found.empty() || config[found] == *part, "the configuration has two language models, '{}' and '{}'",
+                   found, key);
+        if (found.empty()) found = key;
     }
-    return "";
+    return found;
 }
 
 /// Throws for keys around the language model's part that would give it another encoding. Model code ignores them.

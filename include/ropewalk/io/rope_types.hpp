@@ -118,6 +118,9 @@ inline any_policy read_yarn(const rope_source& source) {
         yarn.validate(source.geometry);
         yarn.attention_factor_given = yarn.attention_factor(source.geometry) * relative;
     }
+    RW_EXPECTS(!yarn.mscale_all_dim || source.code.is_known() || source.code.model_type.empty(),
+               "{}: the softmax factor of mscale_all_dim is not known for model_type '{}'", section.path(),
+               shown_name(source.code.model_type));
     // Other models, such as Ministral, have both mscales without a factor on the softmax.
     if (yarn.mscale_all_dim && !source.code.scales_softmax()) {
         yarn.validate(source.geometry);

@@ -67,7 +67,7 @@ inline void reject_unsupported_model(const config_section& model, const model_co
                "it for the encoding of sequences within one chunk",
                model.path());
     // Step-3.5 lists the layer types that it scales; layer_types.hpp scales those with full attention.
-    if (code.model_type.starts_with("step3p") && model.has("yarn_only_types")) {
+    if (code.model_type.starts_with("step3p") && model.is_list("yarn_only_types")) {
         RW_EXPECTS(model.json()["yarn_only_types"] == nlohmann::json::array({"full_attention"}),
                    "{}: yarn_only_types must be [\"full_attention\"]", model.path());
     }
@@ -105,8 +105,8 @@ inline void reject_layers_without_rotation(const config_section& model, const mo
     // Both keys have one number per layer, which is 0 for layers without rotation.
     for (const char* const key : {"no_rope_layers", "layer_rope_theta"}) {
         const auto values = model.numbers_of_layers(key, layer_type);
-        rotates = rotates && (layer_type.empty() || values.empty() ||
-                              std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
+        rotates =
+            rotates && (values.empty() || std::any_of(values.begin(), values.end(), [](double v) { return v != 0; }));
     }
     RW_EXPECTS(rotates, "{}: the layers of type '{}' of {} have no rotary positions", model.path(),
                shown_name(layer_type), code.model_type.empty() ? "this model" : code.model_type);
