@@ -671,6 +671,16 @@ def entries():
 PREFERRED = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_MAPPING_NAMES")
 
 
+# Classes of remote code, which a file names even if its model_type is that of a fork.
+REMOTE_CLASSES = {
+    **{"BaichuanForCausalLM": "baichuan", "BaiChuanForCausalLM": "baichuan", "YuanForCausalLM": "yuan"},
+    **{"ChatGLMModel": "chatglm", "ChatGLMForConditionalGeneration": "chatglm", "QWenLMHeadModel": "qwen"},
+    **{"InternLM2ForCausalLM": "internlm2", "InternLM3ForCausalLM": "internlm3", "JAISLMHeadModel": "jais"},
+    **{"MiniCPMForCausalLM": "minicpm", "NomicBertModel": "nomic_bert", "Phi3SmallForCausalLM": "phi3small"},
+    **{"StableLMEpochForCausalLM": "stablelm_epoch", "MPTForCausalLM": "mpt", "XverseForCausalLM": "xverse"},
+}
+
+
 def architectures(table):
     """{class name: model type} of the Auto classes. A class of several model types has the one of its own module."""
     found = {}
@@ -684,7 +694,7 @@ def architectures(table):
     for cls, kinds in found.items():
         fold = [kind for kind in kinds if cls.lower().startswith(re.sub(r"[-_.]", "", kind).lower())]
         chosen[cls] = max(fold, key=len) if fold else kinds[0]
-    return chosen
+    return {**chosen, **{cls: kind for cls, kind in REMOTE_CLASSES.items() if kind in table}}
 
 
 HEAD = """// Position encodings and defaults of model types, by tools/model_table.py from Transformers {version}.

@@ -352,6 +352,18 @@ TEST_CASE("a policy of the caller keeps what belongs to the model", "[io]") {
     CHECK(read(alpha, "", "linear:2").expression == "ntk:1000|linear:2");
 }
 
+TEST_CASE("classes of remote code are known", "[io]") {
+    const auto of_class = [](const std::string& name) {
+        return read_alone(R"({"model_type": "fork", "architectures": [")" + name + R"("], "hidden_size": 5120,
+            "num_attention_heads": 40})");
+    };
+    CHECK_REFUSED(of_class("BaichuanForCausalLM"), "ALiBi");
+    CHECK((of_class("ChatGLMModel").geometry.layout == rw::layout_kind::interleaved));
+    CHECK(of_class("ChatGLMModel").geometry.width() == 64);
+    CHECK(of_class("InternLM2ForCausalLM").geometry.width() == 128);
+    CHECK_REFUSED(of_class("JAISLMHeadModel"), "model_type 'jais' has ALiBi");
+}
+
 TEST_CASE("keys of single models", "[io]") {
     CHECK(
         read(of_type("step3p5") + R"(, "yarn_only_types": ["full_attention"], "use_rope_layers": [])", "full_attention")
