@@ -46,7 +46,7 @@ SECTIONS = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 
 HALF_SECTIONS = {**SECTIONS, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
 TWO_TYPES = {"layer_types": ["sliding_attention", "full_attention"]}
 LAYERS = {"layer_types": ["full_attention"] * 2}
-# What the sizes above and the default layer types do not fit. None drops a key.
+# Keys that differ from the sizes above or from the default layer types. None drops a key.
 SPECIAL = {
     "bailing_hybrid": {**LAYERS, "num_key_value_heads": 4, "head_dim": None, "num_experts": 16},
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8},
