@@ -264,7 +264,8 @@ def _cos_sin(encoding: _ropewalk.Encoding, positions: torch.Tensor, drawn: bool 
     head.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).select(axis, 0).fill_(1.0)
     rotated = rotate(head, encoding=e, positions=None if drawn else positions, order="bshd")[:, :, 0]
     tables = rotated.narrow(-1, e.rotary_offset, e.rotary_dim).unflatten(-1, pairs).unbind(axis)
-    return tuple(table.contiguous() for table in tables)
+    # Copies: the two results of an operator must not share memory, and for one token both views are contiguous.
+    return tuple(table.clone(memory_format=torch.contiguous_format) for table in tables)
 
 
 def _late_cos_sin(positions: torch.Tensor, draw: torch.Tensor | None, key: str) -> Any:
