@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ QUESTION_LAST = (
 )
 # A word with the space before it. Pieces of 32 characters keep texts without spaces divisible.
 WORD = re.compile(r"\s*\S{1,32}")
-SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s|\n")
+SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s|\n\s*\n")
 INTEGER = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+")
 # A number that is not part of a decimal fraction, of a longer number or of a name such as B52.
 NUMBER = re.compile(r"(?<![^\W\d])(?<![0-9])(?<![0-9][.,])(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?![0-9])(?![.,][0-9])")
@@ -113,7 +113,7 @@ def make_qa(
     seed: int = 0,
     altered: bool = False,
 ) -> list[QaRow]:
-    """Make rows whose prompts have 99 % to 100 % of `length` tokens.
+    """Make rows whose prompts have at most `length` tokens, and at least 99 % of it where whole words permit.
 
     The rows take the documents in random order, again from the first when all are used, and place the answer at the
     start, at random and at the end by turns. A document that fits is whole, and other documents fill the rest of the
@@ -187,74 +187,79 @@ def make_row(
     template: str,
     rng: random.Random,
 ) -> QaRow:
-    text, found = source.document, occurrences(source)[0]
+    text, (start, stop) = source.document, occurrences(source)[0]
     share = {"start": 0.0, "end": 1.0}.get(place, rng.random())
-    core = (0, len(text))
-    if count_tokens(tokenizer, fill_template(template, source.question, text)) > length:
-        core = passage(text, *found)
-    left, right = WORD.findall(text[: core[0]]), WORD.findall(text[core[1] :])
-    gap = text[len(text[: core[0]].rstrip()) : core[0]]
-    filler = WORD.findall("\n\n".join(choose_filler(others, source.answer, 32 * length)))
-
-    def sides(words: int) -> tuple[int, int]:
-        before = round(share * words)
-        return before, words - before
-
-    def from_filler(words: int) -> int:
-        before, after = sides(words)
-        return max(before - len(left), 0) + max(after - len(right), 0)
-
-    def context(words: int) -> tuple[str, str]:
-        """Return the text before the core and after it."""
-        before, after = sides(words)
-        more_after = max(after - len(right), 0)
-        more_before = filler[more_after : more_after + max(before - len(left), 0)]
-        start = "".join(more_before).strip()
-        end = "".join(filler[:more_after]).strip()
-        own_start = "".join(left[max(len(left) - before, 0) :]).lstrip()
-        own_end = "".join(right[:after])
-        return (
-            start + "\n\n" * bool(start) + own_start + gap * bool(own_start),
-            own_end + "\n\n" * bool(end) + end,
-        )
-
-    def prompt(words: int) -> str:
-        before, after = context(words)
-        return fill_template(template, source.question, before + text[core[0] : core[1]] + after)
+    first, last = 0, len(text)
+    if count_tokens(tokenizer, template.format(question=source.question, context=text)) > length:
+        first, last = passage(text, start, stop)
+    filler = choose_filler(others, source.answer, 32 * length)
+    prompt = Prompt(template, source.question, text[:first], text[first:last], text[last:], filler, share)
 
     def count(words: int) -> int:
-        return count_tokens(tokenizer, prompt(words))
+        return count_tokens(tokenizer, prompt.make(words)[0])
 
     if count(0) > length:
         raise Error(
             f"ropewalk: length must be at least {count(0)}, the tokens of the question {source.question!r} and of the "
             f"sentence with its answer, got {length}"
         )
-    words, tokens = fit(count, length, 0, most_words(from_filler, len(left) + len(right) + len(filler), len(filler)))
-    if length - tokens > length // 100:
+    most = prompt.most_words()
+    words, tokens = fit(count, length, 0, most)
+    if words == most and length - tokens > length // 100:
         raise Error(
             f"ropewalk: with the answer at {place}, {len(others) + 1} documents give a prompt of {tokens} tokens, but "
             f"length is {length}; add documents or reduce length"
         )
-    before, _ = context(words)
-    head = template.split("{context}")[0].replace("{question}", source.question)
-    made = prompt(words)
-    at = len(head) + len(before) + found[0] - core[0]
-    return QaRow(made, source.answer, tokens, place, at / len(made), count_tokens(tokenizer, source.answer))
+    made, at = prompt.make(words)
+    depth = (at + start - first) / len(made)
+    reference = text[start:stop]  # a number may have commas in the document and none in the answer
+    return QaRow(made, reference, tokens, place, depth, count_tokens(tokenizer, reference))
 
 
-def most_words(from_filler: Callable[[int], int], high: int, limit: int) -> int:
-    """Return the largest number of words in [0, high] that takes at most `limit` words of the filler."""
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if from_filler(middle) <= limit else (low, middle - 1)
-    return low
+class Prompt:
+    """A prompt whose text is a core, which has the answer, and any number of words around it.
 
+    The words are those of the core's document, and then those of the filler.
+    """
 
-def fill_template(template: str, question: str, context: str) -> str:
-    head, tail = template.split("{context}")
-    return head.replace("{question}", question) + context + tail.replace("{question}", question)
+    def __init__(
+        self, template: str, question: str, left: str, core: str, right: str, filler: list[str], share: float
+    ) -> None:
+        self.template, self.question, self.core = template, question, core
+        self.share = share  # of the words that are before the core
+        self.left, self.right, self.filler = map(WORD.findall, (left, right, "\n\n".join(filler)))
+        self.gap = left[len(left.rstrip()) :]
+
+    def split(self, words: int) -> tuple[int, int, int, int]:
+        """Return the numbers of words: filler and document before the core, document and filler after it."""
+        before = round(self.share * words)
+        after = words - before
+        own_before, own_after = min(before, len(self.left)), min(after, len(self.right))
+        return before - own_before, own_before, own_after, after - own_after
+
+    def most_words(self) -> int:
+        """Return the largest number of words for which the filler suffices."""
+        low, high = 0, len(self.left) + len(self.right) + len(self.filler)
+        while low < high:
+            middle = (low + high + 1) // 2
+            before, _, _, after = self.split(middle)
+            low, high = (middle, high) if before + after <= len(self.filler) else (low, middle - 1)
+        return low
+
+    def make(self, words: int) -> tuple[str, int]:
+        """Return the prompt and the offset of its core, in characters."""
+        filler_before, before, after, filler_after = self.split(words)
+        start = "".join(self.left[len(self.left) - before :]).lstrip()
+        if start:
+            start += self.gap
+        end = "".join(self.right[:after])
+        if filler_before:
+            start = "".join(self.filler[filler_after : filler_after + filler_before]).strip() + "\n\n" + start
+        if filler_after:
+            end += "\n\n" + "".join(self.filler[:filler_after]).strip()
+        head = self.template.split("{context}")[0].format(question=self.question)
+        prompt = self.template.format(question=self.question, context=start + self.core + end)
+        return prompt, len(head) + len(start)
 
 
 def passage(text: str, start: int, stop: int) -> tuple[int, int]:
@@ -291,6 +296,8 @@ def choose_filler(others: list[str], answer: str, characters: int) -> list[str]:
 
 def occurrences(source: Document) -> list[tuple[int, int]]:
     """Return where the document has the answer: as a number if it is one, otherwise as text."""
+    if not source.answer.strip():
+        return []
     if INTEGER.fullmatch(source.answer):
         return find_number(source.document, source.answer)
     return find_answer(source.document, source.answer)
