@@ -1,0 +1,1 @@
+"""Measure what scaling methods do to a language model: perplexity, LongChat-Lines and question answering."""

@@ -1,0 +1,64 @@
+"""Results of an evaluation: plain data, which json.dumps() takes after to_dict()."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer of a model to one row of the tasks lines and qa."""
+
+    expected: str
+    answer: str  # what the model wrote
+    correct: bool
+    depth: float | None  # where the prompt holds the answer: 0 at its start, 1 at its end, None if unknown
+    tokens: int  # length of the prompt
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Losses of up to 256 consecutive tokens."""
+
+    text: int  # number of the text, or of the sliding window
+    start: int  # position of the first token in the context; its loss is that of predicting the next token
+    stop: int  # position after the last token
+    loss: float  # mean cross-entropy per token, in nats
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Loss at the positions [start, stop), over all texts of a cell."""
+
+    start: int
+    stop: int
+    loss: float  # mean cross-entropy per token, in nats
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One policy, task and length."""
+
+    policy: str  # as given: an expression, or "from-config" for the scaling of the configuration
+    task: str  # "perplexity", "sliding", "lines", "qa"
+    length: int  # tokens: of a text or window, or at most of a prompt
+    value: float  # perplexity, or the share of correct answers
+    low: float  # 95 % interval of value
+    high: float
+    samples: int  # texts, windows or answers
+    seconds: float
+    answers: tuple[Answer, ...] = ()  # of lines and qa
+    blocks: tuple[Block, ...] = ()  # of perplexity and sliding
+    buckets: tuple[Bucket, ...] = ()  # of perplexity
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Cell:
+        """Return the cell of a dictionary that to_dict() made. Other keys are ignored."""
+        known = {field.name: values[field.name] for field in dataclasses.fields(Cell) if field.name in values}
+        for name, kind in (("answers", Answer), ("blocks", Block), ("buckets", Bucket)):
+            known[name] = tuple(kind(**one) for one in known.get(name, ()))
+        return Cell(**known)
