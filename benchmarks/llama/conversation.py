@@ -4,7 +4,7 @@ python benchmarks/llama/conversation.py --weights DIR [--turns 6144,512] [--toke
 
 DIR holds a Llama with its tokenizer, such as SmolLM2-135M-Instruct. A text is added in turns. giraffe_13b re-rotates
 its cached keys whenever the length selects another encoding. The oracle is PyTorch: it caches keys before the rotation
-and rotates all of them in every turn by the encoding of Transformers. Both compute the losses in float32.
+and rotates all of them, in every turn, as Transformers does. Both compute the losses in float32.
 
 A third run adds the whole text at once with the final encoding. It differs from a conversation, because the values and
 keys of its early tokens come from states that have seen the final encoding only.
