@@ -1,0 +1,208 @@
+"""Conclusions of the Giraffe paper, each with a rule that judges the figures of the lab.
+
+A rule reads the results of one seed and returns True (it holds), False (the opposite holds) or None (the difference is
+within the margin), with the figures that it compared. The verdict combines the seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Callable
+
+# Two seeds are to agree within this difference of accuracy. A smaller difference between methods decides nothing.
+MARGIN = 0.06
+LINEAR = ("linear 4", "linear 16")
+
+
+class Figures:
+    """Results of one seed by method, ratio and multiple of the pretrained length."""
+
+    def __init__(self, result):
+        self.result = result
+        self.methods = {method["method"]: method for method in result["methods"]}
+        self.rows = {
+            (name, row["ratio"], row["multiple"]): row
+            for name, method in self.methods.items()
+            for row in method["rows"]
+        }
+        self.multiples = sorted({multiple for _, _, multiple in self.rows})
+        self.ratios = sorted({ratio for _, ratio, _ in self.rows})
+
+    def row(self, name, multiple, ratio=None):
+        return self.rows[name, self.methods[name]["ratio"] if ratio is None else ratio, multiple]
+
+    def accuracy(self, name, multiple, ratio=None):
+        return self.row(name, multiple, ratio)["accuracy"]
+
+    def of_paper(self):
+        return [name for name, method in self.methods.items() if method["paper"]]
+
+    def extension(self, name):
+        """Mean accuracy at the lengths beyond those of fine-tuning."""
+        beyond = [multiple for multiple in self.multiples if multiple > 2]
+        return sum(self.accuracy(name, multiple) for multiple in beyond) / len(beyond)
+
+    def reach(self, name, ratio):
+        """The multiple at which accuracy falls below one half, interpolated over the logarithm of the length."""
+        accuracies = [self.accuracy(name, multiple, ratio) for multiple in self.multiples]
+        if accuracies[0] < 0.5:
+            return 0.0
+        for i in range(1, len(accuracies)):
+            if accuracies[i] < 0.5:
+                part = (accuracies[i - 1] - 0.5) / (accuracies[i - 1] - accuracies[i])
+                low, high = math.log2(self.multiples[i - 1]), math.log2(self.multiples[i])
+                return 2 ** (low + part * (high - low))
+        return float(self.multiples[-1])
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A conclusion of the paper: the claim, the paper's figures, and the rule in words and in code."""
+
+    claim: str
+    paper: str
+    rule: str
+    judge: Callable[[Figures], tuple[bool | None, str]]
+
+
+def decide(difference):
+    return None if abs(difference) <= MARGIN else difference > 0
+
+
+def linear_is_best(figures):
+    scores = {name: figures.extension(name) for name in figures.of_paper()}
+    linear = max(LINEAR, key=scores.get)
+    other = max((name for name in scores if name not in LINEAR), key=scores.get)
+    return decide(scores[linear] - scores[other]), f"{linear} {short(scores[linear])}, {other} {short(scores[other])}"
+
+
+def accuracy_falls(figures):
+    first, last = figures.multiples[0], figures.multiples[-1]
+    losses = {name: figures.accuracy(name, first) - figures.accuracy(name, last) for name in figures.methods}
+    # Without retrieval at the shortest length there is nothing to lose.
+    losses = {name: loss for name, loss in losses.items() if figures.accuracy(name, first) >= 0.5}
+    of_paper = [name for name in losses if figures.methods[name]["paper"]]
+    if not of_paper:
+        return None, "no method of the paper retrieves at 1x"
+    least = min(of_paper, key=losses.get)
+    kept = [name for name in losses if not figures.methods[name]["paper"] and losses[name] <= MARGIN]
+    text = f"smallest loss of the paper's methods: {least}, {short(losses[least])}"
+    return decide(losses[least]), text + (f"; no loss up to {last}x: {', '.join(kept)}" if kept else "")
+
+
+def scale_extends_reach(figures):
+    reaches = {ratio: figures.reach("linear 4", ratio) for ratio in figures.ratios}
+    text = ", ".join(f"{ratio}x: {reach:.1f}" for ratio, reach in reaches.items())
+    beyond = max(reaches[ratio] for ratio in reaches if ratio > 2)
+    return reaches[2] >= 1.5 * reaches[1] > 0 and beyond < 1.25 * reaches[2], f"reach at {text}"
+
+
+def truncation_extrapolates(figures):
+    gains = [figures.accuracy("truncated", n) - figures.accuracy("plain", n) for n in (4, 8)]
+    pairs = [
+        f"{short(figures.accuracy(name, 4))}, {short(figures.accuracy(name, 8))}" for name in ("truncated", "plain")
+    ]
+    return decide(min(gains)), f"at 4x and 8x: truncated {pairs[0]}; plain {pairs[1]}"
+
+
+def perplexity_misranks(figures):
+    last = figures.multiples[-1]
+    rows = {name: figures.row(name, last) for name in figures.methods}
+    compared = [pair for pair in combinations(rows, 2) if decided(rows, *pair)]
+    if not compared:
+        return None, "no pair of methods differs"
+    wrong = [pair for pair in compared if misranked(rows, *pair)]
+    if not wrong:
+        return False, f"0 of {len(compared)} pairs"
+    worst = max(wrong, key=lambda pair: abs(rows[pair[0]]["accuracy"] - rows[pair[1]]["accuracy"]))
+    cells = [f"{name} {short(rows[name]['accuracy'])} at perplexity {rows[name]['perplexity']:.2f}" for name in worst]
+    return len(wrong) >= len(compared) / 4, f"{len(wrong)} of {len(compared)} pairs, such as {' and '.join(cells)}"
+
+
+def decided(rows, a, b):
+    return abs(rows[a]["accuracy"] - rows[b]["accuracy"]) > MARGIN
+
+
+def misranked(rows, a, b):
+    accuracy, perplexity = (rows[a][key] - rows[b][key] for key in ("accuracy", "perplexity"))
+    return accuracy * perplexity > 0
+
+
+def interleaved_fails(figures):
+    names = ("xPos", "xPos, interleaved")
+    first = figures.multiples[0]
+    half_split, interleaved = (figures.row(name, first) for name in names)
+    text = " and ".join(
+        f"{label} {short(row['accuracy'])} at perplexity {row['perplexity']:.2f}"
+        for label, row in zip(("half-split", "interleaved"), (half_split, interleaved))
+    )
+    return interleaved["accuracy"] < 0.5 * half_split["accuracy"], f"at 1x {text}"
+
+
+CONCLUSIONS = (
+    Conclusion(
+        "Linear scaling is the best of the paper's methods.",
+        "LongChat-Lines at 14k tokens: linear 16 .12, all others 0. WikiQA at 15,000: linear 16 .68 and .48, others 0.",
+        "Mean accuracy at the lengths beyond fine-tuning: the better of linear 4 and 16 against the best other method "
+        f"of the paper. A difference up to {MARGIN} decides nothing.",
+        linear_is_best,
+    ),
+    Conclusion(
+        "Every method loses accuracy with length.",
+        "LongChat-Lines, 2.5k to 20k tokens: linear 16 falls from .64 to 0, linear 4 from .70 to 0 at 9.4k.",
+        f"Every method of the paper that retrieves at 1x loses more than {MARGIN} up to the longest length.",
+        accuracy_falls,
+    ),
+    Conclusion(
+        "A larger scale at evaluation than in fine-tuning extends the reach, up to about 2 times.",
+        "Fine-tuned at 4: 0 at 9.4k tokens. Evaluated at 8: .32 at 9.4k, .12 at 16k.",
+        "Reach of linear 4: the multiple of the pretrained length at which accuracy falls below .5. Twice the scale "
+        "extends it at least 1.5 times, and 3 or 4 times the scale not 1.25 times further.",
+        scale_extends_reach,
+    ),
+    Conclusion(
+        "The truncated basis extrapolates without scaling.",
+        "AltQA: .74 at 2,000, .46 at 7,500, 0 at 15,000. LongChat-Lines: .42 at 2.5k, .14 at 4.8k, .04 at 7.1k.",
+        f"Truncated beats plain fine-tuning by more than {MARGIN} at 4x and at 8x, both unscaled.",
+        truncation_extrapolates,
+    ),
+    Conclusion(
+        "Perplexity does not rank retrieval.",
+        "Final loss: truncated 1.747, linear 16 1.795. AltQA at 15,000: truncated 0, linear 16 .68.",
+        f"Pairs of methods whose accuracies at the longest length differ by more than {MARGIN}: perplexity prefers the "
+        "worse one in at least a quarter.",
+        perplexity_misranks,
+    ),
+    Conclusion(
+        "xPos did not converge. The lab's hypothesis: interleaved rotation of half-split weights destroys retrieval.",
+        "Final loss of xPos 1.85, the worst. Its rotation was interleaved, the weights of Llama half-split.",
+        "After fine-tuning, interleaved xPos has less than half of the accuracy of half-split xPos at 1x.",
+        interleaved_fails,
+    ),
+)
+
+
+def verdict(conclusion, every):
+    """(verdict, figures of each seed) for a list of Figures."""
+    judged = [conclusion.judge(figures) for figures in every]
+    outcomes = {outcome for outcome, _ in judged}
+    words = {True: "reproduced", False: "not reproduced", None: "undecided, within the margin"}
+    return words[outcomes.pop()] if len(outcomes) == 1 else "differs between seeds", [text for _, text in judged]
+
+
+def disagreements(every):
+    """(cells, [(method, multiple, accuracies)]) of the cells whose seeds differ by more than the margin."""
+    cells = [(name, multiple) for name in every[0].methods for multiple in every[0].multiples]
+    found = []
+    for name, multiple in cells:
+        accuracies = [figures.accuracy(name, multiple) for figures in every]
+        if max(accuracies) - min(accuracies) > MARGIN + 1e-9:
+            found.append((name, multiple, accuracies))
+    return len(cells), found
+
+
+def short(accuracy):
+    """Two decimals without the leading zero."""
+    return f"{accuracy:.2f}".replace("0.", ".", 1) if accuracy < 0.995 else "1.00"
