@@ -2,8 +2,8 @@
 
 A vocabulary has marks, keys, values and text symbols, one token each. Three kinds of rows share it:
 
-- lines: `LINE key value` at random places in Markov text, then questions `ASK key value` at the end. The answer to a
-  question is the value of the line with its key, as in LongChat-Lines.
+- lines: `LINE key value` at random places among filler tokens, then questions `ASK key value` at the end. The answer
+  to a question is the value of the line with its key, as in LongChat-Lines.
 - text: a Markov chain of second order over the symbols, whose entropy and so whose lowest perplexity are known.
 - repeats: random tokens that repeat after a random period. They make the circuit emerge that looks up earlier tokens.
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LINE, ASK = range(2)
-MARKS = 2
+LINE, ASK, FILLER = range(3)
+MARKS = 3
 LINE_TOKENS = 3  # LINE key value, and ASK key value
 # Probabilities of the successors: two that the last symbol determines, and two that the symbol before it determines.
 # The second order needs attention to the previous token, which the lookup of a line needs too.
@@ -83,7 +83,7 @@ class Generator:
             after[:, each, self.successors[0][:, i]] += SUCCESSORS[i]
             after[each, :, self.successors[1][:, i]] += SUCCESSORS[2 + i]
         pairs = np.full((n, n), 1 / n**2)
-        for _ in range(200):
+        for _ in range(50):
             pairs = np.einsum("bl,bln->ln", pairs, after)
         return float(-(pairs[..., None] * after * np.log(np.where(after > 0, after, 1))).sum())
 
@@ -96,7 +96,7 @@ class Generator:
         return tokens, normalized(t >= period)
 
     def lines(self, rows, length, lines, questions):
-        """Lines in Markov text, then questions for different lines. The answers have half of the weight.
+        """Lines among filler tokens, then questions for different lines. The answers have half of the weight.
 
         Returns (tokens, weight, distance): distance [rows, questions] counts the tokens from the asked value to
         the end of the context, where the questions start.
@@ -107,7 +107,7 @@ class Generator:
                 f"{lines} lines and {questions} questions do not fit into {length} tokens with {self.vocabulary.keys} "
                 f"keys; expected 0 < questions <= lines <= keys, and {LINE_TOKENS} tokens per line and question"
             )
-        tokens = self.text(rows, length)[0]
+        tokens = np.full((rows, length), FILLER)
         # A line counts as one unit when the places are drawn, so that lines do not overlap.
         units = context - (LINE_TOKENS - 1) * lines
         places = np.sort(self._distinct(rows, units, lines), axis=1)

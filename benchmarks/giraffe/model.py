@@ -70,7 +70,7 @@ class TinyLlama(nn.Module):
     def forward(self, tokens, tail=None):
         """Return normalized states [batch, tail, width] of the last `tail` tokens, by default of all tokens.
 
-        The last layer computes only these. The logits are states @ embedding.weight.T.
+        The last layer computes only these. logits() takes them.
         """
         x = self.embedding(tokens)
         for i, block in enumerate(self.blocks):
@@ -79,4 +79,6 @@ class TinyLlama(nn.Module):
         return self.norm(x)
 
     def logits(self, states):
-        return states @ self.embedding.weight.T
+        """Return logits in float32, also under autocast: bfloat16 would make ties among the values."""
+        with torch.autocast(states.device.type, enabled=False):
+            return states.float() @ self.embedding.weight.T
