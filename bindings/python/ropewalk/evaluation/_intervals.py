@@ -11,9 +11,17 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from ropewalk.evaluation._results import Block, Cell
 
+    Array = NDArray[np.float64]
+
 Z = 1.959963984540054  # 0.975 quantile of the normal distribution
+# Losses of neighbouring blocks of 256 tokens of prose have a correlation of about 0.35 (SmolLM2-135M): the standard
+# error of a mean is 1.4 times that of independent blocks.
+BATCH = 4
+FEWEST_BATCHES = 8
 LEVEL = 0.05  # of all tests; the intervals have the level 1 - LEVEL
 
 
@@ -30,24 +38,33 @@ def wilson(successes: int, samples: int) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
-    """Return the 95 % interval of the weighted mean of independent values, by Student's t distribution.
+    """Return the 95 % interval of the weighted mean of a series, by Student's t distribution.
 
-    For the losses of blocks, the weights are their numbers of tokens. A trend along the context counts as scatter, so
-    it widens the interval. One value has no scatter, so its interval is (-inf, inf).
+    For the losses of blocks in their order, the weights are their numbers of tokens. Neighbouring blocks of a text are
+    correlated, so the scatter is that of the means of up to BATCH neighbours. A trend along the context counts as
+    scatter and widens the interval. One value has no scatter, so its interval is (-inf, inf).
     """
-    mean, error = mean_and_error(values, weights)
+    x, w = checked(values, weights)
+    count = -(-len(x) // min(BATCH, max(1, len(x) // FEWEST_BATCHES)))
+    parts = [*zip(np.array_split(x, count), np.array_split(w, count))]
+    mean, error = mean_and_error([part @ shares / shares.sum() for part, shares in parts], [s.sum() for _, s in parts])
     if math.isinf(error):
         return -math.inf, math.inf
-    half = t_quantile(len(values) - 1) * error
+    half = t_quantile(count - 1) * error
     return mean - half, mean + half
+
+
+def checked(values: Sequence[float], weights: Sequence[float] | None) -> tuple[Array, Array]:
+    x = np.asarray(values, dtype=np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
+    if x.ndim != 1 or x.shape != w.shape or len(x) == 0 or not (w > 0).all():
+        raise ValueError(f"a mean needs values and as many positive weights, got {len(x)} and {len(w)}")
+    return x, w
 
 
 def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
     """Return the weighted mean and its standard error, which is infinite for a single value."""
-    x = np.asarray(values, dtype=np.float64)
-    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
-    if x.ndim != 1 or x.shape != w.shape or len(x) == 0 or not (w > 0).all():
-        raise ValueError(f"a mean needs values and as many positive weights, got {x.shape} and {w.shape}")
+    x, w = checked(values, weights)
     mean = float(x @ w / w.sum())
     if len(x) == 1:
         return mean, math.inf
