@@ -7,6 +7,7 @@ examples:
   python -m ropewalk compare linear:8 yarn:8,original_length=4096 truncated:4096 --plot compare.png
   python -m ropewalk compare linear:4 ntk:4 --config path/to/config.json
   python -m ropewalk write yarn:4 path/to/config.json
+  python -m ropewalk evaluate path/to/model --policies default linear:2 yarn:2 --lengths 4096 8192
 
 `python -m ropewalk inspect --help` lists the policies and the options.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ropewalk as rw
-from ropewalk import _card, _inspect, _target
+from ropewalk import _card, _evaluate, _inspect, _target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +41,11 @@ SENTENCES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
-        check(options)
-        (write if options.command == "write" else show)(options)
+        if options.command == "evaluate":
+            _evaluate.run(options)
+        else:
+            check(options)
+            (write if options.command == "write" else show)(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -145,6 +149,10 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--layer-type", metavar="NAME", help=LAYER_TYPE)
         else:
             add_options(command)
+    sentence = "measure what scaling methods do to a language model"
+    epilog = f"{_evaluate.EXAMPLES}\n{known_policies()}"
+    evaluate = commands.add_parser("evaluate", help=sentence, description=sentence, epilog=epilog, formatter_class=raw)
+    _evaluate.add_arguments(evaluate)
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -45,7 +46,7 @@ class Cell:
     length: int  # tokens: of a text or window, or at most of a prompt
     value: float  # perplexity, or the share of correct answers
     low: float  # 95 % interval of value
-    high: float
+    high: float  # infinite if there is one block only, null in JSON
     samples: int  # texts, windows or answers
     seconds: float
     answers: tuple[Answer, ...] = ()  # of lines and qa
@@ -53,12 +54,13 @@ class Cell:
     buckets: tuple[Bucket, ...] = ()  # of perplexity
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "high": self.high if math.isfinite(self.high) else None}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Cell:
         """Return the cell of a dictionary that to_dict() made. Other keys are ignored."""
         known = {field.name: values[field.name] for field in dataclasses.fields(Cell) if field.name in values}
+        known["high"] = math.inf if known["high"] is None else known["high"]
         for name, kind in (("answers", Answer), ("blocks", Block), ("buckets", Bucket)):
             known[name] = tuple(kind(**one) for one in known.get(name, ()))
         return Cell(**known)
