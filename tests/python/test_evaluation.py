@@ -352,3 +352,43 @@ def test_parts_of_a_text():
     assert len(_text.windows(ids, [], 49, 9)) == 2  # no more fit
     assert _text.windows(ids, [], 19, 2, stride=5) == [ids[80:100], ids[75:95]]
     assert [one for one in _tasks._buckets([evaluation.Block(0, 0, 100, 2.0)], 100)] == [evaluation.Bucket(0, 100, 2.0)]
+
+
+def test_a_gguf_file_is_a_model(tmp_path, tokenizer, capsys):
+    """A Llama with a byte-level tokenizer; GGUF has the rows of q and k in the interleaved order."""
+    gguf, _ = pytest.importorskip("gguf"), pytest.importorskip("accelerate")
+    model = build(vocab_size=len(tokenizer), num_key_value_heads=4, max_position_embeddings=1024)
+    config, weights = model.config, model.state_dict()
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    raw = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(raw["vocab"], key=raw["vocab"].get))
+    writer.add_token_merges([" ".join(pair) for pair in raw["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in weights.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            heads = config.num_attention_heads
+            tensor = tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    read, reader = evaluation.load(tmp_path / "model.gguf")
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(read(ids).logits, model(ids).logits, rtol=0, atol=1e-4)
+    status, table, _ = evaluate(tmp_path / "model.gguf", "--tasks", "lines", "--lengths", 600, capsys=capsys)
+    assert status == 0 and "from-config" in table and reader("a b")["input_ids"]
