@@ -19,7 +19,7 @@ import transformers
 import ropewalk as rw
 from ropewalk import _ropewalk
 from ropewalk.evaluation import _lines, _model, _qa, _report, _tasks, _text
-from ropewalk.evaluation._results import Cell
+from ropewalk.evaluation._results import Cell, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,15 +110,11 @@ class Store:
     def _read(self, path: Path) -> None:
         if not path.exists():
             return
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            found = {_key(row): row for row in rows}
-        except (ValueError, TypeError, KeyError) as problem:
-            raise _ropewalk.Error(f"ropewalk: {path} holds no results of an evaluation: {problem!r}") from None
+        rows = read_rows(path)
         for row in rows:
             for name in ("model", "fingerprint", "dtype", "settings"):
                 _check_same(path, name, row.get(name), self.header[name])
-        self.rows.update(found)
+            self.rows[_key(row)] = row
 
     def share(self) -> None:
         """Give every rank the rows of all."""
@@ -153,7 +149,7 @@ class Store:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["policy"], row["task"], row["asked_length"], row["file"])
+    return (row["policy"], row["task"], row.get("asked_length"), row.get("file"))
 
 
 def _check_same(path: Path, name: str, found: Any, wanted: Any) -> None:
