@@ -1,4 +1,4 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | giraffe SEED=1 | python | docs | format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | giraffe SEED=1 | python | docs | format | lint | clean
 
 PYTHON := .venv/bin/python
 # The package is installed again when one of these files is newer.
@@ -12,7 +12,7 @@ INSTALL_PACKAGE = rm -rf build/wheels && \
 
 SEED := 1
 
-.PHONY: demo test bench giraffe python docs build configure setup format lint clean
+.PHONY: demo test bench evaluate giraffe python docs build configure setup format lint clean
 
 # The times are of two cores of a Zen 4 server. The package in .venv then has the kernels of this machine only.
 demo:
@@ -40,6 +40,10 @@ docs: python
 	tools/setup docs
 	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "docs: build/docs/index.html"
+
+# Takes about half an hour. Goes on where it was stopped; remove benchmarks/results/smollm2_*.json to measure again.
+evaluate: python
+	$(PYTHON) benchmarks/python/evaluate_smollm2.py
 
 bench: configure
 	cmake --build build --target bench_rotate

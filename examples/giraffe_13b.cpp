@@ -1,16 +1,22 @@
 // Prefill and decode of Llama-2-13B at long contexts with any rotary encoding, on the CPU or a GPU: the time of each
-// part, and text from a checkpoint.
+// part, and text or losses of a checkpoint.
 //
 //     build/examples/giraffe_13b --layers 1 --context 4096 --scaling linear:8
 //     build/examples/giraffe_13b --weights Giraffe-13b-32k --prompt-ids 1,15043 --generate 64
+//     build/examples/giraffe_13b --weights Giraffe-13b-32k --perplexity ids.json
 //
 // Without --weights, the weights are generated from a seed. Without --generate, the layers have attention only.
 
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <new>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <sys/resource.h>
 
@@ -21,6 +27,7 @@
 #include <ropewalk/llama/model.hpp>
 
 #include "giraffe/cuda.hpp"
+#include "giraffe/losses.hpp"
 #include "output.hpp"
 
 namespace {
@@ -80,6 +87,7 @@ void print_report(const outcome& result, std::int64_t weight_bytes) {
                 static_cast<double>(weight_bytes) / gib, static_cast<double>(result.cache_bytes_per_token) / 1024,
                 static_cast<double>(result.cache_bytes_held) / gib,
                 static_cast<double>(result.peak_memory_bytes) / gib);
+    if (!result.losses.empty()) giraffe::print_losses(result.losses);
     if (result.tokens.empty()) return;
     for (std::size_t i = 0; i < result.tokens.size(); ++i) std::printf("%s%d", i == 0 ? "" : ",", result.tokens[i]);
     std::printf("\n");
@@ -96,24 +104,50 @@ nlohmann::json parts_of(const measurement& m) {
             {"mlp", m.parts.mlp}};
 }
 
+/// Reads the token ids of a text: a JSON list, or an object with a list "tokens".
+std::vector<std::int32_t> read_ids(const std::string& path) {
+    const nlohmann::json file = rw::parse_config_file(path);
+    const bool wrapped = file.is_object() && file.contains("tokens");
+    const nlohmann::json& list = wrapped ? file["tokens"] : file;
+    RW_EXPECTS(list.is_array(), "{} must be a list of token ids or an object with a list 'tokens'", path);
+    RW_EXPECTS(list.size() >= 2, "{} has {} tokens, a loss needs 2 or more", path, list.size());
+    std::vector<std::int32_t> ids;
+    for (const nlohmann::json& id : list) {
+        constexpr std::int64_t largest = std::numeric_limits<std::int32_t>::max();
+        const bool whole = id.is_number_integer() && !(id.is_number_unsigned() && id.get<std::uint64_t>() > largest);
+        RW_EXPECTS(whole && id.get<std::int64_t>() >= 0, "{}: token {} must be a whole number from 0 to {}, got {}",
+                   path, ids.size(), largest, rw::detail::shown_name(id.dump()));
+        ids.push_back(id.get<std::int32_t>());
+    }
+    return ids;
+}
+
+void add_losses(nlohmann::json& report, std::span<const double> losses) {
+    report["loss"] = giraffe::mean(losses), report["perplexity"] = std::exp(giraffe::mean(losses));
+    report["losses"] = losses;
+    for (const giraffe::loss_bucket& b : giraffe::buckets_of(losses))
+        report["buckets"].push_back({{"start", b.start}, {"stop", b.stop}, {"loss", b.loss}});
+}
+
 /// Writes the seconds of each part: of prefill and decode together, then of each.
 void write_json(const run_params& params, const std::string& device, const outcome& result) {
     const llama::stack_seconds &a = result.prefill.parts, &b = result.decode.parts;
-    const nlohmann::json report = {{"scaling", params.encoding.expression},
-                                   {"layers", params.config.layers},
-                                   {"device", params.options.device},
-                                   {params.options.device == "cpu" ? "instruction_set" : "device_name", device},
-                                   {"projections", a.projections + b.projections},
-                                   {"rope", a.rope + b.rope},
-                                   {"attention", a.attention + b.attention},
-                                   {"mlp", a.mlp + b.mlp},
-                                   {"prefill", result.prefill.seconds},
-                                   {"decode", result.decode.seconds},
-                                   {"peak_memory_bytes", result.peak_memory_bytes},
-                                   {"cache_bytes_per_token", result.cache_bytes_per_token},
-                                   {"prefill_parts", parts_of(result.prefill)},
-                                   {"decode_parts", parts_of(result.decode)},
-                                   {"tokens", result.tokens}};
+    nlohmann::json report = {{"scaling", params.encoding.expression},
+                             {"layers", params.config.layers},
+                             {"device", params.options.device},
+                             {params.options.device == "cpu" ? "instruction_set" : "device_name", device},
+                             {"projections", a.projections + b.projections},
+                             {"rope", a.rope + b.rope},
+                             {"attention", a.attention + b.attention},
+                             {"mlp", a.mlp + b.mlp},
+                             {"prefill", result.prefill.seconds},
+                             {"decode", result.decode.seconds},
+                             {"peak_memory_bytes", result.peak_memory_bytes},
+                             {"cache_bytes_per_token", result.cache_bytes_per_token},
+                             {"prefill_parts", parts_of(result.prefill)},
+                             {"decode_parts", parts_of(result.decode)},
+                             {"tokens", result.tokens}};
+    if (!result.losses.empty()) add_losses(report, result.losses);
     std::ofstream file(params.options.json);
     file << report.dump(2) << '\n';
     RW_EXPECTS(file.flush(), "cannot write {}", params.options.json);
@@ -122,6 +156,8 @@ void write_json(const run_params& params, const std::string& device, const outco
 /// Checks options before gigabytes of weights are read.
 void check(const options& o) {
     const auto prompt = static_cast<std::int64_t>(o.prompt.size()), more = o.generate > 0 ? o.generate : o.decode;
+    RW_EXPECTS(o.perplexity.empty() || o.context == 0 || prompt <= o.context, "{} has {} tokens, --context allows {}",
+               o.perplexity, prompt, o.context);
     RW_EXPECTS(prompt == 0 || o.context == 0 || more <= o.context - prompt,
                "{} tokens of --prompt-ids and {} of --{} make {}, --context allows {}", prompt, more,
                o.generate > 0 ? "generate" : "decode", prompt + more, o.context);
@@ -177,7 +213,8 @@ void run_model(run_params params, const std::string& device) {
     if (!o.json.empty()) write_json(params, device, result);
 }
 
-void run(const options& o) {
+void run(options o) {
+    if (!o.perplexity.empty()) o.prompt = read_ids(o.perplexity);
     check(o);
     const std::string device =
         o.device == "cuda" ? giraffe::cuda_device_name() : std::string(rw::dispatch::instruction_set());

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ropewalk/core/cache_type.hpp>
@@ -20,7 +21,7 @@ namespace giraffe {
 namespace rw = ropewalk;
 
 struct options {
-    std::string config = "13b", weights, scaling, json, device = "cpu";
+    std::string config = "13b", weights, scaling, json, perplexity, device = "cpu";
     std::int64_t layers = 0;   ///< 0: all
     std::int64_t context = 0;  ///< tokens
     std::int64_t chunk = 512, decode = 8, generate = 0, seed = 1;
@@ -29,6 +30,7 @@ struct options {
     std::optional<rw::element_type> dtype;
     std::optional<rw::cache_type> cache;
     std::vector<std::int32_t> prompt;
+    std::vector<std::int64_t> turns;  ///< tokens per call with --perplexity; empty: one call
 };
 
 inline constexpr const char* usage =
@@ -48,6 +50,10 @@ inline constexpr const char* usage =
   --whole                    include MLP, embedding and head; implied by --weights and --generate
   --prompt-ids 1,5,9         token ids of the prompt
   --generate N               decode N tokens greedily after the prompt
+  --perplexity FILE          losses of the tokens of a text, by position: a JSON list of token ids, or an object with
+                             such a list as "tokens"
+  --turns N,N,…              with --perplexity, tokens per call, as in a conversation; the last number repeats. Cached
+                             keys follow length-dependent scaling from call to call            [one call]
   --seed N  --threads N  --json FILE
 )";
 
@@ -68,11 +74,11 @@ T number(std::string_view flag, std::string_view text, T least, T largest = larg
 
 /// Numbers separated by commas.
 template <class T>
-std::vector<T> numbers(std::string_view flag, std::string_view text) {
+std::vector<T> numbers(std::string_view flag, std::string_view text, T least = 0) {
     std::vector<T> values;
     while (true) {
         const std::size_t comma = text.find(',');
-        values.push_back(number<T>(flag, text.substr(0, comma), 0));
+        values.push_back(number<T>(flag, text.substr(0, comma), least));
         if (comma == std::string_view::npos) return values;
         text.remove_prefix(comma + 1);
     }
@@ -145,9 +151,20 @@ inline std::optional<options> read_options(int argc, char** argv) {
             o.threads = number<int>(flag, text(), 0);
         else if (flag == "--prompt-ids")
             o.prompt = numbers<std::int32_t>(flag, text());
+        else if (flag == "--perplexity")
+            o.perplexity = text();
+        else if (flag == "--turns")
+            o.turns = numbers<std::int64_t>(flag, text(), 1);
         else
             rw::detail::fail("unknown option '{}'; --help lists them", flag);
     }
+    if (!o.perplexity.empty()) {
+        for (const auto& [given, flag] :
+             {std::pair(o.generate > 0, "--generate"), {has_decode, "--decode"}, {!o.prompt.empty(), "--prompt-ids"}})
+            RW_EXPECTS(!given, "--perplexity reads the tokens of a file and cannot be combined with {}", flag);
+        o.decode = 0;
+    }
+    RW_EXPECTS(o.turns.empty() || !o.perplexity.empty(), "--turns needs --perplexity");
     // The default of --decode must not exceed --context.
     const std::int64_t room = o.context - static_cast<std::int64_t>(o.prompt.size());
     if (!has_decode && !o.prompt.empty() && o.context > 0) o.decode = std::clamp<std::int64_t>(room, 0, o.decode);

@@ -40,6 +40,7 @@ struct measurement {
 struct outcome {
     measurement prefill, decode;
     std::vector<std::int32_t> tokens;
+    std::vector<double> losses;  ///< of the tokens after the first, with --perplexity
     std::int64_t cache_bytes_per_token = 0, cache_bytes_held = 0, peak_memory_bytes = 0;
 };
 
@@ -145,6 +146,32 @@ outcome run_decoder(Model& model, const run_params& params, Cache& cache) {
     return result;
 }
 
+/// Losses of the tokens of a text, in one call or in turns.
+template <class Model, class Cache>
+outcome run_losses(Model& model, const run_params& params, Cache& cache) {
+    const options& o = params.options;
+    const std::span<const std::int32_t> ids(o.prompt);
+    const int sequence = cache.add_sequence();
+    outcome result;
+    result.prefill = measure(model.layers(), std::ssize(ids), [&] {
+        progress_bar bar("perplexity", std::ssize(ids));
+        std::size_t start = 0;
+        for (std::size_t turn = 0; start < ids.size(); ++turn) {
+            const std::size_t left = ids.size() - start;
+            const std::size_t count =
+                o.turns.empty() ? left
+                                : std::min(left, static_cast<std::size_t>(o.turns[std::min(turn, o.turns.size() - 1)]));
+            const auto next = ids.subspan(start + 1, std::min(count, left - 1));
+            const std::vector<double> losses =
+                model.losses(ids.subspan(start, count), next, cache, sequence, o.chunk,
+                             [&](std::int64_t done) { bar.reach(static_cast<std::int64_t>(start) + done); });
+            result.losses.insert(result.losses.end(), losses.begin(), losses.end());
+            start += count;
+        }
+    });
+    return result;
+}
+
 /// Runs the layers that make_layers() returns, or the decoder of make_decoder() if the model has a vocabulary.
 template <class Cache, class MakeLayers, class MakeDecoder>
 outcome run_model(const run_params& params, Cache& cache, const MakeLayers& make_layers,
@@ -155,7 +182,8 @@ outcome run_model(const run_params& params, Cache& cache, const MakeLayers& make
             return run_layers(layers, params, cache);
         }
         auto decoder = make_decoder();
-        return run_decoder(decoder, params, cache);
+        return params.options.perplexity.empty() ? run_decoder(decoder, params, cache)
+                                                 : run_losses(decoder, params, cache);
     };
     outcome result = run();
     result.cache_bytes_per_token = cache.bytes_per_token(), result.cache_bytes_held = cache.bytes_held();

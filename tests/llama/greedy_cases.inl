@@ -1,10 +1,13 @@
-// Cases of greedy decoding that fails, for the decoders of the CPU and of a device. Include after a stack_kind.
+// Cases of losses, and of greedy decoding that fails, for the decoders of the CPU and of a device. Include after a
+// stack_kind.
 
+#include <cmath>
 #include <limits>
 #include <span>
 #include <stdexcept>
 #include <vector>
 
+#include "llama/reference_model.hpp"
 #include "llama/trial.hpp"
 
 namespace {
@@ -21,17 +24,25 @@ struct speaker {
                                .head_dim = 16,
                                .intermediate_size = 24,
                                .vocabulary = 37};
+    llama::model_weights weights;
     stack_kind::decoder model;
     stack_kind::cache cache;
     int sequence;
     int chunks = 0;  ///< calls of progress()
 
-    explicit speaker(std::int64_t most_tokens = 0, const char* policy = "default")
-        : model(stack_kind::make_decoder(config, llama::synthetic_weights(config, rw::element_type::f32, 3),
-                                         test::encoded(config, policy))),
+    /// A token with id `infinite` has an infinite embedding.
+    explicit speaker(std::int64_t most_tokens = 0, const char* policy = "default", std::int64_t infinite = -1)
+        : weights(weights_with(config, infinite)),
+          model(stack_kind::make_decoder(config, weights, test::encoded(config, policy))),
           cache(stack_kind::make_cache(config, {rw::cache_type::f32, 1, most_tokens})),
           sequence(cache.add_sequence()) {}
 
+    static llama::model_weights weights_with(const llama::model_config& config, std::int64_t infinite) {
+        llama::model_weights weights = llama::synthetic_weights(config, rw::element_type::f32, 3);
+        auto* const rows = static_cast<float*>(const_cast<void*>(weights.embedding.data));
+        if (infinite >= 0) rows[infinite * config.hidden_size] = std::numeric_limits<float>::infinity();
+        return weights;
+    }
     std::int32_t read(std::span<const std::int32_t> ids, std::int64_t chunk) {
         return model.prefill(ids, cache, sequence, chunk, [this](std::int64_t /*tokens*/) { ++chunks; });
     }
@@ -47,7 +58,62 @@ struct speaker {
 
 const std::vector<std::int32_t> prompt{1, 5, 9, 2, 7, 30, 36, 0, 4};
 
+/// Cross-entropies in float64 of next[i] after ids[0 … i].
+test::numbers exact_losses(const speaker& one, std::span<const std::int32_t> ids, std::span<const std::int32_t> next,
+                           double factor) {
+    test::reference_model reference(one.config, one.weights);
+    const test::numbers states = reference.forward({ids.begin(), ids.end()}, test::linear_policy(one.config, factor));
+    test::numbers losses;
+    for (std::size_t i = 0; i < next.size(); ++i) {
+        const auto end = states.begin() + static_cast<std::ptrdiff_t>(i + 1) * one.config.hidden_size;
+        const test::numbers logits = reference.logits({states.begin(), end});
+        double sum = 0;
+        for (const double logit : logits) sum += std::exp(logit);
+        losses.push_back(std::log(sum) - logits[static_cast<std::size_t>(next[i])]);
+    }
+    return losses;
+}
+
 }  // namespace
+
+TEST_CASE("losses equal those of float64 in chunks of any size and after other tokens", "[llama][greedy]") {
+    const std::span<const std::int32_t> ids(prompt), next = ids.subspan(1);
+    for (const std::int64_t chunk : {1, 4, 9, 100}) {
+        for (const std::size_t past : {0, 1, 5}) {
+            speaker one(0, "linear:4");
+            if (past > 0) (void)one.read(ids.first(past), 2);
+            const auto ours = one.model.losses(ids.subspan(past), next.subspan(past), one.cache, one.sequence, chunk);
+            const auto exact = exact_losses(one, ids, next, 4);
+            REQUIRE(ours.size() == next.size() - past);
+            for (std::size_t i = 0; i < ours.size(); ++i) CHECK(std::abs(ours[i] - exact[past + i]) < 1e-5);
+            one.check_holds(9);
+        }
+    }
+    // Tokens without a next one are added, and generation continues after them.
+    speaker one, other;
+    CHECK(one.model.losses(ids, next.first(2), one.cache, one.sequence, 4).size() == 2);
+    CHECK(one.model.losses(ids, {}, other.cache, other.sequence).empty());
+    one.check_holds(9), other.check_holds(9);
+    CHECK(one.model.decode(3, one.cache, one.sequence) == one.model.decode(3, other.cache, other.sequence));
+}
+
+TEST_CASE("losses refuse wrong tokens and logits that are not finite", "[llama][greedy][errors]") {
+    speaker one(9);
+    const std::span<const std::int32_t> ids(prompt);
+    const std::int32_t wrong[] = {1, 37};
+    CHECK_REFUSED(one.model.losses(ids.first(2), ids.first(3), one.cache, one.sequence), "3 next tokens for 2 tokens");
+    CHECK_REFUSED(one.model.losses(ids.first(2), wrong, one.cache, one.sequence), "token id 37",
+                  "37 of the vocabulary");
+    CHECK_REFUSED(one.model.losses(wrong, ids.first(1), one.cache, one.sequence), "token id 37",
+                  "37 of the vocabulary");
+    CHECK_REFUSED(one.model.losses({}, {}, one.cache, one.sequence), "prompt must not be empty");
+    one.check_holds(0);
+    speaker broken(9, "default", 30);  // the id at position 5
+    (void)broken.read(ids.first(2), 2);
+    CHECK_REFUSED(broken.model.losses(ids.subspan(2), ids.subspan(3), broken.cache, broken.sequence, 3),
+                  "the logits of the token at position 5 are not finite");
+    broken.check_holds(2);
+}
 
 TEST_CASE("a failed prompt leaves its sequence unchanged", "[llama][greedy][errors]") {
     for (const std::int64_t past : {0, 2}) {

@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "device_kind.hpp"
+#include "llama/reference_model.hpp"
 #include "llama/trial.hpp"
-#include "reference_model.hpp"
 
 namespace rw = ropewalk;
 namespace llama = ropewalk::llama;

@@ -7,7 +7,7 @@
 
 #include "cache_contents.hpp"
 #include "host_backend.hpp"
-#include "reference_model.hpp"
+#include "llama/reference_model.hpp"
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 

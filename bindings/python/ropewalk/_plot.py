@@ -13,7 +13,7 @@ from ropewalk import _inspect
 from ropewalk._card import number, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -71,7 +71,7 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, fi
     distances = _inspect.sampled_distances(1, target.length)
     points = np.unique(np.searchsorted(distances, np.geomspace(1, distances[-1], POINTS).round()))
     scores = np.array([smooth_scores(_inspect.without_draws(e), distances)[points] for e in rows])
-    looks = list(looks_of(shown))
+    looks = list(looks_of(e.expression for e in shown))
     names = [short(e.expression, NAME_WIDTH) for e in rows]
     columns = min(len(shown), int(WIDTH / (0.6 + 0.08 * max(map(len, names[: len(shown)])))))
     legend, heat = 0.2 * -(-len(shown) // columns), 0.9 + 0.27 * len(rows)
@@ -84,14 +84,19 @@ def draw(shown: Sequence[Encoding], rows: Sequence[Encoding], target: Target, fi
         draw_heat(panels["heat"], distances[points], scores, names, target)
         handles = panels["spectrum"].get_lines()[: len(shown)]
         figure.legend(handles, names[: len(shown)], loc="outside upper center", ncols=columns, frameon=False)
-        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        save(figure, file, kind)
 
 
-def looks_of(shown: Sequence[Encoding]) -> Iterator[dict[str, Any]]:
-    """Yield one line style per encoding: a thin grey line on top for plain RoPE, a colour for each other one."""
+def save(figure: Figure, file: Path | BinaryIO, kind: str) -> None:
+    """Write a "png" or "svg" without its date and the version of matplotlib, so that equal plots are equal files."""
+    figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+
+
+def looks_of(expressions: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield one line style per policy: a thin grey line on top for plain RoPE, a colour for each other one."""
     count = 0
-    for e in shown:
-        if e.expression == "default":
+    for expression in expressions:
+        if expression == "default":
             yield {"color": GREY, "linewidth": 1.1, "zorder": 3}
             continue
         style = STYLES[count // len(COLOURS) % len(STYLES)]

@@ -1,4 +1,4 @@
-// Decoder on a device: embedding, layers, head, and greedy generation.
+// Decoder on a device: embedding, layers, head, greedy generation and losses.
 #pragma once
 
 #include "ropewalk/llama/device_stack.hpp"
@@ -6,7 +6,7 @@
 
 namespace ropewalk::llama {
 
-/// Layers between token ids and logits, with prefill(), decode() and generate() of greedy.
+/// Layers between token ids and logits, with prefill(), decode(), generate() and losses() of greedy.
 template <DeviceBackend B>
 class device_model : public greedy<device_model<B>> {
 public:

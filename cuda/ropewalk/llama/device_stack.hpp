@@ -55,11 +55,13 @@ public:
     }
 
     /// The same from token ids [Σ tokens]. Logits [segments, vocabulary], if not empty, receive the predictions for the
-    /// last token of each segment; those of a segment without tokens are meaningless.
+    /// last token of each segment; those of a segment without tokens are meaningless. Logits [Σ tokens, vocabulary] of
+    /// one segment receive those of all its tokens.
     void predict(std::span<const segment> batch, std::span<const std::int32_t> token_ids, std::span<float> logits,
                  device_cache<B>& cache) {
         const std::int64_t tokens = detail::check_segments(config_, batch, cache);
-        const std::size_t rows = logits.empty() ? 0 : batch.size();
+        const bool all = batch.size() == 1 && std::ssize(logits) == tokens * config_.vocabulary;
+        const std::size_t rows = logits.empty() ? 0 : all ? static_cast<std::size_t>(tokens) : batch.size();
         RW_EXPECTS(config_.vocabulary > 0, "a model without a vocabulary takes hidden states: use forward()");
         RW_EXPECTS(
             std::ssize(token_ids) == tokens && logits.size() == rows * static_cast<std::size_t>(config_.vocabulary),
@@ -191,7 +193,8 @@ private:
                                .caches = caches,
                                .encodings = encodings,
                                .blocks = options_.blocks};
-        if (!call.logits.empty()) args.logits = floats(logits_, args.batch.count, config_.vocabulary);
+        const std::int64_t rows = std::ssize(call.logits) / std::max<std::int64_t>(config_.vocabulary, 1);
+        if (rows > 0) args.logits = floats(logits_, rows, config_.vocabulary);
         if (!args_.single() && args.batch.most_tokens >= options_.block_tokens) {
             args.known = rows_;
         } else {

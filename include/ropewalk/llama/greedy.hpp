@@ -1,7 +1,8 @@
-// Greedy generation, for a decoder on the CPU or on a device.
+// Greedy generation and losses of given tokens, for a decoder on the CPU or on a device.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -11,8 +12,26 @@
 
 namespace ropewalk::llama {
 
-/// Base of a `Model` with config() and add_tokens(segment, ids, cache, logits), which skips the head if logits is
-/// empty.
+namespace detail {
+
+/// Cross-entropy in nats of token `next` for the logits [vocabulary] of a token at `position`. The sum is float64.
+/// Throws ropewalk::error if a logit is not finite.
+inline double cross_entropy(std::span<const float> logits, std::int32_t next, std::int64_t position) {
+    const float largest = *std::max_element(logits.begin(), logits.end());
+    double sum = 0;
+    bool finite = true;
+    for (const float logit : logits) {
+        finite = finite && std::isfinite(logit);
+        sum += static_cast<double>(std::exp(logit - largest));
+    }
+    RW_EXPECTS(finite, "the logits of the token at position {} are not finite", position);
+    return std::log(sum) + static_cast<double>(largest) - static_cast<double>(logits[static_cast<std::size_t>(next)]);
+}
+
+}  // namespace detail
+
+/// Base of a `Model` with config() and add_tokens(segment, ids, cache, logits). Logits are [vocabulary] of the last
+/// token, [tokens, vocabulary], or empty, which skips the head.
 template <class Model>
 class greedy {
 public:
@@ -23,21 +42,11 @@ public:
     template <class Cache, class Progress>
     std::int32_t prefill(std::span<const std::int32_t> token_ids, Cache& cache, int sequence, std::int64_t chunk,
                          const Progress& progress) {
-        RW_EXPECTS(!token_ids.empty() && chunk > 0,
-                   "prompt must not be empty and chunk must be positive, got {} tokens and a chunk of {}",
-                   token_ids.size(), chunk);
-        const std::int64_t count = std::ssize(token_ids);
-        detail::check_ids(self().config(), token_ids);
-        const std::int64_t whole = cache.tokens(sequence) + count;
-        logits_.resize(static_cast<std::size_t>(self().config().vocabulary));
-        all_or_nothing(cache, sequence, whole, [&] {
-            for (std::int64_t start = 0; start < count; start += chunk) {
-                const std::int64_t tokens = std::min(chunk, count - start), end = start + tokens;
-                self().add_tokens({sequence, tokens, whole},
-                                  token_ids.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(tokens)),
-                                  cache, end < count ? std::span<float>{} : std::span(logits_));
-                progress(end);
-            }
+        logits_.resize(vocabulary());
+        add_in_chunks(token_ids, cache, sequence, chunk, [&](const segment& part, auto ids, std::int64_t start) {
+            const std::int64_t end = start + part.tokens;
+            self().add_tokens(part, ids, cache, end < std::ssize(token_ids) ? std::span<float>{} : std::span(logits_));
+            progress(end);
         });
         return static_cast<std::int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
     }
@@ -45,6 +54,37 @@ public:
     std::int32_t prefill(std::span<const std::int32_t> token_ids, Cache& cache, int sequence,
                          std::int64_t chunk = 512) {
         return prefill(token_ids, cache, sequence, chunk, [](std::int64_t /*tokens*/) {});
+    }
+
+    /// Adds tokens to a sequence, as prefill() does, and returns the cross-entropy of the tokens that follow, in nats:
+    /// next[i] follows token_ids[i], for all i < next.size(). With next = token_ids.subspan(1), these are the losses of
+    /// a text. Memory for activations and logits depends on `chunk` only. Throws ropewalk::error as prefill() does, if
+    /// there are more next tokens than tokens, and for a logit that is not finite, with its position.
+    template <class Cache, class Progress>
+    std::vector<double> losses(std::span<const std::int32_t> token_ids, std::span<const std::int32_t> next,
+                               Cache& cache, int sequence, std::int64_t chunk, const Progress& progress) {
+        RW_EXPECTS(next.size() <= token_ids.size(), "{} next tokens for {} tokens", next.size(), token_ids.size());
+        detail::check_ids(self().config(), next);
+        std::vector<double> result(next.size());
+        const std::int64_t past = cache.tokens(sequence), wanted = std::ssize(next);
+        add_in_chunks(token_ids, cache, sequence, chunk, [&](const segment& part, auto ids, std::int64_t start) {
+            const std::int64_t rows = std::clamp<std::int64_t>(wanted - start, 0, part.tokens);
+            logits_.resize(rows == 0 ? 0 : ids.size() * vocabulary());
+            self().add_tokens(part, ids, cache, logits_);
+            for (std::int64_t row = 0; row < rows; ++row) {
+                const auto i = static_cast<std::size_t>(start + row);
+                const auto logits =
+                    std::span(logits_).subspan(static_cast<std::size_t>(row) * vocabulary(), vocabulary());
+                result[i] = detail::cross_entropy(logits, next[i], past + start + row);
+            }
+            progress(start + part.tokens);
+        });
+        return result;
+    }
+    template <class Cache>
+    std::vector<double> losses(std::span<const std::int32_t> token_ids, std::span<const std::int32_t> next,
+                               Cache& cache, int sequence, std::int64_t chunk = 512) {
+        return losses(token_ids, next, cache, sequence, chunk, [](std::int64_t /*tokens*/) {});
     }
 
     /// Adds one token and returns the likeliest next one.
@@ -76,6 +116,26 @@ private:
     friend Model;
     greedy() = default;
 
+    /// Checks tokens and chunk, and calls add(segment, ids, first) for every chunk. `first` is the index of its first
+    /// id.
+    template <class Cache, class Add>
+    void add_in_chunks(std::span<const std::int32_t> token_ids, Cache& cache, int sequence, std::int64_t chunk,
+                       const Add& add) {
+        RW_EXPECTS(!token_ids.empty() && chunk > 0,
+                   "prompt must not be empty and chunk must be positive, got {} tokens and a chunk of {}",
+                   token_ids.size(), chunk);
+        const std::int64_t count = std::ssize(token_ids);
+        detail::check_ids(self().config(), token_ids);
+        const std::int64_t whole = cache.tokens(sequence) + count;
+        all_or_nothing(cache, sequence, whole, [&] {
+            for (std::int64_t start = 0; start < count; start += chunk) {
+                const std::int64_t tokens = std::min(chunk, count - start);
+                add(segment{sequence, tokens, whole},
+                    token_ids.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(tokens)), start);
+            }
+        });
+    }
+
     /// Reserves room for `whole` tokens of the sequence and calls run(). Restores the sequence if that throws.
     template <class Cache, class Run>
     static void all_or_nothing(Cache& cache, int sequence, std::int64_t whole, const Run& run) {
@@ -90,6 +150,7 @@ private:
     }
 
     Model& self() { return static_cast<Model&>(*this); }
+    [[nodiscard]] std::size_t vocabulary() { return static_cast<std::size_t>(self().config().vocabulary); }
 
     std::vector<float> logits_;
 };

@@ -1,4 +1,4 @@
-// A decoder on the CPU: embedding, layers, head, and greedy generation.
+// A decoder on the CPU: embedding, layers, head, greedy generation and losses.
 #pragma once
 
 #include <span>
@@ -9,7 +9,7 @@
 
 namespace ropewalk::llama {
 
-/// A stack between token ids and logits, with prefill(), decode() and generate() of greedy.
+/// A stack between token ids and logits, with prefill(), decode(), generate() and losses() of greedy.
 class model : public greedy<model> {
 public:
     /// Throws ropewalk::error as stack does, and for a model without a vocabulary.
@@ -66,7 +66,8 @@ private:
         hidden_.resize(token_ids.size() * width());
         embed(token_ids, hidden_);
         layers_.forward({&tokens, 1}, hidden_, cache);
-        if (!scores.empty()) logits(std::span<const float>(hidden_).last(width()), scores);
+        const std::size_t rows = scores.size() / static_cast<std::size_t>(config().vocabulary);
+        if (rows > 0) logits(std::span<const float>(hidden_).last(rows * width()), scores);
     }
 
     [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(config().hidden_size); }

@@ -23,7 +23,7 @@ struct forward_args {
     std::int64_t tokens = 0;
     const std::int32_t* ids = nullptr;  ///< [tokens]; null: `hidden` holds the embeddings
     matrix_view hidden;                 ///< f32 [tokens, hidden_size], in and out
-    matrix_view logits{};               ///< f32 [sequences, vocabulary] for the last token of each sequence; or absent
+    matrix_view logits{};               ///< f32, absent, or [rows, vocabulary]; see logits_of_last()
     std::span<const kv_cache> caches;   ///< one per layer
     std::span<const encoded_rows> encodings;
     /// Selects attention by blocks, for prompts: the rows of each sequence, which must agree with device memory. If
@@ -32,6 +32,12 @@ struct forward_args {
     std::int64_t splits = 1;  ///< of the keys, if `known` is empty: see splits_for()
     block_sizes blocks{};
 };
+
+/// True if logits [sequences, vocabulary] are wanted for the last token of each sequence, false if logits [tokens,
+/// vocabulary] are wanted for every token. With one token per sequence both are the same.
+inline bool logits_of_last(const forward_args& args) {
+    return args.batch.starts != nullptr && args.logits.rows == args.batch.count;
+}
 
 /// Part of a step whose time is measured; null: none of them.
 using step_part = double stack_seconds::*;
@@ -96,7 +102,7 @@ inline void check_forward(const model_config& config, const model_weights& weigh
     RW_EXPECTS(args.ids == nullptr || weights.embedding.exists(), "token ids need an embedding");
     if (args.logits.exists()) {
         RW_EXPECTS(weights.head.exists() && weights.final_norm.exists(), "logits need a final norm and a head");
-        check_shape("logits", args.logits, args.batch.count, weights.head.rows);
+        check_shape("logits", args.logits, logits_of_last(args) ? args.batch.count : args.tokens, weights.head.rows);
     }
     std::int64_t rows = 0;
     for (const encoded_rows& part : args.encodings) {
@@ -142,16 +148,17 @@ struct forward_step {
         backend.multiply(make_linear(gate, view_of(w.down), args.hidden, true));
     }
 
-    /// Computes the logits of the last token of every sequence.
+    /// Computes the logits of the last token of every sequence, or of all tokens.
     void head(const model_weights& weights) const {
-        const std::int64_t sequences = args.batch.count, width = config.hidden_size;
-        const matrix_view last = rows_of(buffers.last, sequences, width);
-        const matrix_view normed{buffers.normed, type, sequences, width, width};
-        // A sequence without tokens gets the row before it.
-        const bool single = args.batch.starts == nullptr;
-        backend.run(single ? make_gather_rows(args.hidden, last, nullptr)
-                           : make_gather_rows(args.hidden, last, args.batch.starts + 1, -1));
-        backend.run(make_rms_norm(last, view_of(weights.final_norm), config.rms_norm_eps, normed));
+        const std::int64_t width = config.hidden_size;
+        const matrix_view normed{buffers.normed, type, args.logits.rows, width, width};
+        matrix_view states = args.hidden;
+        if (logits_of_last(args)) {
+            states = rows_of(buffers.last, args.batch.count, width);
+            // A sequence without tokens gets the row before it.
+            backend.run(make_gather_rows(args.hidden, states, args.batch.starts + 1, -1));
+        }
+        backend.run(make_rms_norm(states, view_of(weights.final_norm), config.rms_norm_eps, normed));
         backend.multiply(make_linear(normed, view_of(weights.head), args.logits));
     }
 

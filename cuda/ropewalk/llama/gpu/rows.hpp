@@ -107,14 +107,14 @@ inline silu_params make_silu(const matrix_view& gate, const matrix_view& up, con
 /// such row.
 struct gather_rows_params : chunk_launch {
     matrix_view in, out;
-    const std::int32_t* indices = nullptr;  ///< [out.rows]; null: row i itself
+    const std::int32_t* indices = nullptr;  ///< [out.rows]
     std::int64_t shift = 0;
 
     template <bool Wide, class Memory>
     RW_HD RW_INLINE void run_thread(std::int64_t index) const {
         const auto [row, chunk] = detail::divide(index, chunks);
         if (row >= out.rows) return;
-        const std::int64_t from = (indices == nullptr ? row : indices[row]) + shift;
+        const std::int64_t from = indices[row] + shift;
         const std::int64_t column = chunk * lane_elements;
         const bool exists = from >= 0 && from < in.rows;
         lane_values x;
