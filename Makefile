@@ -1,4 +1,5 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | giraffe SEED=1 | python | docs | format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | giraffe SEED=1 | python | docs |
+# format | lint | clean
 
 PYTHON := .venv/bin/python
 # The package is installed again when one of these files is newer.

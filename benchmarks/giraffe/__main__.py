@@ -61,6 +61,7 @@ def run(options):
     """Run all stages and return the results."""
     torch.set_num_threads(options.threads)
     settings = SETTINGS[options.settings]
+    measured_commit = commit()  # before the run, during which files may change
     experiment = Experiment(settings, options.seed, options.device, options.store)
     found = experiment.run()
     seconds = found["pretraining"]["seconds"] + sum(method["seconds"] for method in found["methods"])
@@ -71,7 +72,7 @@ def run(options):
         "threads": options.threads,
         "seed": options.seed,
         "seconds": round(seconds, 1),
-        "commit": commit(),
+        "commit": measured_commit,
         "versions": {"ropewalk": rw.__version__, "torch": torch.__version__, "numpy": np.__version__},
     }
     return {"context": context, "settings": asdict(settings), **found}
