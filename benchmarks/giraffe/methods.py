@@ -44,6 +44,7 @@ def methods(length):
     """All methods for a model that is pretrained on `length` tokens, in the order of the tables."""
     return (
         Method("none", "default", steps=0),
+        Method("none, interleaved", "default", layout="interleaved", steps=0),
         Method("plain", "default"),
         Method("linear 4", "linear:{}", 4, paper=True),
         Method("linear 16", "linear:{}", 16, steps=4, paper=True),

@@ -134,8 +134,8 @@ def generated(every):
         f"The text has a known entropy: no model has a lower perplexity than {floors} in the long run.",
         perplexity_table(every),
         "## Scale at evaluation",
-        "The columns are scales at evaluation as multiples of the fine-tuned one. Reach is the multiple of the "
-        f"pretrained length at which accuracy falls below .5, at most {last}; 0 means that accuracy at 1x is below .5. "
+        "The columns are scales at evaluation as multiples of the fine-tuned one. Reach is the longest multiple of the "
+        f"pretrained length at which accuracy is at least .5, limited to {last}. A larger scale costs accuracy at 1x. "
         "Policies without a factor are combined with `linear`, applied first.",
         scale_table(every),
         "## Recorded runs",

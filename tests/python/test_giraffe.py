@@ -1,5 +1,6 @@
 """The Giraffe lab: its rows, its rules, and all of its stages with a tiny model."""
 
+import copy
 import dataclasses
 import json
 import subprocess
@@ -175,10 +176,14 @@ CURVES = {
 PAPER = ("linear 4", "linear 16", "truncated", "xPos, interleaved")
 
 
-def figures(change=None):
-    """Figures with a change of {method: curve}. At 2, 3 and 4 times its scale, linear 4 has the curves below."""
+# The same of linear 4 at 2, 3 and 4 times its scale.
+SCALED = {2: (1, 1, 1, 0.9, 0.3), 3: (1, 1, 0.9, 0.8, 0.4), 4: (0.4, 0.4, 0.3, 0.2, 0.1)}
+
+
+def figures(change=None, scaled=None):
+    """Figures with changes: {method: curve}, and {ratio: curve} of linear 4."""
     curves = {**CURVES, **(change or {})}
-    scaled = {1: curves["linear 4"], 2: (1, 1, 1, 0.9, 0.3), 3: (1, 1, 0.9, 0.6, 0.2), 4: (0.4, 0.4, 0.3, 0.2, 0.1)}
+    scaled = {1: curves["linear 4"], **SCALED, **(scaled or {})}
     found = []
     for name, curve in curves.items():
         by_ratio = scaled if name == "linear 4" else {1: curve}
@@ -191,10 +196,11 @@ def figures(change=None):
     return verdicts.Figures({"methods": found, "context": {"seed": 1}})
 
 
-BEST, FALLS, SCALE, TRUNCATION, MISRANKS, INTERLEAVED = verdicts.CONCLUSIONS
+BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, MISRANKS, INTERLEAVED = verdicts.CONCLUSIONS
+HOLD = [BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, INTERLEAVED]
 
 
-@pytest.mark.parametrize("conclusion", [BEST, FALLS, SCALE, TRUNCATION, INTERLEAVED], ids=lambda c: c.judge.__name__)
+@pytest.mark.parametrize("conclusion", HOLD, ids=lambda conclusion: conclusion.judge.__name__)
 def test_verdicts_that_hold(conclusion):
     assert verdicts.verdict(conclusion, [figures(), figures()])[0] == "reproduced"
 
@@ -204,6 +210,7 @@ def test_verdicts_that_hold(conclusion):
     [
         (BEST, {"truncated": (1, 1, 1, 1, 0.8)}, "not reproduced"),
         (BEST, {"truncated": (1, 1, 1, 0.9, 0.5)}, "undecided, within the margin"),
+        (BEST_SCALED, {"truncated": (1, 1, 1, 1, 0.8)}, "not reproduced"),
         (FALLS, {"truncated": (0.9, 1, 1, 1, 1)}, "not reproduced"),
         (FALLS, {"truncated": (0.2, 0.2, 0.2, 0.2, 0.2)}, "reproduced"),
         (SCALE, {"linear 4": (1, 1, 1, 0.9, 0.3)}, "not reproduced"),
@@ -216,6 +223,18 @@ def test_verdicts_that_hold(conclusion):
 )
 def test_verdicts_that_fail(conclusion, change, outcome):
     assert verdicts.verdict(conclusion, [figures(change)] * 2)[0] == outcome
+
+
+@pytest.mark.parametrize("curve", [(1, 1, 1, 1, 0.6), (0.2, 0.2, 0.4, 0.9, 0.9)])
+def test_scale_without_a_limit(curve):
+    assert verdicts.verdict(LIMIT, [figures(scaled={4: curve})])[0] == "not reproduced"
+
+
+def test_best_scale_of_linear():
+    """Linear 4 loses as fine-tuned, and wins at twice its scale."""
+    changed = figures({"linear 16": (1, 1, 0.5, 0, 0), "truncated": (1, 1, 0.9, 0.6, 0.3)})
+    assert verdicts.verdict(BEST, [changed])[0] == "not reproduced"
+    assert verdicts.verdict(BEST_SCALED, [changed]) == ("reproduced", ["linear 4 .73, truncated .60"])
 
 
 def test_misranking_needs_a_quarter_of_the_pairs():
@@ -243,3 +262,15 @@ def test_reach():
     assert figures({"plain": (1, 0.5, 0, 0, 0)}).reach("plain", 1) == pytest.approx(2)
     assert figures().reach("linear 4", 1) == pytest.approx(2 ** (2 + 0.4 / 0.6))
     assert figures().reach("YaRN 16", 1) == 16 and figures().reach("xPos, interleaved", 1) == 0
+    assert figures({"plain": (0.2, 0.3, 0.6, 0.4, 0)}).reach("plain", 1) == pytest.approx(4 * 2**0.5)
+
+
+def test_page_shows_the_recorded_results():
+    """The tables of docs/giraffe.md are those of benchmarks/results."""
+    text = report.PAGE.read_text(encoding="utf-8")
+    written = text.partition(report.START)[2].partition(report.END)[0].strip()
+    every = [report.Figures(result) for result in report.load(report.RESULTS.glob("giraffe_seed*.json"))]
+    assert len(every) >= 2 and written == report.generated(every).strip()
+    changed = copy.deepcopy(every)
+    changed[0].row("linear 4", 8)["accuracy"] += 0.1
+    assert written != report.generated(changed).strip()
