@@ -165,6 +165,7 @@ def test_last_tokens_alone(one_thread):
 # Made-up figures: accuracy by method at 1x, 2x, 4x, 8x and 16x.
 CURVES = {
     "none": (1, 0.4, 0.1, 0, 0),
+    "none, interleaved": (0.1, 0, 0, 0, 0),
     "plain": (1, 1, 0.3, 0.1, 0),
     "linear 4": (1, 1, 0.9, 0.3, 0),
     "linear 16": (1, 1, 1, 0.9, 0.6),
@@ -196,8 +197,8 @@ def figures(change=None, scaled=None):
     return verdicts.Figures({"methods": found, "context": {"seed": 1}})
 
 
-BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, MISRANKS, INTERLEAVED = verdicts.CONCLUSIONS
-HOLD = [BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, INTERLEAVED]
+BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, MISRANKS, DESTROYS, BROKEN = verdicts.CONCLUSIONS
+HOLD = [BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, DESTROYS, BROKEN]
 
 
 @pytest.mark.parametrize("conclusion", HOLD, ids=lambda conclusion: conclusion.judge.__name__)
@@ -218,7 +219,8 @@ def test_verdicts_that_hold(conclusion):
         (TRUNCATION, {"truncated": (1, 1, 0.9, 0.1, 0)}, "undecided, within the margin"),
         (TRUNCATION, {"truncated": (1, 1, 0.1, 0, 0)}, "not reproduced"),
         (MISRANKS, {}, "not reproduced"),
-        (INTERLEAVED, {"xPos, interleaved": (0.6, 0, 0, 0, 0)}, "not reproduced"),
+        (DESTROYS, {"none, interleaved": (0.6, 0, 0, 0, 0)}, "not reproduced"),
+        (BROKEN, {"xPos, interleaved": (0.6, 0, 0, 0, 0)}, "not reproduced"),
     ],
 )
 def test_verdicts_that_fail(conclusion, change, outcome):
@@ -238,11 +240,11 @@ def test_best_scale_of_linear():
 
 
 def test_misranking_needs_a_quarter_of_the_pairs():
-    """At 16x YaRN 16 (1) is decided against 7 methods, linear 16 (.6) against 6, truncated (.3) against 5: 18 pairs."""
+    """At 16x YaRN 16 (1) is decided against 8 methods, linear 16 (.6) against 7, truncated (.3) against 6: 21 pairs."""
     every = figures()
     every.row("YaRN 16", 16)["perplexity"] = 100
     outcome, (text,) = verdicts.verdict(MISRANKS, [every])
-    assert outcome == "reproduced" and text.startswith("7 of 18 pairs, such as")
+    assert outcome == "reproduced" and text.startswith("8 of 21 pairs, such as")
     every.row("YaRN 16", 16)["perplexity"] = 3.55  # worse than linear 16 only
     assert verdicts.verdict(MISRANKS, [every])[0] == "not reproduced"
 
@@ -251,7 +253,7 @@ def test_seeds_that_disagree():
     pair = [figures(), figures({"truncated": (1, 1, 1, 1, 0.8)})]
     assert verdicts.verdict(BEST, pair)[0] == "differs between seeds"
     count, found = verdicts.disagreements(pair)
-    assert count == 40 and [(name, multiple) for name, multiple, _ in found] == [
+    assert count == 45 and [(name, multiple) for name, multiple, _ in found] == [
         ("truncated", 4),
         ("truncated", 8),
         ("truncated", 16),
