@@ -90,16 +90,16 @@ def linear_leads(scores):
 
 
 def accuracy_falls(figures):
-    first, last = figures.multiples[0], figures.multiples[-1]
-    losses = {name: figures.accuracy(name, first) - figures.accuracy(name, last) for name in figures.methods}
-    # Without retrieval at the shortest length there is nothing to lose.
-    losses = {name: loss for name, loss in losses.items() if figures.accuracy(name, first) >= 0.5}
+    last = figures.multiples[-1]
+    best = {name: max(figures.accuracy(name, multiple) for multiple in figures.multiples) for name in figures.methods}
+    # Without retrieval there is nothing to lose.
+    losses = {name: best[name] - figures.accuracy(name, last) for name in best if best[name] >= 0.5}
     of_paper = [name for name in losses if figures.methods[name]["paper"]]
     if not of_paper:
-        return None, "no method of the paper retrieves at 1x"
+        return None, "no method of the paper retrieves"
     least = min(of_paper, key=losses.get)
-    kept = [name for name in losses if not figures.methods[name]["paper"] and losses[name] <= MARGIN]
     text = f"smallest loss of the paper's methods: {least}, {short(losses[least])}"
+    kept = [name for name in losses if not figures.methods[name]["paper"] and losses[name] <= MARGIN]
     return decide(losses[least]), text + (f"; no loss up to {last}x: {', '.join(kept)}" if kept else "")
 
 
@@ -177,7 +177,8 @@ CONCLUSIONS = (
     Conclusion(
         "Every method loses accuracy with length.",
         "LongChat-Lines, 2.5k to 20k tokens: linear 16 falls from .64 to 0, linear 4 from .70 to 0 at 9.4k.",
-        f"Every method of the paper that retrieves at 1x loses more than {MARGIN} up to the longest length.",
+        f"Every method of the paper loses more than {MARGIN} between its best length and the longest one, if it retrieves "
+        "at all.",
         accuracy_falls,
     ),
     Conclusion(
