@@ -86,7 +86,7 @@ def agreement(every):
     text = f"{count - len(found)} of the {count} cells of the first table agree within {MARGIN} between the seeds."
     if found:
         listed = ", ".join(f"{n} at {m}x ({' / '.join(map(short, values))})" for n, m, values in found)
-        text += f" The others lie where accuracy falls steeply: {listed}."
+        text += f" The others: {listed}."
     return text
 
 
@@ -164,10 +164,11 @@ def plot(every, path):
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image  # a requirement of matplotlib
 
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
     multiples = every[0].multiples
-    colours = dict(zip(every[0].methods, pyplot.get_cmap("tab20").colors[::2] + pyplot.get_cmap("Dark2").colors[:2]))
+    colours = dict(zip(every[0].methods, pyplot.get_cmap("tab20").colors[::2] + pyplot.get_cmap("Dark2").colors))
 
     def curve(axis, name, ratio, label, colour):
         by_seed = [[f.accuracy(name, m, ratio) for m in multiples] for f in every]
@@ -193,7 +194,7 @@ def plot(every, path):
         axis.set_ylabel("accuracy")
         axis.set_ylim(-0.03, 1.05)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower left")
+        axis.legend(fontsize=7, loc="best")
     axis, last = axes[1, 1], multiples[-1]
     for name in every[0].methods:
         rows = [f.row(name, last) for f in every]
@@ -203,14 +204,17 @@ def plot(every, path):
     axis.set_xscale("log")
     axis.set_title(f"Accuracy by perplexity at {last}x")
     axis.set_xlabel("perplexity of text (dashed: the lowest possible)")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100], minor=False)
+    axis.set_xticks([], minor=True)
     axis.set_ylabel("accuracy")
     axis.set_ylim(-0.03, 1.05)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper right")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)
+    with Image.open(path) as image:
+        reduced = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+    reduced.save(path, optimize=True)
 
 
 def summary(every):
