@@ -55,7 +55,7 @@ def check_lines(rows, tokenizer, length, shortest):
         assert all(1 <= number <= 50000 for number in numbers)
         assert all(re.fullmatch("[a-z]+-[a-z]+", key) for key in keys)
         assert record[row.index] == (row.key, row.expected_number)
-        assert numbers.count(row.expected_number) == 1
+        assert len(set(numbers)) == len(numbers)
         assert row.prompt.endswith(f"the <REGISTER_CONTENT> in line {row.key}? I need the number.")
         assert row.token_size == len(tokenizer(row.prompt)["input_ids"])
         assert shortest <= row.token_size <= length
@@ -156,6 +156,8 @@ def test_lines_are_read_as_published(tmp_path):
     path = tmp_path / "list.json"
     path.write_text(json.dumps([published_row(), published_row()], indent=2), encoding="utf-8")
     assert read_lines(path) == [first, first]
+    path.write_text("\ufeff" + json.dumps(published_row()), encoding="utf-8")
+    assert read_lines(path) == [first]
 
 
 def test_made_lines_are_read_back(tmp_path):
@@ -264,6 +266,7 @@ def test_published_files():
         ("17, 411", 17),
         ("17,41", 17),
         ("1234,567", 1234),
+        ("1,2345", 1),
         ("007", 7),
         ("-5", 5),
         ("3.7", 3),
@@ -389,6 +392,8 @@ def test_short_documents_are_whole_and_at_their_place(byte_pairs):
             used.add(source)
             text = text_of(row)
             assert text.count(source.document) == 1 and source.question in row.prompt
+            sentences = re.findall(r"(?:Sentence|The treasure)[^.]*\.", text)
+            assert len(set(sentences)) == len(sentences)
             before, after = map(len, text.split(source.document))
             if row.place == "random":
                 assert before > 2 and after > 2
@@ -416,6 +421,12 @@ def test_long_documents_are_cut_around_the_answer():
         before, after = (before.split("\n\n")[-1], after.split("\n\n")[0])
         assert before + sentence + after in source.document
     assert len({row.place for row in rows if row.reference == rows[0].reference}) == 2  # another place the second time
+
+
+def test_long_words_come_as_near_as_they_permit():
+    documents = [document(number, 20, at=3) for number in range(3)]
+    for row in make_qa(documents, characters, 503, samples=6):
+        assert 503 - 11 <= row.token_size <= 503  # the longest word has ten letters
 
 
 def test_documents_that_hold_the_answer_fill_last():

@@ -49,6 +49,7 @@ _LAZY = {
     "RotaryEmbedding": "_modules",
     "apply_rotary_transformers": "_huggingface",
     "decompositions": "_decompositions",
+    "evaluation": "evaluation",  # not in __all__: import * would import Transformers
     "inspect": "_inspect",
     "patch": "_huggingface",
     "unpatch": "_huggingface",
@@ -56,6 +57,7 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
+    from ropewalk import evaluation as evaluation
     from ropewalk._decompositions import decompositions
     from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
@@ -69,7 +71,8 @@ else:
         if name not in _LAZY:
             raise AttributeError(f"module 'ropewalk' has no attribute {name!r}")
         try:
-            return getattr(import_module(f"ropewalk.{_LAZY[name]}"), name)
+            module = import_module(f"ropewalk.{_LAZY[name]}")
+            return module if name == _LAZY[name] else getattr(module, name)
         except ModuleNotFoundError as missing:
             if missing.name is None or missing.name.startswith("ropewalk"):
                 raise

@@ -98,7 +98,7 @@ def make_lines(tokenizer: Tokenizer, length: int, samples: int, seed: int = 0) -
 
     The keys and the numbers of a row are unique. The record is divided into `samples` parts of equal size: each row
     asks for a line of another part, in random order. A line has about 23 tokens. Where a whole line is more than 1 % of
-    `length`, lines with more tokens replace others to come closer; below about 500 tokens they may not suffice.
+    `length`, lines with more tokens replace others to come closer; below about 300 tokens they may not suffice.
 
     Args:
         tokenizer: Returns a mapping with `input_ids` for a text, like the tokenizers of Transformers. Special tokens
@@ -140,7 +140,7 @@ def make_row(tokenizer: Tokenizer, length: int, part: int, samples: int, rng: ra
         raise Error(f"ropewalk: length must be at most {tokens}, the tokens of all {number} keys, got {length}")
     record, index = lines[:number], int(share * number)
     if length - tokens > length // 100:
-        filled = fill(tokenizer, record, lines[number : number + 64], index, length - tokens)
+        filled = fill(tokenizer, record, lines[number : number + 300], index, length - tokens)
         filled_tokens = count_tokens(tokenizer, prompt(filled))
         if tokens < filled_tokens <= length:
             record, tokens = filled, filled_tokens

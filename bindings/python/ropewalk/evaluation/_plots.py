@@ -17,20 +17,27 @@ from ropewalk._plot import GREY, LINE, LOOK, WIDTH, looks_of, save
 from ropewalk.evaluation._report import ACCURACIES, TITLES, distinct, labels, longest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
     from numpy.typing import NDArray
 
-    from ropewalk.evaluation._results import Cell
+    from ropewalk.evaluation._results import Bucket, Cell
+
+    Looks = dict[str, dict[str, Any]]
+    Panel = tuple[Callable[[Axes, Sequence[Cell], Looks], None], list[Cell]]
 
 NAME_WIDTH = 40  # characters of a policy in the legend
 MARKERS = "osD^vP*X"
-DODGE = 0.05  # of a doubling of the length, between the intervals of two policies
+DODGE = 0.05  # of a doubling of the length at most, between the intervals of two policies
+SPREAD = 0.6  # of the distance of two lengths at most, for the intervals of all policies
+LOGARITHMIC = 4  # ratio of perplexities that needs a logarithmic axis
+CUT = 3  # intervals end at this factor from the extreme perplexities
+DIFFERENCES = (0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)  # ticks in nats; the axis is linear up to the third
 LENGTH_LABELS = 6.5  # of an axis at most
 MAPS = 4  # heat maps in a row
-TITLE_WIDTH = 24  # characters of a policy above a heat map
+TITLE_WIDTH = 30  # characters of a policy above a heat map
 COLOURS = "viridis"
 EMPTY = "#dddddd"  # of bins without samples
 FEW = 60  # answers of a length: with fewer, depths have 5 bins instead of 10
@@ -72,7 +79,7 @@ def plot(cells: Sequence[Cell], path: str | Path, trained_length: int | None = N
         save(figure, path, kind)
 
 
-def looks_by_policy(policies: Sequence[str]) -> dict[str, dict[str, Any]]:
+def looks_by_policy(policies: Sequence[str]) -> Looks:
     """Return one line style per policy. Markers differ as well, for policies that share a colour."""
     return {
         policy: {**look, "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
@@ -80,30 +87,32 @@ def looks_by_policy(policies: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def panels_of(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
-    """Return the kind and the cells of each panel with lines."""
-    panels = []
+def panels_of(cells: Sequence[Cell]) -> list[Panel]:
+    """Return the panels with lines: a function that draws one, and its cells."""
+    panels: list[Panel] = []
     for task in distinct([cell.task for cell in cells]):
         chosen = [cell for cell in cells if cell.task == task]
         if any(cell.buckets for cell in chosen):
-            panels.append(("position", [*longest(chosen)[1].values()]))
-        panels.append(("length", chosen))
+            places = [*longest(chosen)[1].values()]
+            panels.append((draw_positions, places))
+            if len(places) > 1:
+                panels.append((draw_differences, places))
+        panels.append((draw_lengths, chosen))
     return panels
 
 
 def draw_panels(
     part: FigureBase,
-    panels: Sequence[tuple[str, list[Cell]]],
-    looks: dict[str, dict[str, Any]],
+    panels: Sequence[Panel],
+    looks: Looks,
     trained_length: int | None,
 ) -> None:
     rows = -(-len(panels) // 2)
     columns = min(2, len(panels))
     grid = part.add_gridspec(rows, columns)
-    for i, (kind, cells) in enumerate(panels):
+    for i, (draw, cells) in enumerate(panels):
         alone = i % 2 == 0 and i == len(panels) - 1
         axes = part.add_subplot(grid[i // 2, :] if alone else grid[i // 2, i % 2])
-        draw = draw_positions if kind == "position" else draw_lengths
         draw(axes, cells, looks)
         low, high = axes.get_xlim()
         if trained_length is not None and low <= trained_length <= high:
@@ -120,17 +129,19 @@ def draw_panels(
             )
 
 
-def draw_lengths(axes: Axes, cells: Sequence[Cell], looks: dict[str, dict[str, Any]]) -> None:
+def draw_lengths(axes: Axes, cells: Sequence[Cell], looks: Looks) -> None:
     """Draw the values of one task by length, with their intervals."""
     task = cells[0].task
     lengths = sorted({cell.length for cell in cells})
     policies = distinct([cell.policy for cell in cells])
+    nearest = min((math.log2(b / a) for a, b in zip(lengths, lengths[1:])), default=1.0)
+    step = min(DODGE, SPREAD * nearest / len(policies))
     for i, policy in enumerate(policies):
         chosen = sorted((cell for cell in cells if cell.policy == policy), key=lambda cell: cell.length)
         values = np.array([cell.value for cell in chosen])
         ends = np.array([[cell.low, cell.high] for cell in chosen])
         ends = np.where(np.isfinite(ends).all(axis=1, keepdims=True), ends, values[:, None])  # of a single block
-        shift = 2 ** (DODGE * (i - (len(policies) - 1) / 2))
+        shift = 2 ** (step * (i - (len(policies) - 1) / 2))
         axes.errorbar(
             [cell.length * shift for cell in chosen],
             values,
@@ -145,39 +156,75 @@ def draw_lengths(axes: Axes, cells: Sequence[Cell], looks: dict[str, dict[str, A
         axes.set(ylim=(-0.03, 1.03), ylabel="share of correct answers")
     else:
         axes.set_ylabel("perplexity")
-        values = np.array([cell.value for cell in cells])
-        if values.max() > 5 * values.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        perplexity_axis(axes, cells)
 
 
-def draw_positions(axes: Axes, cells: Sequence[Cell], looks: dict[str, dict[str, Any]]) -> None:
+def perplexity_axis(axes: Axes, cells: Sequence[Cell]) -> None:
+    """Set a range that shows all values, and cuts intervals of very few blocks."""
+    values = [cell.value for cell in cells]
+    if max(values) > LOGARITHMIC * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, min(values) / CUT), min(high, max(values) * CUT))
+
+
+def draw_positions(axes: Axes, cells: Sequence[Cell], looks: Looks) -> None:
     """Draw the losses of one length by position, as steps."""
-    stops = sorted({bucket.stop for cell in cells for bucket in cell.buckets})
+    draw_steps(axes, cells, looks, {})
+    axes.set(ylabel="loss, nats per token", title=f"Loss by position, in {cells[0].length:,} tokens")
+
+
+def draw_differences(axes: Axes, cells: Sequence[Cell], looks: Looks) -> None:
+    """Draw the losses above the lowest of all policies, linear at first so that small differences are visible."""
+    lowest: dict[tuple[int, int], float] = {}
+    for bucket in buckets_of(cells):
+        place = bucket.start, bucket.stop
+        lowest[place] = min(bucket.loss, lowest.get(place, math.inf))
+    draw_steps(axes, cells, looks, lowest)
+    highest = max(bucket.loss - lowest[bucket.start, bucket.stop] for bucket in buckets_of(cells))
+    axes.set_yscale("symlog", linthresh=DIFFERENCES[2], linscale=1.2)
+    axes.set_yticks(DIFFERENCES, [f"{tick:g}" for tick in DIFFERENCES])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.004, max(1.2 * highest, DIFFERENCES[2]))
+    axes.set(ylabel="difference, nats per token", title="Loss above the lowest of all policies")
+
+
+def draw_steps(axes: Axes, cells: Sequence[Cell], looks: Looks, less: Mapping[tuple[int, int], float]) -> None:
     for cell in cells:
         buckets = sorted(cell.buckets, key=lambda bucket: bucket.start)
         places = [(bucket.start or bucket.stop / 2, bucket.stop) for bucket in buckets]
-        losses = [bucket.loss for bucket in buckets]
+        losses = [bucket.loss - less.get((bucket.start, bucket.stop), 0) for bucket in buckets]
         look = {**looks[cell.policy], "marker": ""}
         axes.plot(np.ravel(places), np.repeat(losses, 2), **look, solid_joinstyle="miter")
+    stops = sorted({bucket.stop for bucket in buckets_of(cells)})
     length_axis(axes, stops)
-    axes.set_xlim(stops[0] / 2, stops[-1])
-    title = f"Loss by position, in {cells[0].length:,} tokens"
-    axes.set(xlabel="position, tokens", ylabel="loss, nats per token", title=title)
+    axes.set(xlim=(stops[0] / 2, stops[-1]), xlabel="position, tokens")
+
+
+def buckets_of(cells: Sequence[Cell]) -> list[Bucket]:
+    return [bucket for cell in cells for bucket in cell.buckets]
 
 
 def length_axis(axes: Axes, lengths: Sequence[int]) -> None:
-    """Set a logarithmic axis with the lengths as ticks, and a label at those that are far enough apart."""
-    shown = lengths[-1:]
-    apart = max(2, lengths[-1] / lengths[0]) ** (1 / LENGTH_LABELS)
-    for length in reversed(lengths[:-1]):
-        if shown[-1] / length >= apart:
-            shown = [*shown, length]
+    """Set a logarithmic axis with the lengths as ticks."""
     axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [f"{length:,}" if length in shown else "" for length in lengths])
+    axes.set_xticks(lengths, spaced_labels(lengths, [math.log(length) for length in lengths], LENGTH_LABELS))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def spaced_labels(lengths: Sequence[int], places: Sequence[float], most: float) -> list[str]:
+    """Return one label per length, empty where the places are too near for so many labels on the whole axis."""
+    apart = (places[-1] - places[0]) / most
+    texts: list[str] = []
+    last = math.inf
+    for length, place in zip(reversed(lengths), reversed(places)):
+        fits = last - place >= apart
+        texts.insert(0, f"{length:,}" if fits else "")
+        last = place if fits else last
+    return texts
 
 
 def draw_maps(part: FigureBase, cells: Sequence[Cell], policies: Sequence[str]) -> None:
@@ -185,10 +232,13 @@ def draw_maps(part: FigureBase, cells: Sequence[Cell], policies: Sequence[str]) 
     lengths = sorted({cell.length for cell in cells})
     bins = 5 if max(len(cell.answers) for cell in cells) < FEW else 10
     columns = min(MAPS, max(2, len(policies)))
-    panels = part.subplots(-(-len(policies) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    rows = -(-len(policies) // columns)
+    panels = part.subplots(rows, columns, sharey=True, squeeze=False)
     names = labels(policies, TITLE_WIDTH)
     colours = matplotlib.colormaps[COLOURS].with_extremes(bad=EMPTY)
-    for axes, policy in zip(panels.flat, policies):
+    centres = [i + 0.5 for i in range(len(lengths))]
+    texts = spaced_labels(lengths, centres, 1.25 * LENGTH_LABELS * 2 / columns)
+    for i, (axes, policy) in enumerate(zip(panels.flat, policies)):
         found = {cell.length: cell for cell in cells if cell.policy == policy}
         shares = np.array([by_depth(found.get(length), bins) for length in lengths]).T
         mesh = axes.pcolormesh(np.arange(len(lengths) + 1), np.linspace(0, 1, bins + 1), shares, cmap=colours)
@@ -196,13 +246,13 @@ def draw_maps(part: FigureBase, cells: Sequence[Cell], policies: Sequence[str]) 
         axes.set_title(names[policy], fontsize=9)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.set_xticks(np.arange(len(lengths)) + 0.5, [f"{length:,}" for length in lengths])
+        axes.set_xticks(centres, texts if i + columns >= len(policies) else [""] * len(lengths))
         axes.set_yticks([0, 0.5, 1], ["start", "middle", "end"])
     panels[0, 0].invert_yaxis()
     for axes in panels.flat[len(policies) :]:
         axes.set_visible(False)
     part.suptitle("Accuracy on lines by length and depth of the asked line", fontsize=LOOK["font.size"] * 1.2)
-    bar = part.colorbar(mesh, ax=panels, pad=0.01, aspect=20, ticks=(0, 0.5, 1))
+    bar = part.colorbar(mesh, ax=panels, pad=0.01, aspect=18, shrink=1 / rows, anchor=(0, 1), ticks=(0, 0.5, 1))
     bar.outline.set_visible(False)
 
 

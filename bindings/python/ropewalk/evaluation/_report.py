@@ -102,16 +102,16 @@ def marked(cell: Cell, best: float) -> str:
 def with_interval(cell: Cell) -> str:
     if cell.task in ACCURACIES:
         return f"{cell.value:.2f} [{cell.low:.2f}, {cell.high:.2f}]"
-    if not math.isfinite(cell.high):
-        return rounded(cell.value, 2)
-    return f"{rounded(cell.value, 2)} [{rounded(cell.low, 1)}, {rounded(cell.high, 1)}]"
+    if not math.isfinite(cell.high):  # of a single block
+        return rounded(cell.value, 4)
+    return f"{rounded(cell.value, 4)} [{rounded(cell.low, 3)}, {rounded(cell.high, 3)}]"
 
 
 def rounded(perplexity: float, digits: int) -> str:
-    """Format with so many digits after the point, and less of them from 100 on."""
+    """Format with so many significant digits, but at most two after the point."""
     if perplexity >= 1e5:
         return f"{perplexity:.1e}"
-    return f"{perplexity:,.{max(0, digits - int(perplexity >= 100) - int(perplexity >= 1000))}f}"
+    return f"{perplexity:,.{max(0, min(2, digits - len(str(int(perplexity)))))}f}"
 
 
 def longest(cells: Sequence[Cell]) -> tuple[int, dict[str, Cell]]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from pathlib import Path
 from typing import Any
+
+from ropewalk import _ropewalk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Cell:
     length: int  # tokens: of a text or window, or at most of a prompt
     value: float  # perplexity, or the share of correct answers
     low: float  # 95 % interval of value
-    high: float
+    high: float  # infinite if there is one block only, null in JSON
     samples: int  # texts, windows or answers
     seconds: float
     answers: tuple[Answer, ...] = ()  # of lines and qa
@@ -53,12 +58,51 @@ class Cell:
     buckets: tuple[Bucket, ...] = ()  # of perplexity
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "high": self.high if math.isfinite(self.high) else None}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Cell:
         """Return the cell of a dictionary that to_dict() made. Other keys are ignored."""
         known = {field.name: values[field.name] for field in dataclasses.fields(Cell) if field.name in values}
+        known["high"] = math.inf if known["high"] is None else known["high"]
         for name, kind in (("answers", Answer), ("blocks", Block), ("buckets", Bucket)):
             known[name] = tuple(kind(**one) for one in known.get(name, ()))
         return Cell(**known)
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a result file: the values of a cell each, and those that describe the run.
+
+    Raises:
+        Error: The file is no list of such rows.
+        OSError: The file cannot be read.
+    """
+    try:
+        rows: list[dict[str, Any]] = json.loads(Path(path).read_text(encoding="utf-8"))
+        for row in rows:
+            Cell.from_dict(row)
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise _ropewalk.Error(f"ropewalk: {path} holds no results of an evaluation: {problem!r}") from None
+    return rows
+
+
+def read_cells(*paths: str | Path) -> list[Cell]:
+    """Return the cells of result files. If they are of several models, the policy of a cell begins with its model.
+
+    Raises:
+        Error: A file holds no results, or two files have the same cell.
+    """
+    rows = [row for path in paths for row in read_rows(path)]
+    several = len({row["model"] for row in rows}) > 1
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for row in rows:
+        cell = Cell.from_dict(row)
+        if several:
+            cell = dataclasses.replace(cell, policy=f"{row['model']} {cell.policy}")
+        key = (cell.policy, cell.task, cell.length)
+        if key in cells:
+            raise _ropewalk.Error(
+                f"ropewalk: {cell.task} of {cell.policy} at {cell.length} tokens is in the files more than once"
+            )
+        cells[key] = cell
+    return list(cells.values())

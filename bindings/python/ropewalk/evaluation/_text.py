@@ -1,0 +1,75 @@
+"""Texts whose perplexity is measured."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropewalk import _ropewalk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def default_text() -> str:
+    """Return the reference of the Python language, about 450,000 characters of English in every Python."""
+    topics = pydoc_data.topics.topics
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+def read_texts(files: Iterable[str | Path]) -> str:
+    """Return the texts of UTF-8 files, one after another.
+
+    Raises:
+        Error: A file is not UTF-8 text.
+        OSError: A file cannot be read.
+    """
+    parts = []
+    for file in files:
+        try:
+            parts.append(Path(file).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as problem:
+            raise _ropewalk.Error(
+                f"ropewalk: {file} is not UTF-8 text: {problem.reason} at byte {problem.start}"
+            ) from None
+    return "\n".join(parts)
+
+
+def first_token(tokenizer: Any) -> list[int]:
+    """Return the token that the tokenizer puts before every text, [] if it puts none."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
+
+
+def tokens_of(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text, without the one that the tokenizer puts before it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def windows(ids: list[int], first: list[int], length: int, count: int, stride: int | None = None) -> list[list[int]]:
+    """Return up to `count` parts of `length` + 1 tokens each: the last token is predicted, but has no prediction.
+
+    Args:
+        ids: Tokens of the whole text.
+        first: Put before each part, and counted in its length. See first_token().
+        stride: Tokens between the ends of two parts, from the end of the text, so that parts of all lengths end at the
+            same tokens. By default the parts do not overlap and spread over the text.
+
+    Raises:
+        Error: The text is shorter than one part.
+    """
+    needed = length + 1 - len(first)
+    if len(ids) < needed:
+        raise _ropewalk.Error(
+            f"ropewalk: the text has {len(ids)} tokens, but length {length} needs {needed}; pass a longer text (--text)"
+        )
+    if stride is None:
+        count = min(count, len(ids) // needed)
+        stride = (len(ids) - needed) // max(count - 1, 1)
+        starts = [part * stride for part in range(count)]
+    else:
+        count = min(count, (len(ids) - needed) // stride + 1)
+        starts = [len(ids) - needed - part * stride for part in range(count)]
+    return [first + ids[start : start + needed] for start in starts]
