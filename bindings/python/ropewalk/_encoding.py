@@ -78,13 +78,17 @@ def from_config(
     """
     if isinstance(config, (str, os.PathLike)):
         path = path_of(config)
-        return _ropewalk.encoding_from_config(text_of(path), str(path), layer_type, sequence_length, layout, policy)
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        return _ropewalk.encoding_from_config(text_of(path), name, layer_type, sequence_length, layout, policy)
     keys = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(keys, Mapping):
         raise TypeError(
             f"ropewalk: config must be a path, a dict or a configuration of Transformers, got {type(config).__name__}"
         )
-    text = json.dumps(dict(keys), default=str)
+    try:
+        text = json.dumps(dict(keys), default=str)
+    except (TypeError, ValueError, RecursionError) as problem:  # keys of other types, cycles, integers of 5,000 digits
+        raise _ropewalk.Error(f"ropewalk: config cannot be written as JSON: {problem}") from None
     return _ropewalk.encoding_from_config(text, "the configuration", layer_type, sequence_length, layout, policy)
 
 
@@ -99,6 +103,8 @@ def text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as problem:
         raise _ropewalk.Error(f"ropewalk: {path} is not UTF-8 text: {problem}") from None
+    except ValueError as problem:  # a lone surrogate, a zero byte
+        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:
