@@ -95,10 +95,8 @@ class Generator:
         tokens = np.take_along_axis(drawn, t % period, axis=1)
         return tokens, normalized(t >= period)
 
-    def lines(self, rows, length, lines, questions, answers=0.5):
-        """Lines among filler tokens, then questions for different lines.
-
-        answers is the weight of all answers of a row. With None they weigh as much as other tokens.
+    def lines(self, rows, length, lines, questions):
+        """Lines among filler tokens, then questions for different lines. The answers have half of the weight.
 
         Returns (tokens, weight, distance): distance [rows, questions] counts the tokens from the asked value to
         the end of the context, where the questions start.
@@ -123,18 +121,16 @@ class Generator:
         ends = context + LINE_TOKENS * np.arange(questions)
         for i, token in enumerate((ASK, keys[each, asked], values[each, asked])):
             tokens[:, ends + i] = token
-        if answers is None:
-            answers = questions / (length - 1)
-        weight = np.full(tokens.shape, (1 - answers) / (length - 1 - questions))
+        weight = np.full(tokens.shape, 0.5 / (length - 1 - questions))
         weight[:, 0] = 0
-        weight[:, answer_places(length, questions)] = answers / questions
+        weight[:, answer_places(length, questions)] = 0.5 / questions
         return tokens, weight, context - (starts[each, asked] + 2)
 
     def _distinct(self, rows, limit, count):
         """Distinct random numbers below limit, [rows, count]."""
         return self.random.random((rows, limit)).argsort(axis=1)[:, :count]
 
-    def mixture(self, rows, length, shares, most_lines, answers=0.5):
+    def mixture(self, rows, length, shares, most_lines):
         """A batch for training, with the shares of (lines, text, repeats) and a random number of lines per row.
 
         Returns (tokens, weight, (n, places)): the first n rows have answers, at these places.
@@ -144,7 +140,7 @@ class Generator:
         room = context_tokens(length, questions) // (LINE_TOKENS + 1)
         lines = int(self.random.integers(questions, max(questions + 1, min(most_lines, room) + 1)))
         parts = (
-            self.lines(of_lines, length, lines, questions, answers)[:2],
+            self.lines(of_lines, length, lines, questions)[:2],
             self.text(of_text, length),
             self.repeats(rows - of_lines - of_text, length),
         )

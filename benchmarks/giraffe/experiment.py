@@ -247,7 +247,7 @@ class Experiment:
             model, method.name, FINETUNING, stages, batch, rate, settings.finetune_shares, method.training
         )
 
-    def train(self, model, name, stream, stages, batch, peak, shares=None, drawn=None, answers=0.5):
+    def train(self, model, name, stream, stages, batch, peak, shares=None, drawn=None):
         """Train on stages of (length, steps), and return the record: tokens, last loss, and when retrieval emerged.
 
         A policy that draws positions gets new ones in every step.
@@ -264,8 +264,7 @@ class Experiment:
                 for group in optimizer.param_groups:
                     group["lr"] = peak * schedule(step, total)
                 rows = batch // length
-                of_kinds = shares or settings.shares
-                batch_of_rows = generator.mixture(rows, length, of_kinds, settings.most_lines, answers)
+                batch_of_rows = generator.mixture(rows, length, shares or settings.shares, settings.most_lines)
                 loss, answered = self.step(model, optimizer, *batch_of_rows)
                 loss_mean = loss if loss_mean is None else 0.95 * loss_mean + 0.05 * loss
                 answer_mean = 0.95 * answer_mean + 0.05 * answered

@@ -15,7 +15,6 @@ class Method:
         factor: The factor during fine-tuning.
         training: The expression during fine-tuning, if it is not that of the evaluation at ratio 1.
         layout: Layout of the pairs. The model is pretrained in half_split.
-        answers: Weight of the answers in a row of lines during fine-tuning. None: the loss counts all tokens alike.
         steps: Fine-tuning steps as a multiple of the default. 0 is no fine-tuning.
         ratio: The ratio that the tables show: scale at evaluation divided by scale in fine-tuning.
         paper: Whether the paper compares the method.
@@ -26,7 +25,6 @@ class Method:
     factor: float = 1
     training: str | None = None
     layout: str = "half_split"
-    answers: float | None = 0.5
     steps: int = 1
     ratio: int = 1
     paper: bool = False
@@ -55,8 +53,6 @@ def methods(length):
         Method("randomized", "default", training="randomized", ratio=4, paper=True),
         Method("xPos", "xpos:512"),
         Method("xPos, interleaved", "xpos:512", layout="interleaved", paper=True),
-        Method("xPos, LM loss", "xpos:512", answers=None),
-        Method("xPos, interleaved, LM loss", "xpos:512", layout="interleaved", answers=None),
         Method("NTK 4", "ntk:{}", 4),
         Method("YaRN 4", f"yarn:{{}},original_length={length}", 4),
         Method("YaRN 16", f"yarn:{{}},original_length={length}", 16),

@@ -151,11 +151,7 @@ def interleaved_destroys(figures):
     return interleaved_halves(figures, "none", "none, interleaved")
 
 
-def language_modelling_keeps_it_broken(figures):
-    return interleaved_halves(figures, "xPos, LM loss", "xPos, interleaved, LM loss")
-
-
-def weighted_answers_keep_it_broken(figures):
+def interleaved_stays_broken(figures):
     return interleaved_halves(figures, "xPos", "xPos, interleaved")
 
 
@@ -220,16 +216,10 @@ CONCLUSIONS = (
         interleaved_destroys,
     ),
     Conclusion(
-        "Fine-tuning by a loss of all tokens, like that of the paper, does not repair it.",
+        "Fine-tuning does not repair it.",
         "No xPos in the half-split layout to compare with.",
-        "After such fine-tuning, interleaved xPos has less than half of the accuracy of half-split xPos at 1x.",
-        language_modelling_keeps_it_broken,
-    ),
-    Conclusion(
-        "Fine-tuning with half of the weight on answers does not repair it.",
-        "Not in the paper.",
-        "The same for the loss that the lab uses for all other methods.",
-        weighted_answers_keep_it_broken,
+        "After fine-tuning, interleaved xPos has less than half of the accuracy of half-split xPos at 1x.",
+        interleaved_stays_broken,
     ),
 )
 

@@ -50,12 +50,6 @@ def test_lines(generator, length, lines, questions):
         assert np.ptp(answers) == 0 and answers.sum() == pytest.approx(0.5)
 
 
-def test_weight_of_answers(generator):
-    """Without a weight of their own, answers weigh as much as all other tokens but the first."""
-    _, weight, _ = generator.lines(5, 128, 20, 8, answers=None)
-    assert (weight[:, 0] == 0).all() and np.allclose(weight[:, 1:], 1 / 127)
-
-
 def test_lines_cover_the_context(generator):
     """The distances of questions are uniform: every quarter of the context has its share."""
     _, _, distance = generator.lines(400, 1024, 20, 8)
@@ -192,8 +186,6 @@ CURVES = {
     "randomized": (0.5, 0.8, 0.9, 0.5, 0),
     "xPos": (1, 1, 0.3, 0.1, 0),
     "xPos, interleaved": (0.1, 0.1, 0, 0, 0),
-    "xPos, LM loss": (1, 1, 0.3, 0.1, 0),
-    "xPos, interleaved, LM loss": (0.1, 0.1, 0, 0, 0),
     "YaRN 16": (1, 1, 1, 1, 1),
 }
 PAPER = ("linear 4", "linear 16", "truncated", "randomized", "xPos, interleaved")
@@ -219,8 +211,8 @@ def figures(change=None, scaled=None):
     return verdicts.Figures({"methods": found, "context": {"seed": 1}})
 
 
-BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, MISRANKS, DESTROYS, BROKEN_LM, BROKEN = verdicts.CONCLUSIONS
-HOLD = [BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, DESTROYS, BROKEN_LM, BROKEN]
+BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, MISRANKS, DESTROYS, BROKEN = verdicts.CONCLUSIONS
+HOLD = [BEST, BEST_SCALED, FALLS, SCALE, LIMIT, TRUNCATION, DESTROYS, BROKEN]
 
 
 @pytest.mark.parametrize("conclusion", HOLD, ids=lambda conclusion: conclusion.judge.__name__)
@@ -242,7 +234,6 @@ def test_verdicts_that_hold(conclusion):
         (TRUNCATION, {"truncated": (1, 1, 0.1, 0, 0)}, "not reproduced"),
         (MISRANKS, {}, "not reproduced"),
         (DESTROYS, {"none, interleaved": (0.6, 0, 0, 0, 0)}, "not reproduced"),
-        (BROKEN_LM, {"xPos, interleaved, LM loss": (0.6, 0, 0, 0, 0)}, "not reproduced"),
         (BROKEN, {"xPos, interleaved": (0.6, 0, 0, 0, 0)}, "not reproduced"),
     ],
 )
@@ -263,11 +254,11 @@ def test_best_scale_of_linear():
 
 
 def test_misranking_needs_a_quarter_of_the_pairs():
-    """At 16x YaRN 16 is decided against 11 methods, linear 16 against 10, truncated against 9: 30 pairs."""
+    """At 16x YaRN 16 (1) is decided against 9 methods, linear 16 (.6) against 8, truncated (.3) against 7: 24 pairs."""
     every = figures()
     every.row("YaRN 16", 16)["perplexity"] = 100
     outcome, (text,) = verdicts.verdict(MISRANKS, [every])
-    assert outcome == "reproduced" and text.startswith("11 of 30 pairs, such as")
+    assert outcome == "reproduced" and text.startswith("9 of 24 pairs, such as")
     every.row("YaRN 16", 16)["perplexity"] = 3.55  # worse than linear 16 only
     assert verdicts.verdict(MISRANKS, [every])[0] == "not reproduced"
 
@@ -276,7 +267,7 @@ def test_seeds_that_disagree():
     pair = [figures(), figures({"truncated": (1, 1, 1, 1, 0.8)})]
     assert verdicts.verdict(BEST, pair)[0] == "differs between seeds"
     count, found = verdicts.disagreements(pair)
-    assert count == 60 and [(name, multiple) for name, multiple, _ in found] == [
+    assert count == 50 and [(name, multiple) for name, multiple, _ in found] == [
         ("truncated", 4),
         ("truncated", 8),
         ("truncated", 16),
