@@ -349,7 +349,7 @@ def test_digits_of_perplexities(value, text):
 
 def test_perplexities_without_an_interval_and_without_bound():
     assert table([losses("default", [[3]])]).split("\n")[2].split() == ["default", "20.09"]
-    assert "1.0e+40 [1.0e+39, 1.0e+41]*" in table([Cell("default", "sliding", 2048, 1e40, 1e39, 1e41, 9, 1.0)])
+    assert "1.0e+40 [1.0e+39, 1.0e+41]" in table([Cell("default", "sliding", 2048, 1e40, 1e39, 1e41, 9, 1.0)])
 
 
 def test_shortened_names_stay_distinct():

@@ -234,7 +234,8 @@ def needed_bytes(model: Any, length: int) -> int:
     scores = 0
     if getattr(config, "_attn_implementation", None) == "eager":
         scores = heads * length * (2 * size + 4)  # scores, and their softmax in float32
-    return int(length * ((cache + states) * size + scores) + 4 * PIECE * 2)
+    logits = min(PIECE, length * config.vocab_size)
+    return int(length * ((cache + states) * size + scores) + 2 * 4 * logits)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -88,8 +88,6 @@ def sliding(
     Raises:
         Error: As perplexity(), or stride is not in [1, length].
     """
-    if not 1 <= stride <= length:
-        raise _ropewalk.Error(f"ropewalk: stride must be in [1, {length}], the tokens of a window, got {stride}")
     parts = text_windows(tokenizer, text, length, samples, stride)
 
     def blocks() -> Iterable[Block]:
@@ -184,6 +182,8 @@ def text_windows(
     for name, value in (("length", length), ("number of texts", count)):
         if value < 1:
             raise _ropewalk.Error(f"ropewalk: {name} must be positive, got {value}")
+    if stride is not None and not 1 <= stride <= length:
+        raise _ropewalk.Error(f"ropewalk: stride must be in [1, {length}], the tokens of a window, got {stride}")
     if text is None:
         text = _text.default_text()
     ids = _text.tokens_of(tokenizer, text) if isinstance(text, str) else list(text)
