@@ -293,6 +293,14 @@ def test_the_command_prints_a_table_and_writes_json_and_plots(folder, tmp_path, 
     assert all(len(row["answers"]) == 4 for row in lines)
     prompts = [[(one["expected"], one["depth"]) for one in row["answers"]] for row in lines if row["length"] == 512]
     assert prompts[0] == prompts[1]  # all policies have the same rows
+    assert main(["report", str(paths[0]), "--plot", str(tmp_path / "again.svg")]) == 0
+    assert capsys.readouterr().out == table and (tmp_path / "again.svg").stat().st_size > 1000
+    assert main(["report", str(paths[0]), str(paths[0])]) == 2
+    assert "is in the files more than once" in capsys.readouterr().err
+    rows[0]["model"] = "other"
+    (tmp_path / "other.json").write_text(json.dumps(rows[:1]))
+    cells = evaluation.read_cells(paths[0], tmp_path / "other.json")
+    assert len(cells) == 13 and {"other default", "model0 default"} < {cell.policy for cell in cells}
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, capsys):

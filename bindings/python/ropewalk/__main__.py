@@ -41,11 +41,7 @@ SENTENCES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
-        if options.command == "evaluate":
-            _evaluate.run(options)
-        else:
-            check(options)
-            (write if options.command == "write" else show)(options)
+        COMMANDS[options.command](options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -89,6 +85,7 @@ def is_utf8(text: str) -> bool:
 
 def write(options: argparse.Namespace) -> None:
     """Write the policy into the configuration, and print the options of engines that read no config.json."""
+    check(options)
     own = rw.from_config(options.config, options.layer_type, policy="default")
     encoding = rw.from_config(options.config, options.layer_type, policy=options.target)
     if options.base is not None:
@@ -104,6 +101,7 @@ def write(options: argparse.Namespace) -> None:
 
 
 def show(options: argparse.Namespace) -> None:
+    check(options)
     comparing = options.command == "compare"
     targets = _target.load_all(options.targets if comparing else [options.target], options)
     inspections = [target.inspection() for target in targets]
@@ -121,6 +119,15 @@ def show(options: argparse.Namespace) -> None:
     else:
         first, notes = inspections[0], [target.notes for target in targets]
         _card.show(_card.comparison_card(inspections, notes) if comparing else _card.inspection_card(first, notes[0]))
+
+
+COMMANDS = {
+    "inspect": show,
+    "compare": show,
+    "write": write,
+    "evaluate": _evaluate.run,
+    "report": _evaluate.report,
+}
 
 
 def fail(problem: object) -> int:
@@ -153,6 +160,8 @@ def make_parser() -> argparse.ArgumentParser:
     epilog = f"{_evaluate.EXAMPLES}\n{known_policies()}"
     evaluate = commands.add_parser("evaluate", help=sentence, description=sentence, epilog=epilog, formatter_class=raw)
     _evaluate.add_arguments(evaluate)
+    sentence = "show stored results of evaluate, without measuring"
+    _evaluate.add_report_arguments(commands.add_parser("report", help=sentence, description=sentence))
     return parser
 
 

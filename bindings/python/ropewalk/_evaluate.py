@@ -1,14 +1,21 @@
-"""The command `python -m ropewalk evaluate`. The packages that it needs are imported when it runs."""
+"""The commands evaluate and report of `python -m ropewalk`. The packages that they need are imported when they run."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ropewalk as rw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ropewalk.evaluation._results import Cell
 
 PACKAGES = ("torch", "transformers", "gguf", "accelerate", "matplotlib")
 
@@ -56,6 +63,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--plot", type=Path, metavar="FILE", help="write plots, .png or .svg")
 
 
+def add_report_arguments(command: argparse.ArgumentParser) -> None:
+    results = "files that evaluate --json wrote, also of several models"
+    command.add_argument("results", nargs="+", type=Path, metavar="FILE", help=results)
+    command.add_argument("--trained-length", type=int, metavar="N", help="tokens, a line in the plot of losses")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="write plots, .png or .svg")
+
+
 def check(options: argparse.Namespace) -> None:
     """Check what would otherwise be found after the model is loaded, or after hours."""
     for text in (*options.policies, *options.tasks):
@@ -68,12 +82,8 @@ def check(options: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise rw.Error(f"ropewalk: --{name.replace('_', '-')} must be positive, got {value}")
     for path in (options.json, options.plot):
-        if path is not None and (path.exists() > path.is_file() or not os.access(path.resolve().parent, os.W_OK)):
-            raise rw.Error(
-                f"ropewalk: cannot write {str(path)!r}: it is no file, or its folder is missing or read-only"
-            )
-    if options.plot is not None and options.plot.suffix not in (".png", ".svg"):
-        raise rw.Error(f"ropewalk: --plot must end in .png or .svg, got {str(options.plot)!r}")
+        check_writable(path)
+    check_plot(options.plot)
     rows = {name for name in ("lines", "qa") if getattr(options, name)}
     used = {
         "lengths": {"perplexity", "sliding", "lines", "qa"} - rows,
@@ -97,19 +107,26 @@ def check(options: argparse.Namespace) -> None:
         raise rw.Error("ropewalk: pass either --qa or --documents")
 
 
+def check_writable(path: Path | None) -> None:
+    if path is not None and (path.exists() > path.is_file() or not os.access(path.resolve().parent, os.W_OK)):
+        raise rw.Error(f"ropewalk: cannot write {str(path)!r}: it is no file, or its folder is missing or read-only")
+
+
+def check_plot(path: Path | None) -> None:
+    check_writable(path)
+    if path is not None and path.suffix not in (".png", ".svg"):
+        raise rw.Error(f"ropewalk: --plot must end in .png or .svg, got {str(path)!r}")
+
+
 def run(options: argparse.Namespace) -> None:
     check(options)
     os.environ.setdefault("TQDM_DISABLE", "1")  # read at import: bars of Transformers when it reads GGUF
-    try:
+    with packages():
         from ropewalk import evaluation
-        from ropewalk.evaluation import _report, _run
+        from ropewalk.evaluation import _run
 
         if options.plot:
-            from ropewalk.evaluation import _plots
-    except ModuleNotFoundError as problem:
-        if problem.name not in PACKAGES:
-            raise
-        raise rw.Error(f"ropewalk: evaluate needs {problem.name}: pip install 'ropewalk[evaluate]'") from None
+            from ropewalk.evaluation import _plots  # noqa: F401 - fails before the first cell
     _quiet()
     settings = evaluation.Settings(
         samples=options.samples,
@@ -139,11 +156,39 @@ def run(options: argparse.Namespace) -> None:
     )
     if int(os.environ.get("RANK", 0)) > 0:
         return
+    show(cells, options.plot, trained)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Show stored results without measuring anything."""
+    check_plot(options.plot)
+    with packages():
+        from ropewalk import evaluation
+    show(evaluation.read_cells(*options.results), options.plot, options.trained_length)
+
+
+def show(cells: Sequence[Cell], plot: Path | None, trained_length: int | None) -> None:
+    """Print the table and the sentences, and write the plots."""
+    from ropewalk.evaluation import _report
+
     print(_report.table(cells, shutil.get_terminal_size((100, 24)).columns))
     for sentence in _report.sentences(cells):
         print(sentence)
-    if options.plot:
-        _plots.plot(cells, options.plot, trained_length=trained)
+    if plot:
+        from ropewalk.evaluation import _plots
+
+        _plots.plot(cells, plot, trained_length)
+
+
+@contextlib.contextmanager
+def packages() -> Iterator[None]:
+    """Report a missing package by the name of the extra that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        if problem.name not in PACKAGES:
+            raise
+        raise rw.Error(f"ropewalk: this needs {problem.name}: pip install 'ropewalk[evaluate]'") from None
 
 
 def _quiet() -> None:

@@ -8,7 +8,7 @@ from ropewalk.evaluation._lines import LinesRow, is_correct, make_lines, read_li
 from ropewalk.evaluation._model import load, token_losses
 from ropewalk.evaluation._qa import QaRow, contains, make_qa, read_documents, read_qa
 from ropewalk.evaluation._report import sentences, table
-from ropewalk.evaluation._results import Answer, Block, Bucket, Cell
+from ropewalk.evaluation._results import Answer, Block, Bucket, Cell, read_cells
 from ropewalk.evaluation._run import Settings, evaluate
 from ropewalk.evaluation._tasks import lines, perplexity, qa, sliding
 
@@ -29,6 +29,7 @@ __all__ = [
     "make_qa",
     "perplexity",
     "qa",
+    "read_cells",
     "read_documents",
     "read_lines",
     "read_qa",

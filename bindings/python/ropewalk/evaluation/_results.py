@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
+
+from ropewalk import _ropewalk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +68,41 @@ class Cell:
         for name, kind in (("answers", Answer), ("blocks", Block), ("buckets", Bucket)):
             known[name] = tuple(kind(**one) for one in known.get(name, ()))
         return Cell(**known)
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Return the rows of a result file: the values of a cell each, and those that describe the run.
+
+    Raises:
+        Error: The file is no list of such rows.
+        OSError: The file cannot be read.
+    """
+    try:
+        rows: list[dict[str, Any]] = json.loads(Path(path).read_text(encoding="utf-8"))
+        for row in rows:
+            Cell.from_dict(row)
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise _ropewalk.Error(f"ropewalk: {path} holds no results of an evaluation: {problem!r}") from None
+    return rows
+
+
+def read_cells(*paths: str | Path) -> list[Cell]:
+    """Return the cells of result files. If they are of several models, the policy of a cell begins with its model.
+
+    Raises:
+        Error: A file holds no results, or two files have the same cell.
+    """
+    rows = [row for path in paths for row in read_rows(path)]
+    several = len({row.get("model") for row in rows}) > 1
+    cells: dict[tuple[str, str, int], Cell] = {}
+    for row in rows:
+        cell = Cell.from_dict(row)
+        if several:
+            cell = dataclasses.replace(cell, policy=f"{row.get('model')} {cell.policy}")
+        key = (cell.policy, cell.task, cell.length)
+        if key in cells:
+            raise _ropewalk.Error(
+                f"ropewalk: {cell.task} of {cell.policy} at {cell.length} tokens is in the files more than once"
+            )
+        cells[key] = cell
+    return list(cells.values())

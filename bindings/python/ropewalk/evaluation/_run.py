@@ -23,7 +23,7 @@ import transformers
 import ropewalk as rw
 from ropewalk import _ropewalk
 from ropewalk.evaluation import _lines, _model, _qa, _report, _tasks, _text
-from ropewalk.evaluation._results import Cell
+from ropewalk.evaluation._results import Cell, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -143,13 +143,9 @@ class Store:
         return [] if self.path is None else [*self.path.parent.glob(f"{glob.escape(self.path.name)}.rank*")]
 
     def _read(self, path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            found = {_key(row): row for row in rows if Cell.from_dict(row)}
-        except FileNotFoundError:
+        if not path.exists():
             return {}
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise _ropewalk.Error(f"ropewalk: {path} holds no results of an evaluation: {problem!r}") from None
+        found = {_key(row): row for row in read_rows(path)}
         for key, row in found.items():
             for name in ("model", "fingerprint", "dtype"):
                 _check_same(path, name, row.get(name), self.header[name])
@@ -196,7 +192,7 @@ class Store:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["policy"], row["task"], row["asked_length"], row["file"])
+    return (row["policy"], row["task"], row.get("asked_length"), row.get("file"))
 
 
 def _check_same(path: Path, name: str, found: Any, wanted: Any) -> None:
