@@ -1,6 +1,9 @@
 #include <ropewalk/llama/safetensors.hpp>
 
+#include <algorithm>
 #include <cstdint>
+#include <ctime>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <span>
@@ -113,6 +116,25 @@ TEST_CASE("errors of the format are one line that names the file", "[safetensors
         CHECK(test::holds(message, {"f.safetensors", one.message.c_str()}));
         CHECK(message.find('\n') == std::string::npos);
     }
+}
+
+TEST_CASE("a header takes time in proportion to its tensors", "[safetensors]") {
+    const auto processor_time = [](int tensors) {
+        std::ostringstream text;
+        for (int i = 0; i < tensors; ++i)
+            text << (i == 0 ? '{' : ',') << entry("t" + std::to_string(i), "U8", "[1]", i, i + 1);
+        text << '}';
+        const std::string file = file_of(text.str(), static_cast<std::size_t>(tensors));
+        std::clock_t best = std::numeric_limits<std::clock_t>::max();
+        for (int attempt = 0; attempt < 3; ++attempt) {
+            const std::clock_t start = std::clock();
+            CHECK(read(file).size() == static_cast<std::size_t>(tensors));
+            best = std::min(best, std::clock() - start);
+        }
+        return static_cast<double>(best);
+    };
+    CHECK(processor_time(10000) <
+          10 * processor_time(2500));  // 16 times if every tensor costs the number of the others
 }
 
 TEST_CASE("a file truncated at any byte is refused", "[safetensors]") {

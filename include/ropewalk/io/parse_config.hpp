@@ -3,10 +3,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "ropewalk/io/config_section.hpp"
@@ -17,30 +17,69 @@ namespace detail {
 
 // Published files have a few kilobytes and five levels.
 inline constexpr std::size_t max_config_bytes = std::size_t{16} << 20;
-inline constexpr int max_config_depth = 64;
+inline constexpr std::size_t max_config_depth = 64;
 
-/// Parser callback that rejects duplicate keys, of which nlohmann/json keeps the last, and deep nesting.
-class strict_json {
+/// Builds the value of a JSON text in time proportional to its length. Rejects duplicate keys, of which nlohmann/json
+/// keeps the last, and deep nesting. The library's own callbacks search all siblings at the end of each object.
+class strict_json final : public nlohmann::json_sax<nlohmann::json> {
 public:
     explicit strict_json(std::string source) : source_(std::move(source)) {}
 
-    bool operator()(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
-        using event_t = nlohmann::json::parse_event_t;
-        if (event == event_t::object_start || event == event_t::array_start) {
-            RW_EXPECTS(depth < max_config_depth, "{} is nested deeper than {} levels", source_, max_config_depth);
-        }
-        if (event == event_t::object_start) keys_.emplace_back();
-        if (event == event_t::object_end) keys_.pop_back();
-        if (event == event_t::key) {
-            const auto& key = parsed.get_ref<const std::string&>();
-            RW_EXPECTS(keys_.back().insert(key).second, "{} has the key '{}' twice", source_, shown_name(key));
-        }
+    [[nodiscard]] nlohmann::json& value() { return root_; }
+
+    bool null() override { return add(nullptr); }
+    bool boolean(bool value) override { return add(value); }
+    bool number_integer(number_integer_t value) override { return add(value); }
+    bool number_unsigned(number_unsigned_t value) override { return add(value); }
+    bool number_float(number_float_t value, const string_t& /*text*/) override { return add(value); }
+    bool string(string_t& value) override { return add(std::move(value)); }
+    bool binary(binary_t& value) override { return add(std::move(value)); }
+
+    bool start_object(std::size_t /*entries*/) override { return open(nlohmann::json::object()); }
+    bool start_array(std::size_t /*entries*/) override { return open(nlohmann::json::array()); }
+    bool end_object() override { return close(); }
+    bool end_array() override { return close(); }
+    bool key(string_t& key) override {
+        const auto [entry, is_new] = open_.back()->emplace(key, nullptr);
+        RW_EXPECTS(is_new, "{} has the key '{}' twice", source_, shown_name(key));
+        member_ = &*entry;
         return true;
     }
 
+    bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
+                     const nlohmann::json::exception& problem) override {
+        constexpr std::size_t longest = 200;  // the message quotes the last token, which can be long
+        std::string what = problem.what();
+        if (what.size() > longest) what.replace(longest, std::string::npos, "…");
+        fail("{} is not valid JSON: {}", source_, what);
+    }
+
 private:
+    template <class T>
+    nlohmann::json& place(T&& value) {
+        if (open_.empty()) return root_ = nlohmann::json(std::forward<T>(value));
+        if (open_.back()->is_array()) return open_.back()->emplace_back(std::forward<T>(value));
+        return *member_ = nlohmann::json(std::forward<T>(value));
+    }
+    template <class T>
+    bool add(T&& value) {
+        place(std::forward<T>(value));
+        return true;
+    }
+    bool open(nlohmann::json empty) {
+        RW_EXPECTS(open_.size() < max_config_depth, "{} is nested deeper than {} levels", source_, max_config_depth);
+        open_.push_back(&place(std::move(empty)));
+        return true;
+    }
+    bool close() {
+        open_.pop_back();
+        return true;
+    }
+
     std::string source_;
-    std::vector<std::set<std::string>> keys_;  ///< of all open objects
+    nlohmann::json root_;
+    std::vector<nlohmann::json*> open_;  ///< objects and arrays, from the outermost one
+    nlohmann::json* member_ = nullptr;   ///< value of the last key
 };
 
 /// Quotes Infinity and NaN, which Python writes and JSON does not allow. Some models have them in keys that are not
@@ -67,14 +106,9 @@ inline std::string with_constants_quoted(const std::string& text) {
 
 /// Parses JSON text of any length.
 inline nlohmann::json parse_json(std::string_view text, const std::string& source) {
-    try {
-        return nlohmann::json::parse(text, strict_json(source));
-    } catch (const nlohmann::json::exception& problem) {
-        constexpr std::size_t longest = 200;  // the message quotes the last token, which can be long
-        std::string what = problem.what();
-        if (what.size() > longest) what.replace(longest, std::string::npos, "…");
-        fail("{} is not valid JSON: {}", source, what);
-    }
+    strict_json handler(source);
+    nlohmann::json::sax_parse(text, &handler);
+    return std::move(handler.value());
 }
 
 }  // namespace detail
