@@ -1,4 +1,5 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | python | docs | format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | giraffe SEED=1 | python | docs |
+# format | lint | clean
 
 PYTHON := .venv/bin/python
 # The package is installed again when one of these files is newer.
@@ -10,7 +11,9 @@ INSTALL_PACKAGE = rm -rf build/wheels && \
 	    --config-settings=build-dir=build --wheel-dir build/wheels . && \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall build/wheels/*.whl
 
-.PHONY: demo test bench evaluate python docs build configure setup format lint clean
+SEED := 1
+
+.PHONY: demo test bench evaluate giraffe python docs build configure setup format lint clean
 
 # The times are of two cores of a Zen 4 server. The package in .venv then has the kernels of this machine only.
 demo:
@@ -46,6 +49,10 @@ evaluate: python
 bench: configure
 	cmake --build build --target bench_rotate
 	build/benchmarks/bench_rotate --benchmark_out=build/bench.json --benchmark_out_format=json $(ARGS)
+
+# At most 10 minutes per seed on two cores. A stopped run continues.
+giraffe: python
+	$(PYTHON) -m benchmarks.giraffe --seed $(SEED) $(ARGS)
 
 build: configure
 	cmake --build build

@@ -13,7 +13,7 @@
 #include <dispatch/llama/llama.hpp>
 #include <nlohmann/json.hpp>
 #include <ropewalk/dispatch.hpp>
-#include <ropewalk/llama/stack.hpp>
+#include <ropewalk/llama/model.hpp>
 #include <ropewalk/llama/synthetic.hpp>
 
 #include "clock.hpp"
@@ -144,7 +144,8 @@ void add_products(report& out, const bench::products& bound) {
                 const llama::matrix& w = each.w;
                 const std::string name = "linear/" + std::string(rw::to_string(w.type)) + "/" + std::to_string(rows) +
                                          "x" + std::to_string(columns) + "/" + std::to_string(tokens);
-                const auto ours = [&] { kernels.linear(x.data(), tokens, w, y.data(), false, 0); };
+                const llama::cpu::product product{w, y.data()};
+                const auto ours = [&] { kernels.linear(x.data(), tokens, {&product, 1}, false, 0); };
                 const double gigabytes = static_cast<double>(w.bytes()) * 1e-9;
                 const double gigaflops = 2e-9 * static_cast<double>(tokens * rows * columns);
                 if (tokens <= 8) {
@@ -236,6 +237,59 @@ void add_layer(report& out, const bench::products& bound, std::int64_t context) 
         static_cast<double>(bytes) * 1e-9, [&] { sink = bound.stream(same.data(), bytes / 4, threads()); });
 }
 
+/// A decoder of the shape of SmolLM2-135M: a prompt, then single tokens after it.
+void add_small_model(report& out, const bench::products& bound, rw::element_type type, std::int64_t context) {
+    const std::string name = "model/" + std::string(rw::to_string(type)) + "/135m/";
+    const std::string prefill = name + "prefill/" + std::to_string(context),
+                      decode = name + "decode/" + std::to_string(context);
+    if (!out.wants(prefill) && !out.wants(decode)) return;
+    const llama::model_config config{.hidden_size = 576,
+                                     .layers = 30,
+                                     .heads = 9,
+                                     .kv_heads = 3,
+                                     .head_dim = 64,
+                                     .intermediate_size = 1536,
+                                     .vocabulary = 49152,
+                                     .tied_embeddings = true,
+                                     .base = 100000.0};
+    llama::model model(config, llama::synthetic_weights(config, type, 1),
+                       rw::make_encoding(config.geometry(), "default"), rw::dispatch::llama_kernels());
+    llama::kv_cache cache(config, {.type = rw::cache_type::f16});
+    const int sequence = cache.add_sequence();
+    std::vector<std::int32_t> prompt(static_cast<std::size_t>(context));
+    for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<std::int32_t>(i * 7919 % 49152);
+    const auto whole_prompt = [&] {
+        cache.truncate(sequence, 0);
+        (void)model.prefill(prompt, cache, sequence);
+    };
+    const double weights = static_cast<double>(model.layers().weights().bytes()) / static_cast<double>(size_of(type));
+    const double matrices = weights - static_cast<double>(config.vocabulary * config.hidden_size);
+    const auto tokens = static_cast<double>(context);
+    const double attention = 2e-9 * tokens * tokens * static_cast<double>(config.q_width() * config.layers);
+    square_product gemm(bound);
+    out.compare(prefill, "GFLOP/s", 2e-9 * matrices * tokens + attention, "Eigen's GEMM", whole_prompt, gemm.gigaflops,
+                [&] { gemm.multiply(); });
+    if (!out.wants(prefill)) whole_prompt();
+
+    const std::int64_t bytes = model.layers().weights().bytes() + context * cache.bytes_per_token();
+    const std::vector<std::uint32_t> same(static_cast<std::size_t>(bytes / 4), 1);
+    const auto next_token = [&] {
+        cache.truncate(sequence, context);
+        (void)model.decode(1, cache, sequence);
+    };
+    model.layers().reset_seconds();
+    out.compare(decode, "GB/s", static_cast<double>(bytes) * 1e-9, "reading", next_token,
+                static_cast<double>(bytes) * 1e-9, [&] { sink = bound.stream(same.data(), bytes / 4, threads()); });
+    const llama::stack_seconds& parts = model.layers().seconds();
+    for (const auto& [part, seconds] : {std::pair{"ms of projections", parts.projections},
+                                        {"ms of rope", parts.rope},
+                                        {"ms of cache", parts.cache},
+                                        {"ms of attention", parts.attention},
+                                        {"ms of mlp", parts.mlp},
+                                        {"ms of norm", parts.norm}})
+        out.note(decode, part, 1e3 * seconds / (rounds + 1));
+}
+
 void run(const std::string& path, const std::string& only) {
     if (!path.empty()) output::check_file(path);
     const bench::products& bound = bench::products_for(rw::dispatch::instruction_set());
@@ -248,6 +302,7 @@ void run(const std::string& path, const std::string& only) {
     }
     for (const auto type : {rw::cache_type::f32, rw::cache_type::f16}) add_attention(out, bound, type, 0, 4096);
     add_layer(out, bound, 4096);
+    for (const auto type : {rw::element_type::bf16, rw::element_type::f16}) add_small_model(out, bound, type, 2048);
     RW_EXPECTS(!out.empty(), "no row name contains '{}'", only);
     if (!path.empty()) out.write(path);
 }

@@ -268,13 +268,13 @@ def context():
     }
 
 
-def save(rows, path):
+def save(rows, path, **more_context):
     def rounded(row):
         return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(rounded(row)) for row in rows)
-    path.write_text(f'{{"context": {json.dumps(context())},\n"rows": [\n{lines}\n]}}\n')
+    path.write_text(f'{{"context": {json.dumps({**context(), **more_context})},\n"rows": [\n{lines}\n]}}\n')
     print(f"\nwritten to {path}")
 
 

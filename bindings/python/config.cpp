@@ -35,6 +35,7 @@ void bind_config(py::module_& m) {
         config_choices choices{text_or_none(layer_type, "layer_type"), 0, {}, expression_of(policy)};
         if (!sequence_length.is_none()) choices.sequence_length = as_int64(sequence_length, "sequence_length");
         if (!layout.is_none()) choices.layout = as_layout(text_or_none(layout, "layout"));
+        const py::gil_scoped_release released;
         return encoding_from_config(parse_config(text, source), choices);
     });
     m.def("encoding_to_config", [](py::handle encoding) { return to_hf_config(as_encoding(encoding)).dump(); });

@@ -20,6 +20,13 @@ namespace {
 
 using linear_function = decltype(rw::llama::cpu::kernel_table::linear);
 
+/// One product.
+void multiply(linear_function linear, const float* x, std::int64_t tokens, const rw::llama::matrix& w, float* y,
+              bool add, int threads) {
+    const rw::llama::cpu::product one{w, y};
+    linear(x, tokens, {&one, 1}, add, threads);
+}
+
 /// The kernel compiled with the tests, and the dispatched one.
 std::vector<linear_function> both_functions() {
     return {rw::llama::cpu::detail::linear<rw::cpu::native_arch>, rw::dispatch::llama_kernels().linear};
@@ -80,7 +87,7 @@ double worst_error(linear_function linear, rw::element_type type, std::int64_t r
     y.front() = y.back() = untouched;
     const auto before = y;
     const bool add = numbers.coin();
-    linear(x.data() + 1, tokens, w.matrix(), y.data() + 1, add, static_cast<int>(numbers.integer(0, 3)));
+    multiply(linear, x.data() + 1, tokens, w.matrix(), y.data() + 1, add, static_cast<int>(numbers.integer(0, 3)));
     double worst = y.front() < untouched || y.front() > untouched || y.back() < untouched || y.back() > untouched
                        ? std::numeric_limits<double>::infinity()
                        : 0;
@@ -120,7 +127,7 @@ TEST_CASE("linear agrees with float64 at the edges of panels", "[linear]") {
             const weights w(type, rows, columns, numbers, 1);
             const auto x = test::normals(numbers, tokens * columns);
             std::vector<float> y(static_cast<std::size_t>(tokens * rows), 1.0F);
-            linear(x.data(), tokens, w.matrix(), y.data(), true, 0);
+            multiply(linear, x.data(), tokens, w.matrix(), y.data(), true, 0);
             double worst = 0;
             for (int i = 0; i < 4000; ++i) {
                 const std::int64_t t = i < 2000 ? numbers.integer(1020, 1030) : numbers.integer(0, tokens - 1);
@@ -143,10 +150,10 @@ TEST_CASE("linear gives the same bits for any number of threads and inside a par
                 const auto x = test::normals(numbers, tokens * columns);
                 std::vector<float> alone(static_cast<std::size_t>(tokens * rows), 0.5F);
                 const auto start = alone;
-                linear(x.data(), tokens, w.matrix(), alone.data(), tokens == 5, 1);
+                multiply(linear, x.data(), tokens, w.matrix(), alone.data(), tokens == 5, 1);
                 for (const int threads : {0, 2, 3, 7}) {
                     auto y = start;
-                    linear(x.data(), tokens, w.matrix(), y.data(), tokens == 5, threads);
+                    multiply(linear, x.data(), tokens, w.matrix(), y.data(), tokens == 5, threads);
                     CHECK(test::same_bits(y, alone));
                 }
                 auto first = start, second = start;
@@ -154,9 +161,35 @@ TEST_CASE("linear gives the same bits for any number of threads and inside a par
 #pragma omp parallel for num_threads(2)
 #endif
                 for (int i = 0; i < 2; ++i)
-                    linear(x.data(), tokens, w.matrix(), (i == 0 ? first : second).data(), tokens == 5, 2);
+                    multiply(linear, x.data(), tokens, w.matrix(), (i == 0 ? first : second).data(), tokens == 5, 2);
                 CHECK(test::same_bits(first, alone));
                 CHECK(test::same_bits(second, alone));
+            }
+        }
+    }
+}
+
+TEST_CASE("products of one call give the same bits as each alone", "[linear]") {
+    SEEDED(numbers);
+    constexpr std::int64_t columns = 333;
+    using enum rw::element_type;
+    for (const auto linear : both_functions()) {
+        const weights all[] = {{f32, 41, columns, numbers}, {bf16, 1, columns, numbers}, {f16, 1003, columns, numbers}};
+        for (const std::int64_t tokens : {1, 5, 48, 100, 1030}) {
+            const bool add = tokens == 5;
+            const auto x = test::normals(numbers, tokens * columns);
+            std::vector<std::vector<float>> alone, together;
+            for (const weights& w : all) {
+                alone.emplace_back(static_cast<std::size_t>(tokens * w.matrix().rows), 0.5F);
+                together.push_back(alone.back());
+                multiply(linear, x.data(), tokens, w.matrix(), alone.back().data(), add, 1);
+            }
+            std::vector<rw::llama::cpu::product> products;
+            for (std::size_t i = 0; i < 3; ++i) products.push_back({all[i].matrix(), together[i].data()});
+            for (const int threads : {1, 3}) {
+                for (auto& y : together) std::fill(y.begin(), y.end(), 0.5F);
+                linear(x.data(), tokens, products, add, threads);
+                for (std::size_t i = 0; i < 3; ++i) CHECK(test::same_bits(together[i], alone[i]));
             }
         }
     }
@@ -171,10 +204,10 @@ TEST_CASE("results of a few tokens equal those of each token alone", "[linear]")
             const auto x = test::normals(numbers, 8 * columns);
             std::vector<float> alone(8 * rows);
             for (std::int64_t t = 0; t < 8; ++t)
-                linear(x.data() + t * columns, 1, w.matrix(), alone.data() + t * rows, false, 1);
+                multiply(linear, x.data() + t * columns, 1, w.matrix(), alone.data() + t * rows, false, 1);
             for (std::int64_t tokens = 2; tokens <= 8; ++tokens) {
                 std::vector<float> y(static_cast<std::size_t>(tokens * rows));
-                linear(x.data(), tokens, w.matrix(), y.data(), false, 0);
+                multiply(linear, x.data(), tokens, w.matrix(), y.data(), false, 0);
                 CHECK(std::memcmp(y.data(), alone.data(), y.size() * sizeof(float)) == 0);
             }
         }
@@ -185,12 +218,12 @@ TEST_CASE("linear accepts no tokens, and an infinite weight affects only its row
     SEEDED(numbers);
     for (const auto linear : both_functions()) {
         weights w(rw::element_type::bf16, 13, 40, numbers);
-        linear(nullptr, 0, w.matrix(), nullptr, false, 0);
+        multiply(linear, nullptr, 0, w.matrix(), nullptr, false, 0);
         w.set(7 * 40 + 39, std::numeric_limits<double>::infinity());
         for (const std::int64_t tokens : {1, 12, 60}) {
             const auto x = test::normals(numbers, tokens * 40);
             std::vector<float> y(static_cast<std::size_t>(tokens * 13));
-            linear(x.data(), tokens, w.matrix(), y.data(), false, 0);
+            multiply(linear, x.data(), tokens, w.matrix(), y.data(), false, 0);
             for (std::size_t i = 0; i < y.size(); ++i) CHECK(std::isfinite(y[i]) == (i % 13 != 7));
         }
     }

@@ -3,14 +3,17 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import llama_checkpoints as lc
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
+
+sys.path.append(str(lc.ROOT / "benchmarks" / "llama"))
+from conversation import freshly_encoded_losses, losses_of, prose
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -24,55 +27,9 @@ BOUND = 2e-5
 CHANGES = {"dynamic": {"max_position_embeddings": 20}}
 
 
-def losses_of(logits, ids):
-    """Cross-entropies, in nats, of ids[i + 1] for the logits of ids[i]."""
-    following = torch.tensor(ids[1:], dtype=torch.int64)
-    return functional.cross_entropy(logits[: len(following)].double(), following, reduction="none").numpy()
-
-
 def transformers_losses(model, ids):
     with torch.no_grad():
-        states = model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0]
-        parts = [
-            losses_of(model.lm_head(states[start : start + 256]), ids[start : start + 257])
-            for start in range(0, len(ids) - 1, 256)
-        ]
-    return np.concatenate(parts)
-
-
-def freshly_encoded_losses(model, ids, turns):
-    """Losses of a conversation whose cache holds keys before the rotation. Every call rotates them from the beginning
-    by the encoding of its length."""
-    cached = [([], []) for _ in model.model.layers]
-    groups = model.config.num_attention_heads // model.config.num_key_value_heads
-
-    def rotated(x, cos, sin):
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-    def attention(layer, states, past, cos, sin):
-        heads = lambda x: x.unflatten(-1, (-1, model.config.head_dim)).transpose(0, 1)  # noqa: E731
-        keys, values = cached[layer.self_attn.layer_idx]
-        keys.append(heads(layer.self_attn.k_proj(states)))
-        values.append(heads(layer.self_attn.v_proj(states)))
-        q = rotated(heads(layer.self_attn.q_proj(states)), cos[past:], sin[past:])
-        k = rotated(torch.cat(keys, dim=1), cos, sin).repeat_interleave(groups, dim=0)
-        v = torch.cat(values, dim=1).repeat_interleave(groups, dim=0)
-        mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(past)
-        mixed = functional.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask)[0]
-        return layer.self_attn.o_proj(mixed.transpose(0, 1).flatten(1))
-
-    losses, past = [], 0
-    with torch.no_grad():
-        for turn in turns:
-            x, whole = model.model.embed_tokens(torch.tensor(ids[past : past + turn])), past + turn
-            cos, sin = (table[0] for table in model.model.rotary_emb(x, torch.arange(whole)[None]))
-            for layer in model.model.layers:
-                x = x + attention(layer, layer.input_layernorm(x), past, cos, sin)
-                x = x + layer.mlp(layer.post_attention_layernorm(x))
-            losses.append(losses_of(model.lm_head(model.model.norm(x)), ids[past : whole + 1]))
-            past = whole
-    return np.concatenate(losses)
+        return losses_of(model, model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0], ids)
 
 
 def giraffe(folder, ids, tmp_path, *flags, wrapped=False):
@@ -187,7 +144,6 @@ SMOLLM2_POLICIES = {
     "default": {"rope_type": "default"},
     "linear:2": {"rope_type": "linear", "factor": 2.0},
     "yarn:2": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8192},
-    "dynamic:2,original_length=4096": {"rope_type": "dynamic", "factor": 2.0},
 }
 smollm2 = pytest.mark.skipif(
     not (SMOLLM2 / "model.safetensors").exists(),
@@ -195,24 +151,14 @@ smollm2 = pytest.mark.skipif(
 )
 
 
-def smollm2_with(expression, **changes):
-    parameters = {**SMOLLM2_POLICIES[expression], "rope_theta": 100000.0}
-    config = LlamaConfig.from_pretrained(SMOLLM2, rope_parameters=parameters, **changes)
-    return LlamaForCausalLM.from_pretrained(SMOLLM2, config=config, dtype=torch.float32).eval()
-
-
-def prose(tokens):
-    """Token ids of English prose that every Python carries."""
-    topics = pytest.importorskip("pydoc_data.topics").topics
-    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(SMOLLM2)
-    return tokenizer("\n\n".join(topics[name] for name in sorted(topics)))["input_ids"][:tokens]
-
-
 @smollm2
 @pytest.mark.parametrize("expression", ["default", "linear:2", "yarn:2"])
 def test_smollm2(expression, tmp_path):
     """Losses of 400 tokens and 64 greedy tokens in float32."""
-    model, ids = smollm2_with(expression), prose(400)
+    parameters = {**SMOLLM2_POLICIES[expression], "rope_theta": 100000.0}
+    config = LlamaConfig.from_pretrained(SMOLLM2, rope_parameters=parameters)
+    model = LlamaForCausalLM.from_pretrained(SMOLLM2, config=config, dtype=torch.float32).eval()
+    ids = prose(SMOLLM2, 400)
     report = giraffe(SMOLLM2, ids, tmp_path, "--scaling", expression)
     assert np.abs(np.array(report["losses"]) - transformers_losses(model, ids)).max() < 1e-3
     prompt = torch.tensor([ids[:100]])

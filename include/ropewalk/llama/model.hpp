@@ -54,8 +54,9 @@ public:
                    tokens * static_cast<std::size_t>(config().vocabulary), out.size());
         std::vector<float> normed(hidden.size());
         final_norm(hidden, normed);
-        layers_.kernels().linear(normed.data(), static_cast<std::int64_t>(tokens), layers_.weights().head, out.data(),
-                                 false, layers_.threads());
+        const cpu::product head{layers_.weights().head, out.data()};
+        layers_.kernels().linear(normed.data(), static_cast<std::int64_t>(tokens), {&head, 1}, false,
+                                 layers_.threads());
     }
 
 private:

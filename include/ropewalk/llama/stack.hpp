@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -174,24 +175,21 @@ private:
         normalise(x, tokens, w.attention_norm);
         {
             const timer time(seconds_.projections);
-            multiply(normed_, tokens, w.q, q_.data());
-            multiply(normed_, tokens, w.k, k_.data());
-            multiply(normed_, tokens, w.v, v_.data());
+            multiply(normed_, tokens, {{w.q, q_.data()}, {w.k, k_.data()}, {w.v, v_.data()}});
         }
         rotate();
         store(layout);
         attend(layout);
         {
             const timer time(seconds_.projections);
-            multiply(attended_, tokens, w.o, x, true);
+            multiply(attended_, tokens, {{w.o, x}}, true);
         }
         if (config_.intermediate_size == 0) return;
         normalise(x, tokens, w.mlp_norm);
         const timer time(seconds_.mlp);
-        multiply(normed_, tokens, w.gate, gate_.data());
-        multiply(normed_, tokens, w.up, up_.data());
+        multiply(normed_, tokens, {{w.gate, gate_.data()}, {w.up, up_.data()}});
         kernels_->silu_multiply(gate_.data(), up_.data(), tokens * config_.intermediate_size, threads_);
-        multiply(gate_, tokens, w.down, x, true);
+        multiply(gate_, tokens, {{w.down, x}}, true);
     }
 
     void normalise(const float* x, std::int64_t tokens, const matrix& weight) {
@@ -200,8 +198,9 @@ private:
                            static_cast<float>(config_.rms_norm_eps), normed_.data(), threads_);
     }
 
-    void multiply(const std::vector<float>& x, std::int64_t tokens, const matrix& w, float* y, bool add = false) {
-        kernels_->linear(x.data(), tokens, w, y, add, threads_);
+    void multiply(const std::vector<float>& x, std::int64_t tokens, std::initializer_list<cpu::product> products,
+                  bool add = false) {
+        kernels_->linear(x.data(), tokens, products, add, threads_);
     }
 
     model_weights weights_;

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ropewalk._ropewalk import Error
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,20 +43,27 @@ def mean_interval(values: Sequence[float], weights: Sequence[float] | None = Non
     """Return the 95 % interval of the weighted mean of a series, by Student's t distribution.
 
     For the losses of blocks in their order, the weights are their numbers of tokens. Neighbouring blocks of a text are
-    correlated, so the scatter is that of the means of up to BATCH neighbours. A trend along the context counts as
-    scatter and widens the interval. One value has no scatter, so its interval is (-inf, inf).
+    correlated, so the scatter is that of the means of up to BATCH neighbours. In a longer series it is that of the
+    differences between consecutive means (von Neumann 1941): positions are not drawn at random, so a trend along the
+    context is no scatter. One value has no scatter, so its interval is (-inf, inf).
     """
     x, w = checked(values, weights)
     count = -(-len(x) // min(BATCH, max(1, len(x) // FEWEST_BATCHES)))
     parts = [*zip(np.array_split(x, count), np.array_split(w, count))]
-    mean, error = mean_and_error([part @ shares / shares.sum() for part, shares in parts], [s.sum() for _, s in parts])
+    means, sums = np.array([part @ shares / shares.sum() for part, shares in parts]), [s.sum() for _, s in parts]
+    mean, error = mean_and_error(means, sums)
     if math.isinf(error):
         return -math.inf, math.inf
-    half = t_quantile(count - 1) * error
+    degrees = count - 1
+    if len(x) >= 2 * FEWEST_BATCHES and error > 0:
+        # Of independent values, half of the mean squared difference estimates the same variance, less precisely.
+        error *= math.sqrt(np.square(np.diff(means)).mean() / 2 / means.var(ddof=1))
+        degrees = max(2 * degrees // 3, 1)
+    half = t_quantile(degrees) * error
     return mean - half, mean + half
 
 
-def checked(values: Sequence[float], weights: Sequence[float] | None) -> tuple[Array, Array]:
+def checked(values: Sequence[float] | Array, weights: Sequence[float] | None) -> tuple[Array, Array]:
     x = np.asarray(values, dtype=np.float64)
     w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
     if x.ndim != 1 or x.shape != w.shape or len(x) == 0 or not (w > 0).all():
@@ -62,7 +71,7 @@ def checked(values: Sequence[float], weights: Sequence[float] | None) -> tuple[A
     return x, w
 
 
-def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
+def mean_and_error(values: Sequence[float] | Array, weights: Sequence[float] | None = None) -> tuple[float, float]:
     """Return the weighted mean and its standard error, which is infinite for a single value."""
     x, w = checked(values, weights)
     mean = float(x @ w / w.sum())
@@ -166,8 +175,8 @@ def losses_by_place(blocks: Sequence[Block]) -> dict[tuple[int, int, int], float
     return {(block.text, block.start, block.stop): block.loss for block in blocks}
 
 
-def different(first: Cell, second: Cell, things: str, ours: int, theirs: int) -> ValueError:
-    return ValueError(
-        f"{first.policy} and {second.policy} have different {things} of {first.task} at {first.length} tokens "
-        f"({ours} and {theirs}); evaluate both with the same options"
+def different(first: Cell, second: Cell, things: str, ours: int, theirs: int) -> Error:
+    return Error(
+        f"ropewalk: {first.policy} and {second.policy} have different {things} of {first.task} at {first.length} "
+        f"tokens ({ours} and {theirs}); evaluate both with the same options"
     )

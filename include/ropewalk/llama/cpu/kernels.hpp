@@ -38,12 +38,20 @@ struct attend_params {
     page_layout layout;
 };
 
+/// Weights [rows, columns] and where their product with the tokens goes: y [tokens, rows].
+struct product {
+    matrix w;
+    float* y = nullptr;
+};
+
 /// Results do not depend on the number of threads; `threads` 0 means OpenMP's number. Kernels check nothing.
 struct kernel_table {
     const char* name = nullptr;
 
-    /// y[t, r] = Σ_c x[t, c] · w[r, c], or adds that to y: x [tokens, w.columns], y [tokens, w.rows].
-    void (*linear)(const float* x, std::int64_t tokens, const matrix& w, float* y, bool add, int threads) = nullptr;
+    /// y[t, r] = Σ_c x[t, c] · w[r, c] for every product, or adds that to y: x [tokens, columns]. Products of one call
+    /// share the tokens and the threads.
+    void (*linear)(const float* x, std::int64_t tokens, std::span<const product> products, bool add,
+                   int threads) = nullptr;
 
     /// y = x / √(mean(x²) + epsilon) · weight per row: x, y [tokens, width], in place if equal; weight [width].
     void (*rms_norm)(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon,

@@ -3,13 +3,13 @@
 
 #include <Eigen/Core>
 
+#include "ropewalk/llama/cpu/kernels.hpp"
 #include "ropewalk/llama/cpu/simd.hpp"
 #include "ropewalk/llama/cpu/threads.hpp"
-#include "ropewalk/llama/weights.hpp"
 
 namespace ropewalk::llama::cpu::detail {
 
-/// Arguments of linear(), with weights of one type.
+/// Arguments of one product of linear(), with weights of one type.
 template <class A, class T>
 struct linear_params {
     const float* x;
@@ -19,6 +19,21 @@ struct linear_params {
     std::int64_t rows, columns;
     bool add;
 };
+
+/// Calls f(linear_params) of a product.
+template <class A, class F>
+RW_INLINE void with_params(const float* x, std::int64_t tokens, const product& p, bool add, const F& f) {
+    with_element(
+        p.w.type, [&]<class T>(T /*type*/) __attribute__((always_inline)) {
+            f(linear_params<A, T>{.x = x,
+                                  .tokens = tokens,
+                                  .w = static_cast<const T*>(p.w.data),
+                                  .y = p.y,
+                                  .rows = p.w.rows,
+                                  .columns = p.w.columns,
+                                  .add = add});
+        });
+}
 
 /// Largest number of tokens that share a load of a weight.
 template <class A>
@@ -124,18 +139,35 @@ void few_range(const linear_params<A, T>& p, std::int64_t begin, std::int64_t en
     }
 }
 
-/// A product for few tokens: streams the weights, each read once.
-template <class A, class T>
-void linear_few(const linear_params<A, T>& p, int threads) {
-    const int count = thread_count(p.tokens * p.rows * p.columns >> 17, threads);
-    parallel_for<A>(count, count, [&](std::int64_t i) { few_range(p, p.rows * i / count, p.rows * (i + 1) / count); });
+/// Products for few tokens: streams the weights, each read once. Every thread has a range of rows of each product.
+template <class A>
+void linear_few(const float* x, std::int64_t tokens, std::span<const product> products, bool add, int threads) {
+    std::int64_t weights = 0;
+    for (const product& p : products) weights += p.w.rows * p.w.columns;
+    const int count = thread_count(tokens * weights >> 17, threads);
+    parallel_for<A>(
+        count, count, [&](std::int64_t i) __attribute__((always_inline)) {
+            for (const product& p : products)
+                with_params<A>(
+                    x, tokens, p, add, [&](const auto& params) __attribute__((always_inline)) {
+                        few_range(params, params.rows * i / count, params.rows * (i + 1) / count);
+                    });
+        });
 }
 
-/// Sizes of the panels that Eigen multiplies: rows of weights, tokens, and columns of both. They do not depend on the
-/// number of threads, because Eigen's sums depend on where a panel begins. Found by measurement (bench_llama).
+/// Largest sizes of the panels that Eigen multiplies: rows of weights, tokens, and columns of both. They do not depend
+/// on the number of threads, because Eigen's sums depend on where a panel begins. Found by measurement (bench_llama).
 template <class A>
 struct linear_panel {
     static constexpr std::int64_t rows = 480, tokens = 1024, columns = 320;
+    static constexpr std::int64_t step = 48;  ///< rows of Eigen's kernel, or a multiple
+
+    /// Rows per panel of a matrix. Its panels are about equal, so that threads share them well.
+    static RW_INLINE std::int64_t rows_of(std::int64_t all) {
+        const std::int64_t panels = (all + rows - 1) / rows;
+        return (all + panels * step - 1) / (panels * step) * step;
+    }
+    static RW_INLINE std::int64_t row_panels(std::int64_t all) { return (all + rows_of(all) - 1) / rows_of(all); }
 };
 
 /// Caller-supplied memory for Eigen's packed operands. Eigen would allocate it inside an OpenMP region.
@@ -169,7 +201,7 @@ void many_panel(const linear_params<A, T>& p, std::int64_t row, std::int64_t tok
     using product = Eigen::internal::general_matrix_matrix_product<std::int64_t, float, Eigen::RowMajor, false, float,
                                                                    Eigen::ColMajor, false, Eigen::ColMajor, 1>;
     using size = linear_panel<A>;
-    const std::int64_t rows = p.rows - row < size::rows ? p.rows - row : size::rows;
+    const std::int64_t most = size::rows_of(p.rows), rows = p.rows - row < most ? p.rows - row : most;
     const std::int64_t tokens = p.tokens - token < size::tokens ? p.tokens - token : size::tokens;
     float* const w_packed = scratch;
     float* const x_packed = w_packed + packing<A>::w_floats;
@@ -187,18 +219,30 @@ void many_panel(const linear_params<A, T>& p, std::int64_t row, std::int64_t tok
     }
 }
 
-/// A product for many tokens, by panels.
-template <class A, class T>
-void linear_many(const linear_params<A, T>& p, int threads) {
+/// Products for many tokens, by panels.
+template <class A>
+void linear_many(const float* x, std::int64_t tokens, std::span<const product> products, bool add, int threads) {
     using size = linear_panel<A>;
-    const std::int64_t row_panels = (p.rows + size::rows - 1) / size::rows;
-    const std::int64_t panels = row_panels * ((p.tokens + size::tokens - 1) / size::tokens);
+    const std::int64_t token_panels = (tokens + size::tokens - 1) / size::tokens;
+    std::int64_t panels = 0;
+    for (const product& p : products) panels += size::row_panels(p.w.rows) * token_panels;
     const int count = thread_count(panels, threads);
     const scratch<A> memory(2 * packing<A>::w_floats + packing<A>::x_floats, count);
-    share_out<A>(panels, count, [&](int thread, const auto& claim) {
-        for (std::int64_t n = claim(); n >= 0; n = claim())
-            many_panel(p, n % row_panels * size::rows, n / row_panels * size::tokens, memory.region(thread));
-    });
+    share_out<A>(
+        panels, count, [&](int thread, const auto& claim) __attribute__((always_inline)) {
+            for (std::int64_t n = claim(); n >= 0; n = claim()) {
+                std::int64_t panel = n;
+                const product* p = products.data();
+                for (; panel >= size::row_panels(p->w.rows) * token_panels; ++p)
+                    panel -= size::row_panels(p->w.rows) * token_panels;
+                const std::int64_t row_panels = size::row_panels(p->w.rows);
+                with_params<A>(
+                    x, tokens, *p, add, [&](const auto& params) __attribute__((always_inline)) {
+                        many_panel(params, panel % row_panels * size::rows_of(p->w.rows),
+                                   panel / row_panels * size::tokens, memory.region(thread));
+                    });
+            }
+        });
 }
 
 /// Largest number of tokens for which weights are streamed; for more, packing pays. On a Zen 4 the stream is 1.9 times
@@ -206,24 +250,16 @@ void linear_many(const linear_params<A, T>& p, int threads) {
 template <class A>
 inline constexpr std::int64_t few_tokens = 48;
 
-/// kernel_table::linear. Results do not depend on the number of threads and, up to few_tokens, not on the other tokens.
+/// kernel_table::linear. Results do not depend on the number of threads, on the other products and, up to few_tokens,
+/// on the other tokens.
 template <class A>
-void linear(const float* x, std::int64_t tokens, const matrix& w, float* y, bool add, int threads) {
+void linear(const float* x, std::int64_t tokens, std::span<const product> products, bool add, int threads) {
     if (tokens == 0) return;
-    with_element(w.type, [&]<class T>(T /*type*/) {
-        const linear_params<A, T> p{.x = x,
-                                    .tokens = tokens,
-                                    .w = static_cast<const T*>(w.data),
-                                    .y = y,
-                                    .rows = w.rows,
-                                    .columns = w.columns,
-                                    .add = add};
-        if (tokens <= few_tokens<A>) {
-            linear_few(p, threads);
-        } else {
-            linear_many(p, threads);
-        }
-    });
+    if (tokens <= few_tokens<A>) {
+        linear_few<A>(x, tokens, products, add, threads);
+    } else {
+        linear_many<A>(x, tokens, products, add, threads);
+    }
 }
 
 }  // namespace ropewalk::llama::cpu::detail
