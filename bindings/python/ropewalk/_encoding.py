@@ -104,6 +104,10 @@ def from_config(
 def path_of(config: str | os.PathLike[str]) -> Path:
     """Return the path of a configuration, or of the config.json in a folder."""
     path = Path(config)
+    try:
+        os.access(path, os.F_OK)
+    except ValueError as problem:  # a lone surrogate, a zero byte
+        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
     return path / "config.json" if path.is_dir() else path
 
 
@@ -121,8 +125,6 @@ def text_of(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise _ropewalk.Error(f"ropewalk: {path} is not UTF-8 text: {problem}") from None
-    except ValueError as problem:  # a lone surrogate, a zero byte
-        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
 
 
 def open_without_blocking(path: str, flags: int) -> int:
