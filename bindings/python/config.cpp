@@ -12,21 +12,15 @@ namespace ropewalk::python {
 
 namespace {
 
-/// Empty for None. Throws TypeError for any other object that is no text.
 std::string text_or_none(py::handle object, const char* name) {
-    if (object.is_none()) return {};
-    if (!py::isinstance<py::str>(object)) {
-        throw py::type_error(detail::format("ropewalk: {} must be text, got {}", name, Py_TYPE(object.ptr())->tp_name));
-    }
-    return py::str(object);
+    return object.is_none() ? std::string() : std::string(as_text(object, name));
 }
 
 /// The policy that replaces that of the configuration. Empty for None.
 std::string expression_of(py::handle policy) {
     if (policy.is_none()) return {};
-    const bool is_text = py::isinstance<py::str>(policy);
-    std::string text =
-        py::str(is_text ? py::reinterpret_borrow<py::object>(policy) : policy_object(as_policies(policy)));
+    std::string text = py::isinstance<py::str>(policy) ? std::string(as_text(policy, "policy"))
+                                                       : std::string(py::str(policy_object(as_policies(policy))));
     RW_EXPECTS(!text.empty(), "policy is empty; pass None to keep that of the configuration");
     return text;
 }
@@ -41,6 +35,7 @@ void bind_config(py::module_& m) {
         config_choices choices{text_or_none(layer_type, "layer_type"), 0, {}, expression_of(policy)};
         if (!sequence_length.is_none()) choices.sequence_length = as_int64(sequence_length, "sequence_length");
         if (!layout.is_none()) choices.layout = as_layout(text_or_none(layout, "layout"));
+        const py::gil_scoped_release released;
         return encoding_from_config(parse_config(text, source), choices);
     });
     m.def("encoding_to_config", [](py::handle encoding) { return to_hf_config(as_encoding(encoding)).dump(); });

@@ -7,6 +7,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/stat.h>
+#endif
+
 #include "support/catch.hpp"
 #include "support/errors.hpp"
 
@@ -100,6 +104,28 @@ TEST_CASE("configurations are read from files and folders", "[io]") {
     std::filesystem::remove_all(folder);
     CHECK_REFUSED(rw::encoding_from_config(nlohmann::json("config.json")), "must be an object");
 }
+
+#if defined(__linux__)
+TEST_CASE("only regular files are read", "[io]") {
+    const auto folder = std::filesystem::temp_directory_path() / "ropewalk_regular_files_test";
+    const auto path = folder / "config.json";
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directory(folder);
+    CHECK_REFUSED(rw::parse_config_file("/dev/zero"), "/dev/zero is a character device, expected a file");
+    // Opening a FIFO without a writer would wait for one.
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+    CHECK_REFUSED(rw::encoding_from_config_file(path), path.c_str(), "is a FIFO, expected a file");
+    CHECK_REFUSED(rw::encoding_from_config_file(folder), path.c_str(), "is a FIFO, expected a file");
+    std::filesystem::remove(path);
+    // The length of a file is checked before its bytes are read: this one has holes.
+    std::ofstream(path).close();
+    std::filesystem::resize_file(path, std::uintmax_t{1} << 40);
+    CHECK_REFUSED(rw::encoding_from_config_file(path), path.c_str(), "has 1099511627776 bytes, the limit is 16777216");
+    // A regular file of the system states no size.
+    CHECK_REFUSED(rw::parse_config_file("/proc/self/status"), "/proc/self/status is not valid JSON", "invalid literal");
+    std::filesystem::remove_all(folder);
+}
+#endif
 
 TEST_CASE("a policy of the caller replaces the scaling and keeps the rest", "[io]") {
     const auto with_policy = [](const std::string& keys, const std::string& policy) {

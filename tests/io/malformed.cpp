@@ -2,6 +2,9 @@
 
 #include <ropewalk/io/hf_config.hpp>
 
+#include <algorithm>
+#include <ctime>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -25,6 +28,14 @@ std::string parameters(const std::string& section) {
 }
 std::string shape(const std::string& keys) { return "{" + keys + "}"; }
 
+/// The texts of `count` entries, with commas.
+template <class Entry>
+std::string repeated(int count, const Entry& entry) {
+    std::string all;
+    for (int i = 0; i < count; ++i) all.append(i == 0 ? "" : ", ").append(entry(i));
+    return all;
+}
+
 const std::vector<malformed> invalid_json{
     {"", "is not valid JSON"},
     {"{", "is not valid JSON"},
@@ -38,6 +49,7 @@ const std::vector<malformed> invalid_json{
     {R"({"a":)" + std::string(100, '[') + std::string(100, ']') + "}", "nested deeper than 64 levels"},
     {"\"" + std::string(10000, 'x'), "is not valid JSON"},
     {R"({"head_dim": 8, "rope_theta": 1e4, "rope_theta": 1e5})", "has the key 'rope_theta' twice"},
+    {R"({"a": [{"b": 1}, {"b": 1, "c": {"b": 2}, "b": 3}]})", "has the key 'b' twice"},
     {"[1, 2]", "must be an object, got array"},
     {"null", "must be an object, got null"},
 };
@@ -110,6 +122,8 @@ const std::vector<malformed> wrong_sections{
      "ful_attention"},
     {parameters(R"("full_attention": {"rope_type": "default"}, "sliding_attention": null)"),
      "layer_type must be one of full_attention, got 'sliding_attention'", "sliding_attention"},
+    {parameters(repeated(257, [](int i) { return "\"layer" + std::to_string(i) + "\": {}"; })),
+     "rope_parameters has 257 parts, at most 256 layer types are read", "layer1"},
     {parameters(R"("full_attention": {"rope_type": "linear"})"), "rope_parameters.full_attention lacks 'factor'"},
     {parameters(R"("full_attention": {"rope_type": "default"}, "rope_theta": 1e4)"), "key 'rope_theta' is not known"},
 };
@@ -147,6 +161,9 @@ const std::vector<malformed> wrong_shapes{
      "layer_type 'slidign_attention' is not among the configuration's layer_types: did you mean 'sliding_attention'?",
      "slidign_attention"},
     {R"({"head_dim": 64, "layer_types": "all"})", "layer_types must be an array", "some"},
+    {std::string(R"({"text_config": )") + R"({"llm_config": {"text_config": {"llm_config": {"text_config": )" +
+         R"({"head_dim": 8}}}}}})",
+     "more than 4 models inside each other"},
     {R"({"head_dim": 64, "rope_interleave": "no"})", "rope_interleave must be true or false, got \"no\""},
 };
 
@@ -196,6 +213,39 @@ TEST_CASE("keys that state a usual rotation are accepted", "[io]") {
     // A policy of the caller replaces Qwen's own scaling.
     const nlohmann::json qwen = rw::parse_config(R"({"head_dim": 8, "use_dynamic_ntk": true})", "the test");
     CHECK(rw::encoding_from_config(qwen, {.policy = "linear:2"}).expression == "linear:2");
+}
+
+TEST_CASE("parsing takes time in proportion to the length", "[io]") {
+    const auto processor_time = [](int entries) {
+        const auto empty = [](int) { return "{}"; };
+        const auto named = [](int i) { return "\"key" + std::to_string(i) + "\": [{}]"; };
+        const std::string text =
+            R"({"head_dim": 8, "list": [)" + repeated(entries, empty) + "], " + repeated(entries, named) + "}";
+        std::clock_t best = std::numeric_limits<std::clock_t>::max();
+        for (int attempt = 0; attempt < 3; ++attempt) {
+            const std::clock_t start = std::clock();
+            CHECK(rw::encoding_from_config(rw::parse_config(text, "the test")).expression == "default");
+            best = std::min(best, std::clock() - start);
+        }
+        return static_cast<double>(best);
+    };
+    CHECK(processor_time(10000) <
+          10 * processor_time(2500));  // 16 times if every entry costs the number of its siblings
+}
+
+TEST_CASE("values of every kind keep their place and their type", "[io]") {
+    const nlohmann::json value = rw::parse_config(
+        R"({"a": [1, -2, 0.5, "x", null, true, [], {}, [[3], {"b": [4]}]], "c": {"d": {"e": -Infinity}}, "f": 1e2})",
+        "the test");
+    const auto list = [](auto... entries) { return nlohmann::json::array({entries...}); };
+    const nlohmann::json::object_t none, inner{{"b", list(4)}}, e{{"e", "-Infinity"}}, d{{"d", e}};
+    const nlohmann::json::object_t expected{
+        {"a", list(1, -2, 0.5, "x", nullptr, true, list(), none, list(list(3), inner))}, {"c", d}, {"f", 100.0}};
+    CHECK(value == nlohmann::json(expected));
+    CHECK(value["a"][0].is_number_unsigned());
+    CHECK(value["a"][1].is_number_integer());
+    CHECK(value["f"].is_number_float());
+    CHECK(rw::parse_config(" 7 ", "the test") == nlohmann::json(7));
 }
 
 TEST_CASE("a file above 16 MiB is rejected", "[io]") {

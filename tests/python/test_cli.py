@@ -321,6 +321,7 @@ def test_plots_of_a_single_pair(arguments, tmp_path, capsys):
         (("inspect", "linear:8", "--config", "x.json", "--base", "5"), "--base and --config exclude each other"),
         (("inspect", "linear:8", "--config", "missing/x.json"), "missing/x.json: No such file or directory"),
         (("inspect", "linear:8", "--config", "\udcff"), "'\\udcff' is not UTF-8 text"),
+        (("inspect", "linear:8", "--config", "/dev/zero"), "/dev/zero is a character device, expected a file"),
         (("write", "linear:8"), "required: config"),
         (("write", "linear:8", "missing/x.json"), "missing/x.json: No such file or directory"),
         (

@@ -1,6 +1,8 @@
 """from_config and to_hf_config on fragments of real models. tests/io tests the reader itself."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +112,23 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(rw.Error, match=r"broken\.json is not valid JSON"):
         rw.from_config(tmp_path / "broken.json")
+
+
+def special_files(folder):
+    os.mkfifo(folder / "fifo.json")
+    yield folder / "fifo.json", "a FIFO"
+    yield Path("/dev/zero"), "a character device"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs and devices")
+def test_only_regular_files_are_read(tmp_path):
+    for path, kind in special_files(tmp_path):
+        with pytest.raises(rw.Error, match=f"{path} is {kind}, expected a file"):
+            rw.from_config(path)
+        with pytest.raises(rw.Error, match=f"{path} is {kind}, expected a file"):
+            rw.write_hf_config(rw.encoding("linear:8", head_dim=8), path)
+    long = tmp_path / "long.json"
+    with long.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(rw.Error, match=r"long\.json has 1099511627776 bytes, the limit is 16777216"):
+        rw.from_config(long)

@@ -1,8 +1,11 @@
 """Evaluations: perplexity against plain loops over Transformers, stubs with known answers, runs that are stopped."""
 
+import copy
+import errno
 import json
 import math
 import os
+import pathlib
 import re
 import sys
 import types
@@ -14,10 +17,11 @@ from ropewalk.__main__ import main
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import patched_models  # noqa: E402
 import ropewalk as rw  # noqa: E402
 from ropewalk import evaluation  # noqa: E402
-from ropewalk.evaluation import _model, _run, _tasks, _text  # noqa: E402
-from tiny_model import ROPES, build  # noqa: E402
+from ropewalk.evaluation import _lines, _model, _run, _tasks, _text  # noqa: E402
+from tiny_model import IDS, ROPES, build  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = "It was a bright cold day in April, and the clocks of the harbour struck thirteen. " * 80
@@ -55,8 +59,8 @@ def plain_losses(model, ids):
     return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
 
 
-# Cohere, Gemma-2 and Granite scale or limit their logits after the head.
-@pytest.mark.parametrize("family", ["Llama", "Cohere", "Gemma2", "Granite", "GPTNeoX", "Mixtral", "Phi3"])
+# Cohere, Gemma-2 and Granite scale or limit their logits after the head. The base_model of Llama-4 is the model itself.
+@pytest.mark.parametrize("family", ["Llama", "Cohere", "Gemma2", "Granite", "GPTNeoX", "Llama4", "Mixtral", "Phi3"])
 def test_losses_in_pieces_equal_those_of_the_whole_sequence(family, monkeypatch):
     model = build(family, rope=None if family == "GPTNeoX" else "default")
     forward = model.base_model.forward
@@ -66,6 +70,26 @@ def test_losses_in_pieces_equal_those_of_the_whole_sequence(family, monkeypatch)
         evaluation.token_losses(model, ids).double(), plain_losses(model, ids), rtol=0, atol=1e-5
     )
     assert model.base_model.forward == forward and "forward" not in vars(model.base_model)
+
+
+@pytest.mark.parametrize("kind", ["Gemma3", "bamba", "gpt_oss", "qwen3_next", "Qwen2VL"])
+def test_losses_of_special_kinds_equal_those_of_the_whole_sequence(kind):
+    model, ids = patched_models.tiny(kind), IDS[0].tolist()
+    torch.testing.assert_close(
+        evaluation.token_losses(model, ids).double(), plain_losses(model, ids), rtol=0, atol=1e-5
+    )
+
+
+def test_losses_have_no_bias_with_many_logits():
+    model = build(vocab_size=50000)
+    losses = evaluation.token_losses(model, list(range(3, 90))).double()
+    assert float((losses - plain_losses(model, list(range(3, 90)))).mean().abs()) < 1e-6
+
+
+def test_a_model_with_an_encoder_is_refused(tokenizer):
+    model = patched_models.tiny("T5Gemma")
+    with pytest.raises(rw.Error, match="T5GemmaForConditionalGeneration has an encoder and a decoder"):
+        evaluation.perplexity(model, tokenizer, length=64, text=TEXT)
 
 
 def test_logits_never_exist_for_the_whole_sequence(monkeypatch):
@@ -181,6 +205,74 @@ def test_a_chat_template_is_used_on_request(tokenizer):
         tokenizer.chat_template = None
     assert all(p.startswith("[user] ") and p.endswith("[assistant] ") for p in model.prompts)
     assert max(one.tokens for one in cell.answers) <= 600
+    tokenizer.chat_template = "{{ raise_exception('needs a system message') }}"
+    try:
+        with pytest.raises(rw.Error, match=r"chat template refuses a single user message: .*needs a system message"):
+            evaluation.lines(model, tokenizer, length=600, samples=2, chat=True)
+    finally:
+        tokenizer.chat_template = None
+
+
+def test_documents_without_their_answer_are_one_line(folder, tmp_path, capsys):
+    path = tmp_path / "documents.jsonl"
+    text = "The ship left Oslo, and the sea was calm for hours. " * 12
+    rows = [{"document": text, "question": "Which?", "answer": answer} for answer in ("Oslo", "Rome")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = ["--tasks", "qa", "--documents", path, "--lengths", 250, "--samples", 1]
+    status, _, progress = evaluate(folder, *options, capsys=capsys)
+    line = "ropewalk: 1 of 2 documents are left out: the answer does not occur in 1 of them"
+    assert status == 0 and progress.splitlines()[0] == line and "Warning" not in progress, progress
+
+
+def test_keys_that_end_in_numbers_do_not_end_the_answer(tokenizer):
+    record = "line odd-sock-7: REGISTER_CONTENT is <17>\nline tin-cup-8: REGISTER_CONTENT is <12345>\n"
+    prompt = f"{record}\nTell me what is the <REGISTER_CONTENT> in line odd-sock-7? I need the number."
+    row = evaluation.LinesRow(prompt, 17, 2, None, "odd-sock-7", 0)
+    written = []
+
+    class Speaker(Reader):
+        def generate(self, ids, stopping_criteria, **options):
+            text = "In line odd-sock-7 it is 17>. The other is 12345."
+            for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
+                ids = torch.cat([ids, torch.tensor([[token]])], 1)
+                if bool(stopping_criteria(ids, None)):
+                    break
+            written.append(ids)
+            return ids
+
+    cell = evaluation.lines(Speaker(tokenizer), tokenizer, rows=[row])
+    assert cell.value == 1 and "17>" in cell.answers[0].answer and "12345" not in cell.answers[0].answer
+    assert [_lines.is_complete(row, text) for text in ("odd-sock-7", "12,", "17, ", "1", "1>")] == [0, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix"), [("<s> $A </s>", [1]), ("$A </s>", []), ("<pad> <s> $A", [0, 1]), ("$A", [])]
+)
+def test_prompts_have_the_tokens_before_a_text_and_none_after_it(tokenizer, template, prefix):
+    from tokenizers import processors
+
+    other = copy.deepcopy(tokenizer)
+    ids = {"special_tokens": [("<pad>", 0), ("<s>", 1), ("</s>", 2)]}
+    other.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, **ids)
+    plain = other("Say\nThe <", add_special_tokens=False)["input_ids"]
+    assert _tasks.prompt_tokens(other, "Say", False, "The <") == prefix + plain
+    assert _text.first_tokens(other) == prefix
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_lengths_hold_with_one_token_per_character(chat):
+    class Characters:
+        chat_template = "used by the method below"
+
+        def __call__(self, text, add_special_tokens=True, verbose=True):
+            return {"input_ids": [1] * add_special_tokens + list(text.encode())}
+
+        def apply_chat_template(self, messages, **options):
+            return f"<user>{messages[0]['content']}<assistant>"
+
+    rows = _tasks.rows_of_length(Characters(), 3000, 12, 0, chat, True)
+    sizes = [len(ids) for ids in _tasks.lines_prompts(Characters(), rows, chat, True)]
+    assert sizes == [row.token_size for row in rows] and min(sizes) >= 2970 and max(sizes) <= 3000
 
 
 def test_greedy_text_ignores_the_generation_settings_of_the_model(tokenizer):
@@ -212,7 +304,7 @@ def test_the_command_prints_a_table_and_writes_json_and_plots(folder, tmp_path, 
     for row in rows:
         assert {"policy", "task", "length", "value", "low", "high", "samples", "seconds"} <= row.keys()
         assert row["versions"]["transformers"] == transformers.__version__ and row["seed"] == 0
-        assert row["low"] <= row["value"] <= row["high"] and row["settings"]["samples"] == 4
+        assert row["low"] <= row["value"] <= row["high"] and row["settings"].get("samples", 4) == 4
     assert {row["length"] for row in rows} == {470, 512}
     lines = [row for row in rows if row["task"] == "lines"]
     assert all(len(row["answers"]) == 4 for row in lines)
@@ -247,11 +339,81 @@ def test_a_stopped_run_goes_on_where_it_stopped(folder, tmp_path, monkeypatch, c
     assert status == 0 and "2 of 4 cells are stored already" in progress and len(measured) == 5
     assert measured[2] == measured[3] and [row["length"] for row in json.loads(path.read_text())] == [64, 64, 128, 128]
     assert evaluate(folder, *options) == 0 and len(measured) == 5  # nothing is left
-    status, _, problem = evaluate(folder, *options, "--seed", 7, capsys=capsys)
-    assert status == 2 and "its seed" in problem.replace("settings.seed", "seed") and "here it is 7" in problem
+    status, _, problem = evaluate(folder, *options, "--texts", 3, capsys=capsys)
+    assert status == 2 and "its settings.texts is 2, here it is 3" in problem
     path.write_text(stored[:-30])
     status, _, problem = evaluate(folder, *options, capsys=capsys)
     assert status == 2 and f"{path} holds no results of an evaluation" in problem
+
+
+def test_a_file_keeps_other_cells_and_refuses_other_settings_of_the_same(folder, tmp_path, capsys):
+    path, text = tmp_path / "out.json", tmp_path / "text.txt"
+    text.write_text(TEXT)
+    common = ["--lengths", 512, "--json", path]
+    assert evaluate(folder, "--tasks", "lines", *common) == 0
+    stored = path.read_text().splitlines()[1]
+    assert evaluate(folder, "--tasks", "lines", "perplexity", "--text", text, "--texts", 1, *common) == 0
+    assert stored in path.read_text() and len(json.loads(path.read_text())) == 2
+    status, _, problem = evaluate(folder, "--tasks", "perplexity", "--texts", 1, *common, capsys=capsys)
+    assert status == 2 and "its settings.text is ['text.txt " in problem
+    rows = json.loads(path.read_text())
+    del rows[0]["value"]
+    path.write_text(json.dumps(rows))
+    status, _, problem = evaluate(folder, "--tasks", "lines", *common, capsys=capsys)
+    assert status == 2 and f"{path} holds no results of an evaluation" in problem
+
+
+def test_a_store_takes_in_the_rows_of_other_processes(tmp_path, monkeypatch):
+    jobs = [_run.Job("default", "perplexity", length) for length in (64, 128, 256)]
+    path, head = tmp_path / "out[1].json", {"model": "m", "fingerprint": "f", "dtype": "float32"}
+    settings = _run.settings_of(jobs, _run.Settings())
+    first, second = (_run.Store(path, head, settings, _run.Ranks()) for _ in range(2))
+    cell = evaluation.Cell("default", "perplexity", 64, 2.0, 1.0, 3.0, 1, 1.0)
+    for store, job in ((first, jobs[0]), (second, jobs[1]), (first, jobs[2])):
+        store.add(job, cell)
+    assert len(json.loads(path.read_text())) == 3 and second.cell(jobs[0]) and os.listdir(tmp_path) == [path.name]
+    path.rename(tmp_path / "out[1].json.rank5")  # of a run that was killed
+    store = _run.Store(path, head, settings, _run.Ranks())
+    store.close()
+    assert all(map(store.cell, jobs)) and os.listdir(tmp_path) == [path.name]
+
+    def full(file, *arguments, **options):
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device") as problem:
+        store.write()
+    assert problem.value.filename == str(path) and os.listdir(tmp_path) == [path.name]
+    assert len(json.loads(path.read_text())) == 3
+
+
+def test_an_error_of_a_cell_names_the_cell(folder, monkeypatch, capsys):
+    def failing(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    monkeypatch.setattr(_model, "token_losses", failing)
+    status, _, problem = evaluate(folder, "--tasks", "perplexity", "--lengths", 64, capsys=capsys)
+    assert status == 2 and problem.count("\n") == 1
+    assert "perplexity from-config 64: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB." in problem
+
+
+def test_rows_of_files(folder, tmp_path, monkeypatch, capsys):
+    files = [tmp_path / "a" / "rows.jsonl", tmp_path / "b" / "rows.jsonl", tmp_path / "other.jsonl"]
+    record = "line odd-sock: REGISTER_CONTENT is <17>\n" * 3
+    prompt = f"{record}\nTell me what is the <REGISTER_CONTENT> in line odd-sock? I need the number."
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"expected_number": 17, "prompt": prompt}))
+    common = ["--tasks", "lines", "--lines"]
+    status, _, problem = evaluate(folder, *common, files[0], files[1], capsys=capsys)
+    assert status == 2 and "file of lines rows.jsonl is given twice" in problem
+    status, _, problem = evaluate(folder, *common, files[0], files[2], capsys=capsys)
+    assert status == 2 and re.search(r"the longest prompts of .* have \d+ tokens each", problem)
+    assert evaluate(folder, *common, files[0]) == 0
+    monkeypatch.setattr(_model, "free_bytes", lambda device: 1000)
+    status, _, problem = evaluate(folder, *common, files[0], capsys=capsys)
+    assert status == 2 and re.search(r"length 2\d\d needs about", problem)
 
 
 def test_ranks_share_the_cells(folder, tmp_path):
@@ -291,6 +453,15 @@ BAD = {
     "too short": (["--tasks", "lines", "--lengths", "200"], "length must be at least .* got 200"),
     "qa": (["--tasks", "qa"], r"task qa needs rows \(--qa\) or documents"),
     "unused": (["--tasks", "lines", "--text", "a.txt"], "--text has no effect on the tasks lines"),
+    "no lengths": (
+        ["--tasks", "qa", "--qa", "a", "--lengths", "9"],
+        "--lengths has no effect on the tasks qa of files",
+    ),
+    "chat": (["--tasks", "perplexity", "--chat"], "--chat has no effect on the tasks perplexity"),
+    "stride": (["--tasks", "sliding", "--lengths", "64"], r"stride must be in \[1, 64\], .* got 256"),
+    "many": (["--tasks", "lines", "--lengths", "512", "--samples", str(10**9)], "samples must be at most 100000, got"),
+    "bytes": (["--policies", "linear:\udcff"], r"'linear:\\udcff' is not UTF-8 text"),
+    "device file": (["--json", os.devnull], "cannot write '/dev/null': it is no file"),
     "altered": (["--altered"], "--altered needs --documents"),
     "samples": (["--samples", "0"], "--samples must be positive, got 0"),
     "suffix": (["--plot", "a.gif"], "--plot must end in .png or .svg"),

@@ -334,9 +334,9 @@ def test_columns_beyond_the_width_continue_below():
     lines = table(cells, width=55).split("\n")
     assert [line.split() for line in lines[1:5]] == [
         ["1,024", "2,048"],
-        ["default", "0.50", "[0.30,", "0.70]*", "0.50", "[0.30,", "0.70]*"],
+        ["default", "0.50", "[0.30,", "0.70]", "0.50", "[0.30,", "0.70]"],
         ["4,096"],
-        ["default", "0.50", "[0.30,", "0.70]*"],
+        ["default", "0.50", "[0.30,", "0.70]"],
     ]
     assert max(map(len, lines)) <= 55
 
@@ -352,8 +352,8 @@ def test_digits_of_perplexities(value, text):
 
 
 def test_perplexities_without_an_interval_and_without_bound():
-    assert table([losses("default", [[3]])]).split("\n")[2].split() == ["default", "20.09*"]
-    assert "1.0e+40 [1.0e+39, 1.0e+41]*" in table([Cell("default", "sliding", 2048, 1e40, 1e39, 1e41, 9, 1.0)])
+    assert table([losses("default", [[3]])]).split("\n")[2].split() == ["default", "20.09"]
+    assert "1.0e+40 [1.0e+39, 1.0e+41]" in table([Cell("default", "sliding", 2048, 1e40, 1e39, 1e41, 9, 1.0)])
 
 
 def test_shortened_names_stay_distinct():

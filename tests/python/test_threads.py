@@ -2,9 +2,13 @@
 
 import json
 import os
+import sys
+import threading
+import time
 
 import pytest
 from checks import run_python
+from ropewalk import _ropewalk
 
 if not os.path.isdir("/proc/self/task"):
     pytest.skip("the threads of a process are counted in Linux's /proc", allow_module_level=True)
@@ -103,3 +107,25 @@ else:
 @pytest.mark.parametrize("tensors_of", ["numpy", "torch"])
 def test_a_forked_child_computes_on_one_thread(tensors_of):
     assert run_python(FORKED, tensors_of) == "exit 0"
+
+
+def test_other_threads_run_while_a_configuration_is_parsed():
+    text = '{"head_dim": 8, "list": [' + ",".join(["{}"] * 1_000_000) + "]}"
+    turns, done = 0, []
+
+    def parse():
+        before = turns
+        _ropewalk.encoding_from_config(text, "the test", None, None, None, None)
+        done.append(turns - before)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # the lock changes hands only where its holder gives it up
+    try:
+        thread = threading.Thread(target=parse)
+        thread.start()
+        while thread.is_alive():
+            turns += 1
+            time.sleep(0)
+    finally:
+        sys.setswitchinterval(interval)
+    assert done[0] > 0

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ropewalk import _ropewalk
+
+MAX_BYTES = 16 << 20  # as in parse_config.hpp
+KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def check_encoding(encoding: object) -> None:
@@ -72,33 +81,54 @@ def from_config(
 
     Raises:
         Error: The scaling method is unknown, lacks a key, has an unknown key or contradicts itself. The message names
-            the key.
+            the key. Or the path is a FIFO or a device, or the file has more than 16 MiB.
         OSError: The file cannot be read.
         TypeError: config is none of the kinds above.
     """
     if isinstance(config, (str, os.PathLike)):
         path = path_of(config)
-        return _ropewalk.encoding_from_config(text_of(path), str(path), layer_type, sequence_length, layout, policy)
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        return _ropewalk.encoding_from_config(text_of(path), name, layer_type, sequence_length, layout, policy)
     keys = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(keys, Mapping):
         raise TypeError(
             f"ropewalk: config must be a path, a dict or a configuration of Transformers, got {type(config).__name__}"
         )
-    text = json.dumps(dict(keys), default=str)
+    try:
+        text = json.dumps(dict(keys), default=str)
+    except (TypeError, ValueError, RecursionError) as problem:  # keys of other types, cycles, integers of 5,000 digits
+        raise _ropewalk.Error(f"ropewalk: config cannot be written as JSON: {problem}") from None
     return _ropewalk.encoding_from_config(text, "the configuration", layer_type, sequence_length, layout, policy)
 
 
 def path_of(config: str | os.PathLike[str]) -> Path:
     """Return the path of a configuration, or of the config.json in a folder."""
     path = Path(config)
+    try:
+        os.access(path, os.F_OK)
+    except ValueError as problem:  # a lone surrogate, a zero byte
+        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
     return path / "config.json" if path.is_dir() else path
 
 
 def text_of(path: Path) -> str:
+    """Return the text of a regular file. Neither a FIFO nor a device blocks or is read."""
+    with open(path, "rb", opener=open_without_blocking) as file:
+        status = os.fstat(file.fileno())
+        kind = next((kind for is_kind, kind in KINDS if is_kind(status.st_mode)), None)
+        if kind is not None:
+            raise _ropewalk.Error(f"ropewalk: {path} is {kind}, expected a file")
+        if status.st_size > MAX_BYTES:
+            raise _ropewalk.Error(f"ropewalk: {path} has {status.st_size} bytes, the limit is {MAX_BYTES}")
+        data = file.read(MAX_BYTES + 1)
     try:
-        return path.read_text(encoding="utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise _ropewalk.Error(f"ropewalk: {path} is not UTF-8 text: {problem}") from None
+
+
+def open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "gguf", "accelerate", "matplotlib")
 
+LENGTHS = (2048, 4096)
 EXAMPLES = """examples:
   python -m ropewalk evaluate path/to/model --policies default linear:2 yarn:2 --lengths 4096 8192 --json out.json
   python -m ropewalk evaluate model.gguf --tasks lines --samples 50 --chat --plot lines.png
@@ -36,10 +38,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--policies", nargs="+", default=["from-config"], metavar="POLICY", help=policies)
     tasks = "perplexity, sliding (perplexity of a sliding window), lines, qa (default: perplexity lines)"
     add("--tasks", nargs="+", default=["perplexity", "lines"], metavar="TASK", help=tasks)
-    add("--lengths", nargs="+", type=int, default=[2048, 4096], metavar="N", help="tokens (default: 2048 4096)")
+    add("--lengths", nargs="+", type=int, metavar="N", help="tokens (default: 2048 4096)")
     add("--samples", type=int, default=20, metavar="N", help="rows of lines and qa, windows of sliding (default: 20)")
     add("--texts", type=int, default=4, metavar="N", help="texts per length of perplexity (default: 4)")
-    add("--stride", type=int, default=256, metavar="N", help="tokens that a sliding window scores (default: 256)")
+    add("--stride", type=int, metavar="N", help="tokens that a sliding window scores (default: 256)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the generated rows (default: 0)")
     add("--text", nargs="+", default=[], metavar="FILE", help="text for perplexity (default: Python's reference)")
     add("--lines", nargs="+", default=[], metavar="FILE", help="published rows for lines, .jsonl or .parquet")
@@ -71,6 +73,11 @@ def add_report_arguments(command: argparse.ArgumentParser) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Check what would otherwise be found after the model is loaded, or after hours."""
+    for text in (*options.policies, *options.tasks):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise rw.Error(f"ropewalk: {text!r} is not UTF-8 text") from None
     for name in ("samples", "texts", "stride", "new_tokens"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -78,10 +85,23 @@ def check(options: argparse.Namespace) -> None:
     for path in (options.json, options.plot):
         check_writable(path)
     check_plot(options.plot)
-    used = {"text": {"perplexity", "sliding"}, "lines": {"lines"}, "qa": {"qa"}, "documents": {"qa"}}
+    rows = {name for name in ("lines", "qa") if getattr(options, name)}
+    used = {
+        "lengths": {"perplexity", "sliding", "lines", "qa"} - rows,
+        "stride": {"sliding"},
+        "text": {"perplexity", "sliding"},
+        "lines": {"lines"},
+        "qa": {"qa"},
+        "documents": {"qa"},
+        "chat": {"lines", "qa"},
+        "answer_start": {"lines"},
+    }
     for name, tasks in used.items():
         if getattr(options, name) and not tasks & set(options.tasks):
-            raise rw.Error(f"ropewalk: --{name} has no effect on the tasks {' '.join(options.tasks)}")
+            of = " of files" if name == "lengths" else ""
+            raise rw.Error(
+                f"ropewalk: --{name.replace('_', '-')} has no effect on the tasks {' '.join(options.tasks)}{of}"
+            )
     if options.altered and not options.documents:
         raise rw.Error("ropewalk: --altered needs --documents")
     if options.documents and options.qa:
@@ -89,8 +109,8 @@ def check(options: argparse.Namespace) -> None:
 
 
 def check_writable(path: Path | None) -> None:
-    if path is not None and (path.is_dir() or not os.access(path.resolve().parent, os.W_OK)):
-        raise rw.Error(f"ropewalk: cannot write {str(path)!r}: it is a folder, or its folder is missing or protected")
+    if path is not None and (path.exists() > path.is_file() or not os.access(path.resolve().parent, os.W_OK)):
+        raise rw.Error(f"ropewalk: cannot write {str(path)!r}: it is no file, or its folder is missing or read-only")
 
 
 def check_plot(path: Path | None) -> None:
@@ -112,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
     settings = evaluation.Settings(
         samples=options.samples,
         texts=options.texts,
-        stride=options.stride,
+        stride=options.stride or evaluation.Settings.stride,
         seed=options.seed,
         chat=options.chat,
         answer_start=options.answer_start,
@@ -123,18 +143,19 @@ def run(options: argparse.Namespace) -> None:
         qa=tuple(options.qa),
         documents=tuple(options.documents),
     )
-    cells, trained = _run.evaluate(
-        options.model,
-        options.policies,
-        options.tasks,
-        options.lengths,
-        settings,
-        options.json,
-        options.dtype,
-        options.device,
-        options.attention,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    with _warnings_of_documents():
+        cells, trained = _run.evaluate(
+            options.model,
+            options.policies,
+            options.tasks,
+            options.lengths or LENGTHS,
+            settings,
+            options.json,
+            options.dtype,
+            options.device,
+            options.attention,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     if int(os.environ.get("RANK", 0)) > 0:
         return
     show(cells, options.plot, trained)
@@ -170,6 +191,16 @@ def packages() -> Iterator[None]:
         if problem.name not in PACKAGES:
             raise
         raise rw.Error(f"ropewalk: this needs {problem.name}: pip install 'ropewalk[evaluate]'") from None
+
+
+@contextlib.contextmanager
+def _warnings_of_documents() -> Iterator[None]:
+    """Show warnings of make_qa() as one line each, and none of other packages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("once", r"\d+ of \d+ documents are left out")
+        warnings.showwarning = lambda message, *_, **__: print(f"ropewalk: {message}", file=sys.stderr)
+        yield
 
 
 def _quiet() -> None:

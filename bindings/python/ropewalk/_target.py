@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk import _inspect, _ropewalk
-from ropewalk._encoding import from_config
+from ropewalk._encoding import from_config, path_of, text_of
 
 if TYPE_CHECKING:
     import argparse
@@ -144,8 +143,7 @@ def config_lengths(path: str, encoding: _ropewalk.Encoding) -> tuple[int | None,
 
 def read_model(path: str) -> dict[str, Any]:
     """Return the language model's part of a configuration, which from_config() has accepted."""
-    file = Path(path)
-    whole = json.loads((file / "config.json" if file.is_dir() else file).read_text(encoding="utf-8"))
+    whole = json.loads(text_of(path_of(path)))
     text = whole.get("text_config")
     return text if isinstance(text, dict) else whole
 

@@ -34,6 +34,8 @@ namespace detail {
 
 /// The largest head_dim of a configuration. Every pair costs about a microsecond.
 inline constexpr std::int64_t max_head_dim = 16384;
+/// The largest number of layer types and of models inside each other. Published models have four and two.
+inline constexpr std::size_t max_layer_types = 256, max_nested_models = 4;
 
 /// A section of one layer type, or of all layers if it has no parts.
 struct layer_section {
@@ -46,6 +48,8 @@ struct layer_section {
 inline layer_section of_layer_type(const config_section& whole, const std::string& layer_type) {
     const auto parts = whole.subsections();
     if (parts.empty()) return {whole, false};
+    RW_EXPECTS(parts.size() <= max_layer_types, "{} has {} parts, at most {} layer types are read", whole.path(),
+               parts.size(), max_layer_types);
     std::vector<std::string_view> names;
     std::string known;
     for (const auto& [key, part] : parts) {
@@ -584,6 +588,8 @@ inline Encoding encoding_from_config(const nlohmann::json& config, const config_
     std::vector<const nlohmann::json*> around;
     for (std::string key; !(key = detail::language_model_key(*model, code)).empty();) {
         around.push_back(model);
+        RW_EXPECTS(around.size() <= detail::max_nested_models,
+                   "the configuration has more than {} models inside each other", detail::max_nested_models);
         model = &(*model)[key];
         path = key;
         code = code.language_model(detail::stated_model_type(*model));

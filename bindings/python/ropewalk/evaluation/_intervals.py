@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ropewalk._ropewalk import Error
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -173,8 +175,8 @@ def losses_by_place(blocks: Sequence[Block]) -> dict[tuple[int, int, int], float
     return {(block.text, block.start, block.stop): block.loss for block in blocks}
 
 
-def different(first: Cell, second: Cell, things: str, ours: int, theirs: int) -> ValueError:
-    return ValueError(
-        f"{first.policy} and {second.policy} have different {things} of {first.task} at {first.length} tokens "
-        f"({ours} and {theirs}); evaluate both with the same options"
+def different(first: Cell, second: Cell, things: str, ours: int, theirs: int) -> Error:
+    return Error(
+        f"ropewalk: {first.policy} and {second.policy} have different {things} of {first.task} at {first.length} "
+        f"tokens ({ours} and {theirs}); evaluate both with the same options"
     )

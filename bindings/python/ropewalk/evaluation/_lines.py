@@ -22,6 +22,7 @@ HEAD = (
     "a certain line index. Now the record start:\n\n"
 )
 LINE = "line {}: REGISTER_CONTENT is <{}>\n"
+ANSWER = "The <REGISTER_CONTENT> in line {} is <"
 QUESTION = "\nNow the record is over. Tell me what is the <REGISTER_CONTENT> in line {}? I need the number."
 PARSED_LINE = re.compile(r"^line (.+?): REGISTER_CONTENT is <(\d+)>", re.MULTILINE)
 PARSED_QUESTION = re.compile(r"in line (.+?)\? I need the number")
@@ -79,7 +80,7 @@ class LinesRow:
     @property
     def answer_start(self) -> str:
         """Beginning of an answer, which a model without a chat format continues with the number."""
-        return f"The <REGISTER_CONTENT> in line {self.key} is <"
+        return ANSWER.format(self.key)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of a published row."""
@@ -211,11 +212,19 @@ def first_integer(text: str) -> int | None:
     return int(match.group().replace(",", "")) if match else None
 
 
-def is_correct(row: LinesRow, answer: str) -> bool:
-    """Return True if the first integer of the answer is the expected number.
-
-    The asked key is left out, because keys in older files end in a number.
-    """
+def without_key(row: LinesRow, answer: str) -> str:
+    """Return the answer without the asked key, because keys in older files end in a number."""
     key = re.escape(row.key)
     key = rf"\bline {key}\b" if row.key.isdigit() else rf"(?<!\w){key}(?!\w)"
-    return first_integer(re.sub(key, " ", answer)) == row.expected_number
+    return re.sub(key, " ", answer)
+
+
+def is_correct(row: LinesRow, answer: str) -> bool:
+    """Return True if the first integer of the answer, apart from the asked key, is the expected number."""
+    return first_integer(without_key(row, answer)) == row.expected_number
+
+
+def is_complete(row: LinesRow, answer: str) -> bool:
+    """Return True if is_correct() does not depend on what follows the answer."""
+    # The text after a key of digits shows that the key is not the beginning of a number.
+    return re.search(r"[0-9][0-9,]*[^0-9,]", without_key(row, answer)) is not None

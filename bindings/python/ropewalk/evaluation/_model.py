@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +61,16 @@ def load(
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **with_weights)
         return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AssertionError) as problem:
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-        raise _ropewalk.Error(f"ropewalk: Transformers cannot load {str(path)!r}: {reason}") from problem
+    except Exception as problem:  # a damaged file raises errors of any package
+        raise _ropewalk.Error(f"ropewalk: Transformers cannot load {str(path)!r}: {reason(problem)}") from problem
+
+
+def reason(problem: BaseException) -> str:
+    """Return the message of an error of another package as one line of at most 200 characters."""
+    text = " ".join(str(problem).split())
+    if not text or not isinstance(problem, (OSError, ValueError, ImportError)):
+        text = f"{type(problem).__name__}: {text}".removesuffix(": ")
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def fingerprint(path: str | Path) -> str:
@@ -88,8 +94,12 @@ def applied(model: Any, policy: str | None) -> Iterator[None]:
     """Patch the model with a policy inside the block: "from-config" keeps its scaling, None leaves the model as it is.
 
     Raises:
-        Error: As patch(), or the model is already patched and policy is not None.
+        Error: As patch(), the model is already patched and policy is not None, or it has an encoder.
     """
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise _ropewalk.Error(
+            f"ropewalk: {type(model).__name__} has an encoder and a decoder; the tasks take causal language models"
+        )
     if policy is None:
         yield
         return
@@ -102,12 +112,18 @@ def applied(model: Any, policy: str | None) -> Iterator[None]:
         unpatch(model)
 
 
-@contextlib.contextmanager
-def _body(model: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Replace the layers of a model by a function, so that its own code computes logits from what that returns."""
-    body = model.base_model
+def _body(model: Any) -> Any:
+    """Return the module that computes the states that the head of a model takes."""
+    # The base_model of Llama4ForCausalLM is the model itself.
+    body = model.base_model if model.base_model is not model else getattr(model, "model", model)
     if body is model:
         raise _ropewalk.Error(f"ropewalk: {type(model).__name__} has no base_model, whose states its head would take")
+    return body
+
+
+@contextlib.contextmanager
+def _replaced(body: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace the layers of a model by a function, so that its own code computes logits from what that returns."""
     own = vars(body).get("forward")
     body.forward = forward
     try:
@@ -124,19 +140,22 @@ def token_losses(model: Any, ids: list[int]) -> torch.Tensor:
     The layers run once over the whole sequence. The logits are computed in pieces.
 
     Raises:
-        Error: A loss is not finite.
+        Error: A loss is not finite, or there are fewer than two tokens.
     """
+    if len(ids) < 2:
+        raise _ropewalk.Error(f"ropewalk: a loss needs at least two tokens, got {len(ids)}")
     device = model.device
     whole = torch.tensor([ids], device=device)
     inputs, targets = whole[:, :-1], whole[0, 1:]
-    layers, outputs = model.base_model.forward, []
+    body = _body(model)
+    layers, outputs = body.forward, []
 
     def first_state(*arguments: Any, **named: Any) -> Any:
         outputs.append(layers(*arguments, **named))
         return _with_states(outputs[0], outputs[0].last_hidden_state[:, :1])
 
     with torch.inference_mode():
-        with _body(model, first_state):
+        with _replaced(body, first_state):
             columns = model(input_ids=inputs, use_cache=False).logits.shape[-1]
         states, losses = outputs[0].last_hidden_state, []
         size = max(PIECE // columns, 1)
@@ -146,9 +165,10 @@ def token_losses(model: Any, ids: list[int]) -> torch.Tensor:
             def some_states(*arguments: Any, states: Any = states[:, piece], **named: Any) -> Any:
                 return _with_states(outputs[0], states)
 
-            with _body(model, some_states):
-                logits = model(input_ids=inputs[:, piece], use_cache=False).logits[0]
-            losses.append(torch.nn.functional.cross_entropy(logits.float(), targets[piece], reduction="none"))
+            with _replaced(body, some_states):
+                logits = model(input_ids=inputs[:, piece], use_cache=False).logits[0].float()
+            # In float32, cross_entropy() of PyTorch on the CPU is 9e-6 nats too low for 49,152 logits.
+            losses.append(logits.logsumexp(-1) - logits.gather(1, targets[piece, None])[:, 0])
     found = torch.cat(losses).cpu()
     if not bool(found.isfinite().all()):
         position = int((~found.isfinite()).nonzero()[0])
@@ -162,26 +182,27 @@ def _with_states(output: Any, states: torch.Tensor) -> Any:
     return type(output)(last_hidden_state=states)
 
 
-class _EndOfInteger(transformers.StoppingCriteria):
-    """Stops generating after the first complete integer."""
+class _EndOfAnswer(transformers.StoppingCriteria):
+    """Stops generating when a function of the text so far returns True."""
 
-    def __init__(self, tokenizer: Any, prompt: int) -> None:
-        self.tokenizer, self.prompt = tokenizer, prompt
+    def __init__(self, tokenizer: Any, prompt: int, complete: Callable[[str], bool]) -> None:
+        self.tokenizer, self.prompt, self.complete = tokenizer, prompt, complete
 
     def __call__(self, ids: Any, scores: Any, **named: Any) -> Any:
         text = self.tokenizer.decode(ids[0, self.prompt :], skip_special_tokens=True)
-        stop = re.search(r"\d[^\d,]", text) is not None
-        return torch.full((1,), stop, dtype=torch.bool, device=ids.device)
+        return torch.full((1,), self.complete(text), dtype=torch.bool, device=ids.device)
 
 
-def greedy_text(model: Any, tokenizer: Any, ids: list[int], new_tokens: int, integer: bool = False) -> str:
+def greedy_text(
+    model: Any, tokenizer: Any, ids: list[int], new_tokens: int, complete: Callable[[str], bool] | None = None
+) -> str:
     """Return the text that follows the tokens, without special tokens.
 
     Args:
-        integer: Stop after the first complete integer.
+        complete: Returns True for a text that needs no more tokens.
     """
     inputs = torch.tensor([ids], device=model.device)
-    stops = transformers.StoppingCriteriaList([_EndOfInteger(tokenizer, len(ids))] if integer else [])
+    stops = transformers.StoppingCriteriaList([_EndOfAnswer(tokenizer, len(ids), complete)] if complete else [])
     own, ends = model.generation_config, model.generation_config.eos_token_id
     if ends is None:
         ends = tokenizer.eos_token_id
@@ -213,7 +234,8 @@ def needed_bytes(model: Any, length: int) -> int:
     scores = 0
     if getattr(config, "_attn_implementation", None) == "eager":
         scores = heads * length * (2 * size + 4)  # scores, and their softmax in float32
-    return int(length * ((cache + states) * size + scores) + 4 * PIECE * 2)
+    logits = min(PIECE, length * config.vocab_size)
+    return int(length * ((cache + states) * size + scores) + 2 * 4 * logits)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -9,7 +9,7 @@ from ropewalk._card import Table, brief
 from ropewalk.evaluation._intervals import LEVEL, compare, losses_by_place, welch_test
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
     from ropewalk.evaluation._results import Cell
@@ -66,7 +66,8 @@ def table_with(cells: Sequence[Cell], names: dict[str, str], width: int) -> str:
         parts.append(block(title, values_table(chosen, names), width))
         if any(cell.buckets for cell in chosen):
             parts.append(block(*losses_table(chosen, names), width))
-    notes = ["* best of the column; in brackets: 95 % interval"] if parts else []
+    best = "* best of the column; " if any("*" in part for part in parts) else ""
+    notes = [f"{best}in brackets: 95 % interval"] if parts else []
     notes += [f"{name} = {policy}" for policy, name in names.items() if "..." in name and name != policy]
     return "\n\n".join([*parts, "\n".join(notes)])
 
@@ -87,16 +88,20 @@ def values_table(cells: Sequence[Cell], names: dict[str, str]) -> Table:
     found = {(cell.policy, cell.length): cell for cell in cells}
     choose = max if cells[0].task in ACCURACIES else min
     result = Table(["", *(f"{length:,} " for length in lengths)])
-    best = {length: choose(cell.value for cell in cells if cell.length == length) for length in lengths}
+    best = {length: best_of_several([one.value for one in cells if one.length == length], choose) for length in lengths}
     for policy in distinct([cell.policy for cell in cells]):
         row = [found.get((policy, length)) for length in lengths]
-        texts = ["- " if cell is None else marked(cell, best[cell.length]) for cell in row]
+        texts = ["- " if cell is None else with_interval(cell) + star(cell.value, best[cell.length]) for cell in row]
         result.rows.append((names[policy], *texts))
     return result
 
 
-def marked(cell: Cell, best: float) -> str:
-    return with_interval(cell) + ("*" if cell.value == best else " ")
+def best_of_several(values: Sequence[float], choose: Callable[[Sequence[float]], float]) -> float | None:
+    return choose(values) if len(values) > 1 else None
+
+
+def star(value: float, best: float | None) -> str:
+    return "*" if value == best else " "
 
 
 def with_interval(cell: Cell) -> str:
@@ -127,11 +132,11 @@ def losses_table(cells: Sequence[Cell], names: dict[str, str]) -> tuple[str, Tab
     losses = {
         (policy, (bucket.start, bucket.stop)): bucket.loss for policy, cell in chosen.items() for bucket in cell.buckets
     }
-    best = {place: min(losses[policy, place] for policy in chosen if (policy, place) in losses) for place in places}
+    best = {place: best_of_several([x for (_, at), x in losses.items() if at == place], min) for place in places}
     result = Table(["", *(f"<{stop:,} " for _, stop in places)])
     for policy in chosen:
         row = [losses.get((policy, place)) for place in places]
-        texts = ["- " if x is None else f"{x:.2f}{'*' if x == best[place] else ' '}" for x, place in zip(row, places)]
+        texts = ["- " if x is None else f"{x:.2f}{star(x, best[place])}" for x, place in zip(row, places)]
         result.rows.append((names[policy], *texts))
     return f"loss in nats by position, in {length:,} tokens", result
 

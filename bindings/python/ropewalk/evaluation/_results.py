@@ -93,12 +93,12 @@ def read_cells(*paths: str | Path) -> list[Cell]:
         Error: A file holds no results, or two files have the same cell.
     """
     rows = [row for path in paths for row in read_rows(path)]
-    several = len({row["model"] for row in rows}) > 1
+    several = len({row.get("model") for row in rows}) > 1
     cells: dict[tuple[str, str, int], Cell] = {}
     for row in rows:
         cell = Cell.from_dict(row)
         if several:
-            cell = dataclasses.replace(cell, policy=f"{row['model']} {cell.policy}")
+            cell = dataclasses.replace(cell, policy=f"{row.get('model')} {cell.policy}")
         key = (cell.policy, cell.task, cell.length)
         if key in cells:
             raise _ropewalk.Error(

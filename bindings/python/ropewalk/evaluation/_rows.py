@@ -12,6 +12,7 @@ from ropewalk._ropewalk import Error
 Tokenizer = Callable[[str], Any]  # returns a mapping with `input_ids`, like the tokenizers of Transformers
 PathLike = Union[str, "os.PathLike[str]"]
 T = TypeVar("T")
+MOST_SAMPLES = 100_000  # rows that are made before the first is used
 
 
 class Row:
@@ -116,6 +117,8 @@ def check_request(length: int, samples: int) -> None:
             raise Error(f"ropewalk: {name} must be an integer, got {value!r}")
         if value < 1:
             raise Error(f"ropewalk: {name} must be positive, got {value}")
+    if samples > MOST_SAMPLES:
+        raise Error(f"ropewalk: samples must be at most {MOST_SAMPLES}, got {samples}")
 
 
 def fit(count: Callable[[int], int], limit: int, low: int, high: int) -> tuple[int, int]:

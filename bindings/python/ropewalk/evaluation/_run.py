@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import functools
+import glob
 import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,7 +28,14 @@ from ropewalk.evaluation._results import Cell, read_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-TASKS = ("perplexity", "sliding", "lines", "qa")
+# Settings on which the results of a task depend. Rows of a file replace those of ROWS.
+TASKS = {
+    "perplexity": ("texts", "text"),
+    "sliding": ("samples", "stride", "text"),
+    "lines": ("samples", "chat", "answer_start", "new_tokens", "seed"),
+    "qa": ("samples", "chat", "new_tokens", "seed", "altered", "documents"),
+}
+ROWS = ("seed", "altered", "documents")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +55,6 @@ class Settings:
     qa: tuple[str, ...] = ()
     documents: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return values for JSON: of a file, its name and a digest of its contents."""
-        values = dataclasses.asdict(self)
-        for name in ("text", "lines", "qa", "documents"):
-            values[name] = [f"{Path(file).name} {_digest(Path(file).read_bytes())}" for file in values[name]]
-        if not self.text:
-            values["text"] = [f"pydoc_data.topics {_digest(_text.default_text().encode())}"]
-        return values
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -67,13 +69,40 @@ class Job:
         return (self.policy, self.task, self.length, self.file and Path(self.file).name)
 
 
+def settings_of(jobs: Sequence[Job], settings: Settings) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Return by the key of a job the settings on which it depends, for JSON: of a file, its name and a digest."""
+
+    @functools.cache
+    def named(file: str) -> str:
+        return f"{Path(file).name} {_digest(Path(file).read_bytes())}"
+
+    @functools.cache
+    def value(name: str) -> Any:
+        if name == "text" and not settings.text:
+            return [f"pydoc_data.topics {_digest(_text.default_text().encode())}"]
+        found = getattr(settings, name)
+        return [named(file) for file in found] if name in ("text", "documents") else found
+
+    return {
+        job.key(): {name: value(name) for name in TASKS[job.task] if job.file is None or name not in ROWS}
+        | ({} if job.file is None else {"rows": named(job.file)})
+        for job in jobs
+    }
+
+
 class Ranks:
     """The processes of a torchrun, or this process alone."""
 
     def __init__(self) -> None:
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         if self.count > 1:
-            torch.distributed.init_process_group("gloo")
+            try:  # the first rank that finishes waits for the last one
+                torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=365))
+            except (ValueError, RuntimeError) as problem:
+                raise _ropewalk.Error(
+                    f"ropewalk: WORLD_SIZE is {self.count}, but the ranks cannot connect: {_model.reason(problem)}; "
+                    "start them by torchrun, or unset WORLD_SIZE"
+                ) from None
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all ranks, on every rank."""
@@ -91,30 +120,38 @@ class Ranks:
 class Store:
     """The finished cells of a run, in a JSON file that is replaced after every cell.
 
-    The file is a list with one cell per line. Each row repeats the model, the settings and the versions. A rank after
-    the first has a file of its own until the end.
+    The file is a list with one cell per line. Each row repeats the model, the versions and the settings of its task.
+    Rows of other cells stay. A rank after the first has a file of its own until the end.
 
     Raises:
-        Error: The file is no such list, or its rows are of another model or of other settings.
+        Error: The file is no such list, its rows are of another model, or a cell of this run has other settings there.
     """
 
-    def __init__(self, path: Path | None, header: dict[str, Any], ranks: Ranks) -> None:
-        self.path, self.header, self.ranks = path, header, ranks
+    def __init__(
+        self, path: Path | None, header: dict[str, Any], settings: dict[tuple[Any, ...], dict[str, Any]], ranks: Ranks
+    ) -> None:
+        self.path, self.header, self.settings, self.ranks = path, header, settings, ranks
         self.rows: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.own = None
         if path is not None:
             self.own = path if ranks.rank == 0 else path.with_name(f"{path.name}.rank{ranks.rank}")
-            self._read(self.own)
+            for file in (path, *self._files_of_ranks()):  # also of ranks that an earlier run had
+                self.rows.update(self._read(file))
         self.share()
 
-    def _read(self, path: Path) -> None:
+    def _files_of_ranks(self) -> list[Path]:
+        return [] if self.path is None else [*self.path.parent.glob(f"{glob.escape(self.path.name)}.rank*")]
+
+    def _read(self, path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
         if not path.exists():
-            return
-        rows = read_rows(path)
-        for row in rows:
-            for name in ("model", "fingerprint", "dtype", "settings"):
+            return {}
+        found = {_key(row): row for row in read_rows(path)}
+        for key, row in found.items():
+            for name in ("model", "fingerprint", "dtype"):
                 _check_same(path, name, row.get(name), self.header[name])
-            self.rows[_key(row)] = row
+            if key in self.settings:
+                _check_same(path, "settings", row.get("settings"), self.settings[key])
+        return found
 
     def share(self) -> None:
         """Give every rank the rows of all."""
@@ -126,17 +163,23 @@ class Store:
         return None if row is None else Cell.from_dict(row)
 
     def add(self, job: Job, cell: Cell) -> None:
-        file = None if job.file is None else Path(job.file).name
-        self.rows[job.key()] = {**cell.to_dict(), "file": file, "asked_length": job.length, **self.header}
+        own = {"file": job.key()[-1], "asked_length": job.length, "settings": self.settings[job.key()]}
+        self.rows[job.key()] = {**cell.to_dict(), **self.header, **own}
         self.write()
 
     def write(self) -> None:
         if self.own is None:
             return
+        self.rows = {**self._read(self.own), **self.rows}  # another process may have added some
         text = "[\n" + ",\n".join(json.dumps(row) for row in self.rows.values()) + "\n]\n"
-        part = self.own.with_name(self.own.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.own)
+        target = self.own.resolve()  # of a link, which stays
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(target)
+        except OSError as problem:
+            part.unlink(missing_ok=True)
+            raise OSError(problem.errno, problem.strerror, str(self.own)) from None
 
     def close(self) -> None:
         """Bring the rows of all ranks into one file."""
@@ -144,8 +187,8 @@ class Store:
         if self.ranks.rank == 0:
             self.write()
         self.ranks.gather(None)  # the first file is complete before the others are removed
-        if self.ranks.rank > 0 and self.own is not None:
-            self.own.unlink(missing_ok=True)
+        for file in self._files_of_ranks():
+            file.unlink(missing_ok=True)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -153,16 +196,14 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_same(path: Path, name: str, found: Any, wanted: Any) -> None:
-    wanted = json.loads(json.dumps(wanted))  # tuples become lists
-    if found == wanted:
-        return
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in wanted:
             _check_same(path, f"{name}.{key}", found.get(key), wanted[key])
-    raise _ropewalk.Error(
-        f"ropewalk: {path} has results of another run: its {name} is {found!r}, here it is {wanted!r}; "
-        "pass another file, or remove it"
-    )
+    elif found != wanted:
+        raise _ropewalk.Error(
+            f"ropewalk: {path} has results of another run: its {name} is {found!r}, here it is {wanted!r}; "
+            "pass another file, or remove it"
+        )
 
 
 def _digest(data: bytes) -> str:
@@ -178,7 +219,6 @@ def header(model: Any, path: str | Path, settings: Settings) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine(),
         "attention": getattr(model.config, "_attn_implementation", None),
         "seed": settings.seed,
-        "settings": settings.to_dict(),
         "versions": {"ropewalk": rw.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
 
@@ -189,7 +229,9 @@ def jobs_of(policies: Sequence[str], tasks: Sequence[str], lengths: Sequence[int
     Raises:
         Error: A task is unknown or has no rows, a length is not positive, or a name occurs twice.
     """
-    for name, values in (("policy", policies), ("task", tasks), ("length", lengths)):
+    rows = {"lines": settings.lines, "qa": settings.qa}
+    names = {f"file of {task}": [Path(file).name for file in files] for task, files in rows.items()}
+    for name, values in {"policy": policies, "task": tasks, "length": lengths, **names}.items():
         for value in values:
             if list(values).count(value) > 1:
                 raise _ropewalk.Error(f"ropewalk: {name} {value} is given twice")
@@ -197,7 +239,7 @@ def jobs_of(policies: Sequence[str], tasks: Sequence[str], lengths: Sequence[int
     for task in tasks:
         if task not in TASKS:
             raise _ropewalk.Error(f"ropewalk: unknown task {task!r}; tasks are {', '.join(TASKS)}")
-        files = {"lines": settings.lines, "qa": settings.qa}.get(task, ())
+        files = rows.get(task, ())
         if task == "qa" and not files and not settings.documents:
             raise _ropewalk.Error("ropewalk: task qa needs rows (--qa) or documents (--documents)")
         if files:
@@ -230,6 +272,7 @@ class Runner:
             self.text = _text.tokens_of(tokenizer, text)
         self.documents = [one for file in settings.documents for one in _qa.read_documents(file)]
         self.rows: dict[tuple[str, int, str | None], Any] = {}  # equal for all policies
+        self.lengths: dict[tuple[str, str | None], int] = {}  # of files: tokens of the longest prompt
 
     def check(self) -> None:
         """Fail before the first cell instead of hours later: texts that are too short, memory, rows, policies.
@@ -238,11 +281,12 @@ class Runner:
             Error: The text is too short, the memory is not enough, or as make_lines(), make_qa() and patch().
         """
         jobs = [job for job in self.jobs if self.store.cell(job) is None]
-        for length in sorted({job.length for job in jobs if job.task in ("perplexity", "sliding")}):
-            stride = min(self.settings.stride, length) if any(job.task == "sliding" for job in jobs) else None
-            _tasks.text_windows(self.tokenizer, self.text, length, 1, stride)
+        for task, length in sorted({(job.task, job.length) for job in jobs}):
+            if task in ("perplexity", "sliding"):
+                stride = self.settings.stride if task == "sliding" else None
+                _tasks.text_windows(self.tokenizer, self.text, length, 1, stride)
         free = _model.free_bytes(self.model.device)
-        for length in sorted({job.length for job in jobs}):
+        for length in sorted({self.length_of(job) for job in jobs}):
             needed = _model.needed_bytes(self.model, length)
             if free is not None and needed > free:
                 raise _ropewalk.Error(
@@ -259,14 +303,20 @@ class Runner:
     def run(self) -> None:
         jobs, ranks = self.jobs, self.store.ranks
         left = [job for job in jobs if self.store.cell(job) is None]
-        mine = _share(left, [self.cost(job) for job in left], ranks.count)[ranks.rank]
+        costs = [self.cost(job) for job in left]
+        mine = _share(left, costs, ranks.count)[ranks.rank]
         if len(left) < len(jobs):
             self.say(f"{len(jobs) - len(left)} of {len(jobs)} cells are stored already")
         total, done, begin = sum(map(self.cost, mine)), 0.0, time.perf_counter()
         for number, job in enumerate(mine):
             name = f"[{number + 1}/{len(mine)}] {job.task} {job.policy} {job.length or Path(str(job.file)).name}"
             with _progress(name) as progress:
-                cell = self.measure(job, progress)
+                try:
+                    cell = self.measure(job, progress)
+                except (_ropewalk.Error, RuntimeError) as problem:  # RuntimeError: memory of the GPU
+                    text = str(problem) if isinstance(problem, _ropewalk.Error) else _model.reason(problem)
+                    where = f"{job.task} {job.policy} {job.length or Path(str(job.file)).name}"
+                    raise _ropewalk.Error(f"ropewalk: {where}: {text.removeprefix('ropewalk: ')}") from problem
             self.store.add(job, cell)
             done += self.cost(job)
             rest = (total - done) * (time.perf_counter() - begin) / done
@@ -275,7 +325,7 @@ class Runner:
 
     def cost(self, job: Job) -> float:
         """Return the relative time of a cell."""
-        length: float = job.length or max(len(row.prompt) / 3 for row in self.rows_of(job))
+        length = float(self.length_of(job))
         config = self.model.config.get_text_config()
         weights = sum(p.numel() for p in self.model.parameters())
         units = self.settings.texts if job.task == "perplexity" else self.settings.samples
@@ -287,12 +337,30 @@ class Runner:
         if job.task == "perplexity":
             return _tasks.perplexity(*both, length=job.length, text=self.text, texts=s.texts, **common)
         if job.task == "sliding":
-            stride = min(s.stride, job.length)
-            return _tasks.sliding(*both, length=job.length, text=self.text, samples=s.samples, stride=stride, **common)
+            options = {"samples": s.samples, "stride": s.stride, **common}
+            return _tasks.sliding(*both, length=job.length, text=self.text, **options)
         options = {"rows": self.rows_of(job), "length": job.length or None, "chat": s.chat, **common}
         if job.task == "lines":
             return _tasks.lines(*both, answer_start=s.answer_start, new_tokens=s.new_tokens, **options)
         return _tasks.qa(*both, new_tokens=s.new_tokens or 50, **options)
+
+    def length_of(self, job: Job) -> int:
+        """Return the length of a cell, for rows of a file that of the longest prompt."""
+        if job.file is None:
+            return job.length
+        key = (job.task, job.file)
+        if key not in self.lengths:
+            starts = self.settings.answer_start if job.task == "lines" else False
+            tokens = _tasks.whole_prompts(self.tokenizer, self.settings.chat, starts)
+            self.lengths[key] = max(len(tokens(row.prompt)["input_ids"]) for row in self.rows_of(job))
+            same = [one for one in self.lengths if one[0] == job.task and self.lengths[one] == self.lengths[key]]
+            if len(same) > 1:
+                files = " and ".join(str(file) for _, file in same)
+                raise _ropewalk.Error(
+                    f"ropewalk: the longest prompts of {files} have {self.lengths[key]} tokens each, and a table has "
+                    "one column per length; evaluate the files one by one, or join them"
+                )
+        return self.lengths[key]
 
     def rows_of(self, job: Job) -> Any:
         """Return the rows of a cell of lines or qa."""
@@ -306,8 +374,8 @@ class Runner:
                     self.tokenizer, job.length, s.samples, s.seed, s.chat, s.answer_start
                 )
             else:
-                length = job.length - _tasks.tokens_outside(self.tokenizer, "a", s.chat)
-                self.rows[key] = _qa.make_qa(self.documents, self.tokenizer, length, s.samples, s.seed, s.altered)
+                tokens = _tasks.whole_prompts(self.tokenizer, s.chat)
+                self.rows[key] = _qa.make_qa(self.documents, tokens, job.length, s.samples, s.seed, s.altered)
         return self.rows[key]
 
 
@@ -334,8 +402,15 @@ def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    yield lambda done, count: print(f"\r{name}: {done}/{count}\033[K", end="", file=sys.stderr, flush=True)
-    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    width = shutil.get_terminal_size((100, 24)).columns - 1  # a line that wraps would not be erased
+
+    def show(done: int, count: int) -> None:
+        print(f"\r{f'{name}: {done}/{count}'[-width:]}\033[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def evaluate(
@@ -370,12 +445,13 @@ def evaluate(
     """
     settings = settings or Settings()
     jobs = jobs_of(policies, tasks, lengths, settings)
+    wanted = settings_of(jobs, settings)
     ranks = Ranks()
     try:
         if device is None and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         model, tokenizer = _model.load(path, dtype, device, attention)
-        store = Store(json_path, header(model, path, settings), ranks)
+        store = Store(json_path, header(model, path, settings), wanted, ranks)
         runner = Runner(model, tokenizer, jobs, settings, store, say if ranks.rank == 0 else lambda line: None)
         runner.check()
         runner.run()

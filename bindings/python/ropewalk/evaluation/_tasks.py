@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 BLOCK = 256  # tokens whose mean loss is stored, and the first bucket
 STRIDE = 256  # tokens that a sliding window scores
-KEY = 6  # tokens by which a key of LongChat-Lines may be longer than another
 TEXTS = 4
 SAMPLES = 20
 AS_IT_IS = "as loaded"  # the policy of cells whose model was not patched
@@ -88,8 +88,6 @@ def sliding(
     Raises:
         Error: As perplexity(), or stride is not in [1, length].
     """
-    if not 1 <= stride <= length:
-        raise _ropewalk.Error(f"ropewalk: stride must be in [1, {length}], the tokens of a window, got {stride}")
     parts = text_windows(tokenizer, text, length, samples, stride)
 
     def blocks() -> Iterable[Block]:
@@ -133,15 +131,13 @@ def lines(
         if length is None:
             raise _ropewalk.Error("ropewalk: lines() needs length or rows")
         rows = rows_of_length(tokenizer, length, samples, seed, chat, answer_start)
-    prompts = []
-    for row in rows:
-        starts = answer_start if answer_start is not None else not chat and not _asks_assistant(row.prompt)
-        prompts.append(prompt_tokens(tokenizer, row.prompt, chat, row.answer_start if starts else ""))
-        limit = new_tokens or (16 if starts else 48)
+    prompts = lines_prompts(tokenizer, rows, chat, answer_start)
 
     def answer(number: int) -> Answer:
         row = rows[number]
-        text = _model.greedy_text(model, tokenizer, prompts[number], limit, integer=True)
+        limit = new_tokens or (16 if _starts(row.prompt, chat, answer_start) else 48)
+        complete = functools.partial(_lines.is_complete, row)
+        text = _model.greedy_text(model, tokenizer, prompts[number], limit, complete)
         correct = _lines.is_correct(row, text)
         return Answer(str(row.expected_number), text, correct, row.depth, len(prompts[number]))
 
@@ -186,42 +182,65 @@ def text_windows(
     for name, value in (("length", length), ("number of texts", count)):
         if value < 1:
             raise _ropewalk.Error(f"ropewalk: {name} must be positive, got {value}")
+    if stride is not None and not 1 <= stride <= length:
+        raise _ropewalk.Error(f"ropewalk: stride must be in [1, {length}], the tokens of a window, got {stride}")
     if text is None:
         text = _text.default_text()
     ids = _text.tokens_of(tokenizer, text) if isinstance(text, str) else list(text)
-    return _text.windows(ids, _text.first_token(tokenizer), length, count, stride)
+    return _text.windows(ids, _text.first_tokens(tokenizer), length, count, stride)
 
 
 def rows_of_length(
     tokenizer: Any, length: int, samples: int, seed: int, chat: bool, answer_start: bool | None
 ) -> list[_lines.LinesRow]:
     """Return rows that have `length` tokens together with the chat template and the beginning of the answer."""
-    starts = not chat if answer_start is None else answer_start
-    sample = _lines.make_lines(tokenizer, min(length, 1024), 1, seed)[0]
-    outside = tokens_outside(tokenizer, sample.prompt, chat, sample.answer_start if starts else "")
-    return _lines.make_lines(tokenizer, length - outside - KEY * starts, samples, seed)
+    return _lines.make_lines(whole_prompts(tokenizer, chat, answer_start), length, samples, seed)
+
+
+def lines_prompts(
+    tokenizer: Any, rows: Sequence[_lines.LinesRow], chat: bool, answer_start: bool | None
+) -> list[list[int]]:
+    """Return the tokens of each prompt, with the beginning of the answer where it is given."""
+    return [
+        prompt_tokens(tokenizer, row.prompt, chat, row.answer_start if _starts(row.prompt, chat, answer_start) else "")
+        for row in rows
+    ]
+
+
+def whole_prompts(tokenizer: Any, chat: bool, answer_start: bool | None = False) -> Callable[[str], Any]:
+    """Return a function from a prompt to `input_ids` with the chat template and the beginning of the answer."""
+
+    def tokens(prompt: str) -> dict[str, list[int]]:
+        asked = _lines.PARSED_QUESTION.findall(prompt) if _starts(prompt, chat, answer_start) else []
+        start = _lines.ANSWER.format(asked[-1]) if asked else ""
+        return {"input_ids": prompt_tokens(tokenizer, prompt, chat, start)}
+
+    return tokens
 
 
 def prompt_tokens(tokenizer: Any, prompt: str, chat: bool, answer_start: str = "") -> list[int]:
-    """Return the tokens of a prompt and of the beginning of the answer."""
-    if chat:
-        if getattr(tokenizer, "chat_template", None) is None:
-            raise _ropewalk.Error("ropewalk: the tokenizer has no chat template; drop chat (--chat)")
-        messages = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + answer_start
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    separator = "" if not answer_start or prompt[-1:].isspace() else "\n"
-    return list(tokenizer(prompt + separator + answer_start, verbose=False)["input_ids"])
+    """Return the tokens of a prompt and of the beginning of the answer.
+
+    Tokens that the tokenizer puts after a text are left out: a model answers after them as to the next text.
+    """
+    if not chat:
+        separator = "" if not answer_start or prompt[-1:].isspace() else "\n"
+        return _text.first_tokens(tokenizer) + _text.tokens_of(tokenizer, prompt + separator + answer_start)
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise _ropewalk.Error("ropewalk: the tokenizer has no chat template; drop chat (--chat)")
+    messages = [{"role": "user", "content": prompt}]
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as problem:  # a template is a program, and may need a system message
+        raise _ropewalk.Error(
+            f"ropewalk: the chat template refuses a single user message: {_model.reason(problem)}; drop chat (--chat)"
+        ) from None
+    return _text.tokens_of(tokenizer, text + answer_start)
 
 
-def tokens_outside(tokenizer: Any, prompt: str, chat: bool, answer_start: str = "") -> int:
-    """Return how many tokens the chat template and the beginning of the answer add to a prompt."""
-    with_all = prompt_tokens(tokenizer, prompt, chat, answer_start)
-    return max(len(with_all) - len(tokenizer(prompt, verbose=False)["input_ids"]), 0)
-
-
-def _asks_assistant(prompt: str) -> bool:
-    return prompt.rstrip().endswith("ASSISTANT:")
+def _starts(prompt: str, chat: bool, answer_start: bool | None) -> bool:
+    """Return True if the beginning of the answer is given."""
+    return not chat and not prompt.rstrip().endswith("ASSISTANT:") if answer_start is None else answer_start
 
 
 def _reporting(parts: Sequence[Any], progress: Progress | None) -> Iterable[Any]:

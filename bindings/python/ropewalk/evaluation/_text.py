@@ -36,14 +36,15 @@ def read_texts(files: Iterable[str | Path]) -> str:
     return "\n".join(parts)
 
 
-def first_token(tokenizer: Any) -> list[int]:
-    """Return the token that the tokenizer puts before every text, [] if it puts none."""
-    bos = tokenizer.bos_token_id
-    return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
+def first_tokens(tokenizer: Any) -> list[int]:
+    """Return the tokens that the tokenizer puts before every text."""
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    places = [at for at in range(len(whole)) if whole[at : at + len(plain)] == plain]
+    return list(whole[: places[-1]]) if places else []
 
 
 def tokens_of(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens of a text, without the one that the tokenizer puts before it."""
+    """Return the tokens of a text, without those that the tokenizer puts before and after it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
@@ -53,7 +54,7 @@ def windows(ids: list[int], first: list[int], length: int, count: int, stride: i
 
     Args:
         ids: Tokens of the whole text.
-        first: Put before each part, and counted in its length. See first_token().
+        first: Put before each part, and counted in its length. See first_tokens().
         stride: Tokens between the ends of two parts, from the end of the text, so that parts of all lengths end at the
             same tokens. By default the parts do not overlap and spread over the text.
 
