@@ -85,7 +85,7 @@ def giraffe_losses(config, weights, ids, *flags):
 
 
 def policies_of(config):
-    """Length-dependent scaling methods that change at the trained length."""
+    """Length-dependent scaling methods that change at the length of the configuration."""
     pairs = config.head_dim // 2
     longrope = {
         "rope_type": "longrope",
@@ -96,6 +96,13 @@ def policies_of(config):
         "long_factor": [2.0 ** (pair / (pairs - 1)) for pair in range(pairs)],
     }
     return {"dynamic": {"rope_type": "dynamic", "factor": 2.0}, "longrope": longrope}
+
+
+def config_of(args):
+    config = LlamaConfig.from_pretrained(args.weights)
+    if args.original_length:
+        config.max_position_embeddings = args.original_length
+    return config
 
 
 def prose(folder, tokens):
@@ -110,7 +117,7 @@ def row_of(policy, parameters, args, ids):
     """Runs the conversation three times and compares the losses of the last turn."""
     first, step = args.turns
     turns = [first] + [step] * ((len(ids) - first) // step)
-    config = LlamaConfig.from_pretrained(args.weights)
+    config = config_of(args)
     config.rope_parameters = {**parameters, "rope_theta": config.rope_parameters["rope_theta"]}
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
@@ -123,6 +130,7 @@ def row_of(policy, parameters, args, ids):
         "policy": policy,
         "tokens": len(ids),
         "turns": [first, step],
+        "original_length": config.max_position_embeddings,
         "loss": float(ours[last].mean()),
         "fresh_keys_loss": float(fresh[last].mean()),
         "at_once_loss": float(at_once[last].mean()),
@@ -143,6 +151,7 @@ def main():
     parser.add_argument("--policies", nargs="+", default=["dynamic", "longrope"], choices=["dynamic", "longrope"])
     parser.add_argument("--turns", type=counts, default=[6144, 512], help="tokens of the first turn and of the others")
     parser.add_argument("--tokens", type=int, default=12288)
+    parser.add_argument("--original-length", type=int, help="length after which the encoding changes [trained length]")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "conversation.json")
     args = parser.parse_args()
     if len(args.turns) != 2 or (args.tokens - args.turns[0]) % args.turns[1] or args.tokens <= args.turns[0]:
@@ -152,7 +161,7 @@ def main():
     if len(ids) < args.tokens:
         parser.error(f"the text has {len(ids)} tokens, fewer than {args.tokens}")
     rows = []
-    parameters = policies_of(LlamaConfig.from_pretrained(args.weights))
+    parameters = policies_of(config_of(args))
     for policy in args.policies:
         rows.append(row_of(policy, parameters[policy], args, ids))
         print(rows[-1], flush=True)

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include <ropewalk/cpu/threads.hpp>
-#include <ropewalk/rotation/position_reader.hpp>
 #include "order.hpp"
 
 namespace ropewalk::python {
@@ -30,7 +29,7 @@ const axis_order& order_of(const array& a, const char* name, py::handle order) {
             describe(a, name), a.axes);
         return axis_orders[a.axes == 3 ? 0 : 1];
     }
-    const std::string text = py::str(order);
+    const std::string_view text = as_text(order, "order");
     for (const axis_order& known : axis_orders) {
         if (known.name != text) continue;
         RW_EXPECTS(a.axes == static_cast<int>(text.size()), "{} has {} axes, but the order '{}' names {}",
@@ -58,11 +57,27 @@ element_type element_of(const array& a, const char* name) {
     }
 }
 
+/// The digits of an integer, or their number if Python writes no more of them.
+std::string digits_of(py::handle integer) {
+    const auto digits = py::reinterpret_steal<py::object>(PyObject_Str(integer.ptr()));
+    if (digits) return std::string(as_text(digits, "integer"));
+    PyErr_Clear();
+    return "one of " + std::string(py::str(integer.attr("bit_length")())) + " bits";
+}
+
+/// repr() of an object, or its type if there is none.
+std::string repr_of(py::handle object) {
+    const auto text = py::reinterpret_steal<py::object>(PyObject_Repr(object.ptr()));
+    if (text && PyUnicode_AsUTF8(text.ptr()) != nullptr) return std::string(as_text(text, "repr"));
+    PyErr_Clear();
+    return detail::format("an object of {}", Py_TYPE(object.ptr())->tp_name);
+}
+
 /// A new NumPy array of Python's own numbers.
 py::object as_numpy(py::handle object, const char* name) {
     RW_EXPECTS(!PyLong_Check(object.ptr()),
                "{} must have one entry per token, got the number {}; pass a list, or offset= for consecutive positions",
-               name, std::string(py::str(object)));
+               name, digits_of(object));
     const py::module_ numpy = py::module_::import("numpy");
     try {
         if (PyRange_Check(object.ptr()) != 0) {
@@ -77,38 +92,48 @@ py::object as_numpy(py::handle object, const char* name) {
     }
 }
 
-/// Appends the entries of an array of up to three axes, in row-major order.
+/// Integers of any type on the host, along up to three axes. Strides are in entries.
+struct integers {
+    const void* data;
+    number type;
+    std::array<std::int64_t, 3> extent, stride;
+};
+
 template <class I>
-void append_entries(const array& a, std::vector<std::int64_t>& copy) {
-    std::array<std::int64_t, 3> extent{1, 1, 1}, stride{};  // missing leading axes have one entry
-    for (std::size_t axis = 0, to = static_cast<std::size_t>(3 - a.axes); to < 3; ++axis, ++to)
-        extent[to] = a.shape[axis], stride[to] = a.strides[axis];
-    const auto* const data = static_cast<const char*>(a.data);
-    for (std::int64_t i = 0; i < extent[0] * extent[1] * extent[2]; ++i) {
-        const std::int64_t column = i % extent[2], row = i / extent[2] % extent[1], axis = i / extent[2] / extent[1];
-        const std::int64_t entry = axis * stride[0] + row * stride[1] + column * stride[2];
-        I value{};  // memcpy: the address may be unaligned
-        std::memcpy(&value, data + entry * static_cast<std::int64_t>(sizeof(I)), sizeof value);
-        copy.push_back(value);
+std::vector<std::int64_t> copy_as(const integers& from) {
+    std::vector<std::int64_t> copy;
+    copy.reserve(static_cast<std::size_t>(from.extent[0] * from.extent[1] * from.extent[2]));
+    const auto* const data = static_cast<const char*>(from.data);
+    for (std::int64_t axis = 0; axis < from.extent[0]; ++axis) {
+        for (std::int64_t row = 0; row < from.extent[1]; ++row) {
+            for (std::int64_t column = 0; column < from.extent[2]; ++column) {
+                const std::int64_t entry = axis * from.stride[0] + row * from.stride[1] + column * from.stride[2];
+                I value{};  // memcpy: the address may be unaligned
+                std::memcpy(&value, data + entry * static_cast<std::int64_t>(sizeof(I)), sizeof value);
+                copy.push_back(value);
+            }
+        }
     }
+    return copy;
 }
 
-void append_entries(const array& a, std::vector<std::int64_t>& copy) {
-    switch (a.type) {
+/// The entries in row-major order.
+std::vector<std::int64_t> copy_of(const integers& from) {
+    switch (from.type) {
         case number::i8:
-            return append_entries<std::int8_t>(a, copy);
+            return copy_as<std::int8_t>(from);
         case number::i16:
-            return append_entries<std::int16_t>(a, copy);
+            return copy_as<std::int16_t>(from);
         case number::i32:
-            return append_entries<std::int32_t>(a, copy);
+            return copy_as<std::int32_t>(from);
         case number::u8:
-            return append_entries<std::uint8_t>(a, copy);
+            return copy_as<std::uint8_t>(from);
         case number::u16:
-            return append_entries<std::uint16_t>(a, copy);
+            return copy_as<std::uint16_t>(from);
         case number::u32:
-            return append_entries<std::uint32_t>(a, copy);
+            return copy_as<std::uint32_t>(from);
         default:
-            return append_entries<std::int64_t>(a, copy);
+            return copy_as<std::int64_t>(from);
     }
 }
 
@@ -117,7 +142,7 @@ bool is_integer(number type) { return type >= number::i8 && type <= number::u32;
 }  // namespace
 
 std::int64_t as_int64(py::handle number, const char* name) {
-    if (PyIndex_Check(number.ptr()) == 0) {
+    if (PyIndex_Check(number.ptr()) == 0 || PyBool_Check(number.ptr()) != 0) {
         throw py::type_error(
             detail::format("ropewalk: {} must be an integer, got {}", name, Py_TYPE(number.ptr())->tp_name));
     }
@@ -126,7 +151,7 @@ std::int64_t as_int64(py::handle number, const char* name) {
     if (value == -1 && PyErr_Occurred() != nullptr) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
         PyErr_Clear();
-        detail::fail("{} must be an integer of 64 bits, got {}", name, std::string(py::str(integer)));
+        detail::fail("{} must be an integer of 64 bits, got {}", name, digits_of(integer));
     }
     return value;
 }
@@ -139,14 +164,27 @@ std::int64_t as_offset(py::handle number, const char* name) {
         throw py::type_error(detail::format(
             "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
             "[batch, tokens], for example starts[:, None] + arange(tokens)",
-            name, std::string(py::repr(number))));
+            name, repr_of(number)));
     }
     return as_int64(number, name);
 }
 
+std::string_view as_text(py::handle text, const char* name) {
+    if (PyUnicode_Check(text.ptr()) == 0)
+        throw py::type_error(detail::format("ropewalk: {} must be text, got {}", name, Py_TYPE(text.ptr())->tp_name));
+    Py_ssize_t size = 0;
+    const char* const letters = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (letters == nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError) == 0) throw py::error_already_set();
+        PyErr_Clear();
+        detail::fail("{} has a lone surrogate, which is no character", name);
+    }
+    return {letters, static_cast<std::size_t>(size)};
+}
+
 bool as_bool(py::handle truth, const char* name) {
     py::detail::make_caster<bool> caster;
-    if (!caster.load(truth, true)) {
+    if (!caster.load(truth, false)) {
         throw py::type_error(
             detail::format("ropewalk: {} must be True or False, got {}", name, Py_TYPE(truth.ptr())->tp_name));
     }
@@ -238,17 +276,47 @@ array copy_to_device(py::handle object, const array& like, const char* name) {
     return read_and_own(std::move(copy), name);
 }
 
+namespace {
+
+/// The length of a list of numbers or of a range, whose copy in NumPy may be far longer than the object; -1 for others.
+std::int64_t length_of(py::handle object) {
+    const bool range = PyRange_Check(object.ptr()) != 0;
+    if (!range && PyList_CheckExact(object.ptr()) == 0 && PyTuple_CheckExact(object.ptr()) == 0) return -1;
+    const Py_ssize_t length = PyObject_Size(object.ptr());
+    if (length < 0) PyErr_Clear();  // a range beyond 64 bits, which NumPy refuses
+    const bool numbers = range || (length > 0 && PyLong_Check(object[py::int_(0)].ptr()) != 0);
+    return numbers ? length : -1;
+}
+
+void check_count(std::int64_t count, const tensor& rotated, const array& like, py::handle order, const char* name) {
+    RW_EXPECTS(count == rotated.tokens, "{} has {} entries for {} tokens{}", name, count, rotated.tokens,
+               order_hint(like, order, count));
+}
+
+}  // namespace
+
 token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                                 const array& like, const char* name)
-    : name_(name) {
+                                 const array& like, const tensor* rotated, py::handle order, const char* name) {
     const bool draws = static_cast<bool>(encoding.draw_positions);
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "positions and cu_seqlens exclude each other; pass one of them");
     if (!ids.is_none()) {
         RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
-        read(ids, name, encoding.has_axes() ? 3 : 2, like, draws);
-        if (encoding.has_axes()) split_axes(encoding, like.axes >= 4);
+        const std::int64_t length = rotated == nullptr ? -1 : length_of(ids);
+        if (length >= 0) check_count(length, *rotated, like, order, name);
+        read_shape(ids, name, encoding.has_axes() ? 3 : 2);
+        if (encoding.has_axes()) split_axes(encoding, like.axes >= 4, name);
+        if (rotated != nullptr) check_ids(*rotated, like, order, name);
+        load(name, like, draws);
     } else if (!cu_seqlens.is_none()) {
-        read(cu_seqlens, "cu_seqlens", 1, like, draws);
+        const std::int64_t length =
+            rotated != nullptr && PyRange_Check(cu_seqlens.ptr()) != 0 ? length_of(cu_seqlens) : -1;
+        RW_EXPECTS(length < 0 || length <= rotated->tokens + 1, "cu_seqlens has {} entries for {} tokens", length,
+                   rotated->tokens);
+        read_shape(cu_seqlens, "cu_seqlens", 1);
+        if (rotated != nullptr && source.on_host() && value.count > 0) check_sequences(rotated->tokens);
+        // A repeated start is many empty sequences, and two entries say the same.
+        if (source.on_host() && source.strides[0] == 0) value.count = std::min<std::int64_t>(value.count, 2);
+        load("cu_seqlens", like, draws);
         value.source =
             value.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
     }
@@ -288,7 +356,7 @@ void move_to_reader(array& source, const char* name, const array& like, bool dra
 
 }  // namespace
 
-void token_positions::read(py::handle object, const char* name, int max_axes, const array& like, bool draws) {
+void token_positions::read_shape(py::handle object, const char* name, int max_axes) {
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
                                                 "[tokens], [batch, tokens] or [1 or 3, batch, tokens]"};
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
@@ -298,54 +366,65 @@ void token_positions::read(py::handle object, const char* name, int max_axes, co
     RW_EXPECTS(source.data != nullptr || source.is_empty(),
                "{} has no memory here, like a DTensor or a fake tensor; pass its local tensor", describe(source, name));
     check_reach(source, name);
-    if (!source.on_host() || !like.on_host()) widen(source, name);
-    move_to_reader(source, name, like, draws);
-    const auto last = static_cast<std::size_t>(source.axes - 1), row = last - 1;
-    const bool narrow = source.type == number::i32;
-    value.source = narrow ? positions::kind::ids32 : positions::kind::ids64;
-    value.data = source.data;
+    const auto last = static_cast<std::size_t>(source.axes - 1);
     value.count = source.shape[last];
-    if (source.axes >= 2) value.rows = source.shape[row], value.stride_row = source.strides[row];
-    if (source.axes == 3) value.axes = source.shape[0], value.stride_axis = source.strides[0];
-    const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % (narrow ? 4 : 8) == 0;
-    const bool readable = narrow || source.type == number::i64;
-    if ((source.strides[last] == 1 || value.count <= 1) && aligned && readable) return;
-    RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
-    append_entries(source, copy);
-    value.source = positions::kind::ids64;
-    value.data = copy.data();
-    value.stride_row = value.count;
-    value.stride_axis = value.rows * value.count;
+    if (source.axes >= 2) value.rows = source.shape[last - 1];
+    if (source.axes == 3) value.axes = source.shape[0];
 }
 
-void token_positions::split_axes(const Encoding& encoding, bool batched) {
+void token_positions::split_axes(const Encoding& encoding, bool batched, const char* name) {
     constexpr auto several = static_cast<std::int64_t>(position_axes);
     if (source.axes == 2 && batched) {
         // Three rows could be three axes or three batch rows. The answer must not depend on the size of the batch.
         RW_EXPECTS(value.rows != several,
                    "{} could be t, h and w or a batch of 3 with one position per token; pass {}[:, None] ([3, 1, "
                    "tokens]) for t, h and w, or {}[None] ([1, batch, tokens]) for one position per token",
-                   describe(source, name_), name_, name_);
+                   describe(source, name), name, name);
     } else if (source.axes == 2) {
-        value.axes = value.rows, value.stride_axis = value.stride_row;
-        value.rows = 1, value.stride_row = 0;
+        value.axes = value.rows, value.rows = 1;
     }
     RW_EXPECTS(value.axes == 1 || value.axes == several, "{}: '{}' needs [tokens], {} or [1 or 3, batch, tokens]",
-               describe(source, name_), encoding.expression, batched ? "[batch, tokens]" : "[3, tokens]");
+               describe(source, name), encoding.expression, batched ? "[batch, tokens]" : "[3, tokens]");
 }
 
-void token_positions::check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const {
-    const bool ids = value.source == positions::kind::ids32 || value.source == positions::kind::ids64;
-    if (value.ragged() && source.on_host() && value.count > 0) {
-        const position_reader reader{.kind = value.source, .data = value.data};
-        const std::int64_t end = reader.sequence_start(value.count - 1);
-        RW_EXPECTS(end >= tokens,
-                   "cu_seqlens ends with {} but there are {} tokens; pass padded_tail=True if the tokens after it are "
-                   "padding",
-                   end, tokens);
-    }
-    RW_EXPECTS(!ids || value.count == tokens, "{} has {} entries for {} tokens{}", name_, value.count, tokens,
-               order_hint(rotated, order, value.count));
+void token_positions::check_ids(const tensor& rotated, const array& like, py::handle order, const char* name) const {
+    check_count(value.count, rotated, like, order, name);
+    RW_EXPECTS(value.rows == 1 || value.rows == rotated.batch, "{} has {} rows for a batch of {}", name, value.rows,
+               rotated.batch);
+}
+
+void token_positions::check_sequences(std::int64_t tokens) const {
+    const std::vector<std::int64_t> ends =
+        copy_of({source.data, source.type, {1, 1, 2}, {0, 0, (value.count - 1) * source.strides[0]}});
+    RW_EXPECTS(ends[0] == 0, "cu_seqlens must begin with 0, got {}", ends[0]);
+    RW_EXPECTS(ends[1] >= tokens,
+               "cu_seqlens ends with {} but there are {} tokens; pass padded_tail=True if the tokens after it are "
+               "padding",
+               ends[1], tokens);
+}
+
+void token_positions::load(const char* name, const array& like, bool draws) {
+    if (!source.on_host() || !like.on_host()) widen(source, name);
+    move_to_reader(source, name, like, draws);
+    const auto last = static_cast<std::size_t>(source.axes - 1);
+    const std::int64_t stride = source.strides[last], next = source.axes >= 2 ? source.strides[last - 1] : 0;
+    if (value.rows > 1) value.stride_row = next;
+    if (value.axes > 1) value.stride_axis = source.axes == 3 ? source.strides[0] : next;
+    const bool narrow = source.type == number::i32;
+    value.source = narrow ? positions::kind::ids32 : positions::kind::ids64;
+    value.data = source.data;
+    const bool aligned = reinterpret_cast<std::uintptr_t>(source.data) % (narrow ? 4 : 8) == 0;
+    const bool readable = narrow || source.type == number::i64;
+    if ((stride == 1 || value.count <= 1) && aligned && readable) return;
+    RW_EXPECTS(source.on_host(), "{}: a row on a device must be contiguous (last stride 1)", describe(source, name));
+    // Repeated rows and axes are copied once.
+    const std::int64_t rows = value.stride_row == 0 ? 1 : value.rows, axes = value.stride_axis == 0 ? 1 : value.axes;
+    copy =
+        copy_of({source.data, source.type, {axes, rows, value.count}, {value.stride_axis, value.stride_row, stride}});
+    value.source = positions::kind::ids64;
+    value.data = copy.data();
+    if (rows > 1) value.stride_row = value.count;
+    if (axes > 1) value.stride_axis = rows * value.count;
 }
 
 owned_table as_table(py::handle pair, const array& like) {

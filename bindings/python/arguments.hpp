@@ -12,16 +12,24 @@
 #include <ropewalk/encoding.hpp>
 
 #include "array.hpp"
+#include "constructed.hpp"
+
+template <>
+struct pybind11::detail::type_caster<ropewalk::Encoding> : ropewalk::python::constructed_caster<ropewalk::Encoding> {};
 
 namespace ropewalk::python {
 
-/// Throws TypeError for an object that is no integer, ropewalk::error for an integer of more than 64 bits.
+/// Throws TypeError for an object that is no integer or a bool, ropewalk::error for an integer of more than 64 bits.
 std::int64_t as_int64(py::handle number, const char* name);
 
 /// as_int64() with a message for arrays and lists that points to explicit positions.
 std::int64_t as_offset(py::handle number, const char* name = "offset");
 
-/// Throws TypeError for an object without a truth value.
+/// The characters of a str, in the memory of the object. Throws TypeError for any other object, ropewalk::error for
+/// characters that UTF-8 cannot express.
+std::string_view as_text(py::handle text, const char* name);
+
+/// Takes True, False and NumPy's bool. Throws TypeError for any other object.
 bool as_bool(py::handle truth, const char* name);
 
 layout_kind as_layout(std::string_view name);
@@ -54,19 +62,21 @@ struct token_positions {
     /// tokens], where 1 is one id for all three axes, or [tokens]. Two axes are [3, tokens] if `like` has no batch
     /// axis, else [batch or 1, tokens]. Ids are moved to the device of `like`, or to the host if the encoding draws its
     /// positions; only PyTorch can move them. `name` is the argument's name in messages.
+    ///
+    /// `rotated` is the view of `like` in this `order`. Throws, before anything is copied, unless there is one id per
+    /// token of it: more of them are the ids of another axis. Without `rotated` any number is taken.
     token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                    const array& like = {}, const char* name = "positions");
+                    const array& like = {}, const tensor* rotated = nullptr, py::handle order = py::none(),
+                    const char* name = "positions");
     token_positions(const token_positions&) = delete;
     token_positions& operator=(const token_positions&) = delete;
 
-    /// Throws unless there is one id per token of `rotated`: more of them are the ids of another axis.
-    void check_tokens(std::int64_t tokens, const array& rotated, py::handle order) const;
-
 private:
-    const char* name_;
-
-    void read(py::handle object, const char* name, int max_axes, const array& like, bool draws);
-    void split_axes(const Encoding& encoding, bool batched);
+    void read_shape(py::handle object, const char* name, int max_axes);
+    void split_axes(const Encoding& encoding, bool batched, const char* name);
+    void check_ids(const tensor& rotated, const array& like, py::handle order, const char* name) const;
+    void check_sequences(std::int64_t tokens) const;
+    void load(const char* name, const array& like, bool draws);
 };
 
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.

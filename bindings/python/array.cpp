@@ -265,7 +265,31 @@ number numpy_type(const array_interface& raw, py::handle array_object) {
     return raw.item_size == 2 && is_bfloat16(array_object) ? number::bf16 : number::other;
 }
 
+bool is_overridden(py::handle type, py::handle ndarray, const char* method) {
+    return py::hasattr(type, method) && !type.attr(method).is(ndarray.attr(method));
+}
+
+/// Throws for a class whose elements mean more than the numbers in memory.
+void check_type(py::handle type, const char* name) {
+    static PyObject* ndarray = nullptr;  // never released
+    if (type.ptr() == ndarray) return;
+    const py::module_ numpy = py::module_::import("numpy");
+    if (ndarray == nullptr) ndarray = py::object(numpy.attr("ndarray")).release().ptr();
+    if (type.ptr() == ndarray) return;
+    const int masked = PyObject_IsSubclass(type.ptr(), numpy.attr("ma").attr("MaskedArray").ptr());
+    if (masked < 0) throw py::error_already_set();
+    if (masked == 0 && !is_overridden(type, ndarray, "__array_ufunc__") &&
+        !is_overridden(type, ndarray, "__array_function__"))
+        return;
+    throw py::type_error(
+        detail::format("ropewalk: {} is a {}.{}, and its {} would be lost; pass plain numbers, for example "
+                       "numpy.asarray({})",
+                       name, std::string(py::str(type.attr("__module__"))),
+                       std::string(py::str(type.attr("__qualname__"))), masked == 1 ? "mask" : "meaning", name));
+}
+
 array read_numpy(py::handle object, const py::object& capsule, const char* name) {
+    check_type(py::type::handle_of(object), name);
     const auto* const raw = static_cast<const array_interface*>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
     if (raw == nullptr) throw py::error_already_set();
     check_axes(raw->axes, name);
@@ -302,6 +326,11 @@ void* torch_data(py::handle tensor) {
 bool is_array(py::handle object) {
     return is_torch_tensor(object) || PyObject_HasAttr(object.ptr(), names().array_struct) != 0 ||
            PyObject_HasAttr(object.ptr(), names().dlpack) != 0;
+}
+
+void check_plain(py::handle object, const char* name) {
+    if (PyType_Check(object.ptr()) == 0 && PyObject_HasAttr(object.ptr(), names().array_struct) != 0)
+        check_type(py::type::handle_of(object), name);
 }
 
 array read_array(py::handle object, const char* name) {

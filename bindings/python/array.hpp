@@ -50,6 +50,10 @@ struct array {
 /// is no array.
 array read_array(py::handle object, const char* name);
 
+/// Throws TypeError for an array of NumPy's interface whose class gives the numbers a meaning that memory does not
+/// hold: a masked array, or a class with functions of its own for NumPy's, such as one with units.
+void check_plain(py::handle object, const char* name);
+
 /// True if read_array() accepts the type of the object.
 bool is_array(py::handle object);
 

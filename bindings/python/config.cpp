@@ -12,21 +12,15 @@ namespace ropewalk::python {
 
 namespace {
 
-/// Empty for None. Throws TypeError for any other object that is no text.
 std::string text_or_none(py::handle object, const char* name) {
-    if (object.is_none()) return {};
-    if (!py::isinstance<py::str>(object)) {
-        throw py::type_error(detail::format("ropewalk: {} must be text, got {}", name, Py_TYPE(object.ptr())->tp_name));
-    }
-    return py::str(object);
+    return object.is_none() ? std::string() : std::string(as_text(object, name));
 }
 
 /// The policy that replaces that of the configuration. Empty for None.
 std::string expression_of(py::handle policy) {
     if (policy.is_none()) return {};
-    const bool is_text = py::isinstance<py::str>(policy);
-    std::string text =
-        py::str(is_text ? py::reinterpret_borrow<py::object>(policy) : policy_object(as_policies(policy)));
+    std::string text = py::isinstance<py::str>(policy) ? std::string(as_text(policy, "policy"))
+                                                       : std::string(py::str(policy_object(as_policies(policy))));
     RW_EXPECTS(!text.empty(), "policy is empty; pass None to keep that of the configuration");
     return text;
 }

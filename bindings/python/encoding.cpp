@@ -34,7 +34,7 @@ Encoding make(py::handle policy, py::handle head_dim, py::handle base, py::handl
                             .rotary_dim = width,
                             .rotary_offset = as_int64(rotary_offset, "rotary_offset"),
                             .base = as_double(base, "base"),
-                            .layout = as_layout(std::string(py::str(layout))),
+                            .layout = as_layout(as_text(layout, "layout")),
                             .sequence_length = integer_or_0(sequence_length, "sequence_length")};
     const std::vector<any_policy> chain = as_policies(policy);
     return make_encoding(geometry, std::span<const any_policy>(chain));
@@ -235,7 +235,7 @@ p * inv_freq[j] radians.)");
              "Tokens of the sequence, for policies that depend on it, or None.");
     property("key", &text_key, "All arguments of the constructor as one text, which from_key() reads.");
     encoding.def_static(
-        "from_key", [](const std::string& key) { return encoding_of_key(key); }, "key"_a,
+        "from_key", [](py::handle key) { return encoding_of_key(as_text(key, "key")); }, "key"_a,
         R"(Return the encoding with this `key`.
 
 Raises:

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include <ropewalk/core/error.hpp>
+#include "arguments.hpp"
 
 namespace ropewalk::python {
 
@@ -73,7 +74,7 @@ std::string order_hint(const array& a, py::handle order, std::int64_t count) {
     };
     if (a.axes == 3 && a.shape[1] == count) return "; pass swapaxes(0, 1) of an array [heads, tokens, head_dim]";
     if (a.axes == 4) {
-        const std::string given = order.is_none() ? "bshd" : std::string(py::str(order));
+        const std::string given = order.is_none() ? "bshd" : std::string(as_text(order, "order"));
         for (const token_axis& other : {token_axis{"bhsd", 2}, {"bshd", 1}, {"sbhd", 0}})
             if (other.order != given && a.shape[other.axis] == count)
                 return detail::format("; did you mean order='{}'?", other.order);

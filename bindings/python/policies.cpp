@@ -2,7 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include "arguments.hpp"
 #include "bindings.hpp"
+#include "constructed.hpp"
 
 namespace ropewalk::python {
 
@@ -19,6 +21,21 @@ struct single : policy {
     explicit single(P only) : policy{{std::move(only)}} {}
     [[nodiscard]] const P& get() const { return std::get<P>(chain.front()); }
 };
+
+}  // namespace
+
+}  // namespace ropewalk::python
+
+template <>
+struct pybind11::detail::type_caster<ropewalk::python::policy>
+    : ropewalk::python::constructed_caster<ropewalk::python::policy> {};
+template <class P>
+struct pybind11::detail::type_caster<ropewalk::python::single<P>>
+    : ropewalk::python::constructed_caster<ropewalk::python::single<P>> {};
+
+namespace ropewalk::python {
+
+namespace {
 
 std::string expression_of(const std::vector<any_policy>& chain) {
     std::string text;
@@ -137,7 +154,7 @@ void bind_registry(py::module_& m, std::index_sequence<I...> /*all*/) {
 }  // namespace
 
 std::vector<any_policy> as_policies(py::handle object) {
-    if (py::isinstance<py::str>(object)) return parse_policies(object.cast<std::string>());
+    if (py::isinstance<py::str>(object)) return parse_policies(as_text(object, "policy"));
     if (py::isinstance<policy>(object)) return object.cast<const policy&>().chain;
     throw py::type_error(
         "ropewalk: policy must be an expression such as 'linear:8' or an object such as ropewalk.Linear(8), got " +
@@ -153,7 +170,7 @@ void bind_policies(py::module_& m) {
     py::class_<policy>(m, "Policy",
                        "Policies in the order of application: `ropewalk.Linear(4) | ropewalk.Truncated(4096)`.\n\n"
                        "str() returns the expression, `linear:4|truncated:4096`, which ropewalk.policy() reads.")
-        .def(py::init([](const std::string& expression) { return policy{parse_policies(expression)}; }),
+        .def(py::init([](py::handle expression) { return policy{parse_policies(as_text(expression, "expression"))}; }),
              py::arg("expression"))
         .def("__str__", [](const policy& self) { return expression_of(self.chain); })
         .def("__repr__", &repr_of_chain)
@@ -173,7 +190,8 @@ void bind_policies(py::module_& m) {
              [](py::handle self) { return py::make_tuple(py::type::of(self), py::make_tuple(py::str(self))); });
     bind_registry(m, std::make_index_sequence<std::variant_size_v<any_policy>>{});
     m.def(
-        "policy", [](const std::string& expression) { return policy_object(parse_policies(expression)); },
+        "policy",
+        [](py::handle expression) { return policy_object(parse_policies(as_text(expression, "expression"))); },
         py::arg("expression"),
         R"(Return the policy object of an expression.
 

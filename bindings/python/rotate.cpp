@@ -31,6 +31,17 @@ struct python_arguments {
     const char *ids_name = "positions", *offset_name = "offset";
 };
 
+/// The integers of a call, read before the address of any array: `__index__` may move an array. Without `threads` the
+/// number is that of PyTorch or OpenMP.
+struct call_integers {
+    std::int64_t offset;
+    int threads;
+
+    explicit call_integers(const python_arguments& given)
+        : offset(as_offset(given.offset, given.offset_name)),
+          threads(given.threads.is_none() ? 0 : thread_count(given.threads)) {}
+};
+
 /// The arguments that rotate_() and rotate() have in common, except for q and k.
 struct rotation {
     const array& like;  ///< q or k; the call runs on its device
@@ -40,22 +51,22 @@ struct rotation {
     owned_table table;
     cpu::options options;
 
-    rotation(const array& like_, const python_arguments& given)
+    /// `rotated` is the view of `like`.
+    rotation(const array& like_, const tensor& rotated, const call_integers& numbers, const python_arguments& given)
         : like(like_),
           encoding(as_encoding(given.encoding)),
           order(given.order),
-          positions(encoding, given.ids, as_offset(given.offset, given.offset_name), given.cu_seqlens, like,
-                    given.ids_name),
+          positions(encoding, given.ids, numbers.offset, given.cu_seqlens, like, &rotated, order, given.ids_name),
           table(as_table(given.table, like)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
                                             : direction::forward;
         options.table = table.value;
-        if (like.on_host() || !given.threads.is_none()) options.threads = thread_count(given.threads);
+        options.threads = numbers.threads == 0 && like.on_host() ? thread_count(py::none()) : numbers.threads;
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
-        check_tokens(q, k);
+        check_table_tokens(q.exists() ? q.tokens : k.tokens);
         if (!like.on_host()) return run_on_device(like, args(q, k, q_out, k_out));
         std::optional<py::gil_scoped_release> released;
         if (bytes_of(q) + bytes_of(k) > quick_bytes) released.emplace();
@@ -64,7 +75,7 @@ struct rotation {
 
     /// Throws what run() would throw.
     void check(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
-        check_tokens(q, k);
+        check_table_tokens(q.exists() ? q.tokens : k.tokens);
         if (!like.on_host()) return check_on_device(like, args(q, k, q_out, k_out));
         (void)cpu::make_plan(args(q, k, q_out, k_out));
     }
@@ -73,16 +84,6 @@ private:
     [[nodiscard]] rotate_args args(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
         return rotation_args(*encoding.geometry.layout, q, k, q_out, k_out, encoding, positions.value,
                              options.direction, options.table);
-    }
-
-    void check_tokens(const tensor& q, const tensor& k) const {
-        const std::int64_t tokens = q.exists() ? q.tokens : k.tokens;
-        RW_EXPECTS(!q.exists() || !k.exists() || q.tokens == k.tokens || q.batch != k.batch,
-                   "q and k must have the same batch and tokens, got {} tokens of q and {} of k; keys at positions of "
-                   "their own need k_positions= or k_offset=",
-                   q.tokens, k.tokens);
-        positions.check_tokens(tokens, like, order);
-        check_table_tokens(tokens);
     }
 
     /// Throws for a table with a row per token that has the tokens of another axis. More rows than tokens are allowed.
@@ -142,11 +143,21 @@ const array& on_one_device(const array& q, const array& k) {
     return q;
 }
 
+void check_tokens(const tensor& q, const tensor& k) {
+    RW_EXPECTS(!q.exists() || !k.exists() || q.tokens == k.tokens || q.batch != k.batch,
+               "q and k must have the same batch and tokens, got {} tokens of q and {} of k; keys at positions of "
+               "their own need k_positions= or k_offset=",
+               q.tokens, k.tokens);
+}
+
 py::object rotate_in_place(const python_arguments& given, bool inside_operator) {
     if (is_for_package(given, inside_operator)) return not_implemented();
+    const call_integers numbers(given);
     const output q(given.q, "q", "rotate_", given.order), k(given.k, "k", "rotate_", given.order);
     check_order(q.memory, k.memory, given.order, !inside_operator);
-    rotation(on_one_device(q.memory, k.memory), given).run(q.view, k.view, q.view, k.view);
+    check_tokens(q.view, k.view);
+    const array& like = on_one_device(q.memory, k.memory);
+    rotation(like, q.memory.source ? q.view : k.view, numbers, given).run(q.view, k.view, q.view, k.view);
     count_write(given.q, given.k);
     return results(given.q, given.k);
 }
@@ -193,19 +204,20 @@ void check_apart(const py::object& q_object, const py::object& k_object, const p
             view.stride_token = view.heads * view.stride_head;
             view.stride_batch = view.tokens * view.stride_token;
         }
-        const rotation rotation(x, {.q = {},
-                                    .k = {},
-                                    .encoding = encoding,
-                                    .ids = positions,
-                                    .offset = first,
-                                    .cu_seqlens = py::none(),
-                                    .order = order,
-                                    .inverse = false,
-                                    .adjoint = false,
-                                    .table = table,
-                                    .threads = py::none(),
-                                    .ids_name = is_query ? "positions" : "k_positions",
-                                    .offset_name = is_query ? "offset" : "k_offset"});
+        const python_arguments given{.q = {},
+                                     .k = {},
+                                     .encoding = encoding,
+                                     .ids = positions,
+                                     .offset = first,
+                                     .cu_seqlens = py::none(),
+                                     .order = order,
+                                     .inverse = false,
+                                     .adjoint = false,
+                                     .table = table,
+                                     .threads = py::none(),
+                                     .ids_name = is_query ? "positions" : "k_positions",
+                                     .offset_name = is_query ? "offset" : "k_offset"};
+        const rotation rotation(x, view, call_integers(given), given);
         const tensor& to = out.exists() ? out : view;
         is_query ? rotation.check(view, {}, to, {}) : rotation.check({}, view, {}, to);
     };
@@ -292,10 +304,13 @@ std::pair<py::object, py::object> split_outputs(const py::object& out, py::handl
 
 py::object rotate(const python_arguments& given, const py::object& out, bool inside_operator) {
     if (is_for_package(given, inside_operator)) return not_implemented();
+    const call_integers numbers(given);
     const auto [q_out, k_out] = split_outputs(out, given.q, given.k);
     const input q(given.q, q_out, "q", "out of q", given.order), k(given.k, k_out, "k", "out of k", given.order);
     check_order(q.memory, k.memory, given.order, !inside_operator);
-    rotation rotation(on_one_device(q.memory, k.memory), given);
+    check_tokens(q.view, k.view);
+    const array& like = on_one_device(q.memory, k.memory);
+    rotation rotation(like, q.memory.source ? q.view : k.view, numbers, given);
     rotation.options.fresh_output = q.fresh || k.fresh;
     rotation.run(q.view, k.view, q.to.view, k.to.view);
     if (!out.is_none()) count_write(q_out, k_out);
@@ -305,23 +320,25 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
 py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new_encoding, py::handle ids,
                     py::handle offset, py::handle new_ids, py::handle new_offset, py::handle order,
                     py::handle threads) {
-    const std::int64_t first = as_offset(offset);
+    const bool stays = new_ids.is_none() && new_offset.is_none();
+    // `__index__` may move an array, so that integers are read before addresses.
+    const std::int64_t first = as_offset(offset), new_first = !new_offset.is_none()
+                                                                  ? as_offset(new_offset, "new_offset")
+                                                              : stays ? first
+                                                                      : 0;
+    const int count = thread_count(threads);
     const Encoding& source = as_encoding(old_encoding, "old_encoding");
     const Encoding& target = as_encoding(new_encoding, "new_encoding");
-    const bool stays = new_ids.is_none() && new_offset.is_none();
     RW_EXPECTS(!k.is_none(), "k is None");
     RW_EXPECTS(!is_torch_tensor(k) || !torch_observes(),
                "rerotate_ cannot be traced; call it outside of modes, traces and torch.func");
     const output keys(k, "k", "rerotate_", order);
     RW_EXPECTS(keys.view.exists(), "{} has no memory, and rerotate_ cannot be traced", describe(keys.memory, "k"));
     check_gradient(keys.memory, "k", "rerotate_");
-    const token_positions source_positions(source, ids, first, py::none(), keys.memory);
-    const token_positions target_positions(
-        target, stays ? ids : new_ids, new_offset.is_none() ? (stays ? first : 0) : as_offset(new_offset, "new_offset"),
-        py::none(), keys.memory, stays ? "positions" : "new_positions");
     check_order({}, keys.memory, order, true);
-    source_positions.check_tokens(keys.view.tokens, keys.memory, order);
-    target_positions.check_tokens(keys.view.tokens, keys.memory, order);
+    const token_positions source_positions(source, ids, first, py::none(), keys.memory, &keys.view, order);
+    const token_positions target_positions(target, stays ? ids : new_ids, new_first, py::none(), keys.memory,
+                                           &keys.view, order, stays ? "positions" : "new_positions");
     const layout_kind layout = *target.geometry.layout;
     RW_EXPECTS(source.geometry.layout == layout, "old_encoding is for {}, but new_encoding is for {}",
                to_string(*source.geometry.layout), to_string(layout));
@@ -334,7 +351,6 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
                                     .source = &source,
                                     .source_positions = source_positions.value});
     } else {
-        const int count = thread_count(threads);
         const py::gil_scoped_release released;
         dispatch::rerotate(layout, keys.view, keys.view, source, source_positions.value, target, target_positions.value,
                            count);
@@ -370,6 +386,7 @@ void bind_rotate(py::module_& m) {
     bind(m, "rotate_", &rotate_in_place);
     bind(m, "rotate", &rotate);
     m.def("rerotate_", &rerotate);
+    m.def("check_plain", &check_plain);
     m.def("check_pair", &check_pair);
     m.def("check_apart", &check_apart);
     m.def("as_offset", [](py::handle offset) { return as_offset(offset); });

@@ -4,6 +4,7 @@
 
 #include <ropewalk/policy/score.hpp>
 
+#include "array.hpp"
 #include "bindings.hpp"
 
 namespace ropewalk::python {
@@ -12,6 +13,7 @@ namespace {
 
 /// Integers of any shape as a NumPy array.
 py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> integers(py::handle object) {
+    check_plain(object, "positions");
     const py::array numbers = py::module_::import("numpy").attr("asarray")(object);
     const char kind = numbers.dtype().kind();
     RW_EXPECTS(kind == 'i' || (kind == 'u' && numbers.itemsize() < 8),

@@ -1,5 +1,8 @@
 """Error messages for arguments of the wrong type, value or shape."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import ropewalk as rw
@@ -184,13 +187,31 @@ except UserWarning as problem:
         ({"encoding": "linear:8"}, TypeError, r"encoding must be a ropewalk\.Encoding, got str"),
         ({"offset": 1.0}, TypeError, "offset must be an integer, got float"),
         ({"offset": 2**63}, rw.Error, "offset must be an integer of 64 bits, got 9223372036854775808"),
+        ({"offset": True}, TypeError, "offset must be an integer, got bool"),
+        ({"threads": True}, TypeError, "threads must be an integer, got bool"),
         ({"inverse": "no"}, TypeError, "inverse must be True or False, got str"),
+        ({"inverse": 5}, TypeError, "inverse must be True or False, got int"),
+        ({"adjoint": None}, TypeError, "adjoint must be True or False, got NoneType"),
+        ({"order": 3}, TypeError, "order must be text, got int"),
+        ({"order": "\ud800"}, rw.Error, "order has a lone surrogate"),
     ],
 )
 def test_rotate_names_the_argument(arguments, error, message):
     for function in (rw.rotate, rw.rotate_):
         with pytest.raises(error, match=message):
             function(**{"q": zeros(4, 2, 64), "encoding": ENCODING, **arguments})
+
+
+def test_a_boolean_is_no_offset_with_gradients():
+    with pytest.raises(TypeError, match="offset must be an integer, got bool"):
+        rw.rotate(torch.zeros(4, 2, 64, requires_grad=True), encoding=ENCODING, offset=True)
+
+
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_both_kinds_of_bool_are_taken(kind):
+    q = make("numpy", "float32", (4, 2, 64))
+    once = rw.rotate(q, encoding=ENCODING, inverse=kind(False))
+    np.testing.assert_allclose(rw.rotate(once, encoding=ENCODING, inverse=kind(True)), q, atol=1e-6)
 
 
 def test_rotate_needs_an_encoding():
@@ -219,7 +240,9 @@ def test_rerotate_names_the_argument(arguments, error, message):
         ({"head_dim": 128.0}, TypeError, "head_dim must be an integer, got float"),
         ({"base": "1e4"}, TypeError, "base must be a number, got '1e4'"),
         ({"sequence_length": 1.5}, TypeError, "sequence_length must be an integer, got float"),
-        ({"layout": None}, rw.Error, "layout must be 'half_split' or 'interleaved', got 'None'"),
+        ({"layout": None}, TypeError, "layout must be text, got NoneType"),
+        ({"layout": "\ud800"}, rw.Error, "layout has a lone surrogate"),
+        ({"head_dim": True}, TypeError, "head_dim must be an integer, got bool"),
         ({"head_dim": 2**70}, rw.Error, "head_dim must be an integer of 64 bits, got 1180591620717411303424"),
         ({"rotary_dim": 0}, rw.Error, "rotary_dim must be even and positive, got 0"),
     ],
@@ -249,6 +272,159 @@ def test_query_temperature_needs_a_finite_scale(scale):
 
 def test_repr_of_infinity_is_python():
     assert repr(rw.XPos(scale_base=float("inf"))) == "XPos(scale_base=float('inf'))"
+
+
+def without_constructor(kind):
+    """As pickle makes them: `copyreg.__newobj__` calls `__new__` alone."""
+    return pickle.loads(b"c" + kind.__module__.encode() + b"\n" + kind.__name__.encode() + b"\n)\x81.")
+
+
+class Derived(rw.Linear):
+    """Its instances need the constructor, too."""
+
+
+METHODS = ["__repr__", "__str__", "__hash__", "__reduce__", "__eq__", "__or__", "__ror__"]
+
+
+@pytest.mark.parametrize("kind", [rw.Policy, *rw._ropewalk.policy_classes, Derived], ids=lambda kind: kind.__name__)
+def test_policies_without_a_constructor_are_refused(kind):
+    broken = kind.__new__(kind) if kind is Derived else without_constructor(kind)
+    valid, message = rw.Linear(8), f"this (ropewalk._ropewalk.)?{kind.__name__} was made without its constructor"
+    calls = [
+        lambda name=name: getattr(broken, name)(*[valid] * (name in ("__eq__", "__or__", "__ror__")))
+        for name in METHODS
+    ]
+    calls += [lambda name=name: getattr(broken, name) for name in vars(kind) if isinstance(vars(kind)[name], property)]
+    calls += [
+        lambda: broken == broken,
+        lambda: valid == broken,
+        lambda: valid | broken,
+        lambda: copy.copy(broken),
+        lambda: pickle.dumps(broken),
+        lambda: rw.encoding(broken, head_dim=64),
+        lambda: rw.from_config({"head_dim": 64, "rope_theta": 1e4}, policy=broken),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_encodings_without_a_constructor_are_refused():
+    broken, q = without_constructor(rw.Encoding), zeros(4, 2, 64)
+    names = [name for name, value in vars(rw.Encoding).items() if isinstance(value, property)]
+    calls = [lambda name=name: getattr(broken, name) for name in names]
+    calls += [lambda name=name: getattr(broken, name)() for name in ("__repr__", "__hash__", "__reduce__", "__str__")]
+    calls += [
+        lambda: broken == broken,
+        lambda: broken == ENCODING,
+        lambda: broken.cos_sin([1]),
+        lambda: broken.max_position("float32"),
+        lambda: rw.rotate(q, encoding=broken),
+        lambda: rw.rotate_(q, encoding=broken),
+        lambda: rw.rotate(torch.zeros(4, 2, 64, requires_grad=True), encoding=broken),
+        lambda: rw.rerotate_(q, broken, ENCODING),
+        lambda: rw.rerotate_(q, ENCODING, broken),
+        lambda: rw.to_hf_config(broken),
+        lambda: rw.to_llama_cpp_flags(broken),
+        lambda: rw.inspect(broken),
+        lambda: copy.copy(broken),
+    ]
+    assert len(names) > 10
+    for call in calls:
+        with pytest.raises(TypeError, match=r"this ropewalk._ropewalk.Encoding was made without its constructor"):
+            call()
+
+
+HUGE = 10**5000  # more digits than Python writes
+PLAIN = {"head_dim": 64, "rope_theta": 1e4}
+
+
+def nested(depth):
+    config = {}
+    for _ in range(depth):
+        config = {"a": config}
+    return config
+
+
+def cyclic():
+    config = dict(PLAIN)
+    config["a"] = config
+    return config
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: rw.policy("linear:\ud800"), rw.Error, "expression has a lone surrogate"),
+        (lambda: rw.Policy("\ud800"), rw.Error, "expression has a lone surrogate"),
+        (lambda: rw.policy(8), TypeError, "expression must be text, got int"),
+        (lambda: rw.encoding("\ud800", head_dim=64), rw.Error, "policy has a lone surrogate"),
+        (lambda: rw.Encoding.from_key("\ud800"), rw.Error, "key has a lone surrogate"),
+        (lambda: rw.Encoding.from_key("a@b@c"), rw.Error, "'a@b@c' is not the key of an encoding"),
+        (lambda: rw.Encoding.from_key(8), TypeError, "key must be text, got int"),
+        (lambda: rw.from_config(PLAIN, layer_type="\ud800"), rw.Error, "layer_type has a lone surrogate"),
+        (lambda: rw.from_config(PLAIN, policy="\ud800"), rw.Error, "policy has a lone surrogate"),
+        (lambda: rw.from_config("\ud800"), rw.Error, "config is no path: .*surrogates not allowed"),
+        (lambda: rw.from_config("a\0b"), rw.Error, "config is no path: .*null"),
+        (lambda: rw.from_config({**PLAIN, "model_type": "\ud800"}), rw.Error, "not valid JSON"),
+        (lambda: rw.from_config({**PLAIN, "a": HUGE}), rw.Error, "config cannot be written as JSON: Exceeds the limit"),
+        (lambda: rw.from_config({**PLAIN, (1, 2): 3}), rw.Error, "written as JSON: keys must be str"),
+        (lambda: rw.from_config(cyclic()), rw.Error, "written as JSON: Circular reference"),
+        (lambda: rw.from_config(nested(100000)), rw.Error, "written as JSON: maximum recursion depth"),
+        (lambda: rw.from_config(nested(900)), rw.Error, "ropewalk: "),
+        (
+            lambda: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, offset=HUGE),
+            rw.Error,
+            "64 bits, got one of 16610 bits",
+        ),
+        (
+            lambda: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, threads=-HUGE),
+            rw.Error,
+            "threads must be an integer of",
+        ),
+        (
+            lambda: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, positions=HUGE),
+            rw.Error,
+            "the number one of 16610 bits",
+        ),
+        (lambda: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, positions=[HUGE] * 4), rw.Error, "positions object"),
+        (lambda: rw.encoding("default", head_dim=HUGE), rw.Error, "head_dim must be an integer of 64 bits"),
+        (lambda: rw.Linear(HUGE), TypeError, "factor"),
+        (lambda: rw.Randomized(HUGE), TypeError, "length"),
+        (lambda: rw.alibi_slopes(HUGE), TypeError, "heads"),
+    ],
+)
+def test_no_foreign_exceptions(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("name", ["q", "k", "cos", "sin"])
+@pytest.mark.parametrize(
+    ("wrong", "got"), [(None, "NoneType"), (np.zeros((1, 4, 64)), "ndarray"), (torch.tensor(1.0), "a scalar")]
+)
+def test_apply_rotary_transformers_names_the_argument(name, wrong, got):
+    right = {"q": torch.zeros(1, 2, 4, 64), "k": torch.zeros(1, 2, 4, 64)}
+    right |= {"cos": torch.ones(1, 4, 64), "sin": torch.zeros(1, 4, 64)}
+    with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor with axes, got {got}"):
+        rw.apply_rotary_transformers(**{**right, name: wrong})
+
+
+def test_messages_do_not_grow_with_other_texts():
+    calls = [
+        rw.Encoding.from_key,
+        ENCODING.max_position,
+        lambda text: rw.encoding("default", head_dim=64, layout=text),
+        lambda text: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, order=text),
+        lambda text: rw.from_config(PLAIN, layer_type=text),
+        lambda text: rw.rotate(zeros(4, 2, 64), encoding=ENCODING, offset=[text]),
+    ]
+    for letter in "aé":
+        for call in calls:
+            with pytest.raises((rw.Error, TypeError)) as caught:
+                call(letter * 100001)
+            assert len(str(caught.value)) < 500
 
 
 def test_without_torch():

@@ -205,6 +205,23 @@ def test_a_chat_template_is_used_on_request(tokenizer):
         tokenizer.chat_template = None
     assert all(p.startswith("[user] ") and p.endswith("[assistant] ") for p in model.prompts)
     assert max(one.tokens for one in cell.answers) <= 600
+    tokenizer.chat_template = "{{ raise_exception('needs a system message') }}"
+    try:
+        with pytest.raises(rw.Error, match=r"chat template refuses a single user message: .*needs a system message"):
+            evaluation.lines(model, tokenizer, length=600, samples=2, chat=True)
+    finally:
+        tokenizer.chat_template = None
+
+
+def test_documents_without_their_answer_are_one_line(folder, tmp_path, capsys):
+    path = tmp_path / "documents.jsonl"
+    text = "The ship left Oslo, and the sea was calm for hours. " * 12
+    rows = [{"document": text, "question": "Which?", "answer": answer} for answer in ("Oslo", "Rome")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    options = ["--tasks", "qa", "--documents", path, "--lengths", 250, "--samples", 1]
+    status, _, progress = evaluate(folder, *options, capsys=capsys)
+    line = "ropewalk: 1 of 2 documents are left out: the answer does not occur in 1 of them"
+    assert status == 0 and progress.splitlines()[0] == line and "Warning" not in progress, progress
 
 
 def test_keys_that_end_in_numbers_do_not_end_the_answer(tokenizer):

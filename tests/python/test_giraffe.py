@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -130,15 +129,29 @@ def test_all_stages(tmp_path, one_thread):
     assert (tmp_path / "plot.png").stat().st_size > 10000
 
 
-def test_retrieval_must_emerge(tmp_path, one_thread):
-    with pytest.raises(experiment.NotEmerged, match=r"accuracy 0\.\d\d at 64 tokens after pretraining"):
-        run_tiny(tmp_path, emerged=0.9).pretrained()
-    # The weights were stored, and are checked again.
-    with pytest.raises(experiment.NotEmerged):
-        run_tiny(tmp_path, emerged=0.9).pretrained()
-    command = [sys.executable, "-m", "benchmarks.giraffe", "--device", "cuda"]
-    done = subprocess.run([*command, "--seed", "-1"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "--seed must not be negative, got -1" in done.stderr
+def test_retrieval_must_emerge(tmp_path, monkeypatch, one_thread):
+    """The command ends with a message, thus with exit code 1. Stored weights are checked again."""
+    monkeypatch.setitem(program.SETTINGS, "tiny", dataclasses.replace(experiment.TINY, emerged=0.9))
+    words = ["--settings", "tiny", "--threads", "1", "--store", str(tmp_path), "--out", str(tmp_path / "out.json")]
+    for _ in range(2):
+        with pytest.raises(SystemExit, match=r"retrieval did not emerge: accuracy 0\.\d\d at 64 tokens") as stopped:
+            program.main(words)
+        assert isinstance(stopped.value.code, str)
+    assert (tmp_path / "pretrained.pt").exists() and not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--seed -1", "--seed must not be negative, got -1"),
+        ("--threads 0", "--threads must be positive, got 0"),
+        ("--out /dev/null/x.json", "cannot write /dev/null/x.json"),
+    ],
+)
+def test_refused_arguments(words, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        program.arguments(words.split())
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_bfloat16(tmp_path, one_thread):

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import llama_checkpoints as lc
@@ -90,6 +92,26 @@ def test_a_full_disk_is_an_error(folder, flags):
         )
     assert done.returncode == 1
     assert done.stderr.startswith("giraffe_13b: ropewalk: cannot write to standard output")
+
+
+def test_the_comparison_of_engines_is_skipped_without_llama_cpp(folder):
+    if find_spec("xllamacpp") and find_spec("gguf"):
+        pytest.skip("llama.cpp is installed")
+    script = lc.ROOT / "benchmarks/llama/bench_engines.py"
+    done = lc.run(sys.executable, script, "--gguf", folder / "config.json", "--weights", folder)
+    assert done.returncode == 0 and done.stdout.startswith("skipped: ") and "not installed" in done.stdout
+
+
+def test_rows_of_the_comparison_of_engines(monkeypatch):
+    monkeypatch.syspath_prepend(str(lc.ROOT / "benchmarks/llama"))
+    engines = import_module("bench_engines")
+    seconds = {"llama.cpp": [(4.0, 0.2), (6.0, 0.4), (9.0, 0.3)], "avx2": [(2.0, 0.1), (2.0, 0.1), (4.5, 0.3)]}
+    (row,) = engines.rows_of("f16", 2, 100, seconds)
+    assert (row["type"], row["threads"], row["tokens"], row["instruction_set"]) == ("f16", 2, 100, "avx2")
+    speeds = [row[f"{part}_tokens_per_second{of}"] for part in ("prefill", "decode") for of in ("", "_of_llama_cpp")]
+    assert speeds == pytest.approx([50, 100 / 6, 10, 10 / 3])
+    assert [row["prefill_speedup"], row["decode_speedup"]] == pytest.approx([2, 2])
+    assert [engines.same_start(" one two", text) for text in ("one two!", "one to", "x")] == [7, 5, 0]
 
 
 DEMO = lc.GIRAFFE.with_name("demo").resolve()

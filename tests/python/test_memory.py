@@ -143,6 +143,121 @@ def test_other_devices():
         rw.rotate_(torch.zeros(2, 2, 64, device="meta"), encoding=ENCODING)
 
 
+class WithUnits(np.ndarray):
+    """NumPy's functions on it are its own, as in astropy and unyt."""
+
+    def __array_ufunc__(self, *args, **kwargs):
+        return NotImplemented
+
+
+class Named(np.ndarray):
+    """Its elements are plain numbers."""
+
+
+class Proxy:
+    """As the quantities of pint, it has the interface of the array inside."""
+
+    __array_function__ = None
+    __array_struct__ = np.zeros((4, 2, 64), np.float32).__array_struct__
+
+
+def scipy_like_sparse():
+    """Sparse arrays have a dtype and a shape, but no memory of all elements."""
+    return type("csr_array", (), {"dtype": np.dtype("float32"), "shape": (4, 2, 64)})()
+
+
+def masked(values):
+    return np.ma.masked_array(values, mask=np.zeros(np.shape(values), bool))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"q": masked(np.zeros((4, 2, 64), np.float32))}, r"q is a numpy.ma(.core)?.MaskedArray, and its mask would"),
+        ({"k": masked(np.zeros((4, 2, 64), np.float32))}, "k is a .*MaskedArray"),
+        ({"positions": masked(np.arange(4))}, "positions is a .*MaskedArray"),
+        ({"cu_seqlens": masked(np.array([0, 4]))}, "cu_seqlens is a .*MaskedArray"),
+        ({"table": [masked(x) for x in ENCODING.cos_sin(range(4))]}, "cos is a .*MaskedArray"),
+        (
+            {"q": np.zeros((4, 2, 64), np.float32).view(WithUnits)},
+            "q is a test_memory.WithUnits, and its meaning would",
+        ),
+        ({"positions": np.arange(4).view(WithUnits)}, "positions is a test_memory.WithUnits"),
+        ({"q": Proxy()}, "q is a test_memory.Proxy"),
+        ({"q": scipy_like_sparse()}, "q must be a NumPy array, a PyTorch tensor .*, got csr_array"),
+    ],
+)
+def test_arrays_that_mean_more_than_their_numbers_are_refused(arguments, message):
+    q = np.zeros((4, 2, 64), np.float32)
+    for function in (rw.rotate_, rw.rotate):
+        assert_refused(message, lambda: function(**{"q": q, "encoding": ENCODING, **arguments}), q, error=TypeError)  # noqa: B023
+    if "q" not in arguments and "k" not in arguments:  # the operators of PyTorch, too
+        x = torch.zeros(4, 2, 64, requires_grad=True)
+        assert_refused(message, lambda: rw.rotate(x, encoding=ENCODING, **arguments), error=TypeError)
+
+
+def test_object_arrays_are_refused():
+    with pytest.raises(rw.Error, match=r"q object .*expected float32"):
+        rw.rotate(np.zeros((4, 2, 64), object), encoding=ENCODING)
+    with pytest.raises(rw.Error, match=r"positions object .*expected int64"):
+        rw.rotate(np.zeros((4, 2, 64)), encoding=ENCODING, positions=np.arange(4).astype(object))
+
+
+def test_masked_positions_of_other_functions():
+    for call in (ENCODING.cos_sin, rw.query_temperature):
+        with pytest.raises(TypeError, match=r"positions is a .*MaskedArray"):
+            call(masked(np.arange(4)))
+
+
+@pytest.mark.parametrize("name", ["cu_seqlens", "offset"])
+def test_masked_sequences(name):
+    arguments = {"cu_seqlens": np.array([0, 4]), "offset": np.array([7]), "padded_tail": True}
+    arguments[name] = masked(arguments[name])
+    with pytest.raises(TypeError, match=f"{name} is a .*MaskedArray"):
+        rw.rotate(np.zeros((4, 2, 64), np.float32), encoding=ENCODING, **arguments)
+
+
+def test_subclasses_of_plain_numbers(tmp_path):
+    q = make("numpy", "float32", (4, 64))
+    expected = rotate_exactly(q[:, None], THETA, np.arange(4))[:, 0]
+    mapped = np.memmap(tmp_path / "q", np.float32, "w+", shape=q.shape)
+    for x in (mapped, np.matrix(q), q.copy().view(Named)):
+        x[:] = q
+        assert_close(np.asarray(rw.rotate(x, encoding=ENCODING, order="td")), expected)
+        assert rw.rotate_(x, encoding=ENCODING, order="td") is x
+        assert_close(np.asarray(x), expected)
+
+
+class Resizing:
+    """An integer that frees the memory of an array while it is read."""
+
+    def __init__(self, array, number):
+        self.array, self.number = array, number
+
+    def __index__(self):
+        self.array.resize((64, 8, 64), refcheck=False)
+        self.array[:] = 1
+        return self.number
+
+
+@pytest.mark.parametrize("name", ["offset", "threads"])
+@pytest.mark.parametrize("function", [rw.rotate_, rw.rotate])
+def test_an_index_that_moves_the_array(function, name):
+    """The call sees the array as it is after all integers are read."""
+    q = np.zeros((2, 1, 64), np.float32)
+    result = function(q, encoding=ENCODING, **{name: Resizing(q, 1)})
+    expected = rotate_exactly(np.ones((64, 8, 64)), THETA, np.arange(64) + (name == "offset"))
+    assert_close(np.array(result), expected)
+
+
+@pytest.mark.parametrize("name", ["offset", "new_offset", "threads"])
+def test_an_index_that_moves_the_keys(name):
+    k = np.zeros((2, 1, 64), np.float32)
+    rw.rerotate_(k, ENCODING, ENCODING, **{"new_offset": 0, name: Resizing(k, 1)})
+    shift = {"offset": -1, "new_offset": 1, "threads": 0}[name]
+    assert_close(np.array(k), rotate_exactly(np.ones((64, 8, 64)), THETA, np.full(64, shift)))
+
+
 @pytest.mark.parametrize("kind", [np.ndarray, torch.Tensor, Wrapped])
 def test_a_class_is_not_an_array(kind):
     with pytest.raises(TypeError, match=r"q must be a NumPy array, .*, got "):

@@ -116,3 +116,60 @@ def test_rows_of_different_lengths_are_refused(requires_grad):
     q = torch.zeros(2, 2, 2, 32, requires_grad=requires_grad)
     with pytest.raises(rw.Error, match=r"positions cannot be int64: .*inhomogeneous"):
         rw.rotate(q, encoding=ENCODING, positions=[[0, 1], [2]])
+
+
+MANY = 2**40  # entries whose copy would need more memory than a machine has
+
+
+def far_too_many(*shape, dtype=np.int64):
+    return np.broadcast_to(np.zeros(1, dtype), shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("default", {"positions": far_too_many(MANY)}, f"positions has {MANY} entries for 4 tokens"),
+        ("default", {"positions": far_too_many(MANY, dtype=np.int8)}, f"positions has {MANY} entries for 4 tokens"),
+        ("default", {"positions": range(MANY)}, f"positions has {MANY} entries for 4 tokens"),
+        ("default", {"positions": [0] * 1000}, "positions has 1000 entries for 4 tokens"),
+        ("default", {"positions": far_too_many(MANY, 4, dtype=np.int8)}, f"positions has {MANY} rows for a batch of 1"),
+        ("mrope:[6,5,5]", {"positions": far_too_many(MANY, 1, 4, dtype=np.int8)}, r"needs \[tokens\]"),
+        ("mrope:[6,5,5]", {"positions": far_too_many(3, 1, MANY)}, f"positions has {MANY} entries for 4 tokens"),
+        ("default", {"cu_seqlens": far_too_many(MANY)}, "cu_seqlens ends with 0 but there are 4 tokens"),
+        ("default", {"cu_seqlens": far_too_many(MANY, dtype=np.uint8)}, "cu_seqlens ends with 0 but"),
+        ("default", {"cu_seqlens": np.broadcast_to(np.int64(4), MANY)}, "cu_seqlens must begin with 0, got 4"),
+        ("default", {"cu_seqlens": range(MANY)}, f"cu_seqlens has {MANY} entries for 4 tokens"),
+    ],
+)
+def test_counts_are_compared_before_a_copy(name, arguments, message):
+    q = make("numpy", "float32", (4, 2, 32))
+    encoding = rw.encoding(name, head_dim=32)
+    assert_refused(message, lambda: rw.rotate_(q, encoding=encoding, **arguments), q)
+    if "positions" in arguments:
+        assert_refused(message, lambda: rw.rerotate_(q, encoding, encoding, **arguments), q)
+        x = torch.zeros(4, 2, 32, requires_grad=True)
+        with pytest.raises(rw.Error, match=r"positions has 10.* entries"):
+            rw.rotate(x, encoding=encoding, **arguments)
+
+
+def test_repeated_rows_and_axes_are_copied_once():
+    """Broadcast int8 positions give the result of int64 ones."""
+    q = make("numpy", "float32", (2, 4, 2, 32))
+    ids = np.array([3, 1, 4, 1], np.int8)
+    mrope = rw.encoding("mrope:[6,5,5]", head_dim=32)
+    for encoding, shape in (
+        (ENCODING, (2, 4)),
+        (ENCODING, (1, 4)),
+        (mrope, (3, 2, 4)),
+        (mrope, (3, 1, 4)),
+        (mrope, (1, 2, 4)),
+    ):
+        narrow = np.broadcast_to(ids, shape)
+        ours = rw.rotate(q, encoding=encoding, positions=narrow)
+        np.testing.assert_array_equal(ours, rw.rotate(q, encoding=encoding, positions=narrow.astype(np.int64)))
+        assert_close(ours, rotate_exactly(q, THETA, ids.tolist()))
+
+
+def test_many_empty_sequences():
+    x = np.zeros((0, 2, 32), np.float32)
+    assert rw.rotate(x, encoding=ENCODING, cu_seqlens=far_too_many(MANY)).shape == x.shape

@@ -32,6 +32,8 @@ REFUSED = [
     ("benchmarks/python/bench_threads.py --threads 0", "--threads: expected positive whole numbers"),
     ("benchmarks/python/bench_training.py --tokens 0", "--tokens: expected positive whole numbers"),
     ("benchmarks/python/bench_threads.py --out /dev/null/x", "cannot write /dev/null/x"),
+    ("benchmarks/llama/bench_engines.py --gguf no.gguf --weights no", "no.gguf is missing"),
+    ("benchmarks/llama/conversation.py --weights no --turns 512 --tokens 1024", "1024 tokens are not turns of [512]"),
 ]
 
 

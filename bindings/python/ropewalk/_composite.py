@@ -113,6 +113,9 @@ def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dic
         raise _ropewalk.Error("ropewalk: positions and cu_seqlens exclude each other; pass one of them")
     if len(shape) != 3 or arguments["order"] not in (None, "thd"):
         raise _ropewalk.Error(f"ropewalk: cu_seqlens needs packed tokens [tokens, heads, head_dim], got {list(shape)}")
+    for name, one in (("cu_seqlens", cu_seqlens), ("offset", offset)):
+        if isinstance(one, np.ndarray) and type(one) is not np.ndarray:
+            _ropewalk.check_plain(one, name)
     tokens: int = shape[0]
     torch: Any = sys.modules.get("torch")
     tensors = [one for one in (cu_seqlens, offset) if torch is not None and isinstance(one, torch.Tensor)]

@@ -87,19 +87,27 @@ def from_config(
     """
     if isinstance(config, (str, os.PathLike)):
         path = path_of(config)
-        return _ropewalk.encoding_from_config(text_of(path), str(path), layer_type, sequence_length, layout, policy)
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        return _ropewalk.encoding_from_config(text_of(path), name, layer_type, sequence_length, layout, policy)
     keys = config.to_dict() if hasattr(config, "to_dict") else config
     if not isinstance(keys, Mapping):
         raise TypeError(
             f"ropewalk: config must be a path, a dict or a configuration of Transformers, got {type(config).__name__}"
         )
-    text = json.dumps(dict(keys), default=str)
+    try:
+        text = json.dumps(dict(keys), default=str)
+    except (TypeError, ValueError, RecursionError) as problem:  # keys of other types, cycles, integers of 5,000 digits
+        raise _ropewalk.Error(f"ropewalk: config cannot be written as JSON: {problem}") from None
     return _ropewalk.encoding_from_config(text, "the configuration", layer_type, sequence_length, layout, policy)
 
 
 def path_of(config: str | os.PathLike[str]) -> Path:
     """Return the path of a configuration, or of the config.json in a folder."""
     path = Path(config)
+    try:
+        os.access(path, os.F_OK)
+    except ValueError as problem:  # a lone surrogate, a zero byte
+        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
     return path / "config.json" if path.is_dir() else path
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,18 +143,19 @@ def run(options: argparse.Namespace) -> None:
         qa=tuple(options.qa),
         documents=tuple(options.documents),
     )
-    cells, trained = _run.evaluate(
-        options.model,
-        options.policies,
-        options.tasks,
-        options.lengths or LENGTHS,
-        settings,
-        options.json,
-        options.dtype,
-        options.device,
-        options.attention,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    with _warnings_of_documents():
+        cells, trained = _run.evaluate(
+            options.model,
+            options.policies,
+            options.tasks,
+            options.lengths or LENGTHS,
+            settings,
+            options.json,
+            options.dtype,
+            options.device,
+            options.attention,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     if int(os.environ.get("RANK", 0)) > 0:
         return
     show(cells, options.plot, trained)
@@ -189,6 +191,16 @@ def packages() -> Iterator[None]:
         if problem.name not in PACKAGES:
             raise
         raise rw.Error(f"ropewalk: this needs {problem.name}: pip install 'ropewalk[evaluate]'") from None
+
+
+@contextlib.contextmanager
+def _warnings_of_documents() -> Iterator[None]:
+    """Show warnings of make_qa() as one line each, and none of other packages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("once", r"\d+ of \d+ documents are left out")
+        warnings.showwarning = lambda message, *_, **__: print(f"ropewalk: {message}", file=sys.stderr)
+        yield
 
 
 def _quiet() -> None:

@@ -343,7 +343,16 @@ def apply_rotary_transformers(
 
     Returns:
         The rotated (q, k).
+
+    Raises:
+        Error: Shapes or types do not fit.
+        TypeError: An argument is no tensor.
     """
+    if not torch.compiler.is_compiling():
+        for name, x in (("q", q), ("k", k), ("cos", cos), ("sin", sin)):
+            if not isinstance(x, torch.Tensor) or x.dim() == 0:
+                kind = "a scalar" if isinstance(x, torch.Tensor) else type(x).__name__
+                raise TypeError(f"ropewalk: {name} must be a torch.Tensor with axes, got {kind}")
     widths = q.shape[-1], cos.shape[-1]
     # Graphs for several widths have symbols for them: index() makes them numbers.
     encoding = _known(*map(operator.index, widths)) if torch.compiler.is_compiling() else _plain(*widths)

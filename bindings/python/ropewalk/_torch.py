@@ -179,14 +179,19 @@ batch("rotate", functools.partial(_vmap.rotate, lambda q, k, arguments: torch.op
 batch("rotate_", _refuse_transforms)
 
 
+_SEQUENCES = (list, tuple, range)
+
+
 def _as_tensor(array: Any, name: str, types: str) -> Any:
     """Return a tensor as it is, anything else as a copy: the caller may write to it before backward reads it."""
     if array is None or isinstance(array, Tensor):
         return array
     if hasattr(array, "__cuda_array_interface__"):
         return torch.as_tensor(array).clone()
-    if torch.compiler.is_compiling() and isinstance(array, (list, tuple, range)):  # NumPy's functions take none there
+    if torch.compiler.is_compiling() and isinstance(array, _SEQUENCES):  # NumPy's functions take none there
         return torch.tensor(list(array)) if len(array) else torch.empty(0, dtype=torch.int64)
+    if type(array) is not np.ndarray and not torch.compiler.is_compiling():
+        _ropewalk.check_plain(array, name)
     try:
         copy = np.array(array, order="C")
     except ValueError as problem:  # rows of several lengths
@@ -195,6 +200,13 @@ def _as_tensor(array: Any, name: str, types: str) -> Any:
         return torch.from_numpy(copy if copy.size else copy.astype(np.int64))
     except (TypeError, ValueError):  # objects, big endian
         raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
+
+
+def _check_size(array: Any, name: str, x: Tensor) -> None:
+    """Refuse positions that are longer than every axis of q or k, before NumPy copies them."""
+    sizes = array.shape if isinstance(array, np.ndarray) else (len(array),) if isinstance(array, _SEQUENCES) else ()
+    if any(size > max(3, *x.shape) for size in sizes):
+        raise _ropewalk.Error(f"ropewalk: {name} has {max(sizes)} entries for {list(x.shape)}")
 
 
 def _starting_at(offset: Any, q: Any, k: Any, order: str | None) -> Tensor:
@@ -243,8 +255,10 @@ def _prepare(
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
     if type(offset) is not int and isinstance(offset, Tensor) and positions is None and cu_seqlens is None:
         positions, offset = _starting_at(offset, q, k, order), 0
-    elif type(offset) is not int and not isinstance(offset, (int, torch.SymInt)):
+    elif isinstance(offset, bool) or not isinstance(offset, (int, torch.SymInt)):
         offset = _ropewalk.as_offset(offset)
+    if not torch.compiler.is_compiling():
+        _check_size(positions, "positions", k if q is None else q)
     positions = _as_tensor(positions, "positions", "int64")
     cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int64")
     return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)

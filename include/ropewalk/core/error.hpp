@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <stdexcept>
@@ -21,6 +22,12 @@ public:
 
 namespace detail {
 
+/// The largest index of at most `index` where a character of UTF-8 begins.
+constexpr std::size_t character_start(std::string_view text, std::size_t index) {
+    while (index > 0 && index < text.size() && (static_cast<unsigned char>(text[index]) & 0xC0U) == 0x80U) --index;
+    return index;
+}
+
 /// A value of a message. Plain data: a call of RW_EXPECTS stores it in a few instructions, and only a failure formats
 /// it.
 class message_value {
@@ -37,7 +44,8 @@ public:
     constexpr message_value(const char* text) : message_value(std::string_view(text)) {}       // NOLINT
     message_value(const std::string& text) : message_value(std::string_view(text)) {}          // NOLINT
 
-    /// Numbers to 17 digits, addresses in hexadecimal.
+    /// Numbers to 17 digits, addresses in hexadecimal. Text above 1,000 bytes is cut, since messages must not grow with
+    /// the input.
     RW_INLINE void append_to(std::string& message) const {
         char digits[32];
         char* const end = digits + sizeof digits;
@@ -59,11 +67,18 @@ public:
                     digits, std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr);
                 return;
             case kind::text:
-                message.append(text_);
+                if (text_.size() <= longest_text) {
+                    message.append(text_);
+                    return;
+                }
+                message.append(text_.substr(0, character_start(text_, shown_text))).append("... (");
+                message.append(digits, std::to_chars(digits, end, text_.size()).ptr).append(" bytes)");
         }
     }
 
 private:
+    static constexpr std::size_t longest_text = 1000, shown_text = 80;
+
     enum class kind : std::uint8_t { letter, integer, unsigned_integer, real, address, text } kind_;
     union {
         std::uint64_t integer_;

@@ -177,6 +177,6 @@ def losses_by_place(blocks: Sequence[Block]) -> dict[tuple[int, int, int], float
 
 def different(first: Cell, second: Cell, things: str, ours: int, theirs: int) -> Error:
     return Error(
-        f"ropewalk: {first.policy} and {second.policy} have different {things} of {first.task} at {first.length} tokens "
-        f"({ours} and {theirs}); evaluate both with the same options"
+        f"ropewalk: {first.policy} and {second.policy} have different {things} of {first.task} at {first.length} "
+        f"tokens ({ours} and {theirs}); evaluate both with the same options"
     )

@@ -229,7 +229,12 @@ def prompt_tokens(tokenizer: Any, prompt: str, chat: bool, answer_start: str = "
     if getattr(tokenizer, "chat_template", None) is None:
         raise _ropewalk.Error("ropewalk: the tokenizer has no chat template; drop chat (--chat)")
     messages = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception as problem:  # a template is a program, and may need a system message
+        raise _ropewalk.Error(
+            f"ropewalk: the chat template refuses a single user message: {_model.reason(problem)}; drop chat (--chat)"
+        ) from None
     return _text.tokens_of(tokenizer, text + answer_start)
 
 
