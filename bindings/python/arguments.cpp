@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <ropewalk/cpu/threads.hpp>
 #include "order.hpp"
 
 namespace ropewalk::python {
@@ -199,11 +200,13 @@ layout_kind as_layout(std::string_view name) {
 int thread_count(py::handle threads) {
     if (!threads.is_none()) {
         const std::int64_t count = as_int64(threads, "threads");
-        RW_EXPECTS(count >= 1, "threads must be at least 1, got {}", count);
-        return static_cast<int>(std::min<std::int64_t>(count, 1 << 20));
+        RW_EXPECTS(count >= 1 && count <= cpu::most_threads, "threads must be from 1 to {}, got {}", cpu::most_threads,
+                   count);
+        return static_cast<int>(count);
     }
     const torch_module* const torch = loaded_torch();
-    return torch == nullptr ? 0 : static_cast<int>(PyLong_AsLong(call(torch->get_num_threads).ptr()));
+    if (torch == nullptr) return 0;
+    return static_cast<int>(std::min<long>(PyLong_AsLong(call(torch->get_num_threads).ptr()), cpu::most_threads));
 }
 
 const Encoding& as_encoding(py::handle object, const char* name) {

@@ -15,6 +15,7 @@
 
 #include <ropewalk/core/cache_type.hpp>
 #include <ropewalk/core/error.hpp>
+#include <ropewalk/cpu/threads.hpp>
 
 namespace giraffe {
 
@@ -148,7 +149,7 @@ inline std::optional<options> read_options(int argc, char** argv) {
         else if (flag == "--seed")
             o.seed = number<std::int64_t>(flag, text(), 0, std::numeric_limits<std::int64_t>::max());
         else if (flag == "--threads")
-            o.threads = number<int>(flag, text(), 0);
+            o.threads = number<int>(flag, text(), 0, rw::cpu::most_threads);
         else if (flag == "--prompt-ids")
             o.prompt = numbers<std::int32_t>(flag, text());
         else if (flag == "--perplexity")

@@ -1,6 +1,7 @@
 // Shapes that take a loop of their own, and results that do not depend on the shape of the call.
 #include "calls.hpp"
 #include "cases/rotation_case.hpp"
+#include "support/errors.hpp"
 
 namespace rw = ropewalk;
 
@@ -66,4 +67,29 @@ TEST_CASE("in place and out of place give the same bits, and so do all orders of
 TEST_CASE("a call without any tensor does nothing", "[shapes]") {
     CHECK_NOTHROW(rw::dispatch::rotate(rw::layout_kind::half_split, {}, {}, {}, {}, rw::make_encoding({.head_dim = 8}),
                                        rw::offset{}));
+}
+
+TEST_CASE("tensors without elements take no time, and the product of their other extents may overflow", "[shapes]") {
+    const rw::Geometry geometry{.head_dim = 8, .sequence_length = 4096};
+    const rw::Encoding plain = rw::make_encoding(geometry);
+    constexpr auto layout = rw::layout_kind::half_split;
+    constexpr std::int64_t many = std::int64_t{1} << 40;
+    float data[8]{};
+    const std::vector<std::int64_t> three{0, 1, 2}, starts{0, 1, 3};
+    for (const char* const expression : {"linear:4", "xpos:512", "randomized:4096"}) {
+        const rw::Encoding e = rw::make_encoding(geometry, expression);
+        const auto rotate = [&](std::int64_t batch, std::int64_t tokens, const rw::positions& positions) {
+            const rw::view<float> q(data, batch, tokens, 0, 8, 0, 0, 8);
+            rw::dispatch::rotate(layout, q, {}, q, {}, e, positions);
+            rw::dispatch::rerotate(layout, q, q, e, positions, plain, positions);
+        };
+        INFO(expression);
+        CHECK_NOTHROW(rotate(1, many, rw::offset{0}));
+        CHECK_NOTHROW(rotate(many, many, rw::offset{0}));
+        CHECK_NOTHROW(rotate(many, 3, rw::ids(three)));
+        CHECK_NOTHROW(rotate(1, 3, rw::cu_seqlens(starts)));
+        // Positions must fit the tokens all the same.
+        CHECK_REFUSED(rotate(1, 4, rw::ids(three)), "positions has 3 entries for 4 tokens");
+        CHECK_REFUSED(rotate(1, 4, rw::cu_seqlens(starts)), "cu_seqlens ends with 3 but there are 4 tokens");
+    }
 }

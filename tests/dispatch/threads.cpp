@@ -1,3 +1,7 @@
+#include <filesystem>
+#include <fstream>
+#include <string>
+
 #include "calls.hpp"
 #include "support/encodings.hpp"
 #include "support/errors.hpp"
@@ -80,6 +84,37 @@ TEST_CASE("the threads of the caller take the place of OpenMP", "[threads]") {
         test::rotate_q(rw::layout_kind::half_split, x, e, rw::offset{3}, {.threads = threads});
     };
     CHECK_REFUSED(rotate(-1), "threads", "-1");
+    CHECK_REFUSED(rotate(4097), "threads must be at most 4096, got 4097");
     CHECK_REFUSED(rotate(pool.of_size(0)), "thread pool", "0");
     CHECK(x == start);
 }
+
+#if defined(RW_OPENMP)
+TEST_CASE("the quotas of all control groups of a process limit its threads", "[threads]") {
+    const auto root = std::filesystem::temp_directory_path() / "ropewalk_quotas_test";
+    std::filesystem::remove_all(root);
+    const auto write = [&](const std::string& file, const std::string& text) {
+        std::filesystem::create_directories((root / file).parent_path());
+        std::ofstream(root / file) << text;
+    };
+    const auto quota = [&] { return rw::cpu::detail::quota_of_process(root.string(), (root / "groups").c_str(), 64); };
+    CHECK(quota() == 64);
+    write("cpu/cpu.cfs_quota_us", "-1\n");
+    write("cpu/cpu.cfs_period_us", "100000\n");
+    CHECK(quota() == 64);
+    write("cpu/cpu.cfs_quota_us", "250000\n");
+    CHECK(quota() == 3);
+    write("cpu.max", "max 100000\n");
+    CHECK(quota() == 64);
+    write("groups", "1:cpu:/\n0::/slice/unit\n");
+    write("slice/unit/cpu.max", "max 100000\n");
+    write("slice/cpu.max", "800000 100000\n");
+    CHECK(quota() == 8);
+    write("slice/unit/cpu.max", "1000 100000\n");
+    CHECK(quota() == 1);
+    write("slice/unit/cpu.max", "nonsense\n");
+    CHECK(quota() == 8);
+    std::filesystem::remove_all(root);
+    CHECK(rw::cpu::detail::usable_processors() >= 1);
+}
+#endif

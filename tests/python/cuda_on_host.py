@@ -130,7 +130,7 @@ REFUSED = [
     ("head_dim", {"q": on_gpu(Q[..., :16])}),
     ("last stride|contiguous|unit", {"q": on_gpu(Q[..., ::-1])}),
     ("only PyTorch can copy them to cuda:0", {"q": on_gpu(Q), "encoding": encode("randomized:64")}),
-    ("threads must be at least 1", {"q": on_gpu(Q), "threads": 0}),
+    ("threads must be from 1 to 4096", {"q": on_gpu(Q), "threads": 0}),
 ]
 
 

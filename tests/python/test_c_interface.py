@@ -438,6 +438,7 @@ def test_version_and_refusals():
         ((q.view, None, encoding, None, None), "positions is NULL"),
         ((q.view, None, encoding, Positions(kind=IDS64, count=2), None), "positions.data is NULL"),
         ((q.view, None, encoding, Positions(), Options(threads=-1)), "threads must not be negative, got -1"),
+        ((q.view, None, encoding, Positions(), Options(threads=4097)), "threads must be at most 4096, got 4097"),
         ((View(), None, encoding, Positions(), None), "q.type must be"),
     ):
         assert rw.ropewalk_rotate(*arguments) == INVALID_ARGUMENT

@@ -185,7 +185,7 @@ QUERIES = np.zeros((2, 8, 5, 16), np.float32)
         ({"offset": jnp.arange(2)}, rw.Error, r"offset int64 \[2\]: expected one int32 or int64"),
         ({"order": "hsd"}, rw.Error, "order must be"),
         ({"order": "bs3hd"}, rw.Error, "for JAX arrays, got .bs3hd."),
-        ({"threads": 0}, rw.Error, "at least 1, got 0"),
+        ({"threads": 0}, rw.Error, "from 1 to 4096, got 0"),
     ],
 )
 def test_mistakes(arguments, error, message):

@@ -171,3 +171,9 @@ def test_a_draw_of_randomized_positions_is_reproducible():
     rotated = rw.rotate(q, encoding=first)
     np.testing.assert_array_equal(rotated, rw.rotate(q, encoding=first, threads=2))
     assert np.abs(rotated - rw.rotate(q, encoding=second)).max() > 0.1
+
+
+def test_heads_without_elements_take_no_time():
+    q, encoding = np.zeros((2**40, 0, 8), np.float32), rw.encoding("xpos:512", head_dim=8)
+    assert rw.rotate(q, encoding=encoding).shape == q.shape
+    rw.rotate_(q, encoding=encoding)

@@ -6,8 +6,10 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
-from checks import run_python
+import ropewalk as rw
+from checks import assert_refused, run_python
 from ropewalk import _ropewalk
 
 if not os.path.isdir("/proc/self/task"):
@@ -129,3 +131,46 @@ def test_other_threads_run_while_a_configuration_is_parsed():
     finally:
         sys.setswitchinterval(interval)
     assert done[0] > 0
+
+
+# The parts of a call would keep more threads busy than there are processors. OpenMP ends a process in which it cannot
+# start a thread.
+LIMITED = """
+import os, sys
+import numpy as np
+import ropewalk as rw
+
+processors = int(sys.argv[1])
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:processors])
+q = np.zeros((4096, 16, 128), np.float32)
+encoding = rw.encoding("default", head_dim=128)
+for threads in (None, 4096):
+    rw.rotate_(q, encoding=encoding, threads=threads)
+    encoding.cos_sin(np.arange(200_000), threads=threads)
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_no_more_threads_than_processors(processors):
+    usable = min(processors, len(os.sched_getaffinity(0)))
+    before = int(run_python("import os, numpy, ropewalk\nprint(len(os.listdir('/proc/self/task')))"))
+    assert int(run_python(LIMITED, processors, OMP_NUM_THREADS="100000")) <= before + usable - 1
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 4097, 2**40])
+def test_limits_of_threads(threads):
+    q, encoding = np.zeros((4, 2, 64), np.float32), rw.encoding("default", head_dim=64)
+    message = f"threads must be from 1 to 4096, got {threads}"
+    assert_refused(message, lambda: rw.rotate_(q, encoding=encoding, threads=threads), q)
+    assert_refused(message, lambda: encoding.cos_sin(np.arange(4), threads=threads))
+
+
+def test_a_default_of_torch_above_the_limit_is_reduced():
+    program = """
+import ropewalk as rw, torch
+torch.set_num_threads(5000)
+rw.rotate_(torch.ones(2048, 4, 64), encoding=rw.encoding("default", head_dim=64))
+print("rotates")
+"""
+    assert run_python(program) == "rotates"

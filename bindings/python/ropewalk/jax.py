@@ -80,8 +80,8 @@ def rotate(
         TypeError: An argument is of the wrong kind.
     """
     check_encoding(encoding)
-    if threads is not None and threads < 1:
-        raise _ropewalk.Error(f"ropewalk: threads must be at least 1, got {threads}")
+    if threads is not None and not 1 <= threads <= 4096:  # most_threads in cpu/threads.hpp
+        raise _ropewalk.Error(f"ropewalk: threads must be from 1 to 4096, got {threads}")
     given = ("" if q is None else "q") + ("" if k is None else "k")
     arrays = tuple(jnp.asarray(x) for x in (q, k) if x is not None)
     _check(given, arrays, encoding, order)

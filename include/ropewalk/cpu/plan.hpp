@@ -63,11 +63,16 @@ inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false)
     rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
                      .target_positions = {},
                      .source_positions = {}};
-    const position_reader target =
-        detail::resolve_positions(*args.target, args.target_positions, batch, tokens, plan.target_positions);
+    const bool empty = args.q_in.elements() == 0 && args.k_in.elements() == 0;
+    const auto resolve = [&](const Encoding& encoding, const positions& given, std::vector<fixed_position>& drawn) {
+        if (empty) return read_positions(encoding, given, batch, tokens, memory_space::host);
+        return detail::resolve_positions(encoding, given, batch, tokens, drawn);
+    };
+    const position_reader target = resolve(*args.target, args.target_positions, plan.target_positions);
     position_reader source;
-    if (args.source != nullptr)
-        source = detail::resolve_positions(*args.source, args.source_positions, batch, tokens, plan.source_positions);
+    if (args.source != nullptr) source = resolve(*args.source, args.source_positions, plan.source_positions);
+    // Heads of no elements leave no work, and the product of the other extents may overflow.
+    if (empty) plan.params.q_in.tokens = plan.params.k_in.tokens = 0;
     set_params(plan.params, args, target, source);
     plan.params.loop = choose_loop(plan.params, fresh_output);
     return plan;

@@ -9,7 +9,12 @@
 #if defined(RW_OPENMP)
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
 #if defined(RW_FORKS)
 #include <pthread.h>
 #endif
@@ -26,7 +31,11 @@ struct thread_pool {
     int size = 0;          ///< threads of the pool
 };
 
-/// Threads that a call may use. Calls of less than 128 KiB per thread use fewer, and small calls use one.
+/// The largest limit of threads that a call takes.
+inline constexpr int most_threads = 4096;
+
+/// Threads that a call may use. Calls of less than 128 KiB per thread use fewer, and small calls use one. OpenMP never
+/// gets more threads than there are processors for the process, by its affinity and the quota of its control group.
 struct threads {
     int limit = 0;       ///< 0: all threads of the pool, or the default of OpenMP; 1 where neither exists
     thread_pool pool{};  ///< takes the place of OpenMP where it exists
@@ -42,6 +51,7 @@ inline namespace RW_ISA {
 
 inline void check_threads(const threads& given) {
     RW_EXPECTS(given.limit >= 0, "threads must not be negative, got {} (0 takes the default)", given.limit);
+    RW_EXPECTS(given.limit <= most_threads, "threads must be at most {}, got {}", most_threads, given.limit);
     RW_EXPECTS(given.pool.run == nullptr || given.pool.size >= 1, "a thread pool needs at least 1 thread, got {}",
                given.pool.size);
 }
@@ -66,6 +76,54 @@ private:
     inline static std::atomic<bool> lost_{false};
 };
 
+/// Reads up to two numbers from a file, "max" as -1. Returns how many there are.
+inline int read_numbers(const std::string& path, double (&numbers)[2]) {
+    std::FILE* const file = std::fopen(path.c_str(), "re");
+    if (file == nullptr) return 0;
+    char words[2][32];
+    const int count = std::fscanf(file, "%31s %31s", words[0], words[1]);
+    std::fclose(file);
+    for (int i = 0; i < count; ++i) numbers[i] = std::string(words[i]) == "max" ? -1 : std::atof(words[i]);
+    return std::max(count, 0);
+}
+
+/// Processors that the quota of a control group is worth, rounded up, at most `most`. Version 2 has one file in the
+/// folder of the group, version 1 two.
+inline int quota_of_group(const std::string& folder, int most) {
+    double quota[2], period[2];
+    if (read_numbers(folder + "/cpu.max", quota) != 2) {
+        if (read_numbers(folder + "/cpu/cpu.cfs_quota_us", quota) != 1) return most;
+        if (read_numbers(folder + "/cpu/cpu.cfs_period_us", period) != 1) return most;
+        quota[1] = period[0];
+    }
+    if (!(quota[0] > 0 && quota[1] > 0)) return most;
+    const double processors = std::ceil(quota[0] / quota[1]);
+    return processors < most ? std::max(static_cast<int>(processors), 1) : most;
+}
+
+/// The same for a process, whose groups of version 2 are those of a path, "0::/a/b" in the file `groups`. `root` is the
+/// folder of the outermost group.
+inline int quota_of_process(const std::string& root, const char* groups, int most) {
+    int least = quota_of_group(root, most);
+    std::FILE* const file = std::fopen(groups, "re");
+    if (file == nullptr) return least;
+    char line[4096];
+    while (std::fgets(line, sizeof line, file) != nullptr) {
+        std::string path(line);
+        if (path.rfind("0::/", 0) != 0) continue;
+        path = path.substr(3, path.find_last_not_of('\n') - 2);
+        for (; path.size() > 1; path.resize(path.rfind('/'))) least = quota_of_group(root + path, least);
+    }
+    std::fclose(file);
+    return least;
+}
+
+/// Processors that the process may use. GCC's OpenMP ends the process if it cannot create a thread.
+inline int usable_processors() {
+    static const int quota = quota_of_process("/sys/fs/cgroup", "/proc/self/cgroup", most_threads);
+    return std::clamp(omp_get_num_procs(), 1, quota);
+}
+
 /// OpenMP as a thread pool. Its size is 1 inside a parallel region, and in a child forked after a threaded call.
 inline thread_pool openmp_pool() {
     if (omp_in_parallel() != 0 || parent_threads::lost()) return {};
@@ -88,6 +146,9 @@ inline thread_pool pool_for(std::int64_t parts, const threads& given) {
 #endif
     if (pool.run == nullptr) return {nullptr, nullptr, 1};
     if (given.limit > 0 && (given.limit < pool.size || given.pool.run == nullptr)) pool.size = given.limit;
+#if defined(RW_OPENMP)
+    if (given.pool.run == nullptr && pool.size > 1) pool.size = std::min(pool.size, usable_processors());
+#endif
     if (parts < pool.size) pool.size = static_cast<int>(parts);
 #if defined(RW_OPENMP)
     if (given.pool.run == nullptr && pool.size > 1) parent_threads::record();

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "ropewalk/cpu/threads.hpp"
 #include "ropewalk/io/hf_config.hpp"
 #include "ropewalk/llama/safetensors.hpp"
 #include "ropewalk/llama/weights.hpp"
@@ -70,7 +71,8 @@ private:
     static void convert_elements(const void* from, std::int64_t count, std::byte* to) {
         const auto* const source = static_cast<const std::byte*>(from);
 #if defined(RW_OPENMP)
-#pragma omp parallel for schedule(static)
+        const int threads = ropewalk::cpu::detail::thread_count(count >> 16, 0);
+#pragma omp parallel for num_threads(threads) schedule(static)
 #endif
         for (std::int64_t i = 0; i < count; ++i) {
             // Tensors in a file may be unaligned.

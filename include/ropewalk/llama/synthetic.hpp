@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "ropewalk/core/random.hpp"
+#include "ropewalk/cpu/threads.hpp"
 #include "ropewalk/llama/weights.hpp"
 
 namespace ropewalk::llama {
@@ -20,7 +21,8 @@ void fill_uniform(T* elements, std::int64_t rows, std::int64_t columns, std::uin
     const float size = std::sqrt(3.0F / static_cast<float>(columns)) / static_cast<float>(half);
     const std::int64_t count = rows * columns, draws = (count + per_draw - 1) / per_draw;
 #if defined(RW_OPENMP)
-#pragma omp parallel for schedule(static)
+    const int threads = ropewalk::cpu::detail::thread_count(draws >> 13, 0);
+#pragma omp parallel for num_threads(threads) schedule(static)
 #endif
     for (std::int64_t draw = 0; draw < draws; ++draw) {
         const random_words words =

@@ -211,7 +211,7 @@ typedef struct ropewalk_thread_pool {
 typedef struct ropewalk_options {
     size_t struct_size;
     int32_t direction;                 ///< ropewalk_direction
-    int32_t threads;                   ///< limit; 0: all of the pool, or the default of OpenMP; small calls use one
+    int32_t threads;                   ///< limit, at most 4096; 0: all of the pool, or the default of OpenMP
     const ropewalk_table* table;       ///< NULL: the angles of the encoding
     const ropewalk_thread_pool* pool;  ///< NULL: OpenMP, if the library has it
     int32_t fresh_output;              ///< 1: the output was never written, so streaming stores cost time
