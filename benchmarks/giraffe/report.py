@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from .verdicts import CONCLUSIONS, MARGIN, Figures, disagreements, short, verdict
+from .experiment import wilson
+from .verdicts import CONCLUSIONS, MARGIN, Figures, all_questions, disagreements, far_quarter, short, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,7 +36,7 @@ def cells(every, read):
     return " / ".join(read(figures) for figures in every)
 
 
-def accuracy_table(every, read=lambda row: row["accuracy"]):
+def accuracy_table(every, read=all_questions):
     multiples = every[0].multiples
     lines = []
     for name in every[0].methods:
@@ -90,6 +91,50 @@ def agreement(every):
     return text
 
 
+def margin(every):
+    """Sentences on the margin of the verdicts."""
+    text = f"The margin {MARGIN} is fixed. Undecided means that the difference is within it."
+    count, found = disagreements(every, beyond=2)
+    if found:
+        largest = max(max(values) - min(values) for _, _, values in found)
+        text += (
+            f" Beyond 2x, the seeds differ by more in {len(found)} of {count} cells of the first table, by up to "
+            f"{short(largest)}. A verdict with a difference below {short(largest)} needs more seeds."
+        )
+    return text
+
+
+def sampling(every):
+    """Sentences on the error of a cell, and on the accuracy of guesses."""
+    settings = every[0].result["settings"]
+    queries, questions = every[0].row("none", 1)["queries"], settings["questions"]
+    errors = []
+    for count in (queries, queries // 4):
+        low, high = wilson(count // 2, count)
+        errors.append(short((high - low) / 2, 3))
+    lines, chance = settings["lines"], 1 / settings["vocabulary"]["values"]
+    return (
+        f"Accuracy is over {queries} questions per cell, from {queries // questions} rows with {lines} lines and "
+        f"{questions} questions at every length. Counted as independent, half of a Wilson interval at 95 % is at most "
+        f"{errors[0]}. For the far quarter, about {queries // 4} questions, it is {errors[1]}. Questions of one row "
+        f"depend on each other, so the error is larger. A guess among all values is right with probability "
+        f"{short(chance)}, a guess among the values of the row with {short((1 + (lines - 1) * chance) / lines)}."
+    )
+
+
+def near_and_far(every):
+    """Sentences on methods that fail far away only, and near only."""
+    last = every[0].multiples[-1]
+    near, far = (
+        [cells(every, lambda f, n=name, r=read: short(r(f.row(n, last)))) for read in (all_questions, far_quarter)]
+        for name in ("randomized", "truncated")
+    )
+    return (
+        f"Accuracy over all questions can hide a failure here: at {last}x randomized has {near[0]} over all questions "
+        f"and {near[1]} in the far quarter. The opposite occurs too: truncated has {far[0]} and {far[1]}."
+    )
+
+
 def runs(every):
     lines = []
     for figures in every:
@@ -116,26 +161,32 @@ def generated(every):
     floors = cells(every, lambda figures: f"{figures.result['perplexity_floor']:.2f}")
     parts = [
         f"Cells have one figure per seed ({seeds}). 1x is the pretrained length, {length} tokens; fine-tuning has "
-        f"{2 * length}. Accuracy is over {every[0].row('none', 1)['queries']} questions per cell, with "
-        f"{settings['lines']} lines at every length; a guess among the values is right with probability "
-        f"{short(1 / settings['vocabulary']['values'])}.",
+        f"{2 * length}.",
+        sampling(every),
         "## Conclusions",
+        "FFQA and AltQA are the paper's FreeFormQA and AlteredNumericQA, questions on documents made from Wikipedia.",
         conclusions_table(every),
+        margin(every),
         "The program computes the verdicts by these rules, in the order of the table:",
         rules(),
         f"![Accuracy by length, and accuracy by perplexity at {last}x](../benchmarks/results/giraffe.png)",
+        "Lines: mean of the seeds. Bands: lowest to highest seed. Fourth panel: one point per seed, triangles for "
+        f"methods for comparison; dashed: the floor of seed {every[0].result['context']['seed']}.",
         "## Accuracy by length",
         accuracy_table(every),
         agreement(every),
         "## Accuracy in the far quarter of the context",
-        "Only questions for lines in the quarter that is farthest from the question. Near lines hide failure.",
-        accuracy_table(every, lambda row: row["quarters"][3]),
+        "Only questions for lines in the quarter that is farthest from the questions.",
+        accuracy_table(every, far_quarter),
+        near_and_far(every),
         "## Perplexity",
-        f"The text has a known entropy: no model has a lower perplexity than {floors} in the long run.",
+        f"The text has a known entropy: no model has a lower perplexity than {floors} in the long run. "
+        "Randomized is evaluated at scale 4, but fine-tuned at scale 1.",
         perplexity_table(every),
         "## Scale at evaluation",
         "The columns are scales at evaluation as multiples of the fine-tuned one. Reach is the longest multiple of the "
-        f"pretrained length at which accuracy is at least .5, limited to {last}. A larger scale costs accuracy at 1x. "
+        "pretrained length at which accuracy is at least .5, interpolated over the logarithm of the length. A reach of "
+        f"{last} means {last} or more. For most methods, a larger scale costs accuracy at 1x. "
         "Policies without a factor are combined with `linear`, applied first.",
         scale_table(every),
         "## Recorded runs",
@@ -168,7 +219,7 @@ def plot(every, path):
 
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
     multiples = every[0].multiples
-    colours = dict(zip(every[0].methods, pyplot.get_cmap("tab20").colors[::2] + pyplot.get_cmap("Dark2").colors))
+    colours = dict(zip(every[0].methods, (*pyplot.get_cmap("tab20").colors[::2], "navy", "gold", "black")))
 
     def curve(axis, name, ratio, label, colour):
         by_seed = [[f.accuracy(name, m, ratio) for m in multiples] for f in every]
@@ -178,15 +229,19 @@ def plot(every, path):
 
     paper = every[0].of_paper()
     groups = (["none", "plain", *paper], [name for name in every[0].methods if name not in paper])
-    for axis, names, title in zip(axes[0], groups, ("The paper's methods", "Methods for comparison")):
+    # Legends have places that no curve of the recorded results crosses.
+    titles, legends = ("The paper's methods", "Methods for comparison"), ((0, 0), (0, 0.16))
+    for axis, names, title, legend in zip(axes[0], groups, titles, legends):
         for name in names:
             curve(axis, name, None, name, colours[name])
         axis.set_title(title)
+        axis.legend(fontsize=7, loc="lower left", bbox_to_anchor=legend)
     shades = pyplot.get_cmap("viridis")
     for i, ratio in enumerate(every[0].ratios):
         policy = every[0].row("linear 4", 1, ratio)["policy"]
         curve(axes[1, 0], "linear 4", ratio, f"evaluated with {policy}", shades(i / len(every[0].ratios)))
     axes[1, 0].set_title("Fine-tuned with linear:4")
+    axes[1, 0].legend(fontsize=7, loc="lower left")
     for axis in (*axes[0], axes[1, 0]):
         axis.set_xscale("log", base=2)
         axis.set_xticks(multiples, [f"{m}x" for m in multiples])
@@ -194,22 +249,24 @@ def plot(every, path):
         axis.set_ylabel("accuracy")
         axis.set_ylim(-0.03, 1.05)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="best")
     axis, last = axes[1, 1], multiples[-1]
     for name in every[0].methods:
         rows = [f.row(name, last) for f in every]
         points = [[row[key] for row in rows] for key in ("perplexity", "accuracy")]
-        axis.scatter(*points, color=colours[name], label=name, s=22)
+        axis.scatter(*points, color=colours[name], label=name, s=22, marker="o" if name in paper else "^")
     axis.axvline(every[0].result["perplexity_floor"], color="grey", linewidth=0.8, linestyle="--")
     axis.set_xscale("log")
     axis.set_title(f"Accuracy by perplexity at {last}x")
-    axis.set_xlabel("perplexity of text (dashed: the lowest possible)")
+    axis.set_xlabel(f"perplexity of text (dashed: the floor of seed {every[0].result['context']['seed']})")
     axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100], minor=False)
     axis.set_xticks([], minor=True)
     axis.set_ylabel("accuracy")
     axis.set_ylim(-0.03, 1.05)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7, loc="upper right")
+    axis.legend(fontsize=7, loc="upper right", ncols=2)
+    figure.supxlabel(
+        "Lines: mean of the seeds. Bands: lowest to highest seed. Fourth panel: one point per seed.", fontsize=8
+    )
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
     with Image.open(path) as image:
