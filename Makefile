@@ -50,7 +50,7 @@ bench: configure
 	cmake --build build --target bench_rotate
 	build/benchmarks/bench_rotate --benchmark_out=build/bench.json --benchmark_out_format=json $(ARGS)
 
-# At most 10 minutes per seed on two cores. A stopped run continues.
+# About 7 to 9 minutes per seed on two free cores. A stopped run continues.
 giraffe: python
 	$(PYTHON) -m benchmarks.giraffe --seed $(SEED) $(ARGS)
 

@@ -8,7 +8,8 @@ A vocabulary has marks, keys, values and text symbols, one token each. Three kin
 - repeats: random tokens that repeat after a random period. They make the circuit emerge that looks up earlier tokens.
 
 All generators return whole batches: int64 tokens [rows, length], and the weight of each token in the loss. The weights
-of a row sum to 1. Tokens that cannot be predicted at all weigh nothing.
+of a row sum to 1. In text and repeats, tokens that cannot be predicted weigh nothing. In lines, all tokens after the
+first count, and the answers have half of the weight.
 """
 
 from dataclasses import dataclass
