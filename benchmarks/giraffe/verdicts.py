@@ -226,8 +226,8 @@ CONCLUSIONS = (
         "steps.",
         "Only linear 4, evaluated at 8, and randomized, evaluated at 4, changed the scale.",
         "Rule 1, with the highest mean of each method over the scales of evaluation, in multiples of the scale of "
-        "fine-tuning. The best scale is chosen on the tested rows. Where it is the largest measured one, a larger scale "
-        "can be better.",
+        "fine-tuning. The best scale is chosen on the tested rows. Where it is the largest measured one, a larger "
+        "scale can be better.",
         linear_is_best_at_any_scale,
     ),
     Conclusion(
