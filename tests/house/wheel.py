@@ -22,7 +22,7 @@ from common import ROOT, finish
 
 LARGEST = 5_000_000  # bytes, compressed
 CONTENTS = re.compile(
-    r"ropewalk/(\w+\.pyi?|py\.typed|_(ropewalk|cuda)\.[\w.-]+\.so)|ropewalk-[\w.]+\.dist-info/(METADATA|WHEEL|RECORD|"
+    r"ropewalk/((evaluation/)?\w+\.pyi?|py\.typed|_(ropewalk|cuda)\.[\w.-]+\.so)|ropewalk-[\w.]+\.dist-info/(METADATA|WHEEL|RECORD|"
     r"entry_points\.txt|licenses/LICENSE)"
 )
 SOURCES = ("bindings", "cmake", "cuda", "include")

@@ -164,6 +164,7 @@ class Store:
 
     def add(self, job: Job, cell: Cell) -> None:
         own = {"file": job.key()[-1], "asked_length": job.length, "settings": self.settings[job.key()]}
+        own["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.rows[job.key()] = {**cell.to_dict(), **self.header, **own}
         self.write()
 
@@ -210,13 +211,23 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def _processor() -> str:
+    """Return the name of the processor, or of its architecture where /proc does not have it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def header(model: Any, path: str | Path, settings: Settings) -> dict[str, Any]:
     """Return what every row of a result file repeats."""
     return {
         "model": Path(path).resolve().name,
         "fingerprint": _model.fingerprint(path),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor(),
         "attention": getattr(model.config, "_attn_implementation", None),
         "seed": settings.seed,
         "versions": {"ropewalk": rw.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
