@@ -38,7 +38,7 @@ def zeros(*shape, dtype=np.float32):
         ({"q": None}, "both None"),
         ({"q": torch.sparse_coo_tensor(size=(4, 2, 64), check_invariants=True)}, "q has no strided memory"),
         ({"q": torch.ones(4, 2, 64, dtype=torch.cfloat).conj().imag}, "q is a lazy negation"),
-        ({"threads": 0}, "at least 1, got 0"),
+        ({"threads": 0}, "from 1 to 4096, got 0"),
     ],
 )
 def test_errors_write_nothing(change, message):
