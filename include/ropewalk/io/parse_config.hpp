@@ -1,5 +1,4 @@
-// Strict parsing of JSON files, with limits on size and nesting and one-line
-// errors.
+// Strict parsing of JSON files, with limits on size and nesting and one-line errors.
 #pragma once
 
 #include <filesystem>
@@ -20,9 +19,8 @@ namespace detail {
 inline constexpr std::size_t max_config_bytes = std::size_t{16} << 20;
 inline constexpr std::size_t max_config_depth = 64;
 
-/// Builds the value of a JSON text in time proportional to its length. Rejects
-/// duplicate keys, of which nlohmann/json keeps the last, and deep nesting. The
-/// library's own callbacks search all siblings at the end of each object.
+/// Builds the value of a JSON text in time proportional to its length. Rejects duplicate keys, of which nlohmann/json
+/// keeps the last, and deep nesting. The library's own callbacks search all siblings at the end of each object.
 class strict_json final : public nlohmann::json_sax<nlohmann::json> {
 public:
     explicit strict_json(std::string source) : source_(std::move(source)) {}
@@ -84,9 +82,8 @@ private:
     nlohmann::json* member_ = nullptr;   ///< value of the last key
 };
 
-/// Quotes Infinity and NaN, which Python writes and JSON does not allow. Some
-/// models have them in keys that are not read here; as texts they fail where a
-/// number is expected.
+/// Quotes Infinity and NaN, which Python writes and JSON does not allow. Some models have them in keys that are not
+/// read here; as texts they fail where a number is expected.
 inline std::string with_constants_quoted(const std::string& text) {
     std::string quoted;
     bool inside = false;
@@ -120,9 +117,8 @@ inline void expect_config_size(std::size_t bytes, const std::string& source) {
 
 }  // namespace detail
 
-/// Parses JSON text; `source` names it in messages. Throws ropewalk::error, one
-/// line, for invalid JSON, duplicate keys, more than 64 levels or more than 16
-/// MiB.
+/// Parses JSON text; `source` names it in messages. Throws ropewalk::error, one line, for invalid JSON, duplicate keys,
+/// more than 64 levels or more than 16 MiB.
 inline nlohmann::json parse_config(const std::string& text, const std::string& source) {
     detail::expect_config_size(text.size(), source);
     return detail::parse_json(detail::with_constants_quoted(text), source);
