@@ -40,7 +40,7 @@ ROWS = ("seed", "altered", "documents")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the result of a cell depends on, except the model, the policy, the task and the length."""
+    """Settings of a run. A result also depends on the model, the policy, the task and the length."""
 
     samples: int = _tasks.SAMPLES
     texts: int = _tasks.TEXTS
@@ -67,6 +67,9 @@ class Job:
 
     def key(self) -> tuple[Any, ...]:
         return (self.policy, self.task, self.length, self.file and Path(self.file).name)
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.policy} {self.length or Path(str(self.file)).name}"
 
 
 def settings_of(jobs: Sequence[Job], settings: Settings) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -314,22 +317,21 @@ class Runner:
     def run(self) -> None:
         jobs, ranks = self.jobs, self.store.ranks
         left = [job for job in jobs if self.store.cell(job) is None]
-        costs = [self.cost(job) for job in left]
-        mine = _share(left, costs, ranks.count)[ranks.rank]
+        costs = {job: self.cost(job) for job in left}
+        mine = _share(left, [*costs.values()], ranks.count)[ranks.rank]
         if len(left) < len(jobs):
             self.say(f"{len(jobs) - len(left)} of {len(jobs)} cells are stored already")
-        total, done, begin = sum(map(self.cost, mine)), 0.0, time.perf_counter()
+        total, done, begin = sum(costs[job] for job in mine), 0.0, time.perf_counter()
         for number, job in enumerate(mine):
-            name = f"[{number + 1}/{len(mine)}] {job.task} {job.policy} {job.length or Path(str(job.file)).name}"
+            name = f"[{number + 1}/{len(mine)}] {job}"
             with _progress(name) as progress:
                 try:
                     cell = self.measure(job, progress)
                 except (_ropewalk.Error, RuntimeError) as problem:  # RuntimeError: memory of the GPU
                     text = str(problem) if isinstance(problem, _ropewalk.Error) else _model.reason(problem)
-                    where = f"{job.task} {job.policy} {job.length or Path(str(job.file)).name}"
-                    raise _ropewalk.Error(f"ropewalk: {where}: {text.removeprefix('ropewalk: ')}") from problem
+                    raise _ropewalk.Error(f"ropewalk: {job}: {text.removeprefix('ropewalk: ')}") from problem
             self.store.add(job, cell)
-            done += self.cost(job)
+            done += costs[job]
             rest = (total - done) * (time.perf_counter() - begin) / done
             left_over = f", about {_duration(rest)} left" if number + 1 < len(mine) else ""
             self.say(f"{name}: {_report.with_interval(cell)} in {_duration(cell.seconds)}{left_over}")
