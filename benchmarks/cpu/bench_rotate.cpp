@@ -30,7 +30,7 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(size, axes_, memory(0, size.bytes())),
           out_(in_),
-          loops_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes())))) {
+          loops_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes(), rw::dispatch::tuning_profile())))) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(size, axes_, memory(1, size.bytes()));

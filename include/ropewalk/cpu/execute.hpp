@@ -46,7 +46,7 @@ RW_INLINE void execute(const rotate_params& params, kernel_function kernel, cons
     const std::int64_t tokens = params.batch() * params.tokens();
     if (tokens == 0) return;
     const std::int64_t floats = scratch_floats(params);
-    const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / tuning::bytes_per_thread);
+    const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / params.loop.bytes_per_thread);
     const thread_pool pool = detail::pool_for(useful, given);
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
