@@ -17,11 +17,10 @@
 #include <ropewalk/cpu/machine_profile.hpp>
 #include <ropewalk/dispatch.hpp>
 
-#include "bandwidth/loops.hpp"
 #include "clock.hpp"
 #include "context.hpp"
-#include "cpu/parallel.hpp"
 #include "cpu/workload.hpp"
+#include "cpu/yardstick.hpp"
 
 namespace bench {
 
@@ -30,7 +29,7 @@ namespace {
 using rw::cpu::tuning_profile;
 using numbers = std::vector<std::int64_t>;
 
-constexpr int rounds = 9;
+constexpr std::size_t rounds = 9;
 constexpr double sample_seconds = 5e-4;
 /// A change must gain this much: smaller differences are noise.
 constexpr double least_gain = 0.02;
@@ -62,25 +61,12 @@ double scale_seconds(const cell& c, const std::vector<double>& single, const std
 
 times measure(const cell& c, const std::vector<const tuning_profile*>& candidates) {
     static const rw::Encoding encoding = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
-    const std::int64_t bytes = c.size.bytes(), floats = bytes / 4;
+    const std::int64_t bytes = c.size.bytes();
     const workload in(c.size, c.axes, memory(0, bytes)), out(c.size, c.axes, memory(c.out_of_place ? 1 : 0, bytes));
     in.fill();
     if (c.out_of_place) out.fill();
-    auto* const data = static_cast<float*>(memory(2, bytes));
-    auto* const target = c.out_of_place ? static_cast<float*>(memory(3, bytes)) : data;
-    std::fill(data, data + floats, 1.0F);
-    std::fill(target, target + floats, 1.0F);
-    const bandwidth_loops& loops = loops_for(rw::dispatch::instruction_set());
-    int pass = 0;
-    const auto scale = [&](int threads) {
-        const float factor = ++pass % 2 == 0 ? 2.0F : 0.5F;
-        for_each_part(threads, floats, [&](std::int64_t begin, std::int64_t count) {
-            if (target == data) return loops.scale(data + begin, count, factor);
-            loops.scale_into(data + begin, target + begin, count, factor);
-        });
-    };
-
-    std::vector<std::function<void()>> runs{[&] { scale(1); }, [&] { scale(c.size.threads); }};
+    const yardstick bounds(c.size, in.q.data, out.q.data);
+    std::vector<std::function<void()>> runs{[&] { bounds.scale(1); }, [&] { bounds.scale(c.size.threads); }};
     for (const tuning_profile* const profile : candidates) {
         rw::cpu::options options;
         options.threads = c.size.threads;
@@ -91,16 +77,17 @@ times measure(const cell& c, const std::vector<const tuning_profile*>& candidate
     }
     std::vector<std::vector<double>> samples(runs.size());
     std::vector<int> passes(runs.size());
-    for (int round = 0; round < rounds; ++round) {
-        for (std::size_t i = 0; i < runs.size(); ++i) {
+    for (std::size_t round = 0; round < rounds; ++round) {
+        for (std::size_t turn = 0; turn < runs.size(); ++turn) {
+            const std::size_t i = (turn + 5 * round) % runs.size();  // each follows different ones
             if (i == 1 && c.size.threads == 1) continue;
             runs[i]();
             if (passes[i] == 0)
                 passes[i] = std::clamp(static_cast<int>(sample_seconds / std::max(seconds(runs[i]), 1e-8)), 1, 1 << 16);
-            samples[i].push_back(seconds([&] {
-                                     for (int pass_of_sample = 0; pass_of_sample < passes[i]; ++pass_of_sample) runs[i]();
-                                 }) /
-                                 passes[i]);
+            const double sample = seconds([&] {
+                for (int pass = 0; pass < passes[i]; ++pass) runs[i]();
+            });
+            samples[i].push_back(sample / passes[i]);
         }
     }
     times result{scale_seconds(c, samples[0], samples[1]), {}};
