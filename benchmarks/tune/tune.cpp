@@ -1,5 +1,5 @@
 // Search for the tuning profile of this machine: `make tune`. Measures the alternatives of a few numbers at a time, in
-// turn with the scale, keeps what is faster over all types, layouts and threads, and compares the result with the
+// turn with their bound (the in-place scale, or for 16 bits in cache the scale that converts), keeps what is faster over all types, layouts and threads, and compares the result with the
 // profile in use and with every profile of this version.
 
 #include <algorithm>
@@ -32,13 +32,18 @@ using numbers = std::vector<std::int64_t>;
 constexpr std::size_t rounds = 9;
 constexpr double sample_seconds = 5e-4;
 /// A change must gain this much: smaller differences are noise.
-constexpr double least_gain = 0.02;
+constexpr double least_gain = 0.03;
 
 /// A kind of call that is measured.
 struct cell {
     shape size;
     order axes = order::thd;
     bool out_of_place = false;
+
+    /// Returns whether conversion bounds the call: 16-bit elements in cache.
+    [[nodiscard]] bool converts() const {
+        return rw::size_of(size.type) == 2 && size.bytes() <= rw::dispatch::tuning_profile().l3_bytes;
+    }
 
     [[nodiscard]] std::string name() const {
         return std::string(rw::to_string(size.type)) + " " + std::string(rw::to_string(size.layout)) +
@@ -48,16 +53,11 @@ struct cell {
     }
 };
 
-/// Median seconds of the scale and of each candidate, which take turns.
+/// Median seconds of the bound and of each candidate, which take turns.
 struct times {
-    double scale;
+    double bound;
     std::vector<double> candidates;
 };
-
-/// The scale over the same bytes, on the threads of the cell or on one, whichever is faster.
-double scale_seconds(const cell& c, const std::vector<double>& single, const std::vector<double>& all) {
-    return c.size.threads > 1 ? std::min(median(single), median(all)) : median(single);
-}
 
 times measure(const cell& c, const std::vector<const tuning_profile*>& candidates) {
     static const rw::Encoding encoding = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
@@ -66,7 +66,8 @@ times measure(const cell& c, const std::vector<const tuning_profile*>& candidate
     in.fill();
     if (c.out_of_place) out.fill();
     const yardstick bounds(c.size, in.q.data, out.q.data);
-    std::vector<std::function<void()>> runs{[&] { bounds.scale(1); }, [&] { bounds.scale(c.size.threads); }};
+    const auto bound = [&](int threads) { c.converts() ? bounds.convert(threads) : bounds.scale(threads); };
+    std::vector<std::function<void()>> runs{[&] { bound(1); }, [&] { bound(c.size.threads); }};
     for (const tuning_profile* const profile : candidates) {
         rw::cpu::options options;
         options.threads = c.size.threads;
@@ -90,7 +91,9 @@ times measure(const cell& c, const std::vector<const tuning_profile*>& candidate
             samples[i].push_back(sample / passes[i]);
         }
     }
-    times result{scale_seconds(c, samples[0], samples[1]), {}};
+    // Two threads slow down a small bound.
+    times result{median(samples[0]), {}};
+    if (c.size.threads > 1) result.bound = std::min(result.bound, median(samples[1]));
     for (std::size_t i = 2; i < runs.size(); ++i) result.candidates.push_back(median(samples[i]));
     return result;
 }
@@ -116,34 +119,35 @@ std::string describe(const tuning_profile& profile, const std::vector<std::strin
     return text;
 }
 
-/// Takes the best choice of a stage into `best` where it gains enough.
+/// Mean logarithm, over the calls of a stage, of the time of each candidate divided by its bound.
+std::vector<double> mean_logarithms(const stage& s, const std::vector<const tuning_profile*>& candidates) {
+    std::vector<double> means(candidates.size(), 0);
+    for (const cell& c : s.cells) {
+        const times t = measure(c, candidates);
+        for (std::size_t i = 0; i < candidates.size(); ++i)
+            means[i] += std::log(t.candidates[i] / t.bound) / static_cast<double>(s.cells.size());
+    }
+    return means;
+}
+
+/// Takes the best choice of a stage into `best` if a second measurement confirms its gain: the best of many candidates
+/// owes a part of its lead to chance.
 void search(const stage& s, tuning_profile& best) {
-    std::deque<tuning_profile> candidates{best};
+    std::deque<tuning_profile> candidates;
+    std::vector<const tuning_profile*> pointers;
     for (const numbers& choice : s.choices) {
         tuning_profile& profile = candidates.emplace_back(best);
         for (std::size_t i = 0; i < s.fields.size(); ++i) profile.*field_of(s.fields[i]).value = choice[i];
+        pointers.push_back(&profile);
     }
-    std::vector<const tuning_profile*> pointers;
-    for (const tuning_profile& profile : candidates) pointers.push_back(&profile);
-    std::vector<double> logarithms(candidates.size(), 0);
-    for (const cell& c : s.cells) {
-        const times t = measure(c, pointers);
-        for (std::size_t i = 0; i < candidates.size(); ++i)
-            logarithms[i] += std::log(t.candidates[i] / t.scale) / static_cast<double>(s.cells.size());
-    }
-    std::size_t chosen = 0;
-    for (std::size_t i = 1; i < candidates.size(); ++i)
-        if (logarithms[i] < logarithms[chosen]) chosen = i;
-    const double gain = std::exp(logarithms[0] - logarithms[chosen]) - 1;
-    std::printf("  before %.3f: %s\n  best   %.3f: %s\n", std::exp(-logarithms[0]),
-                describe(candidates[0], s.fields).c_str(), std::exp(-logarithms[chosen]),
-                describe(candidates[chosen], s.fields).c_str());
-    if (gain < least_gain) {
-        std::printf("  kept: %.1f %% is within the noise\n", 100 * gain);
-        return;
-    }
-    std::printf("  taken: %.1f %% faster\n", 100 * gain);
-    best = candidates[chosen];
+    const std::vector<double> first = mean_logarithms(s, pointers);
+    const tuning_profile& winner = *pointers[static_cast<std::size_t>(std::ranges::min_element(first) - first.begin())];
+    const std::vector<double> second = mean_logarithms(s, {&best, &winner});
+    const double gain = std::exp(second[0] - second[1]) - 1;
+    std::printf("  in use %.3f: %s\n  best   %.3f: %s\n  %s: %+.1f %%\n", std::exp(-second[0]),
+                describe(best, s.fields).c_str(), std::exp(-second[1]), describe(winner, s.fields).c_str(),
+                gain < least_gain ? "kept, within the noise" : "taken", 100 * gain);
+    if (gain >= least_gain) best = winner;
 }
 
 /// All combinations of the values of several fields.
@@ -236,11 +240,11 @@ struct comparison_row {
 };
 
 double ratio(const comparison_row& row, std::size_t candidate) {
-    return row.seconds.scale / row.seconds.candidates[candidate];
+    return row.seconds.bound / row.seconds.candidates[candidate];
 }
 
 void print_comparison(const std::vector<comparison_row>& rows, const std::vector<const tuning_profile*>& profiles) {
-    std::printf("\nratio to the scale         in use  tuned   gain\n");
+    std::printf("\nratio to the bound         in use  tuned   gain\n");
     for (const comparison_row& row : rows)
         std::printf("%-44s %6.2f %6.2f %+5.0f %%\n", row.what.name().c_str(), ratio(row, 0), ratio(row, 1),
                     100 * (ratio(row, 1) / ratio(row, 0) - 1));
@@ -263,7 +267,7 @@ void write_json(const std::string& path, const std::vector<comparison_row>& rows
     std::fprintf(file,
                  "{\n  \"date\": \"%s\",\n  \"machine\": \"%s\",\n  \"compiler\": \"%s\",\n  \"commit\": \"%s\",\n"
                  "  \"instruction_set\": \"%s\",\n  \"seconds\": %.0f,\n  \"profile_in_use\": \"%s\",\n"
-                 "  \"ratios_to_scale\": [\n",
+                 "  \"ratios_to_bound\": [\n",
                  date().c_str(), machine().c_str(), compiler().c_str(), commit().c_str(),
                  std::string(rw::dispatch::instruction_set()).c_str(), elapsed, std::string(profiles[0]->name).c_str());
     for (std::size_t r = 0; r < rows.size(); ++r) {
