@@ -243,8 +243,8 @@ def loops(machine):
         "## Loops of engines",
         "",
         "`bench_peers`: rotations in place of 40 + 40 heads at positions from 4096 on. The loop in AVX2 intrinsics"
-        " reads a table that is computed before. ggml and the loop of the C library compute cosines and sines in the call,"
-        " as ropewalk does. ggml runs a graph, of 40 layers up to 16 tokens; it has no bf16.",
+        " reads a table that is computed before. ggml and the loop of the C library compute cosines and sines in the"
+        " call, as ropewalk does. ggml runs a graph, of 40 layers up to 16 tokens; it has no bf16.",
         "",
         *text,
     ]
