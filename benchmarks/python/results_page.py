@@ -116,6 +116,7 @@ def contexts(machine):
                 SETS.get(context.get("instruction_set"), "-"),
                 context.get("tuning_profile", "-"),
                 context.get("runs", 1),
+                f"{context['load_avg'][0]:.1f}" if context.get("load_avg") else "-",
                 ", ".join(filter(None, software)),
             ]
         )
@@ -126,11 +127,13 @@ def contexts(machine):
         if cache["type"] != "Instruction"
     ]
     names = {result["context"]["machine"] for result in machine.results.values()}
-    heading = ["file", "date (UTC)", "commit", "instruction set", "profile", "runs", "software"]
+    heading = ["file", "date (UTC)", "commit", "instruction set", "profile", "runs", "load", "software"]
     return [
         f"Processor: {', '.join(sorted(names))} ({machine.name}). Caches: {', '.join(sizes)}.",
         "",
-        "Rows of several runs have the median. A dash under *profile* is a measurement before the tuning profiles.",
+        "Rows of several runs have the median. A dash under *profile* is a measurement before the tuning profiles, or of a"
+        " program that does not name it. *Load* is the load average of the system at the start of the last run. With more"
+        " load than cores, other processes interrupted the run, and rows of two threads say little.",
         "",
         *table(heading, lines),
     ]
