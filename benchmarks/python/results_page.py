@@ -131,9 +131,9 @@ def contexts(machine):
     return [
         f"Processor: {', '.join(sorted(names))} ({machine.name}). Caches: {', '.join(sizes)}.",
         "",
-        "Rows of several runs have the median. A dash under *profile* is a measurement before the tuning profiles, or of a"
-        " program that does not name it. *Load* is the load average of the system at the start of the last run. With more"
-        " load than cores, other processes interrupted the run, and rows of two threads say little.",
+        "Rows of several runs have the median. A dash under *profile* is a measurement before the tuning profiles, or"
+        " of a program that does not name it. *Load* is the load average of the system at the start of the last run."
+        " With more load than cores, other processes interrupted the run, and rows of two threads say little.",
         "",
         *table(heading, lines),
     ]
