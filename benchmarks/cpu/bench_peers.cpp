@@ -129,7 +129,9 @@ private:
         const auto token_of = [](const rw::tensor& x, std::int64_t token) {
             return static_cast<char*>(x.data) + token * x.stride_token * static_cast<std::int64_t>(rw::size_of(x.type));
         };
-        for_each_part(data_.size.threads, data_.size.tokens, [&](std::int64_t begin, std::int64_t count) {
+        const int threads =
+            data_.size.tokens > 1 ? data_.size.threads : 1;  // starting threads takes longer than a token
+        for_each_part(threads, data_.size.tokens, [&](std::int64_t begin, std::int64_t count) {
             for (std::int64_t token = begin; token < begin + count; ++token)
                 run(token, token_of(data_.q, token), token_of(data_.k, token));
         });

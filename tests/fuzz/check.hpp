@@ -44,8 +44,13 @@ inline void check_encoding(const rw::Encoding& encoding) {
     must(encoding.pairs() > 0 && 2 * encoding.pairs() <= encoding.geometry.head_dim, "pairs fit into the head");
     must(encoding.inv_freq.size() == encoding.steps.size(), "each pair has one frequency");
     must(std::isfinite(encoding.attention_factor) && std::isfinite(encoding.softmax_factor), "factors are finite");
-    for (const double frequency : encoding.inv_freq)
-        must(std::isfinite(frequency) && frequency >= 0, "a frequency is finite and not negative");
+    for (std::size_t j = 0; j < encoding.steps.size(); ++j) {
+        // A step counts 2^-64 turns.
+        constexpr double two_pi = 6.283185307179586, unit = 0x1p-64 * two_pi;
+        const double frequency = encoding.inv_freq[j], applied = static_cast<double>(encoding.steps[j]) * unit;
+        must(frequency >= 0 && frequency <= two_pi, "a frequency is at most one turn per token");
+        must(std::abs(applied - frequency) <= unit + 0x1p-51 * frequency, "the reported frequency is the one applied");
+    }
 }
 
 /// Checks that two encodings rotate alike, to the bit.
