@@ -120,7 +120,7 @@ encoding_case make_encoding(byte_stream& in) {
     must(ropewalk_encoding_inv_freq(made, frequencies.data(), e.pairs) == ROPEWALK_OK, "frequencies can be read");
     must(ropewalk_encoding_inv_freq(made, frequencies.data(), e.pairs + 1) != ROPEWALK_OK, "a wrong count is refused");
     for (const double frequency : frequencies)
-        must(std::isfinite(frequency) && frequency >= 0, "a frequency is finite");
+        must(frequency >= 0 && frequency < 6.283186, "a frequency is at most one turn per token");
     return e;
 }
 
