@@ -159,6 +159,8 @@ struct tensor_case {
         }
     }
     [[nodiscard]] bool empty() const { return memory.empty(); }
+    /// Returns whether an extent of 0 makes the other ones meaningless.
+    [[nodiscard]] bool no_tokens() const { return view.batch == 0 || view.tokens == 0 || view.heads == 0; }
     void set_memory() {
         before = memory;
         if (usable) view.data = memory.data() + start;
@@ -187,16 +189,16 @@ tensor_case make_tensor(byte_stream& in, const shape& s, std::int64_t heads, std
         if (rarely(in)) *stride = -*stride;
         if (rarely(in)) *stride = in.pick(numbers);
         span = static_cast<__int128>(extent) * (*stride < 0 ? -static_cast<__int128>(*stride) : *stride);
-        if (span > INT32_MAX) span = INT32_MAX;
+        span = std::clamp<__int128>(span, 0, INT32_MAX);
     }
     c.arbitrary = rarely(in);
     // The bytes from the lowest to the highest element.
     constexpr std::int64_t most = 1 << 16;
-    __int128 low = 0, high = v.head_dim;
+    long double low = 0, high = static_cast<long double>(v.head_dim);
     bool filled = v.head_dim > 0;
     for (const auto& [extent, stride] : axes) {
         filled = filled && extent > 0;
-        const __int128 reach = static_cast<__int128>(extent - 1) * *stride;
+        const long double reach = (static_cast<long double>(extent) - 1) * static_cast<long double>(*stride);
         (reach < 0 ? low : high) += reach;
     }
     const auto size = static_cast<std::int64_t>(size_of(v.type));
@@ -209,7 +211,7 @@ tensor_case make_tensor(byte_stream& in, const shape& s, std::int64_t heads, std
         v.data = nothing, c.usable = false;
     } else {
         c.start = static_cast<std::int64_t>(-low) * size + (misaligned ? 1 : 0);
-        c.memory.resize(static_cast<std::size_t>((high - low) * size + (misaligned ? 1 : 0)));
+        c.memory.resize(static_cast<std::size_t>(static_cast<std::int64_t>(high - low) * size + (misaligned ? 1 : 0)));
         fill(c.memory, v.type, in.take<std::uint8_t>(), c.arbitrary);
         c.set_memory();
     }
@@ -460,7 +462,7 @@ void rerotate(byte_stream& in, const encoding_case& source, const encoding_case&
     const int result = ropewalk_rerotate(keys.view(1), in_place ? nullptr : outputs.view(1), source.encoding.get(),
                                          from.as<ropewalk_positions>(), target.encoding.get(),
                                          to.as<ropewalk_positions>(), o.given.as<ropewalk_options>());
-    const bool empty = !usable && keys.cases[1].view.batch * keys.cases[1].view.tokens * keys.cases[1].view.heads == 0;
+    const bool empty = keys.cases[1].no_tokens();
     check_result(result, from.refused || to.refused || keys.views[1].refused || keys.view(1) == nullptr ||
                              (!usable && !empty) || o.refused());
     const bool written_in_place = in_place || outputs.view(1) == nullptr;
