@@ -183,7 +183,7 @@ tensor_case make_tensor(byte_stream& in, const shape& s, std::int64_t heads, std
     const std::size_t order = in.below(6);
     for (std::size_t i = 0; i < order; ++i) std::next_permutation(axes.begin(), axes.end());
     constexpr std::int64_t gaps[] = {0, 0, 1, 8};
-    __int128 span = v.head_dim;
+    __int128 span = std::clamp<std::int64_t>(v.head_dim, 0, INT32_MAX);
     for (const auto& [extent, stride] : axes) {
         *stride = static_cast<std::int64_t>(span + in.pick(gaps));
         if (rarely(in)) *stride = -*stride;
