@@ -77,7 +77,7 @@ TEST_CASE("results are equal to the bit for every tuning profile", "[tuning]") {
                                numbers.one_of({test::order::bshd, test::order::bhsd, test::order::padded}));
         };
         const call c{layout, make(q_heads), make(k_heads), make(q_heads), make(k_heads), numbers.coin()};
-        const auto expected = outputs(c, e, *rw::cpu::find_profile("generic"), 1);
+        const auto expected = outputs(c, e, *rw::cpu::find_profile("zen4"), 1);
         const auto check = [&](const tuning_profile& profile) {
             INFO(rw::to_string(type) << ' ' << rw::to_string(layout) << ' ' << batch << " x " << tokens << " x "
                                      << q_heads << " + " << k_heads << " x " << width << " + " << rest << '\n'
@@ -96,7 +96,7 @@ TEST_CASE("a profile decides the traversal and its prefetches", "[tuning]") {
     std::vector<float> memory(64 * 8 * 128 * 2);
     const rw::view<float> q = rw::thd(memory.data(), 64, 8, 128), k = rw::thd(memory.data() + memory.size() / 2, 64, 8, 128);
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
-    tuning_profile profile = *rw::cpu::find_profile("generic");
+    tuning_profile profile = *rw::cpu::find_profile("zen4");
     const auto loop = [&] {
         return rw::cpu::make_plan(rw::layout_kind::half_split, q, k, q, k, e, rw::offset{0}, {.tuning = &profile})
             .params.loop;
@@ -107,6 +107,7 @@ TEST_CASE("a profile decides the traversal and its prefetches", "[tuning]") {
     profile.l2_bytes = 1 << 18;
     CHECK(loop().size == rw::cpu::footprint::l3);
     CHECK(loop().tile == 64);
+    CHECK(loop().bytes_per_thread == 128 * 1024);
     CHECK(loop().columns_prefetch.ahead == 0);
     profile.l3_bytes = 1 << 18;
     CHECK(loop().size == rw::cpu::footprint::memory);

@@ -63,8 +63,7 @@ inline loop_choice choose_loop(const rotate_params& params, const tuning_profile
         loop.heads_prefetch = {tuning.memory_prefetch_bytes,
                                tuning.memory_prefetches_lines != 0 ? head_bytes : tuning::line_bytes};
     loop.by_heads = from_memory && tuning.memory_by_heads != 0;
-    loop.group = tuning.heads_major_group;
-    loop.group_of_held_rows = from_memory ? tuning.heads_major_group_from_memory : tuning.heads_major_group;
+    loop.group = from_memory ? tuning.heads_major_group_from_memory : tuning.heads_major_group;
 
     if (from_memory && tuning.streaming_stores != 0 && !fresh_output && detail::takes_streaming_stores(params.q_in, params.q_out) &&
         detail::takes_streaming_stores(params.k_in, params.k_out)) {

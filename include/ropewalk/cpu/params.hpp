@@ -35,7 +35,6 @@ struct loop_choice {
     std::int64_t tile = 1;               ///< tokens whose cos_sin rows are made together: queries first, then keys
     std::int64_t alternating_heads = 0;  ///< key heads (or heads of the only tensor) per turn of `alternating`
     std::int64_t group = 1;              ///< heads that share the rows of a tile of `heads_major`
-    std::int64_t group_of_held_rows = 1;    ///< the same where registers hold a row
     std::int64_t bytes_per_thread = 1;
     prefetch_range columns_prefetch, heads_prefetch;  ///< of the two loops over heads
     bool by_heads = false;   ///< takes head after head even where registers hold a row

@@ -65,11 +65,12 @@ inline const tuning_profile& tuning_of(const options& options) {
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
 inline rotate_plan make_plan(const rotate_args& args, const tuning_profile& tuning = machine_profile(),
                              bool fresh_output = false) {
-    ropewalk::detail::check_args(args);
+    const bool short_strides = ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
     rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
                      .target_positions = {},
                      .source_positions = {}};
+    if (!short_strides) ropewalk::detail::drop_unused_strides(plan.params);
     const bool empty = args.q_in.elements() == 0 && args.k_in.elements() == 0;
     const auto resolve = [&](const Encoding& encoding, const positions& given, std::vector<fixed_position>& drawn) {
         if (empty) return read_positions(encoding, given, batch, tokens, memory_space::host);
@@ -81,6 +82,7 @@ inline rotate_plan make_plan(const rotate_args& args, const tuning_profile& tuni
     // Heads of no elements leave no work, and the product of the other extents may overflow.
     if (empty) plan.params.q_in.tokens = plan.params.k_in.tokens = 0;
     set_params(plan.params, args, target, source);
+    if (empty) plan.params.q_in.batch = plan.params.k_in.batch = 0;  // prepared rotations visit every batch row
     plan.params.loop = choose_loop(plan.params, tuning, fresh_output);
     return plan;
 }

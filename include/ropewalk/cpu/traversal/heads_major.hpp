@@ -16,8 +16,7 @@ struct heads_major {
         token_heads heads(in, out, batch_row, token);
         heads.enter_rotary_part(kernel, params, count);
         const std::int64_t row_stride = params.row_stride();
-        const std::int64_t group =
-            kernel.holds_row(params.pairs) ? params.loop.group_of_held_rows : params.loop.group;
+        const std::int64_t group = params.loop.group;
         for (std::int64_t left = heads.span.count; left > 0; left -= group) {
             token_heads some = heads;
             some.span.count = left < group ? left : group;
