@@ -142,18 +142,18 @@ TEST_CASE("profile files are refused with the line and the value", "[tuning]") {
     const std::string good = rw::cpu::format_profile(*rw::cpu::find_profile("zen4"));
     CHECK(problem_of(good).empty());
     CHECK(problem_of(changed(good, "\n", "\r\n")).empty());
-    CHECK(problem_of(changed(good, "bytes_per_thread = 131072\n", "")) == "mine.profile: 'bytes_per_thread' is missing");
+    CHECK(problem_of(changed(good, "bytes_per_thread = 131072\n", "")) == "ropewalk: mine.profile: 'bytes_per_thread' is missing");
     CHECK(problem_of(changed(good, "= 131072", "= 0")) ==
-          "mine.profile, line 4: bytes_per_thread is a whole number from 1 to 1099511627776, got '0'");
+          "ropewalk: mine.profile, line 4: bytes_per_thread is a whole number from 1 to 1099511627776, got '0'");
     for (const char* const value : {"", "1.5", "0x10", "9223372036854775808", "128 KiB", "1e3"}) {
         INFO(value);
         CHECK(problem_of(changed(good, "131072", value)).find("got '" + std::string(value) + "'") != std::string::npos);
     }
-    CHECK(problem_of(good + "l2_bytes = 5\n") == "mine.profile, line 18: 'l2_bytes' is there twice");
-    CHECK(problem_of(good + "l4_bytes = 5\n") == "mine.profile, line 18: a profile has no 'l4_bytes'");
-    CHECK(problem_of(good + "name = b\n") == "mine.profile, line 18: the profile has one name, got 'b'");
-    CHECK(problem_of(good + "l4_bytes\n") == "mine.profile, line 18: expected 'name = value', got 'l4_bytes'");
-    CHECK(problem_of(changed(good, "name = zen4", "")) == "mine.profile: the profile has no name");
+    CHECK(problem_of(good + "l2_bytes = 5\n") == "ropewalk: mine.profile, line 18: 'l2_bytes' is there twice");
+    CHECK(problem_of(good + "l4_bytes = 5\n") == "ropewalk: mine.profile, line 18: a profile has no 'l4_bytes'");
+    CHECK(problem_of(good + "name = b\n") == "ropewalk: mine.profile, line 18: the profile has one name, got 'b'");
+    CHECK(problem_of(good + "l4_bytes\n") == "ropewalk: mine.profile, line 18: expected 'name = value', got 'l4_bytes'");
+    CHECK(problem_of(changed(good, "name = zen4", "")) == "ropewalk: mine.profile: the profile has no name");
 }
 
 TEST_CASE("ROPEWALK_PROFILE names a profile or a file", "[tuning]") {
@@ -164,12 +164,12 @@ TEST_CASE("ROPEWALK_PROFILE names a profile or a file", "[tuning]") {
         CHECK(requested(std::string(profile.name)).values.name == profile.name);
         CHECK(requested(std::string(profile.name)).values.l2_bytes == profile.l2_bytes);
     }
-    CHECK(test::message_of([&] { requested("zen1"); }).find("ROPEWALK_PROFILE is 'zen1', expected one of zen3, zen4") ==
+    CHECK(test::message_of([&] { requested("zen1"); }).find("ropewalk: ROPEWALK_PROFILE is 'zen1', expected one of zen3, zen4") ==
           0);
     CHECK(test::message_of([&] { requested("./no/such/file"); }) ==
-          "cannot read ./no/such/file: No such file or directory");
-    CHECK(test::message_of([&] { requested("/dev/zero"); }).find("cannot read /dev/zero: ") == 0);
-    CHECK(test::message_of([&] { requested("/"); }).find("cannot read /: ") == 0);
+          "ropewalk: cannot read ./no/such/file: No such file or directory");
+    CHECK(test::message_of([&] { requested("/dev/zero"); }).find("ropewalk: cannot read /dev/zero: ") == 0);
+    CHECK(test::message_of([&] { requested("/"); }).find("ropewalk: cannot read /: ") == 0);
 
     const std::string path = (std::filesystem::temp_directory_path() / "ropewalk_tuning_test.profile").string();
     tuning_profile profile = *rw::cpu::find_profile("zen3");

@@ -63,8 +63,8 @@ inline const tuning_profile& tuning_of(const options& options) {
 
 /// Validates the arguments and chooses the loops. Encodings, positions and table must outlive the plan. Throws
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
-inline rotate_plan make_plan(const rotate_args& args, const tuning_profile& tuning = machine_profile(),
-                             bool fresh_output = false) {
+inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false,
+                             const tuning_profile& tuning = machine_profile()) {
     const bool short_strides = ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
     rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
@@ -92,7 +92,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options) {
     return make_plan(rotation_args(layout, q, k, q_out, k_out, encoding, positions, options.direction, options.table),
-                     tuning_of(options), options.fresh_output);
+                     options.fresh_output, tuning_of(options));
 }
 
 /// The plan of a re-rotation of cached keys from one encoding and its positions to another.
