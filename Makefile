@@ -1,5 +1,5 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | evaluate | giraffe SEED=1 | python | docs |
-# format | lint | clean
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | bench-plot | evaluate | giraffe SEED=1 |
+# python | docs | format | lint | clean
 
 PYTHON := .venv/bin/python
 # The package is installed again when one of these files is newer.
@@ -13,7 +13,7 @@ INSTALL_PACKAGE = rm -rf build/wheels && \
 
 SEED := 1
 
-.PHONY: demo test bench evaluate giraffe python docs build configure setup format lint clean
+.PHONY: demo test bench bench-plot evaluate giraffe python docs build configure setup format lint clean
 
 # The times are of two cores of a Zen 4 server. The package in .venv then has the kernels of this machine only.
 demo:
@@ -49,6 +49,11 @@ evaluate: python
 bench: configure
 	cmake --build build --target bench_rotate
 	build/benchmarks/bench_rotate --benchmark_out=build/bench.json --benchmark_out_format=json $(ARGS)
+
+# Plots and pages of the recorded results in benchmarks/results/. It measures nothing.
+bench-plot: setup
+	$(PYTHON) benchmarks/python/plot_cpu.py benchmarks/results/*_loops_*.json
+	$(PYTHON) benchmarks/python/results_page.py
 
 # About 7 to 9 minutes per seed on two free cores. A stopped run continues.
 giraffe: python

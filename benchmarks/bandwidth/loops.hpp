@@ -1,13 +1,18 @@
 // Plain loops over the bytes of a rotation: scale, convert and store, whose time bounds the time of a rotation, and
-// rotations with a table as engines write them.
+// rotations with a table.
 #pragma once
 
 #include <cstdint>
 #include <string_view>
 
 #include <ropewalk/core/element.hpp>
+#include <ropewalk/core/layout.hpp>
 
 namespace bench {
+
+/// Rotates a token [heads, head_dim] in place. cos and sin are [head_dim / 2].
+using rotation_loop = void (*)(void* token, std::int64_t heads, std::int64_t head_dim, const float* cos,
+                               const float* sin);
 
 /// Loops of one instruction set over contiguous elements, unrolled by four registers. Software prefetches made none of
 /// them faster, in cache or in memory.
@@ -18,9 +23,9 @@ struct bandwidth_loops {
     void (*convert_f16)(ropewalk::f16* data, std::int64_t count, float factor);         ///< widen, multiply, narrow
     void (*convert_bf16)(ropewalk::bf16* data, std::int64_t count, float factor);       ///< widen, multiply, narrow
     void (*store)(float* data, std::int64_t count, float value);                        ///< data = value
-    /// Hand-written rotations of a token [heads, head_dim], vectorised by the compiler. cos and sin are [head_dim / 2].
-    void (*rotate_half_split)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin);
-    void (*rotate_interleaved)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin);
+    /// The loop written by hand in AVX2 intrinsics, where the set has AVX2; otherwise a loop that the compiler
+    /// vectorises.
+    rotation_loop (*rotation)(ropewalk::element_type type, ropewalk::layout_kind layout, bool in_cache);
 };
 
 /// Returns the loops for a name that dispatch::instruction_set() returns.

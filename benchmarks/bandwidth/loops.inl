@@ -68,40 +68,55 @@ void store(float* data, std::int64_t count, float value) {
         [=](std::int64_t i) { data[i] = value; });
 }
 
-// No __restrict: the loops of engines have none. GCC vectorises them after a check that x does not overlap the table.
-
+/// A rotation in portable C++. It has no __restrict, like the loops of engines: GCC vectorises it after a check that
+/// the token does not overlap the table.
 template <class A>
-void rotate_half_split(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin) {
-    for (const float* const end = x + heads * head_dim; x != end; x += head_dim) {
-        for (std::int64_t j = 0; j < head_dim / 2; ++j) {
-            const float a = x[j], b = x[j + head_dim / 2];
-            x[j] = a * cos[j] - b * sin[j];
-            x[j + head_dim / 2] = a * sin[j] + b * cos[j];
+struct plain_rotation {
+    template <class L, class T>
+    static void loop(void* token, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin) {
+        const std::int64_t pairs = head_dim / 2;
+        auto* x = static_cast<T*>(token);
+        for (const T* const end = x + heads * head_dim; x != end; x += head_dim) {
+            for (std::int64_t j = 0; j < pairs; ++j) {
+                T &first = x[L::first(j, pairs)], &second = x[L::second(j, pairs)];
+                const auto a = static_cast<float>(first), b = static_cast<float>(second);
+                first = T(a * cos[j] - b * sin[j]);
+                second = T(a * sin[j] + b * cos[j]);
+            }
         }
     }
+};
+
+/// Rotation::loop<L, T> for an element type and a layout.
+template <class Rotation>
+rotation_loop rotation_of(ropewalk::element_type type, ropewalk::layout_kind layout) {
+    using ropewalk::element_type, ropewalk::half_split, ropewalk::interleaved;
+    const bool split = layout == ropewalk::layout_kind::half_split;
+    if (type == element_type::f32)
+        return split ? Rotation::template loop<half_split, float> : Rotation::template loop<interleaved, float>;
+    if (type == element_type::f16) {
+        return split ? Rotation::template loop<half_split, ropewalk::f16>
+                     : Rotation::template loop<interleaved, ropewalk::f16>;
+    }
+    return split ? Rotation::template loop<half_split, ropewalk::bf16>
+                 : Rotation::template loop<interleaved, ropewalk::bf16>;
 }
 
 template <class A>
-void rotate_interleaved(float* x, std::int64_t heads, std::int64_t head_dim, const float* cos, const float* sin) {
-    for (const float* const end = x + heads * head_dim; x != end; x += head_dim) {
-        for (std::int64_t j = 0; j < head_dim / 2; ++j) {
-            const float a = x[2 * j], b = x[2 * j + 1];
-            x[2 * j] = a * cos[j] - b * sin[j];
-            x[2 * j + 1] = a * sin[j] + b * cos[j];
-        }
-    }
+rotation_loop plain_rotation_of(ropewalk::element_type type, ropewalk::layout_kind layout, bool /*in_cache*/) {
+    return rotation_of<plain_rotation<A>>(type, layout);
 }
 
 template <class A>
-constexpr bandwidth_loops loops_of(std::string_view instruction_set) {
+constexpr bandwidth_loops loops_of(std::string_view instruction_set,
+                                   decltype(bandwidth_loops::rotation) rotation = plain_rotation_of<A>) {
     return {.instruction_set = instruction_set,
             .scale = scale<A>,
             .scale_into = scale_into<A>,
             .convert_f16 = convert_f16<A>,
             .convert_bf16 = convert_bf16<A>,
             .store = store<A>,
-            .rotate_half_split = rotate_half_split<A>,
-            .rotate_interleaved = rotate_interleaved<A>};
+            .rotation = rotation};
 }
 
 }  // namespace bench

@@ -31,9 +31,8 @@ public:
           encoding_(rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default")),
           cos_(table_rows * pairs),
           sin_(cos_.size()),
-          prepared_(rw::dispatch::prepare(size.layout, data_.q, data_.k, data_.q, data_.k, encoding_)) {
-        const bandwidth_loops& loops = loops_for(rw::dispatch::instruction_set());
-        hand_ = size.layout == rw::layout_kind::half_split ? loops.rotate_half_split : loops.rotate_interleaved;
+          prepared_(rw::dispatch::prepare(size.layout, data_.q, data_.k, data_.q, data_.k, encoding_)),
+          hand_(loops_for(rw::dispatch::instruction_set()).rotation(size.type, size.layout, true)) {
         rw::dispatch::cos_sin(size.layout, encoding_, rw::offset{0}, table_rows, pairs, cos_, sin_);
         with_table_.table = {
             .cos = cos_.data(), .sin = sin_.data(), .rows = table_rows, .columns = pairs, .stride_row = pairs};
@@ -41,8 +40,8 @@ public:
 
     void rotate_by_hand(std::int64_t position) const {
         const float *cos = cos_.data() + position * pairs, *sin = sin_.data() + position * pairs;
-        hand_(static_cast<float*>(data_.q.data), data_.q.heads, head_dim, cos, sin);
-        hand_(static_cast<float*>(data_.k.data), data_.k.heads, head_dim, cos, sin);
+        hand_(data_.q.data, data_.q.heads, head_dim, cos, sin);
+        hand_(data_.k.data, data_.k.heads, head_dim, cos, sin);
     }
 
     void rotate(calls kind, std::int64_t position) {
@@ -82,7 +81,7 @@ private:
     std::vector<float> cos_, sin_;
     rw::cpu::options on_the_fly_, with_table_;
     rw::cpu::prepared_rotation prepared_;
-    void (*hand_)(float*, std::int64_t, std::int64_t, const float*, const float*) = nullptr;
+    rotation_loop hand_;
     bool accepted_ = true;
 };
 

@@ -4,11 +4,10 @@
 #include <ropewalk/core/error.hpp>
 #include <ropewalk/dispatch.hpp>
 
-#include "bandwidth/loops.hpp"
 #include "comparison.hpp"
 #include "naive.hpp"
-#include "parallel.hpp"
 #include "register.hpp"
+#include "yardstick.hpp"
 
 namespace bench {
 
@@ -17,9 +16,6 @@ namespace {
 enum class family { rotate, rotate_bhsd, out_of_place, decode_on_the_fly, decode_table };
 
 constexpr std::int64_t first_position = 4096;
-
-/// Alternates between a power of two and its inverse: both are exact, so values do not drift over thousands of passes.
-float factor(int pass) { return pass % 2 == 0 ? 2.0F : 0.5F; }
 
 /// A benchmark row: its memory, its candidates and their checks.
 class rotation_row {
@@ -30,7 +26,8 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(size, axes_, memory(0, size.bytes())),
           out_(in_),
-          loops_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes())))) {
+          bounds_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes()))), size,
+                  in_.q.data, kind == family::out_of_place) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(size, axes_, memory(1, size.bytes()));
@@ -48,27 +45,6 @@ public:
                              options);
     }
 
-    /// The float32 scale over the same number of bytes, in separate memory.
-    void scale(int threads, int pass) const {
-        const std::int64_t floats = size_.bytes() / 4;
-        auto* const data = static_cast<float*>(memory(2, size_.bytes()));
-        auto* const target = kind_ == family::out_of_place ? static_cast<float*>(memory(3, size_.bytes())) : data;
-        for_each_part(threads, floats, [&](std::int64_t begin, std::int64_t count) {
-            if (target == data) return loops_.scale(data + begin, count, factor(pass));
-            loops_.scale_into(data + begin, target + begin, count, factor(pass));
-        });
-    }
-
-    void convert(int threads, int pass) const {
-        for_each_part(threads, size_.elements(), [&](std::int64_t begin, std::int64_t count) {
-            if (size_.type == rw::element_type::f16) {
-                loops_.convert_f16(static_cast<rw::f16*>(in_.q.data) + begin, count, factor(pass));
-            } else {
-                loops_.convert_bf16(static_cast<rw::bf16*>(in_.q.data) + begin, count, factor(pass));
-            }
-        });
-    }
-
     /// Runs ropewalk and the naive rotation once and compares both with the oracle. Returns an error message or "".
     [[nodiscard]] std::string check() const {
         rotate();
@@ -77,30 +53,21 @@ public:
         rotate_naively(in_, first_position);
         const double naive_error = error_to_tolerance(in_, first_position);
         in_.fill();
-        for (const int buffer : {2, 3}) {
-            if (buffer == 3 && kind_ != family::out_of_place) continue;
-            shape floats{.q_heads = size_.q_heads, .k_heads = size_.k_heads, .tokens = size_.tokens};
-            if (rw::size_of(size_.type) == 2) floats.q_heads /= 2, floats.k_heads /= 2;
-            workload(floats, order::thd, memory(buffer, floats.bytes())).fill();
-        }
+        bounds_.fill();
         if (error <= 1 && naive_error <= 1) return {};
         return rw::detail::format("the error is {} (ropewalk) and {} (naive) times the tolerance", error, naive_error);
     }
 
     void add_candidates(comparison& times) const {
         times.add("ropewalk", [this](int) { rotate(); });
-        times.add("scale on one thread", [this](int pass) { scale(1, pass); });
-        if (size_.threads > 1) times.add("scale", [this](int pass) { scale(size_.threads, pass); });
-        if (rw::size_of(size_.type) == 2) {
-            times.add("convert on one thread", [this](int pass) { convert(1, pass); });
-            if (size_.threads > 1) times.add("convert", [this](int pass) { convert(size_.threads, pass); });
-        }
+        bounds_.add_candidates(times);
         if (kind_ != family::out_of_place)
             times.add(
                 "naive", [this](int) { rotate_naively(in_, first_position); }, true);
     }
 
     [[nodiscard]] const workload& result() const { return out_; }
+    [[nodiscard]] const yardstick& bounds() const { return bounds_; }
 
 private:
     void make_table() {
@@ -120,7 +87,7 @@ private:
     shape size_;
     order axes_;
     workload in_, out_;
-    const bandwidth_loops& loops_;
+    yardstick bounds_;
     rw::Encoding encoding_ = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
     std::vector<float> cos_, sin_;
     rw::cos_sin_table table_;
@@ -141,10 +108,8 @@ void measure(benchmark::State& state, family kind, const shape& size) {
     state.counters[median_seconds] = seconds;
     state.counters["bytes_per_second"] =
         benchmark::Counter(2.0 * static_cast<double>(size.bytes()) / seconds, {}, benchmark::Counter::kIs1000);
-    state.counters["ratio_to_scale"] = times.bound(size.threads, "scale", "scale on one thread") / seconds;
-    if (rw::size_of(size.type) == 2) {
-        state.counters["ratio_to_convert"] = times.bound(size.threads, "convert", "convert on one thread") / seconds;
-    }
+    state.counters["ratio_to_scale"] = row.bounds().scale_seconds(times) / seconds;
+    if (rw::size_of(size.type) == 2) state.counters["ratio_to_convert"] = row.bounds().convert_seconds(times) / seconds;
     if (kind != family::out_of_place) state.counters["ratio_to_naive"] = times.median("naive") / seconds;
 }
 

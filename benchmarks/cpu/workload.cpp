@@ -65,8 +65,9 @@ double rounding(rw::element_type type) {
 class oracle {
 public:
     /// The tensor held the known values from number `first_value` on.
-    oracle(const rw::tensor& tensor, rw::layout_kind layout, std::int64_t first_value)
-        : tensor_(tensor), layout_(layout), first_value_(first_value) {}
+    /// The unit of errors is `of_value` times the exact value plus `of_norm` times the norm of its pair.
+    oracle(const rw::tensor& tensor, rw::layout_kind layout, std::int64_t first_value, double of_value, double of_norm)
+        : tensor_(tensor), layout_(layout), first_value_(first_value), of_value_(of_value), of_norm_(of_norm) {}
 
     double max_error(std::int64_t token, std::int64_t position) const {
         double largest = 0;
@@ -98,13 +99,25 @@ private:
     double error(std::int64_t at, double exact, double norm) const {
         const double found = element(tensor_, at);
         if (!std::isfinite(found)) return std::numeric_limits<double>::infinity();
-        return std::abs(found - exact) / (rounding(tensor_.type) * std::abs(exact) + 3e-7 * norm);
+        return std::abs(found - exact) / (of_value_ * std::abs(exact) + of_norm_ * norm);
     }
 
     const rw::tensor& tensor_;
     rw::layout_kind layout_;
     std::int64_t first_value_;
+    double of_value_, of_norm_;
 };
+
+double largest_error(const workload& rotated, std::int64_t first, double of_value, double of_norm) {
+    const std::int64_t tokens = rotated.size.tokens;
+    const oracle q(rotated.q, rotated.size.layout, 0, of_value, of_norm);
+    const oracle k(rotated.k, rotated.size.layout, rotated.q.elements(), of_value, of_norm);
+    double largest = 0;
+    for (const std::int64_t token : {std::int64_t{0}, tokens / 3, tokens / 2, tokens - tokens / 5 - 1, tokens - 1}) {
+        largest = std::max({largest, q.max_error(token, first + token), k.max_error(token, first + token)});
+    }
+    return largest;
+}
 
 }  // namespace
 
@@ -152,15 +165,11 @@ void workload::fill() const {
     }
 }
 
-double error_to_tolerance(const workload& rotated, std::int64_t first) {
-    const std::int64_t tokens = rotated.size.tokens;
-    const oracle q(rotated.q, rotated.size.layout, 0), k(rotated.k, rotated.size.layout, rotated.q.elements());
-    double largest = 0;
-    for (const std::int64_t token : {std::int64_t{0}, tokens / 3, tokens / 2, tokens - tokens / 5 - 1, tokens - 1}) {
-        largest = std::max({largest, q.max_error(token, first + token), k.max_error(token, first + token)});
-    }
-    return largest;
+double error_to_tolerance(const workload& rotated, std::int64_t first, double angle_error) {
+    return largest_error(rotated, first, rounding(rotated.size.type), angle_error);
 }
+
+double error_to_norm(const workload& rotated, std::int64_t first) { return largest_error(rotated, first, 0.0, 1.0); }
 
 bool has_initial_magnitude(const workload& tensors) {
     const std::int64_t count = tensors.size.elements();

@@ -40,10 +40,16 @@ struct workload {
     rw::tensor q, k;
 };
 
-/// The error of rotated known values, divided by the tolerance: 3e-7 of the norm of a pair plus one rounding to the
-/// element type. Token t is at position first + t. Checks every head of five tokens, including the first and the last.
-/// Returns infinity for values that are not finite.
-double error_to_tolerance(const workload& rotated, std::int64_t first);
+/// The error of an angle and of the arithmetic that ropewalk states, relative to the norm of a pair.
+inline constexpr double stated_error = 3e-7;
+
+/// The error of rotated known values, divided by the tolerance: `angle_error` times the norm of a pair plus one
+/// rounding to the element type. Token t is at position first + t. Checks every head of five tokens, including the
+/// first and the last. Returns infinity for values that are not finite.
+double error_to_tolerance(const workload& rotated, std::int64_t first, double angle_error = stated_error);
+
+/// The error of the same values, divided by the norm of the pair.
+double error_to_norm(const workload& rotated, std::int64_t first);
 
 /// True if the values still have their initial magnitude. Denormals and infinities would change the time of a pass.
 bool has_initial_magnitude(const workload& tensors);
