@@ -31,7 +31,8 @@ def rotate(
     function: _Function, q: Any, k: Any, k_positions: Any, k_offset: Any, padded_tail: bool, **arguments: Any
 ) -> Any:
     """Make the calls of `function`, which is rotate_(), or rotate() if the arguments have `out`."""
-    _ropewalk.as_bool(padded_tail, "padded_tail")
+    if type(padded_tail) is not bool:
+        padded_tail = _ropewalk.as_bool(padded_tail, "padded_tail")
     if arguments["order"] is not None and not isinstance(arguments["order"], str):
         raise TypeError(f"ropewalk: order must be text, got {type(arguments['order']).__name__}")
     if is_packed(arguments["order"]):

@@ -78,8 +78,9 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         Error: The file is no list of such rows.
         OSError: The file cannot be read.
     """
-    rows: list[dict[str, Any]] = _files.parse_json(_files.read_text(_files.as_path(path, "path")), str(path))
+    text = _files.read_text(_files.as_path(path, "path"))
     try:
+        rows: list[dict[str, Any]] = _files.parse_json(text, str(path))
         for row in rows:
             Cell.from_dict(row)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
