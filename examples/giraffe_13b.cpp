@@ -26,6 +26,7 @@
 #include <ropewalk/llama/checkpoint.hpp>
 #include <ropewalk/llama/model.hpp>
 
+#include "giraffe/bus_error.hpp"
 #include "giraffe/cuda.hpp"
 #include "giraffe/losses.hpp"
 #include "output.hpp"
@@ -231,6 +232,7 @@ void run(options o) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    giraffe::report_bus_errors();
     try {
         const auto options = giraffe::read_options(argc, argv);
         if (options)

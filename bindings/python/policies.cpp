@@ -155,7 +155,7 @@ void bind_constructor(py::class_<single<P>, policy>& bound, std::index_sequence<
             P policy{};
             (read(values.value, std::get<I>(P::parameters).name.data(), policy.*std::get<I>(P::parameters).member),
              ...);
-            if constexpr (requires { policy.validate(); }) policy.validate();
+            policy.validate();
             return single<P>(std::move(policy));
         }),
         argument<P, I>()...);

@@ -79,7 +79,7 @@ private:
 struct Encoding {
     Geometry geometry;
     std::vector<std::uint64_t> steps;  ///< [pairs], 2^-64 turns per token
-    std::vector<double> inv_freq;      ///< [pairs], radians per token
+    std::vector<double> inv_freq;      ///< [pairs], radians per token, below 2π; 0 where the step is 0
     double attention_factor = 1;       ///< multiplies cos and sin, for queries and keys alike
 
     /// [pairs] or empty: a query at position p is multiplied by 2^(−(p − centre) · rate_j · 2^-56), a key by the
@@ -157,24 +157,34 @@ public:
     }
 
     RW_COLD Encoding finish() && {
+        if (encoding_.expression.empty()) encoding_.expression = Default::name;
         encoding_.steps.resize(theta_.size());
         encoding_.inv_freq.resize(theta_.size());
         for (std::size_t pair = 0; pair < theta_.size(); ++pair) {
-            encoding_.steps[pair] = make_step(theta_[pair]);
-            encoding_.inv_freq[pair] = static_cast<double>(theta_[pair]);
+            encoding_.steps[pair] = checked_step(pair);
+            encoding_.inv_freq[pair] = encoding_.steps[pair] == 0 ? 0 : static_cast<double>(theta_[pair]);
         }
         // Magnitudes and drawn positions need one position per token, which is enough if every pair uses the first
         // axis.
         if (!uses_axes_ && (encoding_.has_magnitude() || encoding_.draw_positions)) axes_.clear();
         if (!axes_.empty()) expand_axis_steps();
-        if (encoding_.expression.empty()) encoding_.expression = Default::name;
-        RW_EXPECTS(fits_float(encoding_.attention_factor),
-                   "'{}' has an attention factor of {}: it and its inverse must fit into a normal float",
-                   encoding_.expression, encoding_.attention_factor);
+        for (const auto& [name, factor] : {std::pair{"an attention factor", encoding_.attention_factor},
+                                           std::pair{"a softmax factor", encoding_.softmax_factor}})
+            RW_EXPECTS(fits_float(factor), "'{}' has {} of {}: it and its inverse must fit into a normal float",
+                       encoding_.expression, name, factor);
         return std::move(encoding_);
     }
 
 private:
+    /// The step of a pair. A rotation by whole turns per token does nothing, and one by more than a turn equals a
+    /// slower one, so that such a frequency has no meaning.
+    [[nodiscard]] RW_COLD std::uint64_t checked_step(std::size_t pair) const {
+        RW_EXPECTS(theta_[pair] / two_pi < real(1),
+                   "'{}' rotates pair {} by {} radians per token: a frequency must be below 2π, one turn",
+                   encoding_.expression, pair, static_cast<double>(theta_[pair]));
+        return make_step(theta_[pair]);
+    }
+
     template <class P>
     RW_COLD void apply_complete(const P& policy) {
         const Geometry& geometry = encoding_.geometry;
@@ -229,13 +239,20 @@ private:
         bool any = false;
         for (std::size_t pair = 0; pair < rates.size(); ++pair) {
             const real rate = policy.magnitude_rate(static_cast<std::int64_t>(pair), encoding_.geometry);
+            // Kernels hold rates in fixed point, up to 1/2 per token.
+            RW_EXPECTS(!rate.negative() && static_cast<double>(rate) <= 0.5,
+                       "{}: the magnitude rate of pair {} must lie in [0, 0.5], got {}", P::name, pair,
+                       static_cast<double>(rate));
             rates[pair] = rate.scaled(56).rounded_modulo_2_64();
             any = any || rates[pair] != 0;
         }
         if (!any) rates.clear();
         encoding_.centre = policy.centre();
+        constexpr std::int64_t farthest = std::int64_t{1} << 62;
+        RW_EXPECTS(encoding_.centre >= -farthest && encoding_.centre <= farthest,
+                   "{}: the centre must lie in [-2^62, 2^62], got {}", P::name, encoding_.centre);
         const std::int64_t reach = encoding_.reach(element_type::f32);
-        RW_EXPECTS(policy.stated_length() - encoding_.centre <= reach,
+        RW_EXPECTS(policy.stated_length() <= encoding_.centre + reach,
                    "{}: length must not exceed {} tokens in f32 and bf16 with these parameters, got {}", P::name,
                    2 * reach, policy.stated_length());
     }
@@ -308,9 +325,9 @@ Encoding encode_expression(const Geometry& geometry, std::string_view expression
 }  // namespace detail
 
 /// Returns the encoding of a geometry by the policies, applied in the order given. A policy without its own
-/// original_length uses that of the geometry. Steps are exact within 4 units of 2^-64 turn for frequencies up to one
-/// turn per token. Throws ropewalk::error for an invalid geometry or parameter, and for two policies that set the same
-/// property of an encoding.
+/// original_length uses that of the geometry. Steps are exact within 4 units of 2^-64 turn. Throws ropewalk::error for
+/// an invalid geometry or parameter, for a frequency of one turn per token or more, and for two policies that set the
+/// same property of an encoding.
 template <class... Policies>
     requires(sizeof...(Policies) != 1 || !(detail::RuntimePolicies<Policies> || ...))
 Encoding make_encoding(const Geometry& geometry, const Policies&... policies) {

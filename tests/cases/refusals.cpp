@@ -119,6 +119,40 @@ TEST_CASE("memory that is absent, misaligned or not contiguous is refused", "[re
     refuses(false, [](call& c) { c.k_out.stride_element = -1; }, {"k", "contiguous", ", -1]"});
 }
 
+TEST_CASE("extents and strides near 2^63 are refused unless they do not matter", "[refusals]") {
+    constexpr std::int64_t min_int64 = std::numeric_limits<std::int64_t>::min(), two_62 = std::int64_t{1} << 62;
+    for (const std::int64_t stride : {two_62, max_int64, min_int64, min_int64 + 1, std::int64_t{1} << 56}) {
+        for (const auto member : {&rw::tensor::stride_batch, &rw::tensor::stride_token, &rw::tensor::stride_head}) {
+            refuses([&](call& c) { c.q.*member = c.q_out.*member = stride; }, {"q", "2^56 elements"});
+            refuses(false, [&](call& c) { c.q.*member = stride; }, {"q", "2^56 elements"});
+            refuses(false, [&](call& c) { c.k_out.*member = stride; }, {"k's output", "2^56 elements"});
+            // The stride of an axis with one entry does not matter.
+            for (const bool in_place : {true, false}) {
+                accepts(in_place, [&](call& c) {
+                    c.only_q(1, 1);
+                    c.q.*member = c.q_out.*member = stride;
+                    if (!in_place) c.q.stride_head = 0;
+                });
+            }
+        }
+    }
+    refuses([](call& c) { c.q.stride_batch = c.q_out.stride_batch = -(std::int64_t{1} << 54); },
+            {"q", "address space"});
+    refuses([](call& c) { c.q.heads = c.q_out.heads = max_int64; }, {"q", "2^60 elements"});
+    refuses([](call& c) { c.q.batch = c.q_out.batch = min_int64; }, {"q", "negative"});
+    // Without heads, tokens may be any number.
+    accepts(true, [](call& c) { c.only_q(two_62, 0), c.q.batch = c.q_out.batch = two_62; });
+    // Tables and ids.
+    refuses([](call& c) { c.use_table(two_62), c.table.stride_row = two_62; }, {"table", "2^56 elements"});
+    refuses([](call& c) { c.use_table(-1), c.only_q(0); }, {"negative", "-1"});
+    refuses(
+        [](call& c) {
+            c.positions = rw::ids(std::span<const std::int64_t>(c.ids).first(8), 2);
+            c.positions.stride_row = two_62;
+        },
+        {"positions", "2^56 entries"});
+}
+
 TEST_CASE("outputs that overlap themselves, their input or each other are refused", "[refusals]") {
     refuses([](call& c) { c.q.stride_head = c.q_out.stride_head = 0; }, {"q", "head axis"});
     refuses([](call& c) { c.k.stride_token = c.k_out.stride_token = 0; }, {"k", "token axis"});

@@ -5,6 +5,7 @@
 
 #include "support/catch.hpp"
 #include "support/effort.hpp"
+#include "support/errors.hpp"
 #include "support/random.hpp"
 #include "support/reals.hpp"
 
@@ -113,6 +114,29 @@ TEST_CASE("rounding modulo 2^64 is to the nearest integer, two's complement", "[
         wrong += (-real(whole).scaled(-down)).rounded_modulo_2_64() != 0 - exact;
     }
     CHECK(wrong == 0);
+}
+
+TEST_CASE("an exponent out of range is refused above and zero below", "[real]") {
+    constexpr int limit = real::largest_exponent;
+    const real large = real(1).scaled(limit), small = real(1).scaled(-limit + 63);
+    CHECK(large / large == real(1));
+    CHECK(static_cast<double>(large) == std::numeric_limits<double>::max());
+    CHECK_REFUSED(large * large, "2^268435456");
+    CHECK_REFUSED(large / small, "exceeds the limit");
+    CHECK_REFUSED(large.scaled(std::numeric_limits<int>::max()), "exceeds the limit");
+    CHECK_REFUSED(-large.scaled(63) - large.scaled(63), "exceeds the limit");
+    CHECK((small * small).is_zero());
+    CHECK((small / large).is_zero());
+    CHECK(small.scaled(std::numeric_limits<int>::min()).is_zero());
+    CHECK((large + small) == large);
+    CHECK(real(false, 1, std::numeric_limits<std::int64_t>::min() + 64).is_zero());
+    // Without a limit the exponent wraps after 22 squares of 2^1023.
+    real square(0x1p1023);
+    CHECK_REFUSED(
+        [&] {
+            for (int i = 0; i < 40; ++i) square = square * square;
+        }(),
+        "exceeds the limit");
 }
 
 TEST_CASE("the constants are correctly rounded", "[real]") {

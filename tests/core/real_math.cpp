@@ -4,6 +4,7 @@
 
 #include "support/catch.hpp"
 #include "support/effort.hpp"
+#include "support/errors.hpp"
 #include "support/random.hpp"
 #include "support/reals.hpp"
 
@@ -47,6 +48,16 @@ TEST_CASE("exp2 stays within a relative 2^-61 · max(1, |x|)", "[real_math]") {
     UNSCOPED_INFO("worst error 2^" << std::log2(worst));
     CHECK(worst <= 0x1p-61);
     for (int n = -70; n <= 70; ++n) CHECK(rw::exp2(real(n)) == real(1).scaled(n));
+}
+
+TEST_CASE("exp2 of a number out of range is refused above and zero below", "[real_math]") {
+    for (const double x : {0x1p29, 0x1p31, 1e300}) {
+        CHECK_REFUSED(rw::exp2(real(x)), "exceeds the limit");
+        CHECK(rw::exp2(real(-x)).is_zero());
+        CHECK(rw::pow(real(0.5), real(x)).is_zero());
+    }
+    CHECK_REFUSED(rw::exp2(real(1).scaled(100000)), "exceeds the limit");
+    CHECK(rw::exp2(real(-1).scaled(100000)).is_zero());
 }
 
 TEST_CASE("pow is exact in special cases and accurate in general", "[real_math]") {

@@ -11,6 +11,7 @@ struct stack_kind {
     using stack = ropewalk::llama::stack;
     using cache = ropewalk::llama::kv_cache;
     using decoder = ropewalk::llama::model;
+    static constexpr bool checks_every_layer = true;
 
     static stack make_stack(const ropewalk::llama::model_config& config, const ropewalk::llama::model_weights& weights,
                             ropewalk::llama::rope_schedule rope) {

@@ -30,17 +30,22 @@ struct speaker {
     int sequence;
     int chunks = 0;  ///< calls of progress()
 
-    /// A token with id `infinite` has an infinite embedding.
-    explicit speaker(std::int64_t most_tokens = 0, const char* policy = "default", std::int64_t infinite = -1)
-        : weights(weights_with(config, infinite)),
+    using choice = const llama::matrix& (*)(const llama::model_weights&);
+
+    explicit speaker(std::int64_t most_tokens = 0, const char* policy = "default")
+        : speaker(nullptr, 0, 0, most_tokens, policy) {}
+    /// Element `index` of the chosen weights has another value.
+    speaker(choice choose, float value, std::int64_t index = 3, std::int64_t most_tokens = 0,
+            const char* policy = "default")
+        : weights(weights_with(config, choose, value, index)),
           model(stack_kind::make_decoder(config, weights, test::encoded(config, policy))),
           cache(stack_kind::make_cache(config, {rw::cache_type::f32, 1, most_tokens})),
           sequence(cache.add_sequence()) {}
 
-    static llama::model_weights weights_with(const llama::model_config& config, std::int64_t infinite) {
+    static llama::model_weights weights_with(const llama::model_config& config, choice choose, float value,
+                                             std::int64_t index) {
         llama::model_weights weights = llama::synthetic_weights(config, rw::element_type::f32, 3);
-        auto* const rows = static_cast<float*>(const_cast<void*>(weights.embedding.data));
-        if (infinite >= 0) rows[infinite * config.hidden_size] = std::numeric_limits<float>::infinity();
+        if (choose != nullptr) static_cast<float*>(const_cast<void*>(choose(weights).data))[index] = value;
         return weights;
     }
     std::int32_t read(std::span<const std::int32_t> ids, std::int64_t chunk) {
@@ -108,11 +113,55 @@ TEST_CASE("losses refuse wrong tokens and logits that are not finite", "[llama][
                   "37 of the vocabulary");
     CHECK_REFUSED(one.model.losses({}, {}, one.cache, one.sequence), "prompt must not be empty");
     one.check_holds(0);
-    speaker broken(9, "default", 30);  // the id at position 5
+    const auto embedding = [](const llama::model_weights& w) -> const llama::matrix& { return w.embedding; };
+    speaker broken(embedding, std::numeric_limits<float>::infinity(), 30 * 32);  // of the id at position 5
     (void)broken.read(ids.first(2), 2);
     CHECK_REFUSED(broken.model.losses(ids.subspan(2), ids.subspan(3), broken.cache, broken.sequence, 3),
-                  "the logits of the token at position 5 are not finite");
+                  "the hidden state of the token at position 5 is not finite before layer 0");
     broken.check_holds(2);
+}
+
+TEST_CASE("weights that are not finite are reported with layer and position", "[llama][greedy][errors]") {
+    const float infinite = std::numeric_limits<float>::infinity();
+    struct fault {
+        speaker::choice weight;
+        const char* on_cpu;
+        const char* on_device;
+    };
+    const fault faults[] = {
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.layers[0].v; },
+         "after the attention of layer 0", "after layer 0"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.layers[0].attention_norm; },
+         "after the attention of layer 0", "after layer 0"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.layers[0].down; }, "after layer 0",
+         "after layer 0"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.layers[1].o; },
+         "after the attention of layer 1", "after layer 1"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.layers[1].down; }, "after layer 1",
+         "after layer 1"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.final_norm; },
+         "finite after the last layer", "finite after the last layer"},
+        {[](const llama::model_weights& w) -> const llama::matrix& { return w.head; }, "for token id 0",
+         "for token id 0"},
+    };
+    for (const fault& f : faults) {
+        for (const float value : {infinite, -infinite, std::numeric_limits<float>::quiet_NaN()}) {
+            speaker one(f.weight, value);
+            const char* const place = stack_kind::checks_every_layer ? f.on_cpu : f.on_device;
+            const char* const first = std::string_view(place).starts_with("after") ? "position 0 " : "position 8 ";
+            CHECK_REFUSED(one.read(prompt, 9), place, first, "not finite");
+            CHECK_REFUSED(one.say(prompt, 2), place, "not finite");
+            one.check_holds(0);
+            CHECK_REFUSED(one.model.losses(prompt, std::span(prompt).subspan(1), one.cache, one.sequence, 4), place,
+                          "position 0 ");
+            one.check_holds(0);
+        }
+    }
+    if (!stack_kind::checks_every_layer) return;
+    // Finite, but the squares overflow.
+    speaker large(faults[2].weight, 1e38F), larger(faults[4].weight, 1e38F);
+    CHECK_REFUSED(large.say(prompt, 2), "after layer 0", "too large to be squared");
+    CHECK_REFUSED(larger.say(prompt, 2), "after layer 1", "too large to be squared");
 }
 
 TEST_CASE("a failed prompt leaves its sequence unchanged", "[llama][greedy][errors]") {

@@ -69,6 +69,28 @@ TEST_CASE("rms_norm agrees with float64, in place and for any number of threads"
     }
 }
 
+TEST_CASE("rms_norm returns the first row whose squares have no finite sum", "[norm]") {
+    for (const auto& kernels : both_tables()) {
+        for (const float wrong :
+             {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 2e19F}) {
+            for (const std::int64_t width : {1, 37, 1024}) {
+                for (const int threads : {1, 3}) {
+                    std::vector<float> x(static_cast<std::size_t>(200 * width), 1.0F), y(x.size());
+                    const std::vector<float> weight(static_cast<std::size_t>(width), 1.0F);
+                    const auto run = [&] {
+                        return kernels.rms_norm(x.data(), 200, width, weight.data(), 1e-5F, y.data(), threads);
+                    };
+                    CHECK(run() == -1);
+                    for (const std::int64_t row : {199, 120, 7, 0}) {
+                        x[static_cast<std::size_t>(row * width + width - 1)] = -wrong;
+                        CHECK(run() == row);
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("rms_norm keeps zeros and accepts no tokens", "[norm]") {
     for (const auto& kernels : both_tables()) {
         std::vector<float> row(37, 0.0F);

@@ -57,6 +57,17 @@ TEST_CASE("a seed gives the same weights, and errors name weights that do not ma
     CHECK_REFUSED(llama::check_weights(config, wrong), "there are 1 layers, expected 2");
 }
 
+TEST_CASE("a stack refuses numbers of threads that no machine has", "[llama][stack]") {
+    const llama::model_config config = shape(2);
+    const auto weights = llama::synthetic_weights(config, rw::element_type::f32, 1);
+    const auto with = [&](int threads) {
+        return llama::stack(config, weights, encoded(config, "default"), rw::dispatch::llama_kernels(), threads);
+    };
+    CHECK_REFUSED(with(-1), "threads must not be negative, got -1");
+    CHECK_REFUSED(with(4097), "threads must be at most 4096, got 4097");
+    CHECK(with(4096).threads() == 4096);
+}
+
 TEST_CASE("native_kernels() has the instruction set in its type", "[llama][stack]") {
     SEEDED(random);
     // A plain function would be one symbol for files that are compiled for different instruction sets.

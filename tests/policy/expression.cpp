@@ -140,6 +140,29 @@ TEST_CASE("expressions read as documented, and policies have short descriptions"
     CHECK(same(chain[1], rw::Truncated{.length = 4096.0}));
 }
 
+TEST_CASE("an error in a long expression shows the part around the wrong character", "[expression]") {
+    const auto repeated = [](const std::string& text, int count) {
+        std::string result;
+        for (int i = 0; i < count; ++i) result += text;
+        return result;
+    };
+    const std::string expression = repeated("linear:8|", 20000) + "linaer:4" + repeated("|linear:8", 20000);
+    const std::string message = test::message_of([&] { rw::parse_policies(expression); });
+    INFO(message);
+    CHECK(message.size() < 600);
+    CHECK(test::holds(message,
+                      {"unknown policy 'linaer' at character 180001", "did you mean 'linear'", "(360008 bytes)"}));
+    const std::string line = message.substr(message.find("\n") + 1), mark = line.substr(line.find("\n") + 1);
+    CHECK(line.substr(mark.size() - 1, 8) == "linaer:4");
+    for (const std::string& text :
+         {std::string(5000, 'a'), std::string(5000, 'A'), "linear:" + std::string(5000, 'a') + "=3",
+          "linear:" + repeated("8,factor=", 700), "linear:" + std::string(5000, '9') + "|x"}) {
+        const std::string other = test::message_of([&] { rw::parse_policies(text); });
+        INFO(other);
+        CHECK((!other.empty() && other.size() < 600));
+    }
+}
+
 TEST_CASE("an error marks the wrong character", "[expression]") {
     const std::vector<invalid> cases{
         {"linear:", 8, "expected a number"},

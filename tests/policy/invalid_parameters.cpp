@@ -2,11 +2,17 @@
 
 #include <ropewalk/encoding.hpp>
 
+#include <cmath>
+#include <limits>
+#include <numbers>
 #include <string>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/effort.hpp"
 #include "support/errors.hpp"
+#include "support/random.hpp"
+#include "support/registry.hpp"
 
 namespace rw = ropewalk;
 
@@ -19,6 +25,8 @@ struct invalid {
     std::string expression, message;
     rw::Geometry geometry = head;
 };
+
+const std::string too_fast = " radians per token: a frequency must be below 2π, one turn";
 
 const std::vector<invalid> cases{
     {"linear:0", "linear needs factor, a positive number: write linear:8"},
@@ -144,11 +152,31 @@ const std::vector<invalid> cases{
     {"mrope:[]", "mrope needs sections, the pairs of t, h and w: write mrope:[16,24,24]"},
     {"mrope:[2,2]", "mrope: sections has 2 entries, expected 3 (t, h and w)"},
     {"mrope:[1,1,1,1]", "mrope: sections has 4 entries, expected 3 (t, h and w)"},
-    {"mrope:[1,1,1]", "mrope: sections leave 1 of 4 pairs without a position"},
-    {"mrope:[1,2,2]", "mrope: sections must not be negative and must sum to 4 pairs"},
-    {"mrope:[-1,3,2]", "mrope: sections must not be negative and must sum to 4 pairs"},
+    {"mrope:[1,1,1]", "mrope: sections 1, 1 and 1 must sum to the 4 pairs of a head"},
+    {"mrope:[1,2,2]", "mrope: sections 1, 2 and 2 must sum to the 4 pairs of a head"},
+    {"mrope:[-1,3,2]",
+     "mrope: sections must not be negative and must sum to the pairs of a head, at most 32768, got -1, 3 and 2"},
     {"mrope:[4611686018427387904,4611686018427387904,4611686018427387904]",
-     "mrope: sections must not be negative and must sum to 4 pairs"},
+     "mrope: sections must not be negative and must sum to the pairs of a head, at most 32768, got "
+     "4611686018427387904, "
+     "4611686018427387904 and 4611686018427387904"},
+
+    // Frequencies of one turn per token or more.
+    {"linear:1e-300", "'linear:1e-300' rotates pair 0 by 9.999999999999999e+299" + too_fast},
+    {"linear:4|linear:0.03125", "'linear:4|linear:0.03125' rotates pair 0 by 8" + too_fast},
+    {"llama3:1e-300", "'llama3:1e-300' rotates pair 3 by 8.9873423539706443e+296" + too_fast},
+    {"ntk:1e-9", "'ntk:1e-09' rotates pair 1 by 100" + too_fast},
+    {"proportional:1,factor=0.0625", "'proportional:1,factor=0.0625' rotates pair 0 by 16" + too_fast},
+    {"longrope:[1,0.0078125,1,1],original_length=9",
+     "'longrope:[1,0.0078125,1,1],original_length=9' rotates pair 1 by 12.800000000000001" + too_fast},
+    {"truncated:a=0,b=10,rho=7", "'truncated:a=0,b=10,rho=7' rotates pair 0 by 7" + too_fast},
+    {"yarn:0.0009765625,original_length=1024",
+     "'yarn:0.0009765625,original_length=1024' rotates pair 1 by 34.200000000000003" + too_fast},
+    {"dynamic:1e-9,original_length=1|linear:0.125",
+     "'dynamic:1e-09,original_length=1|linear:0.125' rotates pair 0 by 8" + too_fast},
+    {"yarn:2,original_length=9,mscale_all_dim=1e300",
+     "'yarn:2,original_length=9,mscale_all_dim=1e+300' has a softmax factor of inf: it and its inverse must fit into a "
+     "normal float"},
 };
 
 }  // namespace
@@ -174,6 +202,58 @@ TEST_CASE("valid parameters at the bounds of their ranges are accepted", "[polic
     CHECK_NOTHROW(rw::make_encoding({.sequence_length = (std::int64_t{1} << 30) - 1}, "randomized"));
     CHECK_NOTHROW(rw::make_encoding({.sequence_length = std::int64_t{1} << 62}, "randomized:16"));
     CHECK_NOTHROW(rw::make_encoding({.sequence_length = 100}, "randomized_sorted:100"));
+}
+
+TEST_CASE("parameters that no geometry makes valid are rejected without one", "[policy]") {
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    CHECK_REFUSED(rw::Linear{.factor = nan}.validate(), "linear: factor must be a positive number, got nan");
+    CHECK_REFUSED((rw::MRope{.sections = {-1, 2, 3}}.validate()), "mrope: sections must not be negative",
+                  "-1, 2 and 3");
+    CHECK_REFUSED((rw::LongRope{.short_factor = {1, -2}}.validate()), "longrope: short_factor", "-2 at index 1");
+    CHECK_REFUSED((rw::Yarn{.factor = 2, .original_length = -1}.validate()),
+                  "original_length must be positive, got -1");
+    CHECK_REFUSED((rw::DynamicNtk{.factor = 2, .original_length = -1}.validate()), "must be positive, got -1");
+    CHECK_REFUSED(rw::XPos{.scale_base = 0}.validate(), "xpos: scale_base must be positive, got 0");
+    CHECK_REFUSED(rw::Randomized{.epsilon = 3}.validate(), "randomized: epsilon must lie in [0, 2], got 3");
+    // A geometry may complete these.
+    CHECK_NOTHROW(rw::Yarn{.factor = 2}.validate());
+    CHECK_NOTHROW(rw::DynamicNtk{.factor = 2}.validate());
+    CHECK_NOTHROW(rw::LongRope{.short_factor = {1, 2, 3}}.validate());
+    CHECK_NOTHROW(rw::MRope{.sections = {16, 24, 24}}.validate());
+    test::for_each_policy([]<class P>() { CHECK_NOTHROW(P::example().validate()); });
+}
+
+TEST_CASE("frequencies below one turn per token run as they are reported", "[policy]") {
+    SEEDED(numbers);
+    int built = 0;
+    for (std::int64_t i = 0; i < test::cases(3000); ++i) {
+        // Chains of up to four factors over the whole range of a double.
+        std::string expression;
+        for (std::int64_t count = numbers.integer(1, 4); count > 0; --count) {
+            const char* const name = numbers.one_of({"linear:", "ntk:", "llama3:", "proportional:1,factor="});
+            const double factor = numbers.coin() ? numbers.logarithmic(1e-300, 1e300) : numbers.logarithmic(0.1, 10);
+            expression += (expression.empty() ? "" : "|") + std::string(name) + rw::detail::format("{}", factor);
+        }
+        INFO(expression);
+        rw::Encoding encoding;
+        try {
+            encoding = rw::make_encoding(head, expression);
+        } catch (const rw::error& problem) {
+            CHECK(test::holds(problem.what(), {expression.substr(0, 6).c_str(), "pair", "radians per token"}));
+            continue;
+        }
+        ++built;
+        for (std::size_t pair = 0; pair < encoding.steps.size(); ++pair) {
+            const double ran = std::ldexp(static_cast<double>(encoding.steps[pair]), -64) * 2 * std::numbers::pi;
+            CHECK(std::fabs(ran - encoding.inv_freq[pair]) <= 1e-15 * ran + 3.5e-19);
+        }
+    }
+    CHECK(built > test::cases(3000) / 10);
+    CHECK_NOTHROW(rw::make_encoding(head, "linear:0.16"));
+    // One turn per token, to the last bit of a double, and the next frequency below it.
+    CHECK_REFUSED(rw::make_encoding(head, rw::Truncated{.a = 0.0, .b = 9.0, .rho = 6.283185307179587}),
+                  "6.28318530717958");
+    CHECK_NOTHROW(rw::make_encoding(head, rw::Truncated{.a = 0.0, .b = 9.0, .rho = 6.283185307179586}));
 }
 
 TEST_CASE("randomized_sorted draws at most as many positions as its range", "[policy]") {

@@ -400,6 +400,21 @@ def test_no_foreign_exceptions(call, error, message):
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rw.Linear(float("nan")),
+        lambda: rw.Linear(-2),
+        lambda: rw.MRope([-1, 2, 3]),
+        lambda: rw.Yarn(factor=float("inf")),
+        lambda: rw.LongRope(short_factor=[1.0, float("nan")]),
+    ],
+)
+def test_policies_that_no_geometry_makes_valid_do_not_construct(make):
+    with pytest.raises(rw.Error, match="factor|sections"):
+        make()
+
+
 @pytest.mark.parametrize("name", ["q", "k", "cos", "sin"])
 @pytest.mark.parametrize(
     ("wrong", "got"), [(None, "NoneType"), (np.zeros((1, 4, 64)), "ndarray"), (torch.tensor(1.0), "a scalar")]

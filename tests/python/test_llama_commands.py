@@ -1,14 +1,18 @@
 """Command lines of giraffe_13b and the demonstration: errors, their order, and reports."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import llama_checkpoints as lc
 import pytest
+import torch
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -92,6 +96,44 @@ def test_a_full_disk_is_an_error(folder, flags):
         )
     assert done.returncode == 1
     assert done.stderr.startswith("giraffe_13b: ropewalk: cannot write to standard output")
+
+
+def test_weights_that_are_not_finite_are_an_error(tmp_path):
+    model = lc.make_model(lc.make_config("linear", num_key_value_heads=2))
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[5, 7] = float("nan")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "ids.json").write_text("[1, 5, 9, 2]")
+    for flags in (["--generate", 4], ["--decode", 1]):
+        done = giraffe(tmp_path, *flags)
+        assert done.returncode == 1
+        message = "the hidden state of the token at position 0 is not finite after layer 1: "
+        assert done.stderr.startswith(f"giraffe_13b: ropewalk: {message}") and done.stderr.count("\n") == 1
+    done = lc.run(lc.GIRAFFE, "--weights", tmp_path, "--perplexity", tmp_path / "ids.json")
+    assert done.returncode == 1 and message in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc/self/maps")
+def test_a_checkpoint_that_is_truncated_while_it_is_mapped_ends_the_program_with_its_name(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    command = [lc.GIRAFFE, "--weights", tmp_path / "model", "--prompt-ids", "1,5", "--generate", 10**6]
+    running = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        maps = Path(f"/proc/{running.pid}/maps")
+        while running.poll() is None and str(file) not in maps.read_text():
+            time.sleep(0.01)
+        os.truncate(file, 0)
+        _, stderr = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 1, stderr
+    assert stderr == (
+        f"giraffe_13b: ropewalk: cannot read {file}: the file was truncated while it was mapped, or its device failed "
+        "(SIGBUS)\n"
+    )
 
 
 def test_the_comparison_of_engines_is_skipped_without_llama_cpp(folder):

@@ -194,7 +194,7 @@ def test_wrong_positions_write_nothing(policy, shape, message):
         ("mrope:[16,24,24]|xpos", "magnitudes"),
         ("mrope:[16,24,24]|randomized:64", "drawn positions"),
         ("mrope:[16,24]", "2 entries, expected 3"),
-        ("mrope:[16,24,23]", "1 of 64 pairs"),
+        ("mrope:[16,24,23]", "16, 24 and 23 must sum to the 64 pairs"),
     ],
 )
 def test_wrong_sections(policy, message):

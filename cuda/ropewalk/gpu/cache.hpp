@@ -7,6 +7,7 @@
 #include "ropewalk/core/cache_type.hpp"
 #include "ropewalk/core/error.hpp"
 #include "ropewalk/core/positions.hpp"
+#include "ropewalk/core/view.hpp"
 
 namespace ropewalk::gpu {
 
@@ -32,7 +33,10 @@ struct cache_tensor {
     std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
 
     [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
-    [[nodiscard]] constexpr std::int64_t elements() const { return pages * page_size * heads * head_dim; }
+    /// Returns the number of elements, at most 2^63 − 1.
+    [[nodiscard]] constexpr std::int64_t elements() const {
+        return tensor{.batch = pages, .tokens = page_size, .heads = heads, .head_dim = head_dim}.elements();
+    }
 };
 
 namespace detail {
@@ -41,17 +45,19 @@ namespace detail {
 template <CacheElement E>
 constexpr cache_tensor make_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
                                   std::int64_t head_dim, float* scales, std::int64_t token, std::int64_t head) {
+    using ropewalk::detail::next_stride;
+    const std::int64_t page = next_stride(page_size, heads);
     return {.data = data,
             .type = cache_type_of<E>(),
             .pages = pages,
             .page_size = page_size,
             .heads = heads,
             .head_dim = head_dim,
-            .stride_page = page_size * heads * head_dim,
-            .stride_token = token * head_dim,
-            .stride_head = head * head_dim,
+            .stride_page = next_stride(page, head_dim),
+            .stride_token = next_stride(token, head_dim),
+            .stride_head = next_stride(head, head_dim),
             .scales = scales,
-            .scale_stride_page = page_size * heads,
+            .scale_stride_page = page,
             .scale_stride_token = token,
             .scale_stride_head = head};
 }

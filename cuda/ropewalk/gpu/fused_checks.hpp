@@ -83,6 +83,9 @@ inline void check_scales(std::string_view name, const cache_tensor& c) {
                       .stride_batch = c.scale_stride_page,
                       .stride_token = c.scale_stride_token,
                       .stride_head = c.scale_stride_head};
+    RW_EXPECTS(axes.elements() == 0 || axes.reach() <= ropewalk::detail::max_reach,
+               "{}: scales of strides [{}, {}, {}] reach farther than 2^56 elements", shape_of(name, c),
+               c.scale_stride_page, c.scale_stride_token, c.scale_stride_head);
     RW_EXPECTS(ropewalk::detail::overlapping_axis(axes) == nullptr, "{}: scales of strides [{}, {}, {}] share memory",
                shape_of(name, c), c.scale_stride_page, c.scale_stride_token, c.scale_stride_head);
 }
@@ -97,9 +100,17 @@ inline void check_cache(std::string_view name, const cache_tensor& c, const tens
     RW_EXPECTS(reinterpret_cast<std::uintptr_t>(c.data) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
                "{}: address {} is not aligned to the {} bytes of an element", shape_of(name, c), c.data,
                size_of(c.type));
+    RW_EXPECTS(c.elements() == 0 || axes_of(c).reach() <= ropewalk::detail::max_reach,
+               "{}: its strides reach farther than 2^56 elements", shape_of(name, c));
     RW_EXPECTS(c.elements() == 0 || ropewalk::detail::overlapping_axis(axes_of(c)) == nullptr,
                "{}: its elements share memory, so it cannot be written", shape_of(name, c));
     check_scales(name, c);
+}
+
+/// The product of two extents, at most 2^63 − 1.
+constexpr std::int64_t product_of(std::int64_t a, std::int64_t b) {
+    return static_cast<std::int64_t>(
+        ropewalk::detail::saturating_product(static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b)));
 }
 
 /// Checks everything about slots that the host knows.
@@ -108,8 +119,8 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
     const std::int64_t tokens = params.tokens(), batch = params.batch();
     RW_EXPECTS(slots.source != kind::none, "a cache is given but no slots; set slots to the cache slots of the tokens");
     if (slots.source == kind::mapping32 || slots.source == kind::mapping64) {
-        RW_EXPECTS(slots.count == batch * tokens, "the slot mapping has {} entries for {} tokens", slots.count,
-                   batch * tokens);
+        const std::int64_t all = product_of(batch, tokens);
+        RW_EXPECTS(slots.count == all, "the slot mapping has {} entries for {} tokens", slots.count, all);
         const std::size_t size = slots.source == kind::mapping32 ? 4 : 8;
         RW_EXPECTS(slots.mapping != nullptr || slots.count == 0, "the slot mapping of {} tokens is a null pointer",
                    slots.count);
@@ -122,19 +133,24 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
                "entries of a cache must be whole numbers, one per token");
     RW_EXPECTS(entries.source != positions::kind::shift,
                "entries of a cache must differ from token to token, got a shift by {}", entries.first);
-    const std::int64_t sequences = entries.ragged() ? entries.count - 1 : batch;
+    const std::int64_t sequences = entries.ragged() ? std::max<std::int64_t>(entries.count, 1) - 1 : batch;
     std::int64_t capacity = cache.page_size;
     if (slots.source == kind::by_sequence) {
         RW_EXPECTS(cache.pages >= sequences, "{} has room for {} sequences, there are {}", shape_of("the cache", cache),
                    cache.pages, sequences);
     } else {
-        RW_EXPECTS(slots.table != nullptr || slots.sequences * slots.max_pages == 0,
+        const std::int64_t reach =
+            ropewalk::detail::reach_of(slots.max_pages, {{slots.sequences, slots.stride_sequence}});
+        RW_EXPECTS(slots.max_pages >= 0 && reach <= ropewalk::detail::max_reach,
+                   "the page table [{}, {}] of stride {} has a negative extent or reaches farther than 2^56 entries",
+                   slots.sequences, slots.max_pages, slots.stride_sequence);
+        RW_EXPECTS(slots.table != nullptr || slots.sequences == 0 || slots.max_pages == 0,
                    "the page table [{}, {}] is a null pointer", slots.sequences, slots.max_pages);
         RW_EXPECTS(reinterpret_cast<std::uintptr_t>(slots.table) % sizeof(std::int32_t) == 0,
                    "the page table at {} is not aligned to the 4 bytes of an entry", slots.table);
         RW_EXPECTS(slots.sequences == sequences, "the page table has {} rows for {} sequences", slots.sequences,
                    sequences);
-        capacity *= slots.max_pages;
+        capacity = product_of(capacity, slots.max_pages);
     }
     if (entries.source != positions::kind::offset || tokens == 0) return;
     RW_EXPECTS(entries.first >= 0 && entries.first <= capacity - tokens,

@@ -135,7 +135,9 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     kernel.tokens = params.tokens();
     set_sides(plan, v);
     kernel.lanes = lanes_per_head(kernel, chunks_per_lane(v, capacity));
-    const std::int64_t tokens = params.batch() * params.tokens();
+    // Extents of tensors without elements may be any numbers.
+    const bool empty = heads_of(params.q_in) == 0 && heads_of(params.k_in) == 0 && heads_of(plan.v) == 0;
+    const std::int64_t tokens = empty ? 0 : params.batch() * params.tokens();
     const std::int64_t max_heads = heads_per_thread(tokens * kernel.lanes, kernel.side[0].heads,
                                                     kernel.side[1].heads + kernel.side[2].heads, device);
     for (int i = 0; i < 3; ++i) {
@@ -198,6 +200,7 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
     plan.kernel.rotation = detail::make_device_params(args);
     detail::check_values(plan.v, plan.v_out, plan.kernel.rotation, in.k.exists());
     detail::check_fusion(with, plan.kernel.rotation, plan.v, plan.v_out);
+    ropewalk::detail::drop_unused_strides(plan.v), ropewalk::detail::drop_unused_strides(plan.v_out);
     if (!out.k.exists()) plan.kernel.rotation.k_out = tensor{};
     detail::choose_fused_launch(plan, device);
     return plan;

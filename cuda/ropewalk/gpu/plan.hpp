@@ -32,7 +32,7 @@ inline constexpr int max_threads = 128;
 /// Limit of the first dimension of a grid.
 inline constexpr std::int64_t max_blocks = (std::int64_t{1} << 31) - 1;
 
-constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
+constexpr std::int64_t divide_up(std::int64_t n, std::int64_t d) { return n / d + (n % d > 0 ? 1 : 0); }
 
 /// The positions of an encoding in device memory. Drawn positions must have been drawn already.
 inline position_reader device_positions(const Encoding& encoding, const positions& given, std::int64_t batch,
@@ -48,7 +48,7 @@ inline position_reader device_positions(const Encoding& encoding, const position
 
 /// Validates arguments whose positions and table are in device memory.
 inline rotate_params make_device_params(const rotate_args& args) {
-    ropewalk::detail::check_args(args);
+    (void)ropewalk::detail::check_args(args);
     RW_EXPECTS(args.any().type != element_type::f64,
                "tensors of f64 rotate on the CPU only: convert them to f32, f16 or bf16");
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
@@ -59,7 +59,9 @@ inline rotate_params make_device_params(const rotate_args& args) {
     const std::int64_t pairs = args.target->pairs();
     RW_EXPECTS(pairs <= max_pairs, "the encoding rotates {} elements per head, but GPU kernels support at most {}",
                2 * pairs, 2 * max_pairs);
-    return make_params(args, target, source);
+    ropewalk::rotate_params params = make_params(args, target, source);
+    ropewalk::detail::drop_unused_strides(params);
+    return params;
 }
 
 /// Returns whether the address and the strides of every axis longer than one are multiples of `bytes`.
@@ -107,6 +109,9 @@ inline int access_bytes(const ropewalk::rotate_params& params) {
     }
     return static_cast<int>(size);
 }
+
+/// The heads of a tensor that has elements, or 0.
+inline std::int64_t heads_of(const tensor& t) { return t.exists() && t.elements() != 0 ? t.heads : 0; }
 
 /// Heads per thread for `chunks` (tokens · chunks per head). One for a small call, so that it reaches every
 /// multiprocessor; more for a large one, to compute fewer cosines and to fill the last wave. The duration of a wave is
@@ -226,8 +231,11 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
     const std::int64_t rotating = params.pairs / elements;
     const std::int64_t copying =
         detail::copies(params) ? (params.rotary_offset + detail::trailing_elements(params)) / elements : 0;
-    const std::int64_t chunks = params.batch() * params.tokens() * (rotating + copying);
-    const std::int64_t max_heads = detail::heads_per_thread(chunks, params.q_in.heads, params.k_in.heads, device);
+    // Extents of tensors without elements may be any numbers.
+    const bool empty = detail::heads_of(params.q_in) == 0 && detail::heads_of(params.k_in) == 0;
+    const std::int64_t chunks = empty ? 0 : params.batch() * params.tokens() * (rotating + copying);
+    const std::int64_t max_heads =
+        detail::heads_per_thread(chunks, detail::heads_of(params.q_in), detail::heads_of(params.k_in), device);
     rotate_kernel_base& kernel = plan.kernel;
     kernel.side[0] = detail::make_heads(params.q_in, params.q_out, max_heads);
     kernel.side[1] = detail::make_heads(params.k_in, params.k_out, max_heads);

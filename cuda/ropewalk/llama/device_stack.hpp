@@ -56,7 +56,8 @@ public:
 
     /// The same from token ids [Σ tokens]. Logits [segments, vocabulary], if not empty, receive the predictions for the
     /// last token of each segment; those of a segment without tokens are meaningless. Logits [Σ tokens, vocabulary] of
-    /// one segment receive those of all its tokens.
+    /// one segment receive those of all its tokens. Throws, with position and layer, for logits that are not finite,
+    /// with the tokens of the cache unchanged; the layer is found by further passes over the tokens of this call.
     void predict(std::span<const segment> batch, std::span<const std::int32_t> token_ids, std::span<float> logits,
                  device_cache<B>& cache) {
         const std::int64_t tokens = detail::check_segments(config_, batch, cache);
@@ -106,8 +107,9 @@ private:
             this->rerotate_keys(call.batch, cache, [&](std::size_t i, const auto& source, const auto& target) {
                 rerotate(i, source, target, cache);
             });
-            step(call, cache);
+            step(call, cache, config_.layers);
             download(call);
+            check_finite(call, cache);
         });
         args_.drop_unused();
     }
@@ -175,10 +177,51 @@ private:
         }
     }
 
-    /// Runs the layers, and the head if logits are wanted.
-    void step(const call_args& call, const device_cache<B>& cache) {
+    /// Throws, with position and layer, for logits that are not finite.
+    void check_finite(const call_args& call, const device_cache<B>& cache) {
+        if (detail::first_not_finite(call.logits) < 0) return;
+        std::vector<float> hidden(static_cast<std::size_t>(call.tokens * config_.hidden_size));
+        const auto wrong_after = [&](std::int64_t layers) {
+            if (layers == 0) {
+                const auto rows = gpu::rows_of(static_cast<float*>(hidden_.data()), call.tokens, config_.hidden_size);
+                backend_->run(gpu::make_gather_rows(gpu::detail::view_of(weights_.embedding), rows, args_.ids()));
+            } else {
+                step(call, cache, layers);
+            }
+            backend_->download(hidden.data(), hidden_.data(), bytes_of(std::ssize(hidden)));
+            return detail::first_not_finite(hidden);
+        };
+        // What is not finite after a layer stays so after the next.
+        std::int64_t finite = -1, wrong_layers = config_.layers, wrong = wrong_after(wrong_layers);
+        while (wrong >= 0 && wrong_layers - finite > 1) {
+            const std::int64_t middle = finite + (wrong_layers - finite) / 2, found = wrong_after(middle);
+            if (found >= 0)
+                wrong_layers = middle, wrong = found;
+            else
+                finite = middle;
+        }
+        if (wrong >= 0)
+            detail::fail_not_finite(this->position_of(wrong / config_.hidden_size),
+                                    wrong_layers == 0 ? "before" : "after",
+                                    std::max<std::int64_t>(wrong_layers - 1, 0));
+        const bool all = std::ssize(call.logits) == call.tokens * config_.vocabulary;
+        for (std::size_t i = 0; i < rows_.size(); ++i) {
+            const auto [first, tokens, past] = rows_[i];
+            if (tokens == 0) continue;
+            const auto width = static_cast<std::size_t>(config_.vocabulary);
+            if (all)
+                detail::check_logits(call.logits.subspan(static_cast<std::size_t>(first) * width,
+                                                         static_cast<std::size_t>(tokens) * width),
+                                     config_.vocabulary, past);
+            else
+                detail::check_logits(call.logits.subspan(i * width, width), config_.vocabulary, past + tokens - 1);
+        }
+    }
+
+    /// Runs the first `layers` layers, and after all of them the head if logits are wanted.
+    void step(const call_args& call, const device_cache<B>& cache, std::int64_t layers) {
         std::vector<ropewalk::gpu::kv_cache> caches;
-        for (std::int64_t layer = 0; layer < config_.layers; ++layer) caches.push_back(cache.layer(layer));
+        for (std::int64_t layer = 0; layer < layers; ++layer) caches.push_back(cache.layer(layer));
         std::vector<gpu::encoded_rows> encodings;
         this->for_each_encoding([&](const auto& encoding, std::int64_t first, std::int64_t tokens) {
             encodings.push_back({encoding.get(), first, tokens, args_.drawn_positions(encoding)});
@@ -193,7 +236,9 @@ private:
                                .caches = caches,
                                .encodings = encodings,
                                .blocks = options_.blocks};
-        const std::int64_t rows = std::ssize(call.logits) / std::max<std::int64_t>(config_.vocabulary, 1);
+        const bool whole = layers == config_.layers;
+        const std::int64_t rows =
+            whole ? std::ssize(call.logits) / std::max<std::int64_t>(config_.vocabulary, 1) : std::int64_t{0};
         if (rows > 0) args.logits = floats(logits_, rows, config_.vocabulary);
         if (!args_.single() && args.batch.most_tokens >= options_.block_tokens) {
             args.known = rows_;
@@ -204,8 +249,10 @@ private:
         const std::int64_t bytes = gpu::forward_buffers(nullptr, type(), config_, args).bytes;
         const gpu::workspace space{space_.reserve(bytes), bytes};
         const step_backend backend{*backend_, options_.measures};
-        const auto run = [&] { gpu::forward(backend, config_, weights_, args, space); };
-        if (!args_.single() || !options_.records) return run();
+        model_weights part;
+        if (!whole) part = weights_, part.layers.resize(static_cast<std::size_t>(layers));
+        const auto run = [&] { gpu::forward(backend, config_, whole ? weights_ : part, args, space); };
+        if (!whole || !args_.single() || !options_.records) return run();
         recorder_.run(*backend_, key_of(args), run);
     }
 

@@ -28,6 +28,35 @@ constexpr std::size_t character_start(std::string_view text, std::size_t index) 
     return index;
 }
 
+/// Part of a text for a message: all of a text of at most `longest` bytes, else the 80 bytes around byte `at`.
+class excerpt {
+public:
+    constexpr excerpt(std::string_view text, std::size_t at, std::size_t longest)
+        : part_(text), at_(at), whole_(text.size()) {
+        if (whole_ <= longest) return;
+        const std::size_t last = whole_ - shown, before = at > shown / 2 ? at - shown / 2 : 0;
+        begin_ = character_start(text, before < last ? before : last);
+        part_ = text.substr(begin_, character_start(text, begin_ + shown) - begin_);
+    }
+
+    /// Appends the part with dots for bytes that are left out. Returns the column of byte `at`.
+    std::size_t append_to(std::string& message) const {
+        const std::size_t start = message.size();
+        if (begin_ > 0) message.append("...");
+        const std::size_t column = message.size() - start + at_ - begin_;
+        message.append(part_);
+        if (begin_ + part_.size() < whole_) message.append("...");
+        if (part_.size() < whole_) message.append(" (").append(std::to_string(whole_)).append(" bytes)");
+        return column;
+    }
+
+private:
+    static constexpr std::size_t shown = 80;
+
+    std::string_view part_;
+    std::size_t at_, whole_, begin_ = 0;
+};
+
 /// A value of a message. Plain data: a call of RW_EXPECTS stores it in a few instructions, and only a failure formats
 /// it.
 class message_value {
@@ -67,17 +96,12 @@ public:
                     digits, std::to_chars(digits, end, reinterpret_cast<std::uintptr_t>(address_), 16).ptr);
                 return;
             case kind::text:
-                if (text_.size() <= longest_text) {
-                    message.append(text_);
-                    return;
-                }
-                message.append(text_.substr(0, character_start(text_, shown_text))).append("... (");
-                message.append(digits, std::to_chars(digits, end, text_.size()).ptr).append(" bytes)");
+                excerpt(text_, 0, longest_text).append_to(message);
         }
     }
 
 private:
-    static constexpr std::size_t longest_text = 1000, shown_text = 80;
+    static constexpr std::size_t longest_text = 1000;
 
     enum class kind : std::uint8_t { letter, integer, unsigned_integer, real, address, text } kind_;
     union {

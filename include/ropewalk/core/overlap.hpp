@@ -14,7 +14,7 @@ inline namespace RW_ISA {
 struct axis {
     const char* name;
     std::int64_t extent;
-    std::int64_t stride;  ///< elements, positive
+    std::int64_t stride;  ///< elements, not negative
 };
 
 /// The half-open range of bytes that strided elements span. Empty ranges never overlap.
@@ -27,15 +27,16 @@ struct byte_range {
 /// Returns the range of elements of `size` bytes at `data`, with the shape and strides of a tensor.
 inline byte_range range_of(const tensor& axes, const void* data, std::uintptr_t size) {
     if (axes.elements() == 0) return {};
-    std::int64_t below = 0, above = axes.head_dim;
+    // Unsigned: strides that no address space holds wrap. check_tensor() refuses them.
+    std::uintptr_t below = 0, above = static_cast<std::uintptr_t>(axes.head_dim);
     const auto reach = [&](std::int64_t extent, std::int64_t stride) {
-        (stride < 0 ? below : above) += (extent - 1) * stride;
+        (stride < 0 ? below : above) += static_cast<std::uintptr_t>(extent - 1) * static_cast<std::uintptr_t>(stride);
     };
     reach(axes.heads, axes.stride_head);
     reach(axes.tokens, axes.stride_token);
     reach(axes.batch, axes.stride_batch);
     const auto start = reinterpret_cast<std::uintptr_t>(data);
-    return {start + static_cast<std::uintptr_t>(below) * size, start + static_cast<std::uintptr_t>(above) * size};
+    return {start + below * size, start + above * size};
 }
 
 inline byte_range range_of(const tensor& t) { return range_of(t, t.data, size_of(t.type)); }
@@ -44,7 +45,7 @@ inline byte_range range_of(const tensor& t) { return range_of(t, t.data, size_of
 inline std::array<axis, 3> outer_axes(const tensor& t) {
     std::array<axis, 3> axes{axis{"head", t.heads, t.stride_head}, axis{"token", t.tokens, t.stride_token},
                              axis{"batch", t.batch, t.stride_batch}};
-    for (axis& outer : axes) outer.stride = outer.stride < 0 ? -outer.stride : outer.stride;
+    for (axis& outer : axes) outer.stride = length_of(outer.stride);
     return axes;
 }
 
@@ -52,14 +53,14 @@ inline std::array<axis, 3> outer_axes(const tensor& t) {
 /// example), or null.
 inline const char* overlapping_axis(const tensor& t) {
     std::array<axis, 3> axes = outer_axes(t);
-    std::int64_t span = t.head_dim;
+    std::int64_t span = t.head_dim;  // saturates at 2^63 − 1
     for (std::size_t i = 0; i < axes.size(); ++i) {
         for (std::size_t j = i + 1; j < axes.size(); ++j) {
             if (axes[j].stride < axes[i].stride) std::swap(axes[i], axes[j]);
         }
         if (axes[i].extent <= 1) continue;
         if (axes[i].stride < span) return axes[i].name;
-        span += (axes[i].extent - 1) * axes[i].stride;
+        span = reach_of(span, {{axes[i].extent, axes[i].stride}});
     }
     return nullptr;
 }
@@ -68,7 +69,7 @@ inline const char* overlapping_axis(const tensor& t) {
 inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_dim, std::int64_t modulus) {
     std::int64_t span = head_dim;
     for (const axis& outer : axes) {
-        if (outer.extent > 1 && outer.stride % modulus != 0) span += (outer.extent - 1) * outer.stride;
+        if (outer.stride % modulus != 0) span = reach_of(span, {{outer.extent, outer.stride}});
     }
     return span;
 }
@@ -89,8 +90,8 @@ inline bool may_overlap(const tensor& a, const tensor& b) {
         const std::int64_t modulus = outer.stride;
         if (modulus == 0 || outer.extent <= 1) continue;
         const std::int64_t a_span = span_of(a_axes, a.head_dim, modulus), b_span = span_of(b_axes, b.head_dim, modulus);
-        const std::int64_t shift = ((apart % modulus) + modulus) % modulus;
-        if (shift >= a_span && shift + b_span <= modulus) return false;
+        const std::int64_t rest = apart % modulus, shift = rest < 0 ? rest + modulus : rest;
+        if (shift >= a_span && b_span <= modulus - shift) return false;
     }
     return true;
 }

@@ -83,7 +83,8 @@ constexpr positions on_axes(positions p, std::int64_t batch) {
     constexpr auto axes = static_cast<std::int64_t>(position_axes);
     RW_EXPECTS(batch > 0 && p.count % axes == 0 && p.count / axes % batch == 0,
                "{} positions cannot be split into {} axes of {} equal rows", p.count, axes, batch);
-    p.axes = axes, p.rows = batch, p.count /= axes * batch, p.stride_row = p.count, p.stride_axis = p.count * batch;
+    p.axes = axes, p.rows = batch, p.count = p.count / axes / batch, p.stride_row = p.count,
+    p.stride_axis = p.count * batch;
     return p;
 }
 

@@ -11,14 +11,19 @@
 #include <cstdint>
 #include <limits>
 
+#include "ropewalk/core/error.hpp"
 #include "ropewalk/core/wide.hpp"
 
 namespace ropewalk {
 
 /// A finite number ± mantissa · 2^exponent with the top bit of the mantissa set, or zero. The relative error of + − · /
-/// is at most 2^-63. Infinity and NaN do not exist: policies validate their parameters first.
+/// is at most 2^-63. Infinity and NaN do not exist: policies validate their parameters first. Results above
+/// 2^largest_exponent throw ropewalk::error; results below 2^-largest_exponent are zero.
 class real {
 public:
+    /// Limit of |exponent|, so that no sum of two exponents overflows.
+    static constexpr int largest_exponent = 1 << 28;
+
     constexpr real() = default;
 
     /// Exact for every finite double and for every integer of up to 64 bits.
@@ -29,12 +34,15 @@ public:
         : real(value < 0, value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value), 0) {}
 
     /// ± mantissa · 2^exponent, normalised.
-    constexpr real(bool negative, std::uint64_t mantissa, int exponent) {
+    constexpr real(bool negative, std::uint64_t mantissa, std::int64_t exponent) {
         if (mantissa == 0) return;
         const int shift = std::countl_zero(mantissa);
+        if (exponent - shift < -largest_exponent) return;
+        RW_EXPECTS(exponent - shift <= largest_exponent, "a number of 2^{} or more exceeds the limit, 2^{}", exponent,
+                   largest_exponent);
         negative_ = negative;
         mantissa_ = mantissa << shift;
-        exponent_ = exponent - shift;
+        exponent_ = static_cast<int>(exponent - shift);
     }
 
     [[nodiscard]] constexpr bool negative() const { return negative_; }
@@ -88,9 +96,7 @@ public:
 
     /// The value times 2^shift, exactly.
     [[nodiscard]] constexpr real scaled(int shift) const {
-        real result = *this;
-        if (!is_zero()) result.exponent_ += shift;
-        return result;
+        return {negative_, mantissa_, std::int64_t{exponent_} + shift};
     }
 
     /// Rounds to the nearest integer modulo 2^64, in two's complement, as a wrapping phase needs.

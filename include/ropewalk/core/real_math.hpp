@@ -47,6 +47,9 @@ RW_NOINLINE constexpr real log2(const real& x) {
 /// Returns 2^x. Relative error below 2^-61 · max(1, |x|).
 RW_NOINLINE constexpr real exp2(const real& x) {
     const double nearest = static_cast<double>(x);
+    constexpr int out_of_range = 2 * real::largest_exponent;
+    if (nearest >= out_of_range) return {false, 1, out_of_range};
+    if (nearest <= -out_of_range) return {};
     const int whole = static_cast<int>(nearest < 0 ? nearest - 0.5 : nearest + 0.5);
     const real f = (x - real(whole)) * ln_2;
     real sum;

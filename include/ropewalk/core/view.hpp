@@ -15,6 +15,43 @@
 
 namespace ropewalk {
 
+namespace detail {
+
+/// Returns extent · stride modulo 2^64: validation reports shapes that large.
+constexpr std::int64_t next_stride(std::int64_t extent, std::int64_t stride) {
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(extent) * static_cast<std::uint64_t>(stride));
+}
+
+/// An axis of a strided array: entries, and elements from one to the next.
+struct strided_axis {
+    std::int64_t extent, stride;
+};
+
+/// Returns |stride|, or 2^63 − 1 for −2^63.
+constexpr std::int64_t length_of(std::int64_t stride) {
+    return stride == std::numeric_limits<std::int64_t>::min() ? std::numeric_limits<std::int64_t>::max()
+           : stride < 0                                       ? -stride
+                                                              : stride;
+}
+
+/// Returns the elements from the first to the last of an array whose innermost axis is contiguous, at most 2^63 − 1.
+/// The stride of an axis with one entry does not count.
+constexpr std::int64_t reach_of(std::int64_t innermost, std::initializer_list<strided_axis> axes) {
+    auto reach = static_cast<std::uint64_t>(innermost);
+    for (const auto& [extent, stride] : axes) {
+        if (extent <= 1) continue;
+        reach = saturating_sum(reach, saturating_product(static_cast<std::uint64_t>(extent - 1),
+                                                         static_cast<std::uint64_t>(length_of(stride))));
+    }
+    return static_cast<std::int64_t>(reach);
+}
+
+/// Limit of reach_of() for everything that a kernel addresses. Sums and small multiples of such distances in bytes fit
+/// 64 bits, and no address space has more.
+inline constexpr std::int64_t max_reach = std::int64_t{1} << 56;
+
+}  // namespace detail
+
 /// A non-owning [batch, tokens, heads, head_dim] tensor with one stride per axis, in elements. The strides give the
 /// order of the axes in memory. Kernels require contiguous heads (stride_element 1).
 struct tensor {
@@ -32,6 +69,10 @@ struct tensor {
         for (const std::int64_t extent : {batch, tokens, heads, head_dim})
             count = detail::saturating_product(count, static_cast<std::uint64_t>(extent));
         return static_cast<std::int64_t>(count);
+    }
+    /// Returns the elements from the first to the last in memory, at most 2^63 − 1.
+    [[nodiscard]] constexpr std::int64_t reach() const {
+        return detail::reach_of(head_dim, {{heads, stride_head}, {tokens, stride_token}, {batch, stride_batch}});
     }
     constexpr bool operator==(const tensor&) const = default;  ///< same memory, same shape, same strides
 };
@@ -55,7 +96,9 @@ struct view : tensor {
                  1} {}
     /// Contiguous [tokens, heads, head_dim].
     constexpr view(T* elements, std::int64_t tokens_, std::int64_t heads_, std::int64_t head_dim_)
-        : view(elements, 1, tokens_, heads_, head_dim_, tokens_ * heads_ * head_dim_, heads_ * head_dim_, head_dim_) {}
+        : view(elements, 1, tokens_, heads_, head_dim_,
+               detail::next_stride(tokens_, detail::next_stride(heads_, head_dim_)),
+               detail::next_stride(heads_, head_dim_), head_dim_) {}
     /// Converts to a read-only view. (A template, so that view<const T> has no conversion to itself.)
     template <class Read>
         requires(!std::is_const_v<T> && std::is_same_v<Read, const T>)
@@ -91,21 +134,14 @@ constexpr void check_buffer(const tensor& t, std::size_t size) {
     if (t.batch < 0 || t.tokens < 0 || t.heads < 0 || t.head_dim < 0)
         refuse("a view [batch {}, tokens {}, heads {}, head_dim {}]: no extent may be negative");
     if (t.elements() == 0) return;
-    constexpr auto limit = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    auto needed = static_cast<std::uint64_t>(t.head_dim);
-    const auto reach = [&](std::int64_t extent, std::int64_t stride) {
-        if (extent <= 1) return;
-        if (stride < 0) {
+    for (const auto& [extent, stride] :
+         {strided_axis{t.heads, t.stride_head}, {t.tokens, t.stride_token}, {t.batch, t.stride_batch}}) {
+        if (extent > 1 && stride < 0) {
             refuse("a view [batch {}, tokens {}, heads {}, head_dim {}] with the stride {} begins before its buffer",
                    stride);
         }
-        const std::uint64_t sum =
-            needed + saturating_product(static_cast<std::uint64_t>(extent - 1), static_cast<std::uint64_t>(stride));
-        needed = sum < limit ? sum : limit;
-    };
-    reach(t.heads, t.stride_head);
-    reach(t.tokens, t.stride_token);
-    reach(t.batch, t.stride_batch);
+    }
+    const auto needed = static_cast<std::uint64_t>(t.reach());
     if (needed > size) {
         refuse("a view [batch {}, tokens {}, heads {}, head_dim {}] needs {} elements, but its buffer has {}", needed,
                size);
@@ -122,11 +158,6 @@ constexpr view<viewed_t<Data>> view_memory(std::remove_reference_t<Data>& data, 
                                       s.stride_batch, s.stride_token, s.stride_head);
     if constexpr (is_sized_buffer<Data>) check_buffer(result, std::size(data));
     return result;
-}
-
-/// Returns extent · stride modulo 2^64: validation reports shapes that large.
-constexpr std::int64_t next_stride(std::int64_t extent, std::int64_t stride) {
-    return static_cast<std::int64_t>(static_cast<std::uint64_t>(extent) * static_cast<std::uint64_t>(stride));
 }
 
 /// Sets the strides that were left out.
@@ -172,11 +203,11 @@ concept Mdspan = requires(const M& m, std::size_t axis) {
 template <class Data>
 constexpr view<detail::viewed_t<Data>> thd(Data&& data, std::int64_t tokens, std::int64_t heads,
                                            std::int64_t head_dim) {
-    const std::int64_t token = heads * head_dim;
+    const std::int64_t token = detail::next_stride(heads, head_dim);
     return detail::view_memory<Data>(data, {.tokens = tokens,
                                             .heads = heads,
                                             .head_dim = head_dim,
-                                            .stride_batch = tokens * token,
+                                            .stride_batch = detail::next_stride(tokens, token),
                                             .stride_token = token,
                                             .stride_head = head_dim});
 }
@@ -185,12 +216,13 @@ constexpr view<detail::viewed_t<Data>> thd(Data&& data, std::int64_t tokens, std
 template <class Data>
 constexpr view<detail::viewed_t<Data>> bshd(Data&& data, std::int64_t batch, std::int64_t tokens, std::int64_t heads,
                                             std::int64_t head_dim) {
+    const std::int64_t token = detail::next_stride(heads, head_dim);
     return detail::view_memory<Data>(data, {.batch = batch,
                                             .tokens = tokens,
                                             .heads = heads,
                                             .head_dim = head_dim,
-                                            .stride_batch = tokens * heads * head_dim,
-                                            .stride_token = heads * head_dim,
+                                            .stride_batch = detail::next_stride(tokens, token),
+                                            .stride_token = token,
                                             .stride_head = head_dim});
 }
 
@@ -198,25 +230,27 @@ constexpr view<detail::viewed_t<Data>> bshd(Data&& data, std::int64_t batch, std
 template <class Data>
 constexpr view<detail::viewed_t<Data>> bhsd(Data&& data, std::int64_t batch, std::int64_t heads, std::int64_t tokens,
                                             std::int64_t head_dim) {
+    const std::int64_t head = detail::next_stride(tokens, head_dim);
     return detail::view_memory<Data>(data, {.batch = batch,
                                             .tokens = tokens,
                                             .heads = heads,
                                             .head_dim = head_dim,
-                                            .stride_batch = heads * tokens * head_dim,
+                                            .stride_batch = detail::next_stride(heads, head),
                                             .stride_token = head_dim,
-                                            .stride_head = tokens * head_dim});
+                                            .stride_head = head});
 }
 
 /// Contiguous [tokens, batch, heads, head_dim].
 template <class Data>
 constexpr view<detail::viewed_t<Data>> sbhd(Data&& data, std::int64_t tokens, std::int64_t batch, std::int64_t heads,
                                             std::int64_t head_dim) {
+    const std::int64_t row = detail::next_stride(heads, head_dim);
     return detail::view_memory<Data>(data, {.batch = batch,
                                             .tokens = tokens,
                                             .heads = heads,
                                             .head_dim = head_dim,
-                                            .stride_batch = heads * head_dim,
-                                            .stride_token = batch * heads * head_dim,
+                                            .stride_batch = row,
+                                            .stride_token = detail::next_stride(batch, row),
                                             .stride_head = head_dim});
 }
 

@@ -30,6 +30,12 @@ RW_HD constexpr std::uint64_t saturating_product(std::uint64_t a, std::uint64_t 
     return product.high == 0 && product.low <= limit ? product.low : limit;
 }
 
+/// Returns the sum of two numbers of at most 2^63 − 1, or 2^63 − 1 if it is larger.
+RW_HD constexpr std::uint64_t saturating_sum(std::uint64_t a, std::uint64_t b) {
+    constexpr std::uint64_t limit = ~std::uint64_t{0} >> 1;
+    return a + b < limit ? a + b : limit;
+}
+
 /// Returns the next 32 bits of a quotient, floor((rest · 2^32 + next) / d) for rest < d, and sets rest to the
 /// remainder. The top bit of d must be set: the estimate from its upper half is then too large by at most 2 (Knuth, The
 /// Art of Computer Programming, volume 2, section 4.3.1, algorithm D).

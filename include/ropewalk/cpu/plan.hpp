@@ -58,11 +58,12 @@ inline namespace RW_ISA {
 /// Validates the arguments and chooses the loops. Encodings, positions and table must outlive the plan. Throws
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
 inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
-    ropewalk::detail::check_args(args);
+    const bool short_strides = ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
     rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
                      .target_positions = {},
                      .source_positions = {}};
+    if (!short_strides) ropewalk::detail::drop_unused_strides(plan.params);
     const bool empty = args.q_in.elements() == 0 && args.k_in.elements() == 0;
     const auto resolve = [&](const Encoding& encoding, const positions& given, std::vector<fixed_position>& drawn) {
         if (empty) return read_positions(encoding, given, batch, tokens, memory_space::host);

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/cache_type.hpp"
 #include "ropewalk/encoding.hpp"
 #include "ropewalk/llama/config.hpp"
@@ -38,6 +40,8 @@ struct stack_seconds {
 };
 
 namespace detail {
+
+using ropewalk::detail::bit_cast, ropewalk::detail::fail;
 
 inline void check_encoding(const model_config& config, const Encoding& encoding) {
     RW_EXPECTS(encoding.geometry.head_dim == config.head_dim,
@@ -84,6 +88,38 @@ inline void check_ids(const model_config& config, std::span<const std::int32_t> 
     for (const std::int32_t id : token_ids)
         RW_EXPECTS(id >= 0 && id < config.vocabulary, "token id {} is not among the {} of the vocabulary", id,
                    config.vocabulary);
+}
+
+/// Returns the index of the first number that is infinite or NaN, or −1.
+inline std::int64_t first_not_finite(std::span<const float> numbers) {
+    constexpr std::uint32_t infinity = 0x7f800000U;
+    const auto magnitude = [](const float& x) { return bit_cast<std::uint32_t>(x) & 0x7fffffffU; };
+    std::uint32_t largest = 0;
+    for (const float& x : numbers) largest = std::max(largest, magnitude(x));
+    if (largest < infinity) return -1;
+    return std::find_if(numbers.begin(), numbers.end(), [&](const float& x) { return magnitude(x) >= infinity; }) -
+           numbers.begin();
+}
+
+/// Throws that a token is not finite at a place such as "after" layer 3.
+[[noreturn]] inline void fail_not_finite(std::int64_t position, std::string_view place, std::int64_t layer) {
+    fail(
+        "the hidden state of the token at position {} is not finite {} layer {}: a number is infinite, NaN or too "
+        "large "
+        "to be squared in float32",
+        position, place, layer);
+}
+
+/// Throws that logits [rows, vocabulary] of the tokens from position `first` on are not finite. Their hidden states
+/// are.
+inline void check_logits(std::span<const float> logits, std::int64_t vocabulary, std::int64_t first) {
+    const std::int64_t wrong = first_not_finite(logits);
+    RW_EXPECTS(
+        wrong < 0,
+        "the logits of the token at position {} are not finite, {} for token id {}, although its hidden state is "
+        "finite after the last layer: check the final norm and the head",
+        first + wrong / vocabulary,
+        static_cast<double>(logits[static_cast<std::size_t>(std::max<std::int64_t>(wrong, 0))]), wrong % vocabulary);
 }
 
 /// Checks that keys with xPos magnitudes fit in an f16 cache, with 2^8 left for keys of up to 255. The rotation checks

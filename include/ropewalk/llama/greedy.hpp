@@ -14,31 +14,27 @@ namespace ropewalk::llama {
 
 namespace detail {
 
-/// Cross-entropy in nats of token `next` for the logits [vocabulary] of a token at `position`. The sum is float64.
-/// Throws ropewalk::error if a logit is not finite.
-inline double cross_entropy(std::span<const float> logits, std::int32_t next, std::int64_t position) {
+/// Cross-entropy in nats of token `next` for finite logits [vocabulary]. The sum is float64.
+inline double cross_entropy(std::span<const float> logits, std::int32_t next) {
     const float largest = *std::max_element(logits.begin(), logits.end());
     double sum = 0;
-    bool finite = true;
-    for (const float logit : logits) {
-        finite = finite && std::isfinite(logit);
-        sum += static_cast<double>(std::exp(logit - largest));
-    }
-    RW_EXPECTS(finite, "the logits of the token at position {} are not finite", position);
+    for (const float logit : logits) sum += static_cast<double>(std::exp(logit - largest));
     return std::log(sum) + static_cast<double>(largest) - static_cast<double>(logits[static_cast<std::size_t>(next)]);
 }
 
 }  // namespace detail
 
 /// Base of a `Model` with config() and add_tokens(segment, ids, cache, logits). Logits are [vocabulary] of the last
-/// token, [tokens, vocabulary], or empty, which skips the head.
+/// token, [tokens, vocabulary], or empty, which skips the head. add_tokens() throws, with position and layer, for
+/// hidden states or logits that are not finite.
 template <class Model>
 class greedy {
 public:
     /// Adds tokens to a sequence in chunks of at most `chunk` and returns the likeliest next token. Calls
     /// progress(tokens so far) after every chunk. Memory for activations depends on `chunk` only. An exception leaves
     /// the tokens of the sequence as they were. Throws ropewalk::error before the first chunk for an id outside the
-    /// vocabulary or a cache without room for the whole prompt.
+    /// vocabulary or a cache without room for the whole prompt, and later, with position and layer, for a hidden state
+    /// or a logit that is not finite.
     template <class Cache, class Progress>
     std::int32_t prefill(std::span<const std::int32_t> token_ids, Cache& cache, int sequence, std::int64_t chunk,
                          const Progress& progress) {
@@ -59,14 +55,14 @@ public:
     /// Adds tokens to a sequence, as prefill() does, and returns the cross-entropy of the tokens that follow, in nats:
     /// next[i] follows token_ids[i], for all i < next.size(). With next = token_ids.subspan(1), these are the losses of
     /// a text. Memory for activations and logits depends on `chunk` only. Throws ropewalk::error as prefill() does, if
-    /// there are more next tokens than tokens, and for a logit that is not finite, with its position.
+    /// there are more next tokens than tokens.
     template <class Cache, class Progress>
     std::vector<double> losses(std::span<const std::int32_t> token_ids, std::span<const std::int32_t> next,
                                Cache& cache, int sequence, std::int64_t chunk, const Progress& progress) {
         RW_EXPECTS(next.size() <= token_ids.size(), "{} next tokens for {} tokens", next.size(), token_ids.size());
         detail::check_ids(self().config(), next);
         std::vector<double> result(next.size());
-        const std::int64_t past = cache.tokens(sequence), wanted = std::ssize(next);
+        const std::int64_t wanted = std::ssize(next);
         add_in_chunks(token_ids, cache, sequence, chunk, [&](const segment& part, auto ids, std::int64_t start) {
             const std::int64_t rows = std::clamp<std::int64_t>(wanted - start, 0, part.tokens);
             logits_.resize(rows == 0 ? 0 : ids.size() * vocabulary());
@@ -75,7 +71,7 @@ public:
                 const auto i = static_cast<std::size_t>(start + row);
                 const auto logits =
                     std::span(logits_).subspan(static_cast<std::size_t>(row) * vocabulary(), vocabulary());
-                result[i] = detail::cross_entropy(logits, next[i], past + start + row);
+                result[i] = detail::cross_entropy(logits, next[i]);
             }
             progress(start + part.tokens);
         });
@@ -95,7 +91,7 @@ public:
 
     /// Returns the `count` tokens that greedy decoding puts after a prompt; the cache does not hold the last of them.
     /// An exception leaves the tokens of the sequence as they were. Throws ropewalk::error before reading the prompt
-    /// for an id outside the vocabulary or a cache without room for all tokens.
+    /// for an id outside the vocabulary or a cache without room for all tokens, and later as prefill() does.
     template <class Cache>
     std::vector<std::int32_t> generate(std::span<const std::int32_t> prompt, std::int64_t count, Cache& cache,
                                        int sequence, std::int64_t chunk = 512) {

@@ -20,8 +20,9 @@
 namespace ropewalk::llama {
 
 /// The bytes of a file, shared by copies of the object. The system reads only the pages that are used; without mmap()
-/// the constructor reads the whole file. The file must not shrink while it is mapped. Throws ropewalk::error that names
-/// the file if it cannot be read, or what the path is if it is no regular file.
+/// the constructor reads the whole file. The file must not shrink while it is mapped: reading a page past its end
+/// raises SIGBUS, which ends the process unless the program handles it (examples/giraffe/bus_error.hpp). Throws
+/// ropewalk::error that names the file if it cannot be read, or what the path is if it is no regular file.
 class mapped_file {
 public:
     explicit mapped_file(const std::filesystem::path& path) {

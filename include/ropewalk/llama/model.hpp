@@ -37,26 +37,30 @@ public:
         });
     }
 
-    /// Normalises hidden states as the head sees them, [tokens, hidden_size]. In place if the spans are equal.
-    void final_norm(std::span<const float> hidden, std::span<float> normed) const {
+    /// Normalises hidden states as the head sees them, [tokens, hidden_size]. In place if the spans are equal. Returns
+    /// the first token whose squares in float32 have no finite sum, or −1.
+    std::int64_t final_norm(std::span<const float> hidden, std::span<float> normed) const {
         RW_EXPECTS(hidden.size() == normed.size() && hidden.size() % width() == 0,
                    "{} numbers cannot be normalised into {}, in rows of {}", hidden.size(), normed.size(), width());
-        layers_.kernels().rms_norm(hidden.data(), static_cast<std::int64_t>(hidden.size() / width()),
-                                   config().hidden_size, static_cast<const float*>(layers_.weights().final_norm.data),
-                                   static_cast<float>(config().rms_norm_eps), normed.data(), layers_.threads());
+        return layers_.kernels().rms_norm(hidden.data(), static_cast<std::int64_t>(hidden.size() / width()),
+                                          config().hidden_size,
+                                          static_cast<const float*>(layers_.weights().final_norm.data),
+                                          static_cast<float>(config().rms_norm_eps), normed.data(), layers_.threads());
     }
 
-    /// Computes logits [tokens, vocabulary] of hidden states [tokens, hidden_size] that stack::forward() wrote.
-    void logits(std::span<const float> hidden, std::span<float> out) const {
+    /// Computes logits [tokens, vocabulary] of hidden states [tokens, hidden_size] that stack::forward() wrote. Returns
+    /// as final_norm() does.
+    std::int64_t logits(std::span<const float> hidden, std::span<float> out) const {
         const std::size_t tokens = hidden.size() / width();
         RW_EXPECTS(hidden.size() % width() == 0 && out.size() == tokens * static_cast<std::size_t>(config().vocabulary),
                    "logits of {} numbers in rows of {} need {} numbers, got {}", hidden.size(), width(),
                    tokens * static_cast<std::size_t>(config().vocabulary), out.size());
         std::vector<float> normed(hidden.size());
-        final_norm(hidden, normed);
+        const std::int64_t wrong = final_norm(hidden, normed);
         const cpu::product head{layers_.weights().head, out.data()};
         layers_.kernels().linear(normed.data(), static_cast<std::int64_t>(tokens), {&head, 1}, false,
                                  layers_.threads());
+        return wrong;
     }
 
 private:
@@ -68,7 +72,11 @@ private:
         embed(token_ids, hidden_);
         layers_.forward({&tokens, 1}, hidden_, cache);
         const std::size_t rows = scores.size() / static_cast<std::size_t>(config().vocabulary);
-        if (rows > 0) logits(std::span<const float>(hidden_).last(rows * width()), scores);
+        if (rows == 0) return;
+        const std::int64_t wrong = logits(std::span<const float>(hidden_).last(rows * width()), scores);
+        const std::int64_t first = cache.tokens(tokens.sequence) - static_cast<std::int64_t>(rows);
+        if (wrong >= 0) detail::fail_not_finite(first + wrong, "after", config().layers - 1);
+        detail::check_logits(scores, config().vocabulary, first);
     }
 
     [[nodiscard]] std::size_t width() const { return static_cast<std::size_t>(config().hidden_size); }

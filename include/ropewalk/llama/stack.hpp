@@ -22,10 +22,12 @@ namespace ropewalk::llama {
 class stack : public stack_base<kv_cache> {
 public:
     /// `kernels` must outlive the stack: dispatch::llama_kernels() or cpu::native_kernels(). threads 0: OpenMP's
-    /// number. Throws ropewalk::error if weights and configuration differ or the encoding does not fit the heads.
+    /// number. Throws ropewalk::error if weights and configuration differ, the encoding does not fit the heads, or
+    /// threads is negative or above 4096.
     stack(const model_config& config, model_weights weights, rope_schedule rope, const cpu::kernel_table& kernels,
           int threads = 0)
         : stack_base(config, std::move(rope)), weights_(std::move(weights)), kernels_(&kernels), threads_(threads) {
+        ropewalk::cpu::detail::check_threads(threads);
         check_weights(config_, weights_);
     }
 
@@ -36,7 +38,8 @@ public:
     /// Runs the tokens of a batch through all layers in place: hidden [Σ tokens, hidden_size], segment after segment.
     /// Token i of a segment is token cache.tokens(sequence) + i of its sequence and attends to it and all before it.
     /// Throws ropewalk::error if shapes differ, a sequence comes twice, the cache is full, or the encoding does not
-    /// reach that far; the tokens of the cache and the hidden states then stay as they were.
+    /// reach that far; the tokens of the cache and the hidden states then stay as they were. Throws, with position and
+    /// layer, for a hidden state that is not finite; the tokens of the cache then stay as they were.
     void forward(std::span<const segment> batch, std::span<float> hidden, kv_cache& cache) {
         const std::int64_t tokens = detail::check_segments(config_, batch, cache);
         detail::check_hidden(config_, tokens, hidden.size());
@@ -47,7 +50,10 @@ public:
                 rerotate(sequences_[i], *source, *target, cache);
             });
             for (std::int64_t layer = 0; layer < config_.layers; ++layer)
-                run_layer(weights_.layers[static_cast<std::size_t>(layer)], cache.layout(layer), tokens, hidden.data());
+                run_layer(layer, cache.layout(layer), tokens, hidden.data());
+            const std::int64_t wrong = detail::first_not_finite(hidden);
+            if (wrong >= 0)
+                detail::fail_not_finite(position_of(wrong / config_.hidden_size), "after", config_.layers - 1);
         });
     }
 
@@ -171,8 +177,9 @@ private:
     }
 
     /// x += attention(norm(x)), x += mlp(norm(x)).
-    void run_layer(const layer_weights& w, const page_layout& layout, std::int64_t tokens, float* x) {
-        normalise(x, tokens, w.attention_norm);
+    void run_layer(std::int64_t layer, const page_layout& layout, std::int64_t tokens, float* x) {
+        const layer_weights& w = weights_.layers[static_cast<std::size_t>(layer)];
+        normalise(x, tokens, w.attention_norm, layer == 0 ? "before" : "after", layer == 0 ? 0 : layer - 1);
         {
             const timer time(seconds_.projections);
             multiply(normed_, tokens, {{w.q, q_.data()}, {w.k, k_.data()}, {w.v, v_.data()}});
@@ -185,17 +192,20 @@ private:
             multiply(attended_, tokens, {{w.o, x}}, true);
         }
         if (config_.intermediate_size == 0) return;
-        normalise(x, tokens, w.mlp_norm);
+        normalise(x, tokens, w.mlp_norm, "after the attention of", layer);
         const timer time(seconds_.mlp);
         multiply(normed_, tokens, {{w.gate, gate_.data()}, {w.up, up_.data()}});
         kernels_->silu_multiply(gate_.data(), up_.data(), tokens * config_.intermediate_size, threads_);
         multiply(gate_, tokens, {{w.down, x}}, true);
     }
 
-    void normalise(const float* x, std::int64_t tokens, const matrix& weight) {
+    /// Throws that hidden states are not finite at a place such as "after" a layer.
+    void normalise(const float* x, std::int64_t tokens, const matrix& weight, const char* place, std::int64_t layer) {
         const timer time(seconds_.norm);
-        kernels_->rms_norm(x, tokens, config_.hidden_size, static_cast<const float*>(weight.data),
-                           static_cast<float>(config_.rms_norm_eps), normed_.data(), threads_);
+        const std::int64_t wrong =
+            kernels_->rms_norm(x, tokens, config_.hidden_size, static_cast<const float*>(weight.data),
+                               static_cast<float>(config_.rms_norm_eps), normed_.data(), threads_);
+        if (wrong >= 0) detail::fail_not_finite(position_of(wrong), place, layer);
     }
 
     void multiply(const std::vector<float>& x, std::int64_t tokens, std::initializer_list<cpu::product> products,

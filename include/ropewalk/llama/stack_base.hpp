@@ -80,6 +80,13 @@ protected:
         }
     }
 
+    /// Returns the position of a row of the call.
+    [[nodiscard]] std::int64_t position_of(std::int64_t row) const {
+        std::size_t i = 0;
+        while (row >= rows_[i].first + rows_[i].tokens) ++i;
+        return rows_[i].past + row - rows_[i].first;
+    }
+
     model_config config_;
     rope_schedule rope_;
     stack_seconds seconds_;

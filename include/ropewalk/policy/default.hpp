@@ -11,7 +11,7 @@ struct Default {
     static constexpr std::string_view about = "Plain RoPE: pair j rotates by base^(-2j/d) radians per token.";
     static constexpr std::tuple<> parameters{};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {}
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {}
     constexpr real operator()(const real& theta, std::int64_t /*pair*/, const Geometry& /*geometry*/) const {
         return theta;
     }

@@ -19,12 +19,15 @@ struct DynamicNtk {
         std::tuple{parameter<DynamicNtk, double>{"factor", &DynamicNtk::factor, true},
                    parameter<DynamicNtk, std::int64_t>{"original_length", &DynamicNtk::original_length}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate() const {
         detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number",
                              "dynamic:4,original_length=4096");
         detail::expect_positive(name, "factor", factor);
+        RW_EXPECTS(original_length >= 0, "dynamic: original_length must be positive, got {}", original_length);
+    }
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        validate();
         if (lacks_original_length()) detail::fail_without_original_length(*this);
-        RW_EXPECTS(original_length > 0, "dynamic: original_length must be positive, got {}", original_length);
     }
     [[nodiscard]] constexpr bool lacks_original_length() const { return original_length == 0; }
     [[nodiscard]] constexpr real alpha(const Geometry& geometry) const {

@@ -34,7 +34,8 @@ RW_COLD inline void read_fields(expression_cursor& cursor, std::string_view poli
             if (fields.empty()) cursor.fail_here(detail::format("policy '{}' has no parameters", policy));
             std::vector<std::string_view> known;
             for (const field& each : fields) known.push_back(each.name);
-            cursor.fail_here(detail::format("policy '{}' has no parameter '{}'", policy, name), name_hint(name, known));
+            cursor.fail_here(detail::format("policy '{}' has no parameter '{}'", policy, cursor.shown(name)),
+                             name_hint(name, known));
         }
         if ((given >> i & 1U) != 0) {
             cursor.at = start;
@@ -69,9 +70,10 @@ RW_COLD inline void read_expression(std::string_view text, std::span<const named
             const std::string_view word = rest.substr(0, end == 0 ? 1 : end);
             std::vector<std::string_view> names;
             for (const named_policy& each : policies) names.push_back(each.name);
-            if (!name.empty()) cursor.fail_here(detail::format("unknown policy '{}'", name), name_hint(name, names));
+            if (!name.empty())
+                cursor.fail_here(detail::format("unknown policy '{}'", cursor.shown(name)), name_hint(name, names));
             cursor.fail_here(detail::format("expected the name of a policy, got {}",
-                                            word.empty() ? "the end" : "'" + std::string(word) + "'"),
+                                            word.empty() ? "the end" : "'" + cursor.shown(word) + "'"),
                              name_hint(word, names));
         }
         found->read(cursor, context);

@@ -19,6 +19,8 @@ namespace ropewalk::detail {
 
 /// The text of an expression and the next character to read.
 struct expression_cursor {
+    static constexpr std::size_t longest_shown = 100;
+
     std::string_view text;
     std::size_t at = 0;
 
@@ -33,9 +35,17 @@ struct expression_cursor {
         while (at < text.size() && (is_letter(text[at]) || (at > start && text[at] >= '0' && text[at] <= '9'))) ++at;
         return text.substr(start, at - start);
     }
-    /// Throws that the next character is wrong, with a mark under it.
+    /// A name for a message.
+    [[nodiscard]] RW_COLD static std::string shown(std::string_view name) {
+        std::string result;
+        excerpt(name, 0, longest_shown).append_to(result);
+        return result;
+    }
+    /// Throws that the next character is wrong, with a mark under it. Shows the part of a long expression around it.
     [[noreturn]] RW_COLD void fail_here(std::string_view problem, std::string_view hint = {}) const {
-        fail("{} at character {}{}\n  {}\n  {}^", problem, at + 1, hint, text, std::string(at, ' '));
+        std::string line;
+        const std::size_t column = excerpt(text, at, longest_shown).append_to(line);
+        fail("{} at character {}{}\n  {}\n  {}^", problem, at + 1, hint, line, std::string(column, ' '));
     }
 };
 

@@ -13,7 +13,7 @@ struct Linear {
     static constexpr std::string_view about = "Position interpolation: every pair rotates factor times slower.";
     static constexpr auto parameters = std::tuple{parameter<Linear, double>{"factor", &Linear::factor, true}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number", "linear:8");
         detail::expect_positive(name, "factor", factor);
     }

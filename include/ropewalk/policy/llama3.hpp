@@ -26,7 +26,7 @@ struct Llama3 {
                    number{"high_freq_factor", &Llama3::high_freq_factor},
                    parameter<Llama3, std::int64_t>{"original_length", &Llama3::original_length}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         detail::expect_positive(name, "factor", factor);
         RW_EXPECTS(detail::is_finite(high_freq_factor) && detail::is_finite(low_freq_factor) && low_freq_factor > 0 &&
                        high_freq_factor >= low_freq_factor,

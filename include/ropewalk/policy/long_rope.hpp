@@ -1,8 +1,10 @@
 // LongRoPE: one searched factor per pair.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "ropewalk/policy/concepts.hpp"
@@ -31,19 +33,30 @@ struct LongRope {
                    parameter<LongRope, std::int64_t>{"original_length", &LongRope::original_length},
                    parameter<LongRope, std::optional<double>>{"attention_factor", &LongRope::attention_factor_given}};
 
-    void validate(const Geometry& geometry) const {
+    void validate() const {
         detail::expect_given(
             !short_factor.empty() || !long_factor.empty() || !detail::same_bits(factor, 1) || attention_factor_given,
             name, "short_factor and long_factor", "lists with a number per pair",
             "longrope:[…],long_factor=[…],original_length=4096");
-        check("short_factor", short_factor, geometry.pairs());
-        check("long_factor", long_factor, geometry.pairs());
+        for (const auto& [key, factors] : lists()) {
+            for (std::size_t i = 0; i < factors->size(); ++i) {
+                RW_EXPECTS(detail::is_finite((*factors)[i]) && (*factors)[i] > 0,
+                           "longrope: {} must be positive numbers, got {} at index {}", key, (*factors)[i], i);
+            }
+        }
         detail::expect_positive(name, "factor", factor);
-        RW_EXPECTS(!lacks_original_length(),
-                   "longrope needs original_length, the trained context length: add original_length=4096");
-        RW_EXPECTS(original_length > 1 || (!needs_original_length() && original_length >= 0),
+        RW_EXPECTS(original_length >= 0 && (original_length != 1 || !needs_original_length()),
                    "longrope: original_length must be above 1, got {}", original_length);
         if (attention_factor_given) detail::expect_positive(name, "attention_factor", *attention_factor_given);
+    }
+    void validate(const Geometry& geometry) const {
+        validate();
+        for (const auto& [key, factors] : lists()) {
+            RW_EXPECTS(factors->empty() || static_cast<std::int64_t>(factors->size()) == geometry.pairs(),
+                       "longrope: {} has {} entries for {} pairs", key, factors->size(), geometry.pairs());
+        }
+        RW_EXPECTS(!lacks_original_length(),
+                   "longrope needs original_length, the trained context length: add original_length=4096");
     }
     [[nodiscard]] bool lacks_original_length() const { return original_length == 0 && needs_original_length(); }
     real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
@@ -76,13 +89,8 @@ private:
     [[nodiscard]] bool needs_original_length() const {
         return !short_factor.empty() || !long_factor.empty() || (factor > 1 && !attention_factor_given);
     }
-    static void check(const char* key, const std::vector<double>& factors, std::int64_t pairs) {
-        RW_EXPECTS(factors.empty() || static_cast<std::int64_t>(factors.size()) == pairs,
-                   "longrope: {} has {} entries for {} pairs", key, factors.size(), pairs);
-        for (std::size_t i = 0; i < factors.size(); ++i) {
-            RW_EXPECTS(detail::is_finite(factors[i]) && factors[i] > 0,
-                       "longrope: {} must be positive numbers, got {} at index {}", key, factors[i], i);
-        }
+    [[nodiscard]] std::array<std::pair<const char*, const std::vector<double>*>, 2> lists() const {
+        return {std::pair{"short_factor", &short_factor}, {"long_factor", &long_factor}};
     }
 };
 

@@ -26,17 +26,25 @@ struct MRope {
         std::tuple{parameter<MRope, std::vector<std::int64_t>>{"sections", &MRope::sections, true},
                    parameter<MRope, bool>{"interleaved", &MRope::interleaved}};
 
-    void validate(const Geometry& geometry) const {
+    void validate() const {
         detail::expect_given(!sections.empty(), name, "sections", "the pairs of t, h and w", "mrope:[16,24,24]");
         RW_EXPECTS(sections.size() == position_axes, "mrope: sections has {} entries, expected 3 (t, h and w)",
                    sections.size());
-        std::int64_t left = geometry.pairs();
+        std::int64_t left = Geometry::max_width / 2;
         for (const std::int64_t section : sections) {
-            RW_EXPECTS(section >= 0 && section <= left, "mrope: sections must not be negative and must sum to {} pairs",
-                       geometry.pairs());
+            RW_EXPECTS(
+                section >= 0 && section <= left,
+                "mrope: sections must not be negative and must sum to the pairs of a head, at most {}, got {}, {} "
+                "and {}",
+                Geometry::max_width / 2, sections[0], sections[1], sections[2]);
             left -= section;
         }
-        RW_EXPECTS(left == 0, "mrope: sections leave {} of {} pairs without a position", left, geometry.pairs());
+    }
+    void validate(const Geometry& geometry) const {
+        validate();
+        RW_EXPECTS(sections[0] + sections[1] + sections[2] == geometry.pairs(),
+                   "mrope: sections {}, {} and {} must sum to the {} pairs of a head", sections[0], sections[1],
+                   sections[2], geometry.pairs());
     }
     /// Returns the axis of pair j: 0 (t), 1 (h) or 2 (w).
     [[nodiscard]] std::int64_t axis(std::int64_t pair, const Geometry& /*geometry*/) const {

@@ -23,7 +23,7 @@ struct Ntk {
         "A larger base: the fastest pair stays, the slowest rotates alpha times slower.";
     static constexpr auto parameters = std::tuple{parameter<Ntk, double>{"alpha", &Ntk::alpha, true}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         detail::expect_given(!detail::same_bits(alpha, 0), name, "alpha", "a positive number", "ntk:8");
         detail::expect_positive(name, "alpha", alpha);
     }

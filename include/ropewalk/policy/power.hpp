@@ -15,7 +15,7 @@ struct Power {
         "Scales frequency j by (1 - 2j/d)^k: the fastest hardly change, the slowest nearly stop.";
     static constexpr auto parameters = std::tuple{parameter<Power, double>{"k", &Power::k, true}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         detail::expect_given(!detail::same_bits(k, -1), name, "k", "an exponent in [0, 64]", "power:0.5");
         RW_EXPECTS(detail::is_finite(k) && k >= 0 && k <= 64, "power: k must lie in [0, 64], got {}", k);
     }

@@ -20,7 +20,7 @@ struct Proportional {
         std::tuple{number{"partial_rotary_factor", &Proportional::partial_rotary_factor, true},
                    number{"factor", &Proportional::factor}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         detail::expect_given(!detail::same_bits(partial_rotary_factor, -1), name, "partial_rotary_factor",
                              "a number in [0, 1]", "proportional:0.25");
         RW_EXPECTS(detail::is_finite(partial_rotary_factor) && partial_rotary_factor >= 0 && partial_rotary_factor <= 1,

@@ -29,7 +29,7 @@ struct Randomized {
         integer{"length", &Randomized::length}, parameter<Randomized, double>{"epsilon", &Randomized::epsilon},
         integer{"seed", &Randomized::seed}, integer{"draw", &Randomized::draw}};
 
-    constexpr void validate(const Geometry& geometry) const {
+    constexpr void validate(const Geometry& geometry = {}) const {
         RW_EXPECTS(length >= 0 && length < max_length, "randomized: length must lie in [0, 2^30), got {}", length);
         RW_EXPECTS(length > 0 || geometry.sequence_length < max_length,
                    "randomized: sequence_length is used as the length and must be below 2^30, got {}",

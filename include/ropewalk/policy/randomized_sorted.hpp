@@ -26,7 +26,7 @@ struct RandomizedSorted {
         std::tuple{integer{"range", &RandomizedSorted::range, true}, integer{"seed", &RandomizedSorted::seed},
                    integer{"draw", &RandomizedSorted::draw}};
 
-    constexpr void validate(const Geometry& geometry) const {
+    constexpr void validate(const Geometry& geometry = {}) const {
         detail::expect_given(range != 0, name, "range", "a number of tokens", "randomized_sorted:65536");
         RW_EXPECTS(range > 0 && range < (std::int64_t{1} << 31),
                    "randomized_sorted: range must lie in [1, 2^31), got {}", range);

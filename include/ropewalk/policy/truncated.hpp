@@ -21,7 +21,7 @@ struct Truncated {
         std::tuple{optional_member{"length", &Truncated::length}, optional_member{"a", &Truncated::a},
                    optional_member{"b", &Truncated::b}, optional_member{"rho", &Truncated::rho}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate(const Geometry& /*geometry*/ = {}) const {
         const int edges = int{a.has_value()} + int{b.has_value()} + int{rho.has_value()};
         detail::expect_given(length || edges != 0, name, "length", "a number of tokens", "truncated:4096");
         RW_EXPECTS(length ? edges == 0 : edges == 3,

@@ -24,12 +24,12 @@ struct XPos {
                                                   parameter<XPos, double>{"gamma", &XPos::gamma},
                                                   parameter<XPos, std::int64_t>{"length", &XPos::length}};
 
-    constexpr void validate(const Geometry& geometry) const {
+    constexpr void validate(const Geometry& geometry = {}) const {
         RW_EXPECTS(!detail::is_nan(scale_base) && scale_base > 0, "xpos: scale_base must be positive, got {}",
                    scale_base);
         detail::expect_positive(name, "gamma", gamma);
         RW_EXPECTS(length >= 0, "xpos: length must not be negative, got {}", length);
-        // The fixed point holds rates up to 1/2 per token, a scale_base of 3.6 for the default gamma.
+        // Kernels hold rates in fixed point, up to 1/2 per token, a scale_base of 3.6 for the default gamma.
         RW_EXPECTS(static_cast<double>(magnitude_rate(0, geometry)) <= 0.5,
                    "xpos: scale_base {} is too small for gamma {}", scale_base, gamma);
     }

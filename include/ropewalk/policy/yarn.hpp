@@ -39,11 +39,10 @@ struct Yarn {
                    maybe{"mscale", &Yarn::mscale},
                    maybe{"mscale_all_dim", &Yarn::mscale_all_dim}};
 
-    constexpr void validate(const Geometry& /*geometry*/) const {
+    constexpr void validate() const {
         detail::expect_given(!detail::same_bits(factor, 0), name, "factor", "a positive number",
                              "yarn:8,original_length=4096");
         detail::expect_positive(name, "factor", factor);
-        if (lacks_original_length()) detail::fail_without_original_length(*this);
         RW_EXPECTS(original_length >= 0, "yarn: original_length must be positive, got {}", original_length);
         RW_EXPECTS(
             detail::is_finite(beta_fast) && detail::is_finite(beta_slow) && beta_slow > 0 && beta_fast >= beta_slow,
@@ -53,6 +52,10 @@ struct Yarn {
             RW_EXPECTS(!value || (detail::is_finite(*value) && *value >= 0), "yarn: {} must not be negative, got {}",
                        key, value.value_or(0));
         }
+    }
+    constexpr void validate(const Geometry& /*geometry*/) const {
+        validate();
+        if (lacks_original_length()) detail::fail_without_original_length(*this);
     }
     [[nodiscard]] constexpr bool lacks_original_length() const { return original_length == 0 && factor != 1; }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {

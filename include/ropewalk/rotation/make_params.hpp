@@ -87,6 +87,11 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
     reader.stride_row = given.rows == 1 ? 0 : given.stride_row;
     reader.axes = given.axes;
     reader.stride_axis = given.axes == 1 ? 0 : given.stride_axis;
+    const bool reachable = detail::reach_of(tokens, {{given.rows, reader.stride_row},
+                                                     {given.axes, reader.stride_axis}}) <= detail::max_reach;
+    RW_EXPECTS(reachable || tokens == 0,
+               "positions with strides {} of rows and {} of axes reach farther than 2^56 entries", reader.stride_row,
+               reader.stride_axis);
     return reader;
 }
 

@@ -20,7 +20,7 @@ inline std::string shape_of(std::string_view name, const tensor& t) {
                           t.stride_element);
 }
 
-/// Limit of the elements of one tensor, so that the bytes of queries and keys fit 64 bits.
+/// Limit of the elements of one tensor, which may repeat them by a stride of 0.
 inline constexpr std::int64_t max_elements = std::int64_t{1} << 60;
 
 inline void check_tensor(std::string_view name, const tensor& t, std::int64_t head_dim) {
@@ -33,6 +33,24 @@ inline void check_tensor(std::string_view name, const tensor& t, std::int64_t he
     RW_EXPECTS((reinterpret_cast<std::uintptr_t>(t.data) & (size_of(t.type) - 1)) == 0,
                "{}: address {} is not aligned to the {} bytes of {}", shape_of(name, t), t.data, size_of(t.type),
                to_string(t.type));
+    if (t.elements() == 0) return;
+    RW_EXPECTS(t.reach() <= max_reach, "{}: its strides reach farther than 2^56 elements", shape_of(name, t));
+    const byte_range bytes = range_of(t);
+    const auto start = reinterpret_cast<std::uintptr_t>(t.data);
+    RW_EXPECTS(bytes.begin <= start && start < bytes.end, "{}: its strides leave the address space from address {} on",
+               shape_of(name, t), t.data);
+}
+
+/// Sets the strides of axes that have at most one entry to 0. Callers may give them any number, and kernels convert
+/// strides to bytes.
+inline void drop_unused_strides(tensor& t) {
+    const bool empty = t.elements() == 0;
+    if (empty || t.batch == 1) t.stride_batch = 0;
+    if (empty || t.tokens == 1) t.stride_token = 0;
+    if (empty || t.heads == 1) t.stride_head = 0;
+}
+[[gnu::cold]] inline void drop_unused_strides(rotate_params& params) {
+    for (tensor* const t : {&params.q_in, &params.k_in, &params.q_out, &params.k_out}) drop_unused_strides(*t);
 }
 
 /// Returns whether a and b are the same elements in the same order.
@@ -113,8 +131,7 @@ inline bool obviously_valid(const rotate_args& args, std::int64_t head_dim) {
 }
 
 /// Checks queries and keys against the encoding, against each other and against their outputs.
-inline void check_tensors(const rotate_args& args, std::int64_t head_dim) {
-    if (obviously_valid(args, head_dim)) return;
+inline void check_all_tensors(const rotate_args& args, std::int64_t head_dim) {
     const auto given = [](const tensor& t) { return t.exists() || t.elements() != 0; };
     const auto check = [&](std::string_view name, std::string_view output, const tensor& in, const tensor& out) {
         if (given(in)) check_tensor(name, in, head_dim);
@@ -140,6 +157,13 @@ inline void check_tensors(const rotate_args& args, std::int64_t head_dim) {
     RW_EXPECTS(!may_overlap(q, args.k_out), "the output of k overlaps q: {}", shape_of("q", q));
 }
 
+/// The same, quickly where a few comparisons can tell. Returns true if no stride is longer than 2^40.
+inline bool check_tensors(const rotate_args& args, std::int64_t head_dim) {
+    if (obviously_valid(args, head_dim)) return true;
+    check_all_tensors(args, head_dim);
+    return false;
+}
+
 /// Rejects encodings not created by make_encoding().
 inline void check_encoding(const Encoding& encoding, layout_kind layout) {
     RW_EXPECTS(encoding.pairs() > 0 && encoding.pairs() == encoding.geometry.pairs(),
@@ -150,8 +174,9 @@ inline void check_encoding(const Encoding& encoding, layout_kind layout) {
                to_string(named.value_or(layout)), to_string(layout));
 }
 
-/// Checks encodings, layout and tensors: all but the positions, the table and the magnitudes.
-inline void check_args(const rotate_args& args) {
+/// Checks encodings, layout and tensors: all but the positions, the table and the magnitudes. Returns true if no stride
+/// is longer than 2^40; if not, drop_unused_strides() is due.
+inline bool check_args(const rotate_args& args) {
     const Encoding& target = *args.target;
     if (args.source != nullptr) check_encoding(*args.source, args.layout);
     check_encoding(target, args.layout);
@@ -162,7 +187,7 @@ inline void check_args(const rotate_args& args) {
                    "both encodings must rotate the same elements, got {} and {} of head_dim {} and {} at {} and {}",
                    from.width(), to.width(), from.head_dim, to.head_dim, from.rotary_offset, to.rotary_offset);
     }
-    check_tensors(args, target.geometry.head_dim);
+    return check_tensors(args, target.geometry.head_dim);
 }
 
 /// Calls check(index) for the smallest and the largest index, where the host knows the values.
@@ -229,7 +254,7 @@ inline double magnitude_rate_of(const Encoding& encoding, std::size_t pair) {
 [[gnu::cold]] inline void check_magnitude_change(const rotate_params& params, const Encoding& source,
                                                  const Encoding& target) {
     const position_reader &before = params.source.positions, &after = params.target.positions;
-    if (!before.known() || !after.known()) return;
+    if (!before.known() || !after.known() || params.any().elements() == 0) return;
     constexpr double limit = 126 * 0x1p56;
     double steepest = 0, difference = 0;  // of either encoding, and between the two
     for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
@@ -268,6 +293,11 @@ inline void check_table_strides(const cos_sin_table& table) {
     };
     check("stride_row", table.rows, table.stride_row);
     check("stride_batch", table.batch, table.stride_batch);
+    const bool reachable =
+        reach_of(table.columns, {{table.rows, table.stride_row}, {table.batch, table.stride_batch}}) <= max_reach;
+    RW_EXPECTS(reachable,
+               "the table of {} rows of stride {} and {} batches of stride {} reaches farther than 2^56 elements",
+               table.rows, table.stride_row, table.batch, table.stride_batch);
 }
 
 inline void check_table(const rotate_params& params) {
@@ -284,6 +314,7 @@ inline void check_table(const rotate_params& params) {
     RW_EXPECTS(table.columns == params.pairs || table.columns == 2 * params.pairs,
                "the table must have {} or {} columns, got {}", params.pairs, 2 * params.pairs, table.columns);
     RW_EXPECTS(!params.has_magnitude, "a table holds no xpos magnitudes: rotate without it");
+    RW_EXPECTS(table.rows >= 0, "the table must not have a negative number of rows, got {}", table.rows);
     const std::int64_t batch = params.batch(), tokens = params.tokens();
     if (table.order == cos_sin_table::rows_are::by_token) {
         RW_EXPECTS(table.rows >= tokens, "the table has {} rows for {} tokens", table.rows, tokens);

@@ -53,9 +53,10 @@ struct kernel_table {
     void (*linear)(const float* x, std::int64_t tokens, std::span<const product> products, bool add,
                    int threads) = nullptr;
 
-    /// y = x / √(mean(x²) + epsilon) · weight per row: x, y [tokens, width], in place if equal; weight [width].
-    void (*rms_norm)(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon,
-                     float* y, int threads) = nullptr;
+    /// y = x / √(mean(x²) + epsilon) · weight per row: x, y [tokens, width], in place if equal; weight [width]. Returns
+    /// the first row whose mean is not finite, or −1: the norms of a stack check its hidden states in passing.
+    std::int64_t (*rms_norm)(const float* x, std::int64_t tokens, std::int64_t width, const float* weight,
+                             float epsilon, float* y, int threads) = nullptr;
 
     /// gate = gate / (1 + e^−gate) · up.
     void (*silu_multiply)(float* gate, const float* up, std::int64_t count, int threads) = nullptr;

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/llama/cpu/simd.hpp"
 #include "ropewalk/llama/cpu/threads.hpp"
 
@@ -27,8 +28,9 @@ RW_INLINE float sum_of_squares(const float* x, std::int64_t count) {
     return sum_of_lanes<A>((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
 }
 
+/// Returns whether the squares of the row have a finite sum.
 template <class A>
-void rms_norm_row(const float* x, std::int64_t width, const float* weight, float epsilon, float* y) {
+bool rms_norm_row(const float* x, std::int64_t width, const float* weight, float epsilon, float* y) {
     using F = floats<A>;
     constexpr std::int64_t lanes = lane_count<A>;
     const float mean = sum_of_squares<A>(x, width) / static_cast<float>(width);
@@ -37,15 +39,23 @@ void rms_norm_row(const float* x, std::int64_t width, const float* weight, float
     for (; i + lanes <= width; i += lanes)
         (F::load_unaligned(x + i) * F(inverse) * F::load_unaligned(weight + i)).store_unaligned(y + i);
     for (; i < width; ++i) y[i] = x[i] * inverse * weight[i];
+    return ropewalk::detail::is_finite(static_cast<double>(mean));
 }
 
 /// kernel_table::rms_norm.
 template <class A>
-void rms_norm(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon, float* y,
-              int threads) {
+std::int64_t rms_norm(const float* x, std::int64_t tokens, std::int64_t width, const float* weight, float epsilon,
+                      float* y, int threads) {
     const std::int64_t shares = tokens * width >> 15;  // of 128 KiB, which pay for waking a thread
-    parallel_for<A>(tokens, thread_count(shares < tokens ? shares : tokens, threads),
-                    [&](std::int64_t t) { rms_norm_row<A>(x + t * width, width, weight, epsilon, y + t * width); });
+    std::int64_t wrong = -1;
+    parallel_for<A>(tokens, thread_count(shares < tokens ? shares : tokens, threads), [&](std::int64_t t) {
+        if (rms_norm_row<A>(x + t * width, width, weight, epsilon, y + t * width)) return;
+#if defined(RW_OPENMP)
+#pragma omp critical(ropewalk_rms_norm)
+#endif
+        if (wrong < 0 || t < wrong) wrong = t;
+    });
+    return wrong;
 }
 
 /// gate / (1 + e^−gate) · up. Below −88 the exponential overflows float32; the quotient then differs from −0 by at most
