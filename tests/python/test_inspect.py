@@ -232,10 +232,10 @@ def test_cards_without_a_picture(tmp_path):
 import ropewalk as rw
 print(rw.Linear(8)._repr_html_().count("<table>"), "<img" in rw.Linear(8)._repr_html_())
 print(rw.encoding("linear:99999999", head_dim=64)._repr_html_())
-print(rw.Power(-1)._repr_html_())
+print((rw.XPos(64) | rw.XPos(32))._repr_html_())
 """
     card, encoding, policy = run_python(program, PYTHONPATH=str(tmp_path)).splitlines()
-    assert card == "3 False" and policy == "<code>Power(k=-1.0)</code>"
+    assert card == "3 False" and policy == "<code>XPos(scale_base=64.0) | XPos(scale_base=32.0)</code>"
     assert encoding.startswith("<code>ropewalk.Encoding(&quot;linear:99999999&quot;, head_dim=64")
 
 
