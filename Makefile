@@ -1,5 +1,5 @@
 # Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | bench-plot | evaluate | giraffe SEED=1 |
-# python | docs | format | lint | clean
+# fuzz TARGETS=key SECONDS=60 | python | docs | format | lint | clean
 
 PYTHON := .venv/bin/python
 # The package is installed again when one of these files is newer.
@@ -12,8 +12,10 @@ INSTALL_PACKAGE = rm -rf build/wheels && \
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-index --force-reinstall build/wheels/*.whl
 
 SEED := 1
+SECONDS := 60
+TARGETS := config safetensors expression key c_interface
 
-.PHONY: demo test bench bench-plot evaluate giraffe python docs build configure setup format lint clean
+.PHONY: demo test bench bench-plot evaluate giraffe fuzz python docs build configure setup format lint clean
 
 # The times are of two cores of a Zen 4 server. The package in .venv then has the kernels of this machine only.
 demo:
@@ -58,6 +60,12 @@ bench-plot: setup
 # About 7 to 9 minutes per seed on two free cores. A stopped run continues.
 giraffe: python
 	$(PYTHON) -m benchmarks.giraffe --seed $(SEED) $(ARGS)
+
+# Each target runs for SECONDS, on one core. tests/fuzz/run.py --help has the other commands.
+fuzz: setup
+	cmake --preset fuzz -DCMAKE_C_COMPILER=$$(tools/llvm clang) -DCMAKE_CXX_COMPILER=$$(tools/llvm clang++) >/dev/null
+	cmake --build build/fuzz --target $(TARGETS:%=fuzz_%)
+	$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS) $(TARGETS)
 
 build: configure
 	cmake --build build

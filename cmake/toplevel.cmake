@@ -21,3 +21,6 @@ endif()
 if(ROPEWALK_SANITIZE AND CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     add_compile_options(-Wno-pass-failed)  # at -O1 Clang cannot unroll every loop
 endif()
+if(ROPEWALK_FUZZ)
+    add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

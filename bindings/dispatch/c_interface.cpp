@@ -157,6 +157,10 @@ tensor as_tensor(const char* name, const ropewalk_view* pointer) {
                         .stride_token = view.stride_token,
                         .stride_head = view.stride_head};
     RW_EXPECTS(result.exists() || result.elements() == 0, "{}.data is NULL", name);
+    // The checks of a call skip tensors without memory.
+    RW_EXPECTS(view.batch >= 0 && view.tokens >= 0 && view.heads >= 0 && view.head_dim >= 0,
+               "{} [batch {}, tokens {}, heads {}, head_dim {}]: no extent may be negative", name, view.batch,
+               view.tokens, view.heads, view.head_dim);
     return result;
 }
 

@@ -191,12 +191,6 @@ bool as_bool(py::handle truth, const char* name) {
     return py::detail::cast_op<bool>(caster);
 }
 
-layout_kind as_layout(std::string_view name) {
-    if (name == half_split::name) return layout_kind::half_split;
-    if (name == interleaved::name) return layout_kind::interleaved;
-    detail::fail("layout must be '{}' or '{}', got '{}'", half_split::name, interleaved::name, name);
-}
-
 int thread_count(py::handle threads) {
     if (!threads.is_none()) {
         const std::int64_t count = as_int64(threads, "threads");

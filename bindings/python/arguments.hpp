@@ -13,6 +13,7 @@
 
 #include "array.hpp"
 #include "constructed.hpp"
+#include "encoding_key.hpp"
 
 template <>
 struct pybind11::detail::type_caster<ropewalk::Encoding> : ropewalk::python::constructed_caster<ropewalk::Encoding> {};
@@ -32,16 +33,11 @@ std::string_view as_text(py::handle text, const char* name);
 /// Takes True, False and NumPy's bool. Throws TypeError for any other object.
 bool as_bool(py::handle truth, const char* name);
 
-layout_kind as_layout(std::string_view name);
-
 /// The number of threads of PyTorch if that is loaded and `threads` is None, else 0 for OpenMP's own number.
 int thread_count(py::handle threads);
 
 /// The encoding inside a Python object. Throws TypeError for any other object.
 const Encoding& as_encoding(py::handle object, const char* name = "encoding");
-
-/// The encoding of a text that Encoding.key made. Throws for any other text.
-Encoding encoding_of_key(std::string_view key);
 
 /// A view of queries or keys. `order` is None or one of "thd", "bshd", "bhsd", "sbhd", "hd" and "td".
 tensor as_tensor(const array& a, const char* name, py::handle order);

@@ -128,6 +128,16 @@ TEST_CASE("run() returns false and writes nothing where addresses or positions d
     static_assert(noexcept(prepared.run(at_q, at_k, 0)));
 }
 
+TEST_CASE("a prepared rotation without elements returns at once for any number of batch rows", "[prepared]") {
+    float q = 1;
+    const rw::Encoding e = rw::make_encoding(rw::Geometry{.head_dim = 8});
+    rw::view<float> nothing(&q, 3, 0, 8);
+    nothing.batch = std::int64_t{1} << 60;
+    auto prepared = rw::cpu::prepare<rw::half_split>(nothing, e);
+    CHECK(prepared.run(&q, nullptr, 5));
+    CHECK(q == 1);
+}
+
 TEST_CASE("the preparation of a rotation refuses what rotate() refuses", "[prepared]") {
     SEEDED(numbers);
     const rw::Encoding e = rw::make_encoding(rw::Geometry{.head_dim = 8, .layout = rw::layout_kind::half_split});

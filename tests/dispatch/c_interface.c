@@ -514,6 +514,8 @@ static void test_refusals_of_rotations(void) {
     // An empty tensor needs no memory.
     const ropewalk_view empty = ropewalk_thd(NULL, ROPEWALK_F32, 0, HEADS, DIM);
     CHECK(ropewalk_rotate(&empty, NULL, encoding, &start, NULL) == ROPEWALK_OK);
+    const ropewalk_view less_than_empty = ropewalk_thd(NULL, ROPEWALK_F32, -1, 0, DIM);
+    CHECK_INVALID(ropewalk_rotate(&less_than_empty, NULL, encoding, &start, NULL), "negative");
     ropewalk_encoding_destroy(interleaved);
     ropewalk_encoding_destroy(encoding);
 }

@@ -1,23 +1,39 @@
-# Fuzzers, compiled by Clang. Each test is a short run from the given seeds. A longer run:
-# build/tests/fuzz_hf_config -max_total_time=600 -dict=tests/fuzz/hf_config.dict <output folder> examples/configs
+# Fuzz targets: LLVMFuzzerTestOneInput() of tests/fuzz/<name>.cpp. A build with ROPEWALK_FUZZ links libFuzzer, and
+# `make fuzz` runs it. Every other build links replay.cpp, and its tests run the inputs that are kept in the repository.
 
-# ropewalk_fuzz(<name> <seeds>): a fuzzer and its test; <seeds> is a folder.
-function(ropewalk_fuzz name seeds)
-    set(program "${CMAKE_CURRENT_BINARY_DIR}/fuzz_${name}")
-    set(found "${program}_found")  # libFuzzer writes into the first folder, which must not be the seeds
-    file(MAKE_DIRECTORY "${found}")
-    set(source "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/${name}.cpp")
-    add_custom_command(OUTPUT "${program}"
-        COMMAND ${ROPEWALK_CLANG} -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-            ${house_includes} -MD -MF "${program}.d" -MT "${program}" "${source}" -o "${program}"
-        DEPENDS "${source}" DEPFILE "${program}.d" VERBATIM
-        COMMENT "Building the fuzzer of ${name} (needs Clang's runtime, Debian's libclang-rt-16-dev)")
-    add_custom_target(ropewalk_fuzz_${name} ALL DEPENDS "${program}")
-    add_test(NAME fuzz.${name} COMMAND "${program}" -max_total_time=8 -timeout=60 -rss_limit_mb=1024 -max_len=8192
-        "-dict=${CMAKE_CURRENT_SOURCE_DIR}/fuzz/${name}.dict" "-artifact_prefix=${program}." "${found}" "${seeds}"
-        WORKING_DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}")
-    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 600 COST 50)
+ropewalk_need(nlohmann_json)
+
+# ropewalk_fuzz(<name> <folder>...): a target, and the folders of its inputs below the project's.
+function(ropewalk_fuzz name)
+    set(target fuzz_${name})
+    add_executable(${target} fuzz/${name}.cpp)
+    target_link_libraries(${target} PRIVATE ropewalk::dispatch ropewalk_development nlohmann_json::nlohmann_json)
+    set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+    set(folders "${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name}")
+    foreach(folder IN LISTS ARGN)
+        list(APPEND folders "${PROJECT_SOURCE_DIR}/${folder}")
+    endforeach()
+    if(ROPEWALK_FUZZ)
+        target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+        add_test(NAME fuzz.${name} COMMAND ${target} -runs=0 ${folders})
+    else()
+        target_sources(${target} PRIVATE fuzz/replay.cpp)
+        add_test(NAME fuzz.${name} COMMAND ${target} ${folders})
+    endif()
+    set_tests_properties(fuzz.${name} PROPERTIES ENVIRONMENT "${test_environment}" LABELS fuzz TIMEOUT 300)
 endfunction()
 
-ropewalk_fuzz(hf_config "${PROJECT_SOURCE_DIR}/examples/configs")
-ropewalk_fuzz(safetensors "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/safetensors")
+ropewalk_fuzz(config examples/configs)
+ropewalk_fuzz(safetensors)
+ropewalk_fuzz(expression)
+ropewalk_fuzz(key)
+ropewalk_fuzz(c_interface)
+
+# The script runs 5,000 checkpoints per minute by hand; this test runs a few seconds.
+if(TARGET giraffe_13b)
+    find_package(Python 3.9 REQUIRED COMPONENTS Interpreter)
+    add_test(NAME fuzz.checkpoints
+        COMMAND ${Python_EXECUTABLE} "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/checkpoints.py" $<TARGET_FILE:giraffe_13b> --runs 150)
+    set_tests_properties(fuzz.checkpoints PROPERTIES LABELS fuzz TIMEOUT 300)
+endif()

@@ -1,4 +1,4 @@
-"""Comparison of the tables in README.md and docs/performance.md with the recorded results."""
+"""Comparison of the tables in README.md, docs/performance.md and docs/robustness.md with the recorded results."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from common import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "robustness.md")
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in DOCUMENTS}
 # The name of a candidate in the tables, and in the results.
 CANDIDATES = {
@@ -72,12 +72,28 @@ def compile_figures(text):
                 yield (unit, optimisation), cell, value
 
 
+def attack_figures(text):
+    """The counts of the tables whose last column is the findings. A row that is pending has no counts."""
+    results = load("attacks.json")
+    measured = {row["name"]: row for row in results["first"] + results["second"]}
+    shown = set()
+    for heading, _, *lines in tables(text):
+        for name, *cells in lines if heading[-1] == "findings" else []:
+            if "pending" in cells:
+                continue
+            shown.add(name)
+            for column, cell in zip(heading[1:], cells):
+                yield (name, column), cell.replace(",", ""), measured[name][column]
+    assert shown == set(measured)
+
+
 @pytest.mark.parametrize(
     ("document", "figures", "minimum"),
     [
         ("README.md", peer_figures, 56),
         ("performance.md", exactness_figures, 20),
         ("performance.md", compile_figures, 36),
+        ("robustness.md", attack_figures, 24),
     ],
 )
 def test_figures(document, figures, minimum):

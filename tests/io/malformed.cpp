@@ -160,6 +160,8 @@ const std::vector<malformed> wrong_shapes{
     {R"({"head_dim": 64})",
      "layer_type 'slidign_attention' is not among the configuration's layer_types: did you mean 'sliding_attention'?",
      "slidign_attention"},
+    {R"({"head_dim": 64, "rope_parameters": {"full\natention": {}, "sliding": {}}})",
+     R"(did you mean '"full\natention"'?)", "full_attention"},
     {R"({"head_dim": 64, "layer_types": "all"})", "layer_types must be an array", "some"},
     {std::string(R"({"text_config": )") + R"({"llm_config": {"text_config": {"llm_config": {"text_config": )" +
          R"({"head_dim": 8}}}}}})",

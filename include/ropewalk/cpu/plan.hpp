@@ -75,6 +75,7 @@ inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false)
     // Heads of no elements leave no work, and the product of the other extents may overflow.
     if (empty) plan.params.q_in.tokens = plan.params.k_in.tokens = 0;
     set_params(plan.params, args, target, source);
+    if (empty) plan.params.q_in.batch = plan.params.k_in.batch = 0;  // prepared rotations visit every batch row
     plan.params.loop = choose_loop(plan.params, fresh_output);
     return plan;
 }

@@ -37,6 +37,12 @@ inline std::string shown_name(std::string_view name) {
     if (name.size() <= 60 && name.find_first_not_of(plain) == std::string_view::npos) return std::string(name);
     return shown(nlohmann::json(std::string(name)));
 }
+
+/// suggestion() for known names that a file gives.
+inline std::string shown_suggestion(std::string_view name, std::span<const std::string_view> known) {
+    const std::string_view nearest = nearest_name(name, known);
+    return nearest.empty() ? "" : ": did you mean '" + shown_name(nearest) + "'?";
+}
 }  // namespace detail
 
 /// A non-owning view of a JSON object. A missing key and a null read as nothing; a value of the wrong type throws
@@ -143,7 +149,7 @@ public:
         for (const auto& [key, value] : object_->items()) {
             if (value.is_null() || std::find(known.begin(), known.end(), key) != known.end()) continue;
             detail::fail("{}: key '{}' is not known for {}{}", path_, detail::shown_name(key), purpose,
-                         detail::suggestion(key, known));
+                         detail::shown_suggestion(key, known));
         }
     }
 

@@ -61,7 +61,7 @@ inline layer_section of_layer_type(const config_section& whole, const std::strin
         if (key == layer_type || (parts.size() == 1 && layer_type.empty())) return {part, true};
     }
     fail("{} differs by layer type: layer_type must be one of {}, got '{}'{}", whole.path(), known,
-         shown_name(layer_type), suggestion(layer_type, names));
+         shown_name(layer_type), shown_suggestion(layer_type, names));
 }
 
 /// Throws for a layer type that neither the configuration nor the model's code mentions.
