@@ -106,16 +106,21 @@ struct Encoding {
     [[nodiscard]] bool has_axes() const { return !axis_steps.empty(); }
     [[nodiscard]] bool has_magnitude() const { return !magnitude_rates.empty(); }
 
-    /// Returns the largest |p − centre| whose magnitude fits into the element type; 2^61 without magnitudes.
+    /// Returns the largest |p − centre| whose magnitude, with the attention factor, fits into the element type; 2^61
+    /// without magnitudes.
     [[nodiscard]] std::int64_t reach(element_type type) const {
         // log2 of 65504; f32 and bf16 stay normal on both sides of 1.
-        return reach(type == element_type::f16 ? 15.9993 : 126.0);
+        const double bits = type == element_type::f16 ? 15.9993 : 126.0;
+        if (!has_magnitude() || attention_factor == 1) return reach(bits);
+        const auto factor_bits = static_cast<double>(log2(real(attention_factor)));
+        return reach(bits - (factor_bits < 0 ? -factor_bits : factor_bits));
     }
     /// Returns the largest |p − centre| whose magnitude lies within 2^±bits; 2^61 without magnitudes.
     [[nodiscard]] std::int64_t reach(double bits) const {
         std::uint64_t steepest = 0;
         for (const std::uint64_t rate : magnitude_rates) steepest = rate > steepest ? rate : steepest;
         // The limit of 2^61 keeps the sum of a centre and a reach within 64 bits.
+        if (steepest != 0 && bits < 0) return 0;
         const double distance = steepest == 0 ? 0x1p61 : bits * 0x1p56 / static_cast<double>(steepest);
         return static_cast<std::int64_t>(distance < 0x1p61 ? distance : 0x1p61);
     }

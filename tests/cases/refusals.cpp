@@ -256,6 +256,17 @@ TEST_CASE("a first position out of the reach of xpos in the element type is refu
         c.rerotate(xpos, xpos), c.args.source_positions = rw::offset{-30000}, c.positions = rw::offset{30000};
     };
     refuses(far, {"xpos", "30000"});
+    // A change of the attention factor takes bits of the float.
+    const rw::Encoding large =
+        rw::make_encoding({.head_dim = 16}, rw::XPos{}, rw::LongRope{.attention_factor_given = 0x1p60});
+    const auto move = [&](std::int64_t from, std::int64_t to) {
+        return [&, from, to](call& c) {
+            c.rerotate(xpos, large), c.args.source_positions = rw::offset{from}, c.positions = rw::offset{to};
+        };
+    };
+    accepts(true, move(0, 17000));
+    refuses(move(0, 18696), {"longrope", "position 18699", "18696"});
+    refuses(move(-17000, 17000), {"longrope", "-17000", "beyond 2^66"});
 }
 
 TEST_CASE("a re-rotation that changes the attention factor beyond float32 is refused", "[refusals]") {

@@ -2,6 +2,8 @@
 
 #include <ropewalk/encoding.hpp>
 
+#include <cmath>
+
 #include "frequency_error.hpp"
 #include "support/catch.hpp"
 
@@ -36,4 +38,8 @@ TEST_CASE("dynamic is plain up to the original length, and different at every le
     // α = 4·2 − 3 at twice the length.
     CHECK(at_length(8192).inv_freq.back() == Approx(plain.inv_freq.back() / 5).epsilon(1e-15));
     CHECK(at_length(8192).inv_freq.front() == 1);
+    // A factor whose difference would cancel.
+    const rw::DynamicNtk steep{.factor = 1e300, .original_length = std::int64_t{1} << 62};
+    const rw::Geometry next{.head_dim = 128, .sequence_length = (std::int64_t{1} << 62) + 1};
+    CHECK(static_cast<double>(steep.alpha(next)) == Approx(std::ldexp(1e300, -62)).epsilon(1e-15));
 }

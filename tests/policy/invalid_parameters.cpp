@@ -220,7 +220,9 @@ TEST_CASE("parameters that no geometry makes valid are rejected without one", "[
     CHECK_NOTHROW(rw::DynamicNtk{.factor = 2}.validate());
     CHECK_NOTHROW(rw::LongRope{.short_factor = {1, 2, 3}}.validate());
     CHECK_NOTHROW(rw::MRope{.sections = {16, 24, 24}}.validate());
-    test::for_each_policy([]<class P>() { CHECK_NOTHROW(P::example().validate()); });
+    test::for_each_policy([]<class P>() {
+        if constexpr (requires { P::example().validate(); }) CHECK_NOTHROW(P::example().validate());
+    });
 }
 
 TEST_CASE("frequencies below one turn per token run as they are reported", "[policy]") {

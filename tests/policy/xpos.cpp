@@ -43,4 +43,15 @@ TEST_CASE("the reach of xpos is the documented one", "[xpos]") {
     CHECK(e.reach(rw::element_type::f32) == 35694);
     CHECK(e.reach(rw::element_type::f16) == 4532);
     CHECK(rw::make_encoding({.head_dim = 128}, rw::XPos{.length = 4097}).centre == 2048);
+    // An attention factor takes bits of the element type.
+    const double tokens_per_bit = 512 / std::log2(3.5);
+    for (const double factor : {0x1p10, 0x1p-10}) {
+        const rw::Encoding scaled =
+            rw::make_encoding({.head_dim = 128}, rw::XPos{}, rw::LongRope{.attention_factor_given = factor});
+        CHECK(scaled.reach(rw::element_type::f32) == static_cast<std::int64_t>(116 * tokens_per_bit));
+        CHECK(scaled.reach(rw::element_type::f16) == static_cast<std::int64_t>(5.9993 * tokens_per_bit));
+    }
+    const rw::Encoding large =
+        rw::make_encoding({.head_dim = 128}, rw::XPos{}, rw::LongRope{.attention_factor_given = 0x1p20});
+    CHECK(large.reach(rw::element_type::f16) == 0);
 }

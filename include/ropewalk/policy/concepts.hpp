@@ -29,11 +29,11 @@ struct parameter {
 /// A copyable aggregate with a `name` and a tuple of `parameters`, the most important one first. `validate(geometry)`
 /// throws ropewalk::error for invalid parameters.
 ///
-/// Registered policies also have `validate()`, which throws for parameters that no geometry makes valid, and `about`,
-/// one sentence. They have up to three static functions: `neutral()` returns parameters that change nothing,
-/// `example()` those of some model, `example(geometry)` those that depend on it. A policy with a member
-/// `original_length` may have `lacks_original_length()`: where that returns true, make_encoding() sets the member to
-/// that of the geometry.
+/// Registered policies also have `about`, one sentence, and up to three static functions: `neutral()` returns
+/// parameters that change nothing, `example()` those of some model, `example(geometry)` those that depend on it. A
+/// policy may have `validate()`, which throws for parameters that no geometry makes valid: Python calls it when the
+/// policy is made. A policy with a member `original_length` may have `lacks_original_length()`: where that returns
+/// true, make_encoding() sets the member to that of the geometry.
 template <class P>
 concept Policy = std::copyable<P> && requires(const P& policy, const Geometry& geometry) {
     { P::name } -> std::convertible_to<std::string_view>;

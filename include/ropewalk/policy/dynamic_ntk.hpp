@@ -32,7 +32,8 @@ struct DynamicNtk {
     [[nodiscard]] constexpr bool lacks_original_length() const { return original_length == 0; }
     [[nodiscard]] constexpr real alpha(const Geometry& geometry) const {
         if (geometry.sequence_length <= original_length) return real(1);
-        return real(factor) * (real(geometry.sequence_length) / real(original_length)) - (real(factor) - real(1));
+        // The same without a difference, in which a large factor would cancel.
+        return real(1) + real(factor) * (real(geometry.sequence_length - original_length) / real(original_length));
     }
     constexpr real operator()(const real& theta, std::int64_t pair, const Geometry& geometry) const {
         return detail::with_ntk_base(theta, alpha(geometry), pair, geometry);

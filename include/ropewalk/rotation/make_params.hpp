@@ -135,11 +135,11 @@ inline void set_params(rotate_params& params, const rotate_args& args, const pos
         params.source = make_term(*args.source, source);
         detail::check_reach(*args.source, source, batch, tokens, type);
         params.has_magnitude = params.has_magnitude || args.source->has_magnitude();
-        if (params.has_magnitude) detail::check_magnitude_change(params, *args.source, encoding);
         factor /= detail::factor_of(*args.source, source);
         RW_EXPECTS(detail::fits_float(factor),
                    "from '{}' to '{}' the attention factor changes by {}, which a float does not hold",
                    args.source->expression, encoding.expression, factor);
+        if (params.has_magnitude) detail::check_magnitude_change(params, *args.source, encoding, factor);
     }
     const bool undoes = args.direction == direction::inverse || args.direction == direction::inverse_adjoint;
     params.negate_angle = args.direction == direction::inverse || args.direction == direction::adjoint;

@@ -249,13 +249,13 @@ inline double magnitude_rate_of(const Encoding& encoding, std::size_t pair) {
     return encoding.has_magnitude() ? static_cast<double>(encoding.magnitude_rates[pair]) : 0;
 }
 
-/// Checks that a float holds the change of every magnitude of a re-rotation. Positions that the host cannot read are
-/// not checked.
+/// Checks that a float holds the change of every magnitude of a re-rotation, times the change of the attention factor.
+/// Positions that the host cannot read are not checked.
 [[gnu::cold]] inline void check_magnitude_change(const rotate_params& params, const Encoding& source,
-                                                 const Encoding& target) {
+                                                 const Encoding& target, double factor) {
     const position_reader &before = params.source.positions, &after = params.target.positions;
     if (!before.known() || !after.known() || params.any().elements() == 0) return;
-    constexpr double limit = 126 * 0x1p56;
+    const double limit_bits = 126 - std::fabs(std::log2(factor)), limit = limit_bits * 0x1p56;
     double steepest = 0, difference = 0;  // of either encoding, and between the two
     for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
         const double from = magnitude_rate_of(source, pair), to = magnitude_rate_of(target, pair);
@@ -275,9 +275,9 @@ inline double magnitude_rate_of(const Encoding& encoding, std::size_t pair) {
         for (std::size_t pair = 0; pair < static_cast<std::size_t>(params.pairs); ++pair) {
             const double bits = to * magnitude_rate_of(target, pair) - from * magnitude_rate_of(source, pair);
             RW_EXPECTS(std::fabs(bits) <= limit,
-                       "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^126",
+                       "from '{}' at position {} to '{}' at {} the magnitude of pair {} changes by 2^{}, beyond 2^{}",
                        source.expression, from + static_cast<double>(params.source.centre), target.expression,
-                       to + static_cast<double>(params.target.centre), pair, bits * 0x1p-56);
+                       to + static_cast<double>(params.target.centre), pair, bits * 0x1p-56, limit_bits);
         }
     }
 }
