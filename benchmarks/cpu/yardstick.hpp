@@ -15,9 +15,9 @@ namespace bench {
 
 class yardstick {
 public:
-    /// `in` and `out` hold the elements of the rotation, which neither scale changes. In other memory a scale would find
-    /// less of its data in the caches than a rotation that has just passed over its own: with 84 MB and a cache of 32 MB
-    /// it took 1.15 of the time.
+    /// `in` and `out` hold the elements of the rotation, which neither scale changes. In other memory a scale would
+    /// find less of its data in the caches than a rotation that has just passed over its own: with 84 MB and a cache of
+    /// 32 MB it took 1.15 of the time.
     yardstick(const shape& size, void* in, void* out)
         : loops_(loops_for(rw::dispatch::instruction_set(
               size.type, rw::cpu::footprint_of(size.bytes(), rw::dispatch::tuning_profile())))),

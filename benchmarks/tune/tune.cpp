@@ -1,6 +1,7 @@
 // Search for the tuning profile of this machine: `make tune`. Measures the alternatives of a few numbers at a time, in
-// turn with their bound (the in-place scale, or for 16 bits in cache the scale that converts), keeps what is faster over all types, layouts and threads, and compares the result with the
-// profile in use and with every profile of this version.
+// turn with their bound (the in-place scale, or for 16 bits in cache the scale that converts), keeps what is faster
+// over all types, layouts and threads, and compares the result with the profile in use and with every profile of this
+// version.
 
 #include <algorithm>
 #include <cmath>
@@ -215,7 +216,10 @@ std::vector<stage> stages(const tuning_profile& in_use, const std::vector<int>& 
          {"streaming_stores"},
          combinations({{0, 1}}),
          cells_of(beyond, threads, {f32, bf16}, order::thd, true)},
-        {"from L2: prefetch", {"l2_prefetch_bytes"}, combinations({{0, 512, 1024, 2048}}), cells_of(l2, one, {f32, f16, bf16})},
+        {"from L2: prefetch",
+         {"l2_prefetch_bytes"},
+         combinations({{0, 512, 1024, 2048}}),
+         cells_of(l2, one, {f32, f16, bf16})},
         {"from L3: tiles of queries and keys",
          {"l3_tile_tokens"},
          combinations({{1, 16, 64, 256}}),
@@ -228,8 +232,10 @@ std::vector<stage> stages(const tuning_profile& in_use, const std::vector<int>& 
     for (const numbers& every_line : combinations({{0, 1024, 2048, 4096}, {1}, {1024, 2048, 4096, 8192}, {0, 1}}))
         list[0].choices.push_back(every_line);
     if (threads.size() > 1)
-        list.push_back({"threads", {"bytes_per_thread"},
-                        combinations({{64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20}}), growing});
+        list.push_back({"threads",
+                        {"bytes_per_thread"},
+                        combinations({{64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20}}),
+                        growing});
     return list;
 }
 

@@ -62,14 +62,14 @@ std::string problem_of(std::string_view text) {
 TEST_CASE("results are equal to the bit for every tuning profile", "[tuning]") {
     SEEDED(numbers);
     for (int i = 0; i < test::cases(300); ++i) {
-        const rw::element_type type = numbers.one_of({rw::element_type::f32, rw::element_type::f16,
-                                                      rw::element_type::bf16, rw::element_type::f64});
+        const rw::element_type type = numbers.one_of(
+            {rw::element_type::f32, rw::element_type::f16, rw::element_type::bf16, rw::element_type::f64});
         const rw::layout_kind layout = numbers.one_of({rw::layout_kind::half_split, rw::layout_kind::interleaved});
-        const std::int64_t width = numbers.one_of<std::int64_t>({2, 30, 64, 96, 128, 256}), rest = numbers.integer(0, 1) * 2;
+        const std::int64_t width = numbers.one_of<std::int64_t>({2, 30, 64, 96, 128, 256}),
+                           rest = numbers.integer(0, 1) * 2;
         const rw::Geometry g{.head_dim = width + rest, .rotary_dim = width, .rotary_offset = rest / 2};
-        const rw::Encoding e = rw::make_encoding(g, type != rw::element_type::f16 && numbers.coin()
-                                                        ? "xpos:length=20000"
-                                                        : "linear:3");
+        const rw::Encoding e =
+            rw::make_encoding(g, type != rw::element_type::f16 && numbers.coin() ? "xpos:length=20000" : "linear:3");
         const std::int64_t batch = numbers.integer(1, 2), tokens = numbers.integer(1, 40);
         const std::int64_t k_heads = numbers.one_of<std::int64_t>({1, 2, 5}), q_heads = k_heads * numbers.integer(1, 3);
         const auto make = [&](std::int64_t heads) {
@@ -94,7 +94,8 @@ TEST_CASE("results are equal to the bit for every tuning profile", "[tuning]") {
 
 TEST_CASE("a profile decides the traversal and its prefetches", "[tuning]") {
     std::vector<float> memory(64 * 8 * 128 * 2);
-    const rw::view<float> q = rw::thd(memory.data(), 64, 8, 128), k = rw::thd(memory.data() + memory.size() / 2, 64, 8, 128);
+    const rw::view<float> q = rw::thd(memory.data(), 64, 8, 128),
+                          k = rw::thd(memory.data() + memory.size() / 2, 64, 8, 128);
     const rw::Encoding e = rw::make_encoding({.head_dim = 128});
     tuning_profile profile = *rw::cpu::find_profile("zen4");
     const auto loop = [&] {
@@ -142,7 +143,8 @@ TEST_CASE("profile files are refused with the line and the value", "[tuning]") {
     const std::string good = rw::cpu::format_profile(*rw::cpu::find_profile("zen4"));
     CHECK(problem_of(good).empty());
     CHECK(problem_of(changed(good, "\n", "\r\n")).empty());
-    CHECK(problem_of(changed(good, "bytes_per_thread = 131072\n", "")) == "ropewalk: mine.profile: 'bytes_per_thread' is missing");
+    CHECK(problem_of(changed(good, "bytes_per_thread = 131072\n", "")) ==
+          "ropewalk: mine.profile: 'bytes_per_thread' is missing");
     CHECK(problem_of(changed(good, "= 131072", "= 0")) ==
           "ropewalk: mine.profile, line 4: bytes_per_thread is a whole number from 1 to 1099511627776, got '0'");
     for (const char* const value : {"", "1.5", "0x10", "9223372036854775808", "128 KiB", "1e3"}) {
@@ -152,7 +154,8 @@ TEST_CASE("profile files are refused with the line and the value", "[tuning]") {
     CHECK(problem_of(good + "l2_bytes = 5\n") == "ropewalk: mine.profile, line 18: 'l2_bytes' is there twice");
     CHECK(problem_of(good + "l4_bytes = 5\n") == "ropewalk: mine.profile, line 18: a profile has no 'l4_bytes'");
     CHECK(problem_of(good + "name = b\n") == "ropewalk: mine.profile, line 18: the profile has one name, got 'b'");
-    CHECK(problem_of(good + "l4_bytes\n") == "ropewalk: mine.profile, line 18: expected 'name = value', got 'l4_bytes'");
+    CHECK(problem_of(good + "l4_bytes\n") ==
+          "ropewalk: mine.profile, line 18: expected 'name = value', got 'l4_bytes'");
     CHECK(problem_of(changed(good, "name = zen4", "")) == "ropewalk: mine.profile: the profile has no name");
 }
 
@@ -164,8 +167,9 @@ TEST_CASE("ROPEWALK_PROFILE names a profile or a file", "[tuning]") {
         CHECK(requested(std::string(profile.name)).values.name == profile.name);
         CHECK(requested(std::string(profile.name)).values.l2_bytes == profile.l2_bytes);
     }
-    CHECK(test::message_of([&] { requested("zen1"); }).find("ropewalk: ROPEWALK_PROFILE is 'zen1', expected one of zen3, zen4") ==
-          0);
+    CHECK(test::message_of([&] {
+              requested("zen1");
+          }).find("ropewalk: ROPEWALK_PROFILE is 'zen1', expected one of zen3, zen4") == 0);
     CHECK(test::message_of([&] { requested("./no/such/file"); }) ==
           "ropewalk: cannot read ./no/such/file: No such file or directory");
     CHECK(test::message_of([&] { requested("/dev/zero"); }).find("ropewalk: cannot read /dev/zero: ") == 0);
@@ -184,8 +188,8 @@ TEST_CASE("the profile in use is the value of ROPEWALK_PROFILE, or else that of 
     const char* const wanted = std::getenv("ROPEWALK_PROFILE");
     const tuning_profile& profile = rw::dispatch::tuning_profile();
     CHECK(rw::cpu::find_profile(profile.name) != nullptr);
-    CHECK(profile.name == (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted)
-                                                                : rw::cpu::detail::profile_of_processor()));
+    CHECK(profile.name ==
+          (wanted != nullptr && *wanted != '\0' ? std::string_view(wanted) : rw::cpu::detail::profile_of_processor()));
     if (wanted != nullptr && *wanted != '\0') return;
     CHECK(profile.l2_bytes >= 1 << 17);
     CHECK(profile.l3_bytes >= 1 << 19);

@@ -50,7 +50,13 @@ def test_unknown_instruction_set():
 
 
 def test_tuning_profile_is_that_of_the_environment():
-    program = "import ropewalk as rw\ntry:\n    print(rw.tuning_profile())\nexcept rw.Error as problem:\n    print(problem)"
+    program = """
+import ropewalk as rw
+try:
+    print(rw.tuning_profile())
+except rw.Error as problem:
+    print(problem)
+"""
     assert run_python(program, ROPEWALK_PROFILE="zen3").strip() == "zen3"
     assert "ROPEWALK_PROFILE is 'zen9', expected one of zen3, zen4" in run_python(program, ROPEWALK_PROFILE="zen9")
     assert "cannot read ./none: " in run_python(program, ROPEWALK_PROFILE="./none")

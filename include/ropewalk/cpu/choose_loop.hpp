@@ -65,7 +65,8 @@ inline loop_choice choose_loop(const rotate_params& params, const tuning_profile
     loop.by_heads = from_memory && tuning.memory_by_heads != 0;
     loop.group = from_memory ? tuning.heads_major_group_from_memory : tuning.heads_major_group;
 
-    if (from_memory && tuning.streaming_stores != 0 && !fresh_output && detail::takes_streaming_stores(params.q_in, params.q_out) &&
+    if (from_memory && tuning.streaming_stores != 0 && !fresh_output &&
+        detail::takes_streaming_stores(params.q_in, params.q_out) &&
         detail::takes_streaming_stores(params.k_in, params.k_out)) {
         loop.order = traversal::streaming;
     } else if (loop.heads_major) {

@@ -37,9 +37,9 @@ struct loop_choice {
     std::int64_t group = 1;              ///< heads that share the rows of a tile of `heads_major`
     std::int64_t bytes_per_thread = 1;
     prefetch_range columns_prefetch{}, heads_prefetch{};  ///< of the two loops over heads
-    bool by_heads = false;   ///< takes head after head even where registers hold a row
-    bool heads_major = false;            ///< the stride of a head exceeds that of a token
-    bool shared_row = false;             ///< all tokens have one position, and therefore one cos_sin row
+    bool by_heads = false;                                ///< takes head after head even where registers hold a row
+    bool heads_major = false;                             ///< the stride of a head exceeds that of a token
+    bool shared_row = false;  ///< all tokens have one position, and therefore one cos_sin row
 };
 
 struct rotate_params : ropewalk::rotate_params {

@@ -28,16 +28,16 @@ inline constexpr std::int64_t table_run_tokens = 64;
 struct tuning_profile {
     std::string_view name;
 
-    /// Calls that read at most this many bytes are tuned for L2, or for L3: the sizes of the caches, with room for other
-    /// data. Larger calls are tuned for memory.
+    /// Calls that read at most this many bytes are tuned for L2, or for L3: the sizes of the caches, with room for
+    /// other data. Larger calls are tuned for memory.
     std::int64_t l2_bytes = tuning::mebi, l3_bytes = 16 * tuning::mebi;
 
     /// A call has one thread per this many bytes. Waking a thread costs 1.1 to 1.5 µs, more than the rotation of
     /// 128 KiB.
     std::int64_t bytes_per_thread = 128 * tuning::kibi;
 
-    /// Bytes between an access and its prefetch from L2 to L1. 0: no prefetch. A call of 16 tokens takes 0.94 to 0.96 of
-    /// the time in f32, 0.93 to 1.0 in f16 and bf16; the same prefetch from L3 costs up to 20 %.
+    /// Bytes between an access and its prefetch from L2 to L1. 0: no prefetch. A call of 16 tokens takes 0.94 to 0.96
+    /// of the time in f32, 0.93 to 1.0 in f16 and bf16; the same prefetch from L3 costs up to 20 %.
     std::int64_t l2_prefetch_bytes = 1024;
 
     /// Bytes between a head in memory and its prefetch. 0: no prefetch. A page is the reach of the hardware prefetcher.
@@ -48,9 +48,9 @@ struct tuning_profile {
     /// 1: takes head after head in memory, even where registers hold the cosines and sines of a whole head.
     std::int64_t memory_by_heads = 0;
 
-    /// Bytes of queries, then of keys, that the alternating traversal takes in turn from memory. 0: no alternation. Ratio
-    /// without and with, 4096 tokens, pages of 4 KiB: f32 0.97 and 1.04, bf16 0.89 and 1.04, f16 under AVX2 0.85 and
-    /// 1.07. Pages of 2 MiB: f32 0.97 and 0.94, bf16 0.91 and 0.92, f16 0.90 and 0.99. Alternating by whole tokens
+    /// Bytes of queries, then of keys, that the alternating traversal takes in turn from memory. 0: no alternation.
+    /// Ratio without and with, 4096 tokens, pages of 4 KiB: f32 0.97 and 1.04, bf16 0.89 and 1.04, f16 under AVX2 0.85
+    /// and 1.07. Pages of 2 MiB: f32 0.97 and 0.94, bf16 0.91 and 0.92, f16 0.90 and 0.99. Alternating by whole tokens
     /// (20 KiB) takes up to 40 % longer.
     std::int64_t alternating_bytes = 2048;
 

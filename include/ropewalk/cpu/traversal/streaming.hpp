@@ -28,8 +28,7 @@ struct streaming {
                                 static_cast<std::size_t>(bytes));
         };
         const std::int64_t fit = tuning::streamed_bytes / bytes;
-        const std::int64_t group =
-            params.loop.heads_major && params.loop.group < fit ? params.loop.group : fit;
+        const std::int64_t group = params.loop.heads_major && params.loop.group < fit ? params.loop.group : fit;
         const std::int64_t tokens = params.loop.heads_major ? count : 1;  // per group of heads
         for (std::int64_t begin = 0; begin < count; begin += tokens)
             for (std::int64_t first = 0; first < all; first += group)
