@@ -9,6 +9,7 @@ repeatable:
 
 import argparse
 import collections
+import copy
 import json
 import os
 import random
@@ -171,10 +172,10 @@ def file_of(header, data, chance, mutated):
 def write_checkpoint(folder, chance):
     """Writes a checkpoint with one mutated file, or with none."""
     dtype = chance.choice(list(TYPES))
-    config = json.loads(json.dumps(CONFIG))
+    config = copy.deepcopy(CONFIG)
     scaling = chance.choice(SCALINGS)
     if scaling is not None:
-        config["rope_scaling"] = dict(scaling)
+        config["rope_scaling"] = copy.deepcopy(scaling)
     victim = chance.choice(["config", "config", "shard", "shard", "shard", "index", "nothing"])
     if victim == "config" and chance.random() < 0.7:
         for _ in range(chance.choice([1, 1, 2, 3])):

@@ -63,7 +63,8 @@ def keep(build, target, limit):
         if len(old.name) == HASH_DIGITS:  # an input with a name of its own belongs to a fix
             old.unlink()
     found = sorted(merged.iterdir(), key=lambda path: (path.stat().st_size, path.name))
-    for path in found[:: max(1, -(-len(found) // limit))]:
+    chosen = found if len(found) <= limit else [found[i * len(found) // limit] for i in range(limit)]
+    for path in chosen:
         (kept / path.name).write_bytes(path.read_bytes())
 
 
