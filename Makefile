@@ -44,7 +44,7 @@ docs: python
 	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "docs: build/docs/index.html"
 
-# About 90 seconds on a machine without other work. Writes $(NAME).profile and $(NAME)_tuning.json.
+# About 90 seconds on a machine without other work. Writes $(NAME).profile and $(NAME).json.
 NAME := build/tuned
 
 tune: configure

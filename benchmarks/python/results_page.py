@@ -182,6 +182,33 @@ def kernels(machine):
     ]
 
 
+def profiles(machine):
+    sets = machine.of_sets("tuning_")
+    if not sets:
+        return []
+    lines = []
+    for profile in sets[0][1]["rows"][0]["ratio_to_bound"]:
+        cells = []
+        for _, result in sets:
+            for in_cache in (True, False):
+                found = [
+                    row["ratio_to_bound"][profile] for row in result["rows"] if (row["tokens"] <= IN_CACHE) == in_cache
+                ]
+                cells.append(f"{min(found):.2f} / {statistics.geometric_mean(found):.2f}")
+        lines.append([profile if " " in profile or profile == "tuned" else f"`{profile}`", *cells])
+    heading = [f"{name}, {where}" for name, _ in sets for where in ("in cache", "memory")]
+    return [
+        "## Tuning profiles",
+        "",
+        "`make tune`: calls of 16 and 128 tokens (in cache) and 4096 tokens (memory) of 40 + 40 heads in every type and"
+        " layout, on one thread and on two, for each [profile](../performance.md#tuning-profiles). The worst ratio to"
+        " the bound, and the geometric mean. The bound is the in-place scale, for 16-bit elements in cache the scale"
+        " that also converts.",
+        "",
+        *table(["worst / mean", *heading], lines),
+    ]
+
+
 def cos_sin_tables(machine):
     sets = machine.of_sets("")
     lines = []
@@ -405,7 +432,7 @@ def page(machine):
         "",
         *contexts(machine),
     ]
-    for section in (kernels, loops, decode, cos_sin_tables, pytorch, llama, differences):
+    for section in (kernels, profiles, loops, decode, cos_sin_tables, pytorch, llama, differences):
         text += section(machine)
     return "\n".join(text).rstrip() + "\n"
 

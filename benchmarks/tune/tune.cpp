@@ -249,6 +249,10 @@ double ratio(const comparison_row& row, std::size_t candidate) {
     return row.seconds.bound / row.seconds.candidates[candidate];
 }
 
+std::string title_of(const std::vector<const tuning_profile*>& profiles, std::size_t index) {
+    return index == 0 ? "in use" : index == 1 ? "tuned" : std::string(profiles[index]->name);
+}
+
 void print_comparison(const std::vector<comparison_row>& rows, const std::vector<const tuning_profile*>& profiles) {
     std::printf("\nratio to the bound         in use  tuned   gain\n");
     for (const comparison_row& row : rows)
@@ -261,31 +265,43 @@ void print_comparison(const std::vector<comparison_row>& rows, const std::vector
             worst = std::min(worst, ratio(row, i));
             sum += std::log(ratio(row, i));
         }
-        const std::string name = i == 0 ? "in use" : i == 1 ? "tuned" : std::string(profiles[i]->name);
-        std::printf("%-17s %10.2f %18.2f\n", name.c_str(), worst, std::exp(sum / static_cast<double>(rows.size())));
+        std::printf("%-17s %10.2f %18.2f\n", title_of(profiles, i).c_str(), worst,
+                    std::exp(sum / static_cast<double>(rows.size())));
     }
+}
+
+/// Closes a file that was written. Throws where a write failed.
+void close(std::FILE* file, const std::string& path) {
+    const bool failed = std::ferror(file) != 0;
+    RW_EXPECTS(std::fclose(file) == 0 && !failed, "cannot write {}: {}", path, std::strerror(errno));
+}
+
+std::FILE* open_to_write(const std::string& path) {
+    std::FILE* const file = std::fopen(path.c_str(), "w");
+    RW_EXPECTS(file != nullptr, "cannot write {}: {}", path, std::strerror(errno));
+    return file;
 }
 
 void write_json(const std::string& path, const std::vector<comparison_row>& rows,
                 const std::vector<const tuning_profile*>& profiles, double elapsed) {
-    std::FILE* const file = std::fopen(path.c_str(), "w");
-    RW_EXPECTS(file != nullptr, "cannot write {}: {}", path, std::strerror(errno));
+    std::FILE* const file = open_to_write(path);
     std::fprintf(file,
-                 "{\n  \"date\": \"%s\",\n  \"machine\": \"%s\",\n  \"compiler\": \"%s\",\n  \"commit\": \"%s\",\n"
-                 "  \"instruction_set\": \"%s\",\n  \"seconds\": %.0f,\n  \"profile_in_use\": \"%s\",\n"
-                 "  \"ratios_to_bound\": [\n",
+                 "{\"context\": {\"date\": \"%s\", \"machine\": \"%s\", \"compiler\": \"%s\", \"commit\": \"%s\", "
+                 "\"instruction_set\": \"%s\", \"tuning_profile\": \"%s\", \"seconds\": %.0f},\n\"rows\": [\n",
                  date().c_str(), machine().c_str(), compiler().c_str(), commit().c_str(),
-                 std::string(rw::dispatch::instruction_set()).c_str(), elapsed, std::string(profiles[0]->name).c_str());
+                 std::string(rw::dispatch::instruction_set()).c_str(), std::string(profiles[0]->name).c_str(), elapsed);
     for (std::size_t r = 0; r < rows.size(); ++r) {
-        std::fprintf(file, "    {\"call\": \"%s\"", rows[r].what.name().c_str());
-        for (std::size_t i = 0; i < profiles.size(); ++i) {
-            const std::string name = i == 0 ? "in use" : i == 1 ? "tuned" : std::string(profiles[i]->name);
-            std::fprintf(file, ", \"%s\": %.3f", name.c_str(), ratio(rows[r], i));
-        }
-        std::fprintf(file, "}%s\n", r + 1 < rows.size() ? "," : "");
+        const shape& size = rows[r].what.size;
+        std::fprintf(file,
+                     "{\"type\": \"%s\", \"layout\": \"%s\", \"tokens\": %d, \"threads\": %d, \"ratio_to_bound\": {",
+                     std::string(rw::to_string(size.type)).c_str(), std::string(rw::to_string(size.layout)).c_str(),
+                     static_cast<int>(size.tokens), size.threads);
+        for (std::size_t i = 0; i < profiles.size(); ++i)
+            std::fprintf(file, "%s\"%s\": %.3f", i == 0 ? "" : ", ", title_of(profiles, i).c_str(), ratio(rows[r], i));
+        std::fprintf(file, "}}%s\n", r + 1 < rows.size() ? "," : "");
     }
-    std::fprintf(file, "  ]\n}\n");
-    RW_EXPECTS(std::fclose(file) == 0, "cannot write {}: {}", path, std::strerror(errno));
+    std::fprintf(file, "]}\n");
+    close(file, path);
 }
 
 void tune(const std::string& target) {
@@ -328,13 +344,12 @@ void tune(const std::string& target) {
     best.name = name;
     const std::string text = "# Tuning profile of " + machine() + ", " + date() + ". ROPEWALK_PROFILE=" + name +
                              ".profile takes it.\n" + rw::cpu::format_profile(best);
-    std::FILE* const file = std::fopen(path.c_str(), "w");
-    RW_EXPECTS(file != nullptr, "cannot write {}: {}", path, std::strerror(errno));
+    std::FILE* const file = open_to_write(path);
     std::fputs(text.c_str(), file);
-    RW_EXPECTS(std::fclose(file) == 0, "cannot write {}: {}", path, std::strerror(errno));
-    write_json(target + "_tuning.json", rows, profiles, elapsed());
-    std::printf("\n%.0f s: %s and %s_tuning.json. Use it with ROPEWALK_PROFILE=%s\n", elapsed(), path.c_str(),
-                target.c_str(), path.c_str());
+    close(file, path);
+    write_json(target + ".json", rows, profiles, elapsed());
+    std::printf("\n%.0f s: %s and %s.json. Use it with ROPEWALK_PROFILE=%s\n", elapsed(), path.c_str(), target.c_str(),
+                path.c_str());
 }
 
 }  // namespace
@@ -343,8 +358,7 @@ void tune(const std::string& target) {
 
 int main(int count, char** arguments) {
     if (count != 2 || arguments[1][0] == '-') {
-        std::fprintf(stderr, "usage: %s FOLDER/NAME\nWrites FOLDER/NAME.profile and FOLDER/NAME_tuning.json.\n",
-                     arguments[0]);
+        std::fprintf(stderr, "usage: %s FOLDER/NAME\nWrites FOLDER/NAME.profile and FOLDER/NAME.json.\n", arguments[0]);
         return 2;
     }
     try {
