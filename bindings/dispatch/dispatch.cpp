@@ -17,6 +17,11 @@ namespace {
 constexpr const kernel_set* compiled_sets[] = {ROPEWALK_COMPILED_SETS};
 #undef RW_SET
 
+#if defined(RW_OPENMP)
+/// Registers the handler of forks when the library is loaded.
+[[maybe_unused]] const bool forks_are_seen = (cpu::detail::parent_threads::record(), true);
+#endif
+
 std::string names_of(std::span<const kernel_set* const> sets) {
     std::string names;
     for (const kernel_set* set : sets) names += (names.empty() ? "" : ", ") + std::string(set->name);

@@ -1,6 +1,7 @@
 #include "arguments.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include <ropewalk/cpu/threads.hpp>
@@ -65,7 +66,43 @@ std::string digits_of(py::handle integer) {
     return "one of " + std::string(py::str(integer.attr("bit_length")())) + " bits";
 }
 
-/// repr() of an object, or its type if there is none.
+[[noreturn]] void refuse_type(py::handle object, const char* name, const char* expected) {
+    throw py::type_error(
+        detail::format("ropewalk: {} must be {}, got {}", name, expected, Py_TYPE(object.ptr())->tp_name));
+}
+
+/// Throws the current Python error, but the TypeError of refuse_type() in place of a TypeError or ValueError. Objects
+/// of libraries report those without the name of the argument.
+[[noreturn]] void refuse_conversion(py::handle object, const char* name, const char* expected) {
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 && PyErr_ExceptionMatches(PyExc_ValueError) == 0)
+        throw py::error_already_set();
+    PyErr_Clear();
+    refuse_type(object, name, expected);
+}
+
+/// The Python number of a scalar of NumPy, PyTorch and other libraries, whose own conversions to float take booleans
+/// and complex numbers, too. Other objects stay as they are.
+py::object without_dtype(py::handle number, const char* name) {
+    static PyObject* const dtype = PyUnicode_InternFromString("dtype");
+    if (PyFloat_CheckExact(number.ptr()) != 0 || PyLong_CheckExact(number.ptr()) != 0 ||
+        PyObject_HasAttr(number.ptr(), dtype) == 0)
+        return py::reinterpret_borrow<py::object>(number);
+    check_plain(number, name);
+    try {
+        return number.attr("item")();
+    } catch (const py::error_already_set& problem) {  // several elements, tensors without memory
+        if (!problem.matches(PyExc_Exception)) throw;
+        refuse_type(number, name, "a number");
+    }
+}
+
+/// True for a longdouble, which is its own item().
+bool is_long_double(py::handle number) {
+    return py::hasattr(number, "dtype") && py::str(number.attr("dtype").attr("kind")).equal(py::str("f"));
+}
+
+}  // namespace
+
 std::string repr_of(py::handle object) {
     const auto text = py::reinterpret_steal<py::object>(PyObject_Repr(object.ptr()));
     if (text && PyUnicode_AsUTF8(text.ptr()) != nullptr) return std::string(as_text(text, "repr"));
@@ -73,24 +110,26 @@ std::string repr_of(py::handle object) {
     return detail::format("an object of {}", Py_TYPE(object.ptr())->tp_name);
 }
 
-/// A new NumPy array of Python's own numbers.
 py::object as_numpy(py::handle object, const char* name) {
-    RW_EXPECTS(!PyLong_Check(object.ptr()),
-               "{} must have one entry per token, got the number {}; pass a list, or offset= for consecutive positions",
-               name, digits_of(object));
     const py::module_ numpy = py::module_::import("numpy");
     try {
         if (PyRange_Check(object.ptr()) != 0) {
             return numpy.attr("arange")(object.attr("start"), object.attr("stop"), object.attr("step"),
                                         py::arg("dtype") = "int64");
         }
+        check_plain(object, name);
         const py::object numbers = numpy.attr("asarray")(object);
         return numbers.attr("size").cast<std::int64_t>() == 0 ? numbers.attr("astype")("int64") : numbers;
-    } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits
-        if (!problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
-        detail::fail("{} cannot be int64: {}", name, std::string(py::str(problem.value())));
+    } catch (const py::error_already_set& problem) {  // rows of several lengths, numbers beyond 64 bits, other objects
+        const bool is_type = problem.matches(PyExc_TypeError);
+        if (!is_type && !problem.matches(PyExc_ValueError) && !problem.matches(PyExc_OverflowError)) throw;
+        const std::string text = detail::format("{} cannot be int64: {}", name, std::string(py::str(problem.value())));
+        if (is_type) throw py::type_error("ropewalk: " + text);
+        detail::fail("{}", text);
     }
 }
+
+namespace {
 
 /// Integers of any type on the host, along up to three axes. Strides are in entries.
 struct integers {
@@ -142,11 +181,11 @@ bool is_integer(number type) { return type >= number::i8 && type <= number::u32;
 }  // namespace
 
 std::int64_t as_int64(py::handle number, const char* name) {
-    if (PyIndex_Check(number.ptr()) == 0 || PyBool_Check(number.ptr()) != 0) {
-        throw py::type_error(
-            detail::format("ropewalk: {} must be an integer, got {}", name, Py_TYPE(number.ptr())->tp_name));
-    }
-    const py::object integer = checked(PyNumber_Index(number.ptr()));
+    constexpr const char* expected = "an integer";
+    if (PyIndex_Check(number.ptr()) == 0 || PyBool_Check(number.ptr()) != 0) refuse_type(number, name, expected);
+    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
+    if (!integer) refuse_conversion(number, name, expected);
+    if (PyBool_Check(without_dtype(number, name).ptr()) != 0) refuse_type(number, name, expected);
     const long long value = PyLong_AsLongLong(integer.ptr());
     if (value == -1 && PyErr_Occurred() != nullptr) {
         if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) throw py::error_already_set();
@@ -156,10 +195,26 @@ std::int64_t as_int64(py::handle number, const char* name) {
     return value;
 }
 
+double as_double(py::handle number, const char* name) {
+    constexpr const char* expected = "a number";
+    const py::object plain = without_dtype(number, name);
+    const bool is_float = PyFloat_Check(plain.ptr()) != 0;
+    if (PyBool_Check(plain.ptr()) != 0 || (py::hasattr(plain, "dtype") && !is_float && !is_long_double(plain)))
+        refuse_type(number, name, expected);
+    const double value = PyFloat_AsDouble(plain.ptr());
+    if (value == -1 && PyErr_Occurred() != nullptr) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError) == 0) refuse_conversion(number, name, expected);
+        PyErr_Clear();
+        detail::fail("{} must be a number of 64 bits, got {}", name,
+                     PyLong_Check(plain.ptr()) != 0 ? digits_of(plain) : repr_of(plain));
+    }
+    return value;
+}
+
 std::int64_t as_offset(py::handle number, const char* name) {
     if (PyLong_Check(number.ptr()) == 0 && (PyIndex_Check(number.ptr()) != 0 || PySequence_Check(number.ptr()) != 0)) {
-        const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()));
-        if (integer) return as_int64(integer, name);
+        if (py::reinterpret_steal<py::object>(PyNumber_Index(number.ptr()))) return as_int64(number, name);
+        if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
         PyErr_Clear();
         throw py::type_error(detail::format(
             "ropewalk: {} must be one integer, got {}; if sequences start at different positions, pass positions= "
@@ -170,8 +225,7 @@ std::int64_t as_offset(py::handle number, const char* name) {
 }
 
 std::string_view as_text(py::handle text, const char* name) {
-    if (PyUnicode_Check(text.ptr()) == 0)
-        throw py::type_error(detail::format("ropewalk: {} must be text, got {}", name, Py_TYPE(text.ptr())->tp_name));
+    if (PyUnicode_Check(text.ptr()) == 0) refuse_type(text, name, "text");
     Py_ssize_t size = 0;
     const char* const letters = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
     if (letters == nullptr) {
@@ -179,15 +233,14 @@ std::string_view as_text(py::handle text, const char* name) {
         PyErr_Clear();
         detail::fail("{} has a lone surrogate, which is no character", name);
     }
-    return {letters, static_cast<std::size_t>(size)};
+    const std::string_view characters(letters, static_cast<std::size_t>(size));
+    RW_EXPECTS(characters.find('\0') == std::string_view::npos, "{} has a zero byte", name);
+    return characters;
 }
 
 bool as_bool(py::handle truth, const char* name) {
     py::detail::make_caster<bool> caster;
-    if (!caster.load(truth, false)) {
-        throw py::type_error(
-            detail::format("ropewalk: {} must be True or False, got {}", name, Py_TYPE(truth.ptr())->tp_name));
-    }
+    if (!caster.load(truth, false)) refuse_type(truth, name, "True or False");
     return py::detail::cast_op<bool>(caster);
 }
 
@@ -353,6 +406,9 @@ void move_to_reader(array& source, const char* name, const array& like, bool dra
 void token_positions::read_shape(py::handle object, const char* name, int max_axes) {
     constexpr std::array<const char*, 3> shapes{"[sequences + 1]", "[tokens] or [batch, tokens]",
                                                 "[tokens], [batch, tokens] or [1 or 3, batch, tokens]"};
+    RW_EXPECTS(!PyLong_Check(object.ptr()),
+               "{} must have one entry per token, got the number {}; pass a list, or offset= for consecutive positions",
+               name, digits_of(object));
     source = is_array(object) ? read_array(object, name) : read_and_own(as_numpy(object, name), name);
     RW_EXPECTS(is_integer(source.type), "{}: expected int64, or integers of at most 32 bits", describe(source, name));
     RW_EXPECTS(source.axes >= 1 && source.axes <= max_axes, "{}: expected {}", describe(source, name),
@@ -455,7 +511,7 @@ owned_table as_table(py::handle pair, const array& like) {
         table.stride_batch = cos.strides[0];
     }
     if (cos.is_empty()) table.cos = table.sin = no_elements;
-    return {table, {std::move(cos_object), std::move(sin_object), cos.owner, sin.owner}};
+    return {table, cos, sin, std::move(cos_object), std::move(sin_object)};
 }
 
 }  // namespace ropewalk::python

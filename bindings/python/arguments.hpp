@@ -23,6 +23,10 @@ namespace ropewalk::python {
 /// Throws TypeError for an object that is no integer or a bool, ropewalk::error for an integer of more than 64 bits.
 std::int64_t as_int64(py::handle number, const char* name);
 
+/// Throws TypeError for an object that is no real number or a bool, ropewalk::error for a number beyond
+/// the range of double.
+double as_double(py::handle number, const char* name);
+
 /// as_int64() with a message for arrays and lists that points to explicit positions.
 std::int64_t as_offset(py::handle number, const char* name = "offset");
 
@@ -32,6 +36,13 @@ std::string_view as_text(py::handle text, const char* name);
 
 /// Takes True, False and NumPy's bool. Throws TypeError for any other object.
 bool as_bool(py::handle truth, const char* name);
+
+/// repr() of an object for a message, or its type if there is none.
+std::string repr_of(py::handle object);
+
+/// A new NumPy array of Python's own numbers, of lists of them, or of arrays. Throws as check_plain(), and
+/// ropewalk::error for rows of several lengths and for numbers that NumPy cannot hold.
+py::object as_numpy(py::handle object, const char* name);
 
 /// The number of threads of PyTorch if that is loaded and `threads` is None, else 0 for OpenMP's own number.
 int thread_count(py::handle threads);
@@ -78,7 +89,8 @@ private:
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.
 struct owned_table {
     cos_sin_table value;
-    std::array<py::object, 4> owners{};
+    array cos, sin;
+    py::object cos_owner, sin_owner;
 };
 
 /// A caller-supplied (cos, sin) on the device of `like`: two axes are rows by position, three are [batch or 1, tokens,

@@ -252,6 +252,7 @@ constexpr int native_byte_order = 0x200, writable = 0x400;
 /// NumPy has no bfloat16. The one of ml_dtypes, which JAX uses too, appears as two opaque bytes.
 bool is_bfloat16(py::handle array_object) {
     static PyObject* known = nullptr;  // the last such dtype, never released
+    if (PyObject_HasAttr(array_object.ptr(), names().dtype) == 0) return false;
     const py::object dtype = attribute(array_object, names().dtype);
     if (dtype.ptr() == known) return true;
     if (std::string(py::str(dtype.attr("name"))) != "bfloat16") return false;
@@ -269,9 +270,10 @@ bool is_overridden(py::handle type, py::handle ndarray, const char* method) {
     return py::hasattr(type, method) && !type.attr(method).is(ndarray.attr(method));
 }
 
+PyObject* ndarray = nullptr;  // the class, known when the first array is read, never released
+
 /// Throws for a class whose elements mean more than the numbers in memory.
-void check_type(py::handle type, const char* name) {
-    static PyObject* ndarray = nullptr;  // never released
+void check_type(py::handle type, const char* name, bool nested = false) {
     if (type.ptr() == ndarray) return;
     const py::module_ numpy = py::module_::import("numpy");
     if (ndarray == nullptr) ndarray = py::object(numpy.attr("ndarray")).release().ptr();
@@ -282,10 +284,47 @@ void check_type(py::handle type, const char* name) {
         !is_overridden(type, ndarray, "__array_function__"))
         return;
     throw py::type_error(
-        detail::format("ropewalk: {} is a {}.{}, and its {} would be lost; pass plain numbers, for example "
+        detail::format("ropewalk: {} {} a {}.{}, and its {} would be lost; pass plain numbers, for example "
                        "numpy.asarray({})",
-                       name, std::string(py::str(type.attr("__module__"))),
+                       name, nested ? "contains" : "is", std::string(py::str(type.attr("__module__"))),
                        std::string(py::str(type.attr("__qualname__"))), masked == 1 ? "mask" : "meaning", name));
+}
+
+bool is_numpy(py::handle object) {  // a class has the attributes of its instances
+    return PyType_Check(object.ptr()) == 0 && PyObject_HasAttr(object.ptr(), names().array_struct) != 0;
+}
+
+/// A list of lists that check_items() is inside of.
+struct open_list {
+    py::handle object;
+    const open_list* outer;
+    int depth;
+};
+
+/// check_type() for the arrays in a sequence, and in the sequences in it.
+void check_items(py::handle sequence, const char* name, const open_list* outer = nullptr) {
+    constexpr int most_axes = 64;  // of NumPy, which refuses deeper lists
+    const bool is_text = PyUnicode_Check(sequence.ptr()) != 0 || PyObject_CheckBuffer(sequence.ptr()) != 0;
+    if (PySequence_Check(sequence.ptr()) == 0 || is_text || PyRange_Check(sequence.ptr()) != 0 || is_array(sequence))
+        return;
+    const open_list list{sequence, outer, outer == nullptr ? 1 : outer->depth + 1};
+    for (const open_list* each = outer; each != nullptr; each = each->outer)
+        RW_EXPECTS(!each->object.is(sequence), "{} is a list that contains itself", name);
+    if (list.depth > most_axes) return;
+    PyTypeObject* known = nullptr;                                      // of the last array
+    for (Py_ssize_t i = 0; i < PySequence_Size(sequence.ptr()); ++i) {  // an item may change the list
+        const py::object item = checked(PySequence_GetItem(sequence.ptr(), i));
+        if (PyLong_CheckExact(item.ptr()) != 0 || PyFloat_CheckExact(item.ptr()) != 0 || Py_TYPE(item.ptr()) == known)
+            continue;
+        if (is_numpy(item)) {
+            check_type(py::type::handle_of(item), name, true);
+            known = Py_TYPE(item.ptr());
+        } else {
+            check_items(item, name, &list);
+        }
+    }
+    if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_TypeError) == 0) throw py::error_already_set();
+    PyErr_Clear();  // an object without a length, which NumPy takes for a single item
 }
 
 array read_numpy(py::handle object, const py::object& capsule, const char* name) {
@@ -329,8 +368,8 @@ bool is_array(py::handle object) {
 }
 
 void check_plain(py::handle object, const char* name) {
-    if (PyType_Check(object.ptr()) == 0 && PyObject_HasAttr(object.ptr(), names().array_struct) != 0)
-        check_type(py::type::handle_of(object), name);
+    if (is_numpy(object)) return check_type(py::type::handle_of(object), name);
+    check_items(object, name);
 }
 
 array read_array(py::handle object, const char* name) {
@@ -345,6 +384,18 @@ array read_array(py::handle object, const char* name) {
     throw py::type_error(
         detail::format("ropewalk: {} must be a NumPy array, a PyTorch tensor or an object with __dlpack__, got {}",
                        name, Py_TYPE(object.ptr())->tp_name));
+}
+
+bool is_passive(py::handle object) {
+    return object.is_none() || reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == ndarray || is_plain_tensor(object);
+}
+
+void check_unmoved(const array& a, const char* name) {
+    if (!a.source || a.origin == array::library::other) return;  // a DLPack capsule keeps its memory
+    const array now = read_array(a.source, name);
+    RW_EXPECTS(now.data == a.data && now.axes == a.axes && now.shape == a.shape && now.strides == a.strides,
+               "{} was {}, and Python code of another argument changed it during the call", describe(now, name),
+               list(a.shape, a.axes));
 }
 
 std::string device_name(const array& a) { return a.on_host() ? "the CPU" : "cuda:" + std::to_string(a.device); }

@@ -51,11 +51,20 @@ struct array {
 array read_array(py::handle object, const char* name);
 
 /// Throws TypeError for an array of NumPy's interface whose class gives the numbers a meaning that memory does not
-/// hold: a masked array, or a class with functions of its own for NumPy's, such as one with units.
+/// hold: a masked array, or a class with functions of its own for NumPy's, such as one with units. The same for arrays
+/// inside of lists. Throws ropewalk::error for a list that contains itself, which NumPy would read without an end.
 void check_plain(py::handle object, const char* name);
 
 /// True if read_array() accepts the type of the object.
 bool is_array(py::handle object);
+
+/// True if reading the object runs no Python code: None, a NumPy array or a PyTorch tensor, but none of a derived
+/// class.
+bool is_passive(py::handle object);
+
+/// Throws if the memory of an array has moved since it was read. The conversion of another argument can run Python
+/// code, such as `__index__` of an entry of a list, that resizes the array.
+void check_unmoved(const array& a, const char* name);
 
 /// "q float64 [4, 2, 128] of strides [256, 128, 1]"
 std::string describe(const array& a, const char* name);

@@ -16,14 +16,6 @@ namespace {
 
 std::int64_t integer_or_0(py::handle number, const char* name) { return number.is_none() ? 0 : as_int64(number, name); }
 
-/// Throws TypeError for an object that is no number.
-double as_double(py::handle number, const char* name) {
-    const double value = PyFloat_AsDouble(number.ptr());
-    if (value != -1 || PyErr_Occurred() == nullptr) return value;
-    PyErr_Clear();
-    throw py::type_error(detail::format("ropewalk: {} must be a number, got {}", name, std::string(py::repr(number))));
-}
-
 Encoding make(py::handle policy, py::handle head_dim, py::handle base, py::handle rotary_dim, py::handle rotary_offset,
               py::handle layout, py::handle sequence_length) {
     const std::int64_t width = integer_or_0(rotary_dim, "rotary_dim");
@@ -70,10 +62,12 @@ py::object to_numpy(const std::vector<T>& values, const char* type) {
     return copy;
 }
 
-py::tuple cos_sin(const Encoding& self, py::handle ids, bool elementwise, py::handle threads) {
+py::tuple cos_sin(const Encoding& self, py::handle ids, py::handle doubled, py::handle threads) {
     RW_EXPECTS(!ids.is_none(), "positions is None");
     RW_EXPECTS(!is_torch_tensor(ids) || !torch_records(),
                "cos_sin cannot be traced; call it outside of modes and traces");
+    const bool elementwise = as_bool(doubled, "elementwise");
+    const int count = thread_count(threads);  // before the address of the positions, which `__index__` may move
     const token_positions positions(self, ids, 0, py::none());
     RW_EXPECTS(positions.source.axes == (positions.value.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
                describe(positions.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");
@@ -91,7 +85,6 @@ py::tuple cos_sin(const Encoding& self, py::handle ids, bool elementwise, py::ha
     };
     py::object cos = allocate(), sin = allocate();
     const auto cos_floats = floats(cos), sin_floats = floats(sin);
-    const int count = thread_count(threads);
     {
         const py::gil_scoped_release released;
         dispatch::cos_sin(*self.geometry.layout, self, positions.value, tokens, columns, cos_floats, sin_floats, count);
@@ -101,7 +94,7 @@ py::tuple cos_sin(const Encoding& self, py::handle ids, bool elementwise, py::ha
 
 /// "torch.bfloat16", numpy.float16, <class 'numpy.float32'>, "f16", …
 element_type element_named(py::handle dtype) {
-    const auto text = std::string(py::str(dtype));
+    const std::string text = PyUnicode_Check(dtype.ptr()) != 0 ? std::string(as_text(dtype, "dtype")) : repr_of(dtype);
     const auto has = [&text](const char* part) { return text.find(part) != std::string::npos; };
     if (has("bfloat16") || has("bf16")) return element_type::bf16;
     if (has("float16") || has("f16")) return element_type::f16;

@@ -34,9 +34,9 @@ bool fit_heads_first(const array& q, const array& k) {
     return q.shape[1] != k.shape[1] && divides(1) && (q.shape[2] == k.shape[2] || !divides(2));
 }
 
-[[gnu::cold]] void warn_once(const array& a, const char* name) {
+[[gnu::cold]] bool warn_once(const array& a, const char* name) {
     static bool done = false;
-    if (done) return;
+    if (done) return false;
     done = true;
     const std::string text = detail::format(
         "ropewalk: {} {} is read as [batch, tokens, heads, head_dim], with {} tokens and {} heads; did you mean "
@@ -44,19 +44,19 @@ bool fit_heads_first(const array& q, const array& k) {
         name, shape_of(a), a.shape[1], a.shape[2]);
     constexpr int caller_of_rotate = 2;
     if (PyErr_WarnEx(PyExc_UserWarning, text.c_str(), caller_of_rotate) != 0) throw py::error_already_set();
+    return true;
 }
 
 }  // namespace
 
-void check_order(const array& q, const array& k, py::handle order, bool may_warn) {
-    if (!order.is_none()) return;
+bool check_order(const array& q, const array& k, py::handle order, bool may_warn) {
+    if (!order.is_none()) return false;
     RW_EXPECTS(!has_four_axes(q) || !has_four_axes(k) || !fit_heads_first(q, k),
                "q {} and k {} have {} and {} tokens in the order [batch, tokens, heads, head_dim]; did you mean "
                "order='bhsd'?",
                shape_of(q), shape_of(k), q.shape[1], k.shape[1]);
-    if (!may_warn) return;
-    if (looks_heads_first(q)) warn_once(q, "q");
-    if (looks_heads_first(k)) warn_once(k, "k");
+    if (!may_warn) return false;
+    return (looks_heads_first(q) && warn_once(q, "q")) || (looks_heads_first(k) && warn_once(k, "k"));
 }
 
 void check_order_named(const array& q, const array& k, py::handle order) {

@@ -8,8 +8,9 @@
 namespace ropewalk::python {
 
 /// Throws for q and k that do not fit together, but would in the order "bhsd". Warns once per process about an array
-/// without `order` that looks like [batch, heads, tokens, head_dim], if `may_warn`. `q` or `k` may be absent.
-void check_order(const array& q, const array& k, py::handle order, bool may_warn);
+/// without `order` that looks like [batch, heads, tokens, head_dim], if `may_warn`. `q` or `k` may be absent. Returns
+/// whether it has warned, which can run Python code.
+bool check_order(const array& q, const array& k, py::handle order, bool may_warn);
 
 /// The same where q and k may have different numbers of tokens. Throws without `order` if axis 1 can be the heads: then
 /// "bhsd" fits, and "bshd" may fit, too.

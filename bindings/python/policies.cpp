@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "arguments.hpp"
 #include "bindings.hpp"
 #include "constructed.hpp"
@@ -13,6 +15,13 @@ namespace {
 /// Base class in Python: a chain of policies, often just one.
 struct policy {
     std::vector<any_policy> chain;
+};
+
+/// A parameter of type T as Python passes it. The casters of pybind11 would take booleans and complex numbers, too, and
+/// their messages do not name the parameter.
+template <class T>
+struct unread {
+    py::object value;
 };
 
 /// The class of a single policy of the registry.
@@ -29,6 +38,14 @@ struct single : policy {
 template <>
 struct pybind11::detail::type_caster<ropewalk::python::policy>
     : ropewalk::python::constructed_caster<ropewalk::python::policy> {};
+template <class T>
+struct pybind11::detail::type_caster<ropewalk::python::unread<T>> {
+    PYBIND11_TYPE_CASTER(ropewalk::python::unread<T>, make_caster<T>::name);  // the type, for documentation
+    bool load(handle source, bool /*convert*/) {
+        value.value = reinterpret_borrow<object>(source);
+        return true;
+    }
+};
 template <class P>
 struct pybind11::detail::type_caster<ropewalk::python::single<P>>
     : ropewalk::python::constructed_caster<ropewalk::python::single<P>> {};
@@ -60,7 +77,7 @@ std::string text_of(const py::object& value) {
 }
 
 template <class P>
-std::string repr_of(const P& policy) {
+std::string code_of(const P& policy) {
     std::string text = class_name<P>() + "(";
     const P defaults{};
     bool first = true;
@@ -77,7 +94,7 @@ std::string repr_of_chain(const policy& all) {
     std::string text;
     for (const any_policy& part : all.chain) {
         if (!text.empty()) text += " | ";
-        text += std::visit([](const auto& policy) { return repr_of(policy); }, part);
+        text += std::visit([](const auto& policy) { return code_of(policy); }, part);
     }
     return text;
 }
@@ -96,6 +113,29 @@ std::string documentation() {
     return text;
 }
 
+void read(py::handle value, const char* name, double& to) { to = as_double(value, name); }
+void read(py::handle value, const char* name, std::int64_t& to) { to = as_int64(value, name); }
+void read(py::handle value, const char* name, bool& to) { to = as_bool(value, name); }
+template <class T>
+void read(py::handle value, const char* name, std::optional<T>& to) {
+    to.reset();
+    if (!value.is_none()) read(value, name, to.emplace());
+}
+template <class T>
+void read(py::handle value, const char* name, std::vector<T>& to) {
+    check_plain(value, name);
+    const Py_ssize_t size = PySequence_Check(value.ptr()) != 0 ? PySequence_Size(value.ptr()) : -1;
+    if (size < 0 || PyUnicode_Check(value.ptr()) != 0 || PyBytes_Check(value.ptr()) != 0 ||
+        PyByteArray_Check(value.ptr()) != 0) {
+        PyErr_Clear();
+        throw py::type_error(
+            detail::format("ropewalk: {} must be a sequence of numbers, got {}", name, Py_TYPE(value.ptr())->tp_name));
+    }
+    RW_EXPECTS(size <= Geometry::max_width, "{} must have at most {} entries, got {}", name, Geometry::max_width, size);
+    to.clear();
+    for (Py_ssize_t i = 0; i < size; ++i) read(checked(PySequence_GetItem(value.ptr(), i)), name, to.emplace_back());
+}
+
 /// Parameter I of a policy as an argument of its constructor. A required one has no default.
 template <class P, std::size_t I>
 auto argument() {
@@ -110,12 +150,15 @@ auto argument() {
 
 template <class P, std::size_t... I>
 void bind_constructor(py::class_<single<P>, policy>& bound, std::index_sequence<I...> /*all*/) {
-    bound.def(py::init([](std::remove_cvref_t<decltype(P{}.*std::get<I>(P::parameters).member)>... values) {
-                  P policy{};
-                  ((policy.*std::get<I>(P::parameters).member = values), ...);
-                  return single<P>(policy);
-              }),
-              argument<P, I>()...);
+    bound.def(
+        py::init([](const unread<std::remove_cvref_t<decltype(P{}.*std::get<I>(P::parameters).member)>>&... values) {
+            P policy{};
+            (read(values.value, std::get<I>(P::parameters).name.data(), policy.*std::get<I>(P::parameters).member),
+             ...);
+            policy.validate();
+            return single<P>(std::move(policy));
+        }),
+        argument<P, I>()...);
 }
 
 template <class P>

@@ -1,6 +1,8 @@
 // The functions rotate_, rotate and rerotate_ of the module: read the arguments, release the GIL, run.
 
+#include <initializer_list>
 #include <optional>
+#include <utility>
 
 #include <ropewalk/cpu/plan.hpp>
 #include <ropewalk/rotation/validate.hpp>
@@ -42,9 +44,22 @@ struct call_integers {
           threads(given.threads.is_none() ? 0 : thread_count(given.threads)) {}
 };
 
+/// Throws if Python code has moved an array while the arguments were read.
+void check_unmoved(std::initializer_list<std::pair<const array*, const char*>> arrays) {
+    for (const auto& [memory, name] : arrays) check_unmoved(*memory, name);
+}
+
+/// True if reading a table (cos, sin) runs no Python code.
+bool is_passive_pair(py::handle table) {
+    if (table.is_none()) return true;
+    if (PyTuple_CheckExact(table.ptr()) == 0 || PyTuple_GET_SIZE(table.ptr()) != 2) return false;
+    return is_passive(PyTuple_GET_ITEM(table.ptr(), 0)) && is_passive(PyTuple_GET_ITEM(table.ptr(), 1));
+}
+
 /// The arguments that rotate_() and rotate() have in common, except for q and k.
 struct rotation {
     const array& like;  ///< q or k; the call runs on its device
+    bool ran_python;    ///< reading the arguments may have run Python code
     const Encoding& encoding;
     py::handle order;
     token_positions positions;
@@ -54,6 +69,7 @@ struct rotation {
     /// `rotated` is the view of `like`.
     rotation(const array& like_, const tensor& rotated, const call_integers& numbers, const python_arguments& given)
         : like(like_),
+          ran_python(!is_passive(given.ids) || !is_passive(given.cu_seqlens) || !is_passive_pair(given.table)),
           encoding(as_encoding(given.encoding)),
           order(given.order),
           positions(encoding, given.ids, numbers.offset, given.cu_seqlens, like, &rotated, order, given.ids_name),
@@ -63,6 +79,7 @@ struct rotation {
                                             : direction::forward;
         options.table = table.value;
         options.threads = numbers.threads == 0 && like.on_host() ? thread_count(py::none()) : numbers.threads;
+        if (ran_python) check_unmoved({{&positions.source, given.ids_name}, {&table.cos, "cos"}, {&table.sin, "sin"}});
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
@@ -154,10 +171,13 @@ py::object rotate_in_place(const python_arguments& given, bool inside_operator) 
     if (is_for_package(given, inside_operator)) return not_implemented();
     const call_integers numbers(given);
     const output q(given.q, "q", "rotate_", given.order), k(given.k, "k", "rotate_", given.order);
-    check_order(q.memory, k.memory, given.order, !inside_operator);
+    const bool warned = check_order(q.memory, k.memory, given.order, !inside_operator);
     check_tokens(q.view, k.view);
     const array& like = on_one_device(q.memory, k.memory);
-    rotation(like, q.memory.source ? q.view : k.view, numbers, given).run(q.view, k.view, q.view, k.view);
+    const rotation rotation(like, q.memory.source ? q.view : k.view, numbers, given);
+    if (warned || rotation.ran_python || !is_passive(given.q) || !is_passive(given.k))
+        check_unmoved({{&q.memory, "q"}, {&k.memory, "k"}});
+    rotation.run(q.view, k.view, q.view, k.view);
     count_write(given.q, given.k);
     return results(given.q, given.k);
 }
@@ -238,7 +258,7 @@ py::object allocate_like(const array& a) {
     py::tuple shape(static_cast<std::size_t>(a.axes));
     for (std::size_t axis = 0; axis < shape.size(); ++axis) shape[axis] = py::int_(a.shape[axis]);
     py::object type = py::str(a.type == number::f64 ? "float64" : a.type == number::f32 ? "float32" : "float16");
-    if (a.origin == array::library::numpy) {
+    if (a.origin == array::library::numpy && py::hasattr(a.source, "dtype")) {
         type = a.source.attr("dtype");
     } else if (a.type == number::bf16) {
         type = py::module_::import("ml_dtypes").attr("bfloat16");
@@ -307,10 +327,13 @@ py::object rotate(const python_arguments& given, const py::object& out, bool ins
     const call_integers numbers(given);
     const auto [q_out, k_out] = split_outputs(out, given.q, given.k);
     const input q(given.q, q_out, "q", "out of q", given.order), k(given.k, k_out, "k", "out of k", given.order);
-    check_order(q.memory, k.memory, given.order, !inside_operator);
+    const bool warned = check_order(q.memory, k.memory, given.order, !inside_operator);
     check_tokens(q.view, k.view);
     const array& like = on_one_device(q.memory, k.memory);
     rotation rotation(like, q.memory.source ? q.view : k.view, numbers, given);
+    if (warned || rotation.ran_python || !is_passive(given.q) || !is_passive(given.k) || !is_passive(q_out) ||
+        !is_passive(k_out))
+        check_unmoved({{&q.memory, "q"}, {&k.memory, "k"}, {&q.to.memory, "out of q"}, {&k.to.memory, "out of k"}});
     rotation.options.fresh_output = q.fresh || k.fresh;
     rotation.run(q.view, k.view, q.to.view, k.to.view);
     if (!out.is_none()) count_write(q_out, k_out);
@@ -335,10 +358,14 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
     const output keys(k, "k", "rerotate_", order);
     RW_EXPECTS(keys.view.exists(), "{} has no memory, and rerotate_ cannot be traced", describe(keys.memory, "k"));
     check_gradient(keys.memory, "k", "rerotate_");
-    check_order({}, keys.memory, order, true);
+    const bool warned = check_order({}, keys.memory, order, true);
     const token_positions source_positions(source, ids, first, py::none(), keys.memory, &keys.view, order);
     const token_positions target_positions(target, stays ? ids : new_ids, new_first, py::none(), keys.memory,
                                            &keys.view, order, stays ? "positions" : "new_positions");
+    if (warned || !is_passive(k) || !is_passive(ids) || !is_passive(new_ids))
+        check_unmoved({{&keys.memory, "k"},
+                       {&source_positions.source, "positions"},
+                       {&target_positions.source, "new_positions"}});
     const layout_kind layout = *target.geometry.layout;
     RW_EXPECTS(source.geometry.layout == layout, "old_encoding is for {}, but new_encoding is for {}",
                to_string(*source.geometry.layout), to_string(layout));
@@ -390,6 +417,9 @@ void bind_rotate(py::module_& m) {
     m.def("check_pair", &check_pair);
     m.def("check_apart", &check_apart);
     m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
+    m.def("as_int", [](py::handle number, const std::string& name) { return as_int64(number, name.c_str()); });
+    m.def("as_bool", [](py::handle truth, const std::string& name) { return as_bool(truth, name.c_str()); });
+    m.def("repr_of", &repr_of);
 }
 
 }  // namespace ropewalk::python

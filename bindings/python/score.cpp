@@ -4,7 +4,7 @@
 
 #include <ropewalk/policy/score.hpp>
 
-#include "array.hpp"
+#include "arguments.hpp"
 #include "bindings.hpp"
 
 namespace ropewalk::python {
@@ -13,8 +13,7 @@ namespace {
 
 /// Integers of any shape as a NumPy array.
 py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> integers(py::handle object) {
-    check_plain(object, "positions");
-    const py::array numbers = py::module_::import("numpy").attr("asarray")(object);
+    const py::array numbers = as_numpy(object, "positions");
     const char kind = numbers.dtype().kind();
     RW_EXPECTS(kind == 'i' || (kind == 'u' && numbers.itemsize() < 8),
                "positions must be int64, or integers of at most 32 bits, got {}",
@@ -22,10 +21,10 @@ py::array_t<std::int64_t, py::array::c_style | py::array::forcecast> integers(py
     return numbers;
 }
 
-py::array_t<double> query_temperature(py::handle positions, double scale, std::int64_t length) {
+py::array_t<double> query_temperature(py::handle positions, py::handle scale, py::handle length) {
+    const QueryTemperature temperature{as_double(scale, "scale"), as_int64(length, "length")};
     const auto ids = integers(positions);
     py::array_t<double> temperatures(std::vector<py::ssize_t>(ids.shape(), ids.shape() + ids.ndim()));
-    const QueryTemperature temperature{scale, length};
     double* const result = temperatures.mutable_data();
     for (py::ssize_t i = 0; i < ids.size(); ++i) result[i] = temperature(ids.data()[i]);
     return temperatures;
@@ -37,8 +36,8 @@ void bind_score(py::module_& m) {
     using namespace py::literals;
     m.def(
         "alibi_slopes",
-        [](std::int64_t heads) {
-            const std::vector<double> slopes = alibi_slopes(heads);
+        [](py::handle heads) {
+            const std::vector<double> slopes = alibi_slopes(as_int64(heads, "heads"));
             return py::array_t<double>(static_cast<py::ssize_t>(slopes.size()), slopes.data());
         },
         "heads"_a, R"(Return the ALiBi slopes of a layer (arXiv 2108.12409, section 3).

@@ -91,11 +91,14 @@ bool wants_gradient(py::handle tensor) {
     return attribute(tensor, requires_grad).ptr() == Py_True && is_true(loaded_torch()->is_grad_enabled);
 }
 
+bool is_plain_tensor(py::handle object) {
+    const torch_module* const torch = loaded_torch();
+    const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    return torch != nullptr && (type == torch->tensor_type || type == torch->parameter_type);
+}
+
 bool needs_operator(py::handle object) {
-    if (!is_torch_tensor(object)) return false;
-    auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-    const torch_module& torch = *loaded_torch();
-    return (type != torch.tensor_type && type != torch.parameter_type) || wants_gradient(object);
+    return is_torch_tensor(object) && (!is_plain_tensor(object) || wants_gradient(object));
 }
 
 void count_write(py::handle q, py::handle k) {

@@ -27,6 +27,9 @@ bool torch_observes();
 /// True for a torch.Tensor or an instance of a derived class.
 bool is_torch_tensor(py::handle object);
 
+/// True for a torch.Tensor or a Parameter, but none of a derived class.
+bool is_plain_tensor(py::handle object);
+
 /// True for a tensor that requires grad while autograd is recording.
 bool wants_gradient(py::handle tensor);
 

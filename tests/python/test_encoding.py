@@ -136,8 +136,7 @@ def test_parameters_are_read_only():
     ("arguments", "message"),
     [
         (("linear:-8", 128), "factor must be a positive number, got -8"),
-        ((rw.Linear(-2), 128), "factor must be a positive number, got -2"),
-        ((rw.Linear(float("nan")), 128), "got nan"),
+        (("linear:nan", 128), "got nan"),
         (("linaer:8", 128), "unknown policy 'linaer'.*did you mean 'linear'.*\n  linaer:8\n  \\^"),
         (("linear:8|", 128), "expected the name of a policy, got the end"),
         (("default", 0), "head_dim must be positive, got 0"),

@@ -1,5 +1,7 @@
 """Memory of other libraries: views are rotated without a copy, and read-only memory is never written."""
 
+import collections
+import contextlib
 import gc
 import weakref
 
@@ -207,6 +209,44 @@ def test_masked_positions_of_other_functions():
     for call in (ENCODING.cos_sin, rw.query_temperature):
         with pytest.raises(TypeError, match=r"positions is a .*MaskedArray"):
             call(masked(np.arange(4)))
+        with pytest.raises(TypeError, match=r"positions contains a .*MaskedArray"):
+            call([masked(np.arange(4))])
+
+
+MEANT = {
+    "masked array": masked(np.arange(4)),
+    "masked number": np.ma.masked,
+    "units": np.arange(4).view(WithUnits),
+    "proxy": Proxy(),
+}
+
+
+@pytest.mark.parametrize("kind", MEANT)
+@pytest.mark.parametrize("nest", [lambda x: [x], lambda x: [0, 1, 2, (3, [x])], lambda x: collections.deque([0, x])])
+def test_arrays_that_mean_more_inside_of_lists(kind, nest):
+    value = nest(MEANT[kind])
+    name = type(MEANT[kind]).__name__
+    for q in (np.zeros((4, 2, 64), np.float32), torch.zeros(4, 2, 64, requires_grad=True)):
+        for arguments in ({"positions": value}, {"cu_seqlens": value}, {"cu_seqlens": [0, 4], "offset": value}):
+            with pytest.raises(TypeError, match=f"{list(arguments)[-1]} contains a .*{name}, and its (mask|meaning)"):
+                rw.rotate(q, encoding=ENCODING, **arguments)
+    with pytest.raises(TypeError, match=f"short_factor contains a .*{name}"):
+        rw.LongRope(short_factor=[value])
+
+
+def test_numpy_numbers_inside_of_lists():
+    expected = ENCODING.cos_sin([5, 6, 7])[0]
+    for ids in ([np.int64(5), np.uint8(6), 7], [np.array(5), np.array(6), np.array(7)], list(np.arange(5, 8))):
+        np.testing.assert_array_equal(ENCODING.cos_sin(ids)[0], expected)
+
+
+def test_a_list_that_contains_itself():
+    """NumPy would read 2^64 items."""
+    inner = []
+    inner += [inner, (inner,)]
+    for call in (ENCODING.cos_sin, rw.query_temperature):
+        with pytest.raises(rw.Error, match="positions is a list that contains itself"):
+            call(inner)
 
 
 @pytest.mark.parametrize("name", ["cu_seqlens", "offset"])
@@ -256,6 +296,132 @@ def test_an_index_that_moves_the_keys(name):
     rw.rerotate_(k, ENCODING, ENCODING, **{"new_offset": 0, name: Resizing(k, 1)})
     shift = {"offset": -1, "new_offset": 1, "threads": 0}[name]
     assert_close(np.array(k), rotate_exactly(np.ones((64, 8, 64)), THETA, np.full(64, shift)))
+
+
+class Moving:
+    """Arrays, sequences and integers that call a function when they are read."""
+
+    def __init__(self, move, value):
+        self.move, self.value = move, value
+
+    def __index__(self):
+        self.move()
+        return self.value
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_index_that_moves_the_positions(number):
+    ids = np.array([3, 4])
+    cos, _ = ENCODING.cos_sin(ids, threads=Moving(lambda: ids.resize(64, refcheck=False), number))
+    np.testing.assert_array_equal(cos, ENCODING.cos_sin(np.append([3, 4], np.zeros(62, int)))[0])
+
+
+class MovingArray(Moving):
+    def __array__(self, *arguments, **named):
+        self.move()
+        return np.asarray(self.value)
+
+
+class MovingExport(Moving):
+    def __dlpack__(self, **named):
+        self.move()
+        return self.value.__dlpack__(**named)
+
+    def __dlpack_device__(self):
+        return self.value.__dlpack_device__()
+
+
+class MovingStruct(Moving):
+    @property
+    def __array_struct__(self):
+        self.move()
+        return self.value.__array_struct__
+
+
+class MovingSequence(Moving):
+    def __len__(self):
+        return len(self.value)
+
+    def __getitem__(self, at):
+        self.move()
+        return self.value[at]
+
+
+IDS = np.arange(4)
+TABLE = ENCODING.cos_sin(IDS)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        lambda move: {"positions": MovingArray(move, IDS)},
+        lambda move: {"positions": [MovingArray(move, 3)] * 4},
+        lambda move: {"positions": MovingExport(move, IDS)},
+        lambda move: {"positions": MovingStruct(move, IDS)},
+        lambda move: {"positions": MovingSequence(move, IDS.tolist())},
+        lambda move: {"cu_seqlens": MovingSequence(move, [0, 4])},
+        lambda move: {"table": MovingSequence(move, TABLE)},
+        lambda move: {"table": (TABLE[0], MovingExport(move, TABLE[1]))},
+        lambda move: {"k": MovingStruct(move, np.zeros((4, 2, 64), np.float32))},
+        lambda move: {"k": MovingExport(move, np.zeros((4, 2, 64), np.float32))},
+    ],
+)
+@pytest.mark.parametrize("moved", ["q", "positions", "out"])
+def test_arguments_that_move_an_array(argument, moved):
+    """The call fails without a write to the old memory, or has read the array after it moved."""
+    arrays = {
+        "q": np.zeros((4, 2, 64), np.float32),
+        "positions": IDS.copy(),
+        "out": np.zeros((4, 2, 64), np.float32),
+    }
+
+    def move():
+        if moved == "positions":
+            arrays[moved].resize(2**16, refcheck=False)
+        else:
+            arrays[moved].resize((2**10, 2, 64), refcheck=False)
+
+    given = argument(move)
+    if moved == "positions" and given.keys() & {"positions", "cu_seqlens"}:
+        return
+    q, out = arrays["q"], arrays["out"]
+    calls = [lambda: rw.rotate(q, encoding=ENCODING, **given)] if moved != "out" else []
+    if moved != "out":
+        calls.append(lambda: rw.rotate_(q, encoding=ENCODING, **given))
+    else:
+        to = (out, np.zeros_like(out)) if "k" in given else out
+        calls.append(lambda: rw.rotate(q, encoding=ENCODING, out=to, **given))
+    if moved == "positions":
+        given["positions"] = arrays["positions"]
+    for call in calls:
+        with contextlib.suppress(rw.Error, TypeError):  # objects in lists are of no type that NumPy knows
+            call()
+        assert np.isfinite(q).all() and np.isfinite(out).all()
+
+
+def test_an_array_that_moved_is_an_error():
+    q = np.zeros((4, 2, 64), np.float32)
+    positions = MovingArray(lambda: q.resize((64, 2, 64), refcheck=False), IDS)
+    with pytest.raises(rw.Error, match=r"q float32 \[64, 2, 64\] .* was \[4, 2, 64\], and Python code of another"):
+        rw.rotate_(q, encoding=ENCODING, positions=positions)
+    k = np.zeros((4, 2, 64), np.float32)
+    positions = MovingArray(lambda: k.resize((64, 2, 64), refcheck=False), IDS)
+    with pytest.raises(rw.Error, match=r"k float32 \[64, 2, 64\] .* was \[4, 2, 64\]"):
+        rw.rerotate_(k, ENCODING, ENCODING, new_positions=positions)
+
+
+def test_a_warning_that_moves_the_array():
+    program = """
+import warnings
+import numpy as np, ropewalk as rw
+q = np.ones((2, 32, 300, 64), np.float32)
+warnings.showwarning = lambda *arguments: q.resize((1, 1, 1, 64), refcheck=False)
+try:
+    rw.rotate_(q, encoding=rw.encoding("default", head_dim=64))
+except rw.Error as problem:
+    print(problem)
+"""
+    assert "q float32 [1, 1, 1, 64]" in run_python(program)
 
 
 @pytest.mark.parametrize("kind", [np.ndarray, torch.Tensor, Wrapped])

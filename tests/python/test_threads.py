@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import ropewalk as rw
-from checks import assert_refused, run_python
+from checks import assert_refused, run, run_python
 from ropewalk import _ropewalk
 
 if not os.path.isdir("/proc/self/task"):
@@ -106,6 +106,64 @@ else:
 """
 
 
+# OpenMP threads of PyTorch. The parent makes no threaded call of ropewalk.
+FORKED_BY_OTHERS = FORKED.replace(
+    "expected = rotated()",
+    """
+expected = rw.rotate(start, encoding=encoding, threads=1)
+assert torch.empty(4_000_000).mul_(2).numel() and len(os.listdir("/proc/self/task")) > 1
+""",
+)
+
+
+def test_a_forked_child_of_another_library_with_threads():
+    assert run_python(FORKED_BY_OTHERS, "torch") == "exit 0"
+
+
+# A child of a parent with one thread starts threads of its own.
+FORKED_ALONE = """
+import os, sys
+import numpy as np
+import ropewalk as rw
+
+start = np.zeros((4096, 16, 128), np.float32)
+encoding = rw.encoding("default", head_dim=128)
+assert len(os.listdir("/proc/self/task")) == 1
+child = os.fork()
+if child == 0:
+    rw.rotate(start, encoding=encoding, threads=2)
+    os._exit(len(os.listdir("/proc/self/task")))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_of_one_thread_has_threads():
+    processors = min(2, len(os.sched_getaffinity(0)))
+    assert int(run_python(FORKED_ALONE, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="2")) == processors
+
+
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+if sys.argv[1] == "imported":
+    import ropewalk
+program = "try: import ropewalk\\nexcept ImportError as problem: print(problem)"
+interpreters.run_string(interpreters.create(), program)
+"""
+
+
+@pytest.mark.parametrize("main", ["imported", "fresh"])
+def test_subinterpreters_are_refused(main):
+    """The import would wait forever for a lock that its own thread holds."""
+    command = [sys.executable, "-c", SUBINTERPRETER, main]
+    done = run(*command, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ropewalk: subinterpreters are not supported")
+
+
 @pytest.mark.parametrize("tensors_of", ["numpy", "torch"])
 def test_a_forked_child_computes_on_one_thread(tensors_of):
     assert run_python(FORKED, tensors_of) == "exit 0"
@@ -154,8 +212,9 @@ print(len(os.listdir("/proc/self/task")))
 @pytest.mark.parametrize("processors", [1, 2])
 def test_no_more_threads_than_processors(processors):
     usable = min(processors, len(os.sched_getaffinity(0)))
-    before = int(run_python("import os, numpy, ropewalk\nprint(len(os.listdir('/proc/self/task')))"))
-    assert int(run_python(LIMITED, processors, OMP_NUM_THREADS="100000")) <= before + usable - 1
+    absurd = {"OMP_NUM_THREADS": "100000"}
+    before = int(run_python("import os, numpy, ropewalk\nprint(len(os.listdir('/proc/self/task')))", **absurd))
+    assert int(run_python(LIMITED, processors, **absurd)) <= before + usable - 1
 
 
 @pytest.mark.parametrize("threads", [-1, 0, 4097, 2**40])

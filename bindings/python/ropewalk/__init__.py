@@ -24,6 +24,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ropewalk import _interpreter  # isort: skip  # noqa: F401 - before _ropewalk: it refuses subinterpreters
 from ropewalk import (
     _openmp,  # before _ropewalk: it selects the OpenMP runtime that _ropewalk finds
     _ropewalk,

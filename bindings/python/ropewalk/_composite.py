@@ -19,14 +19,23 @@ _Function = Callable[..., Any]
 
 def is_composite(order: str | None, cu_seqlens: Any, offset: Any) -> bool:
     """Return whether a call without k_positions, k_offset and padded_tail is one for rotate()."""
-    return "3" in str(order) or (cu_seqlens is not None and not isinstance(offset, int))
+    return is_packed(order) or (cu_seqlens is not None and not isinstance(offset, int))
+
+
+def is_packed(order: str | None) -> bool:
+    """Return whether an order is that of q, k and v in one array."""
+    return isinstance(order, str) and "3" in order
 
 
 def rotate(
     function: _Function, q: Any, k: Any, k_positions: Any, k_offset: Any, padded_tail: bool, **arguments: Any
 ) -> Any:
     """Make the calls of `function`, which is rotate_(), or rotate() if the arguments have `out`."""
-    if arguments["order"] is not None and "3" in str(arguments["order"]):
+    if type(padded_tail) is not bool:
+        padded_tail = _ropewalk.as_bool(padded_tail, "padded_tail")
+    if arguments["order"] is not None and not isinstance(arguments["order"], str):
+        raise TypeError(f"ropewalk: order must be text, got {type(arguments['order']).__name__}")
+    if is_packed(arguments["order"]):
         if any(x is not None for x in (k, k_positions, k_offset, arguments.get("out"))):
             raise _ropewalk.Error(
                 f"ropewalk: order='{arguments['order']}' takes q, k and v as one array, without k, k_positions, "
@@ -73,7 +82,7 @@ def _apart(function: _Function, q: Any, k: Any, k_positions: Any, k_offset: Any,
         )
     if arguments["cu_seqlens"] is not None:
         raise _ropewalk.Error("ropewalk: cu_seqlens excludes k_positions and k_offset; rotate q and k by two calls")
-    if table is not None and len(getattr(table[0], "shape", ())) == 3:
+    if isinstance(table, (tuple, list)) and any(len(getattr(half, "shape", ())) == 3 for half in table):
         raise _ropewalk.Error(
             "ropewalk: a table with a row per token excludes k_positions and k_offset; rotate q and k by two calls"
         )
@@ -113,16 +122,15 @@ def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dic
         raise _ropewalk.Error("ropewalk: positions and cu_seqlens exclude each other; pass one of them")
     if len(shape) != 3 or arguments["order"] not in (None, "thd"):
         raise _ropewalk.Error(f"ropewalk: cu_seqlens needs packed tokens [tokens, heads, head_dim], got {list(shape)}")
-    for name, one in (("cu_seqlens", cu_seqlens), ("offset", offset)):
-        if isinstance(one, np.ndarray) and type(one) is not np.ndarray:
-            _ropewalk.check_plain(one, name)
     tokens: int = shape[0]
     torch: Any = sys.modules.get("torch")
     tensors = [one for one in (cu_seqlens, offset) if torch is not None and isinstance(one, torch.Tensor)]
     on_devices = [one for one in tensors if one.device.type != "cpu"]
     device = {"device": (on_devices or tensors)[0].device} if tensors else {}
     library: Any = torch if tensors else np
-    bounds, first = (library.asarray(one, **device) for one in (cu_seqlens, offset))
+    bounds, first = (
+        _as_array(library, one, name, device) for name, one in (("cu_seqlens", cu_seqlens), ("offset", offset))
+    )
     readable = not tensors or (
         bounds.device.type == "cpu" and type(bounds) is torch.Tensor and not torch.compiler.is_compiling()
     )
@@ -136,6 +144,15 @@ def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dic
         sequence = library.searchsorted(bounds, token, side="right") - 1
     positions = library.where(sequence < len(bounds) - 1, token + shifts[sequence], library.zeros_like(token))
     return {**arguments, "positions": positions, "cu_seqlens": None, "offset": 0}
+
+
+def _as_array(library: Any, one: Any, name: str, device: dict[str, Any]) -> Any:
+    if type(one) is not np.ndarray and not hasattr(one, "is_sparse"):  # NumPy's own arrays and tensors are plain
+        _ropewalk.check_plain(one, name)
+    try:
+        return library.asarray(one, **device)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as problem:  # rows of several lengths, other objects
+        raise _ropewalk.Error(f"ropewalk: {name} cannot be int64: {problem}") from None
 
 
 def _check_sequences(bounds: Any, first: Any, tokens: int, padded_tail: bool, readable: bool) -> None:

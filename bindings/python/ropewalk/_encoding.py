@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ropewalk import _ropewalk
+from ropewalk import _files, _ropewalk
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_BYTES = 16 << 20  # as in parse_config.hpp
-KINDS = (
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-    (stat.S_ISSOCK, "a socket"),
-)
 
 
 def check_encoding(encoding: object) -> None:
@@ -101,34 +96,15 @@ def from_config(
     return _ropewalk.encoding_from_config(text, "the configuration", layer_type, sequence_length, layout, policy)
 
 
-def path_of(config: str | os.PathLike[str]) -> Path:
+def path_of(config: str | os.PathLike[str], name: str = "config") -> Path:
     """Return the path of a configuration, or of the config.json in a folder."""
-    path = Path(config)
-    try:
-        os.access(path, os.F_OK)
-    except ValueError as problem:  # a lone surrogate, a zero byte
-        raise _ropewalk.Error(f"ropewalk: config is no path: {problem}") from None
+    path = _files.as_path(config, name)
     return path / "config.json" if path.is_dir() else path
 
 
 def text_of(path: Path) -> str:
-    """Return the text of a regular file. Neither a FIFO nor a device blocks or is read."""
-    with open(path, "rb", opener=open_without_blocking) as file:
-        status = os.fstat(file.fileno())
-        kind = next((kind for is_kind, kind in KINDS if is_kind(status.st_mode)), None)
-        if kind is not None:
-            raise _ropewalk.Error(f"ropewalk: {path} is {kind}, expected a file")
-        if status.st_size > MAX_BYTES:
-            raise _ropewalk.Error(f"ropewalk: {path} has {status.st_size} bytes, the limit is {MAX_BYTES}")
-        data = file.read(MAX_BYTES + 1)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise _ropewalk.Error(f"ropewalk: {path} is not UTF-8 text: {problem}") from None
-
-
-def open_without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    """Return the text of a configuration."""
+    return _files.read_text(path, MAX_BYTES)
 
 
 def to_hf_config(encoding: _ropewalk.Encoding) -> dict[str, Any]:

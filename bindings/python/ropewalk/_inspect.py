@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,10 +213,7 @@ def lengths(
 
 
 def in_range(name: str, value: SupportsIndex) -> int:
-    try:
-        whole = index(value)
-    except TypeError:
-        raise TypeError(f"ropewalk: {name} must be a whole number of tokens, got {value!r}") from None
+    whole = _ropewalk.as_int(value, name)
     if not 0 < whole < 2**31:
         raise _ropewalk.Error(f"ropewalk: {name} must be in [1, 2^31), got {whole}")
     return whole

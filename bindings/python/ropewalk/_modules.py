@@ -69,8 +69,10 @@ class RotaryEmbedding(torch.nn.Module):
         else:
             self.encoding = make_encoding(policy, head_dim, **geometry)
         self.order = order
+        if order is not None and not isinstance(order, str):
+            raise TypeError(f"ropewalk: order must be text, got {type(order).__name__}")
         if order is not None:  # a call without elements checks it
-            axes = [int(letter) if letter.isdigit() else 0 for letter in str(order)[:-1]]
+            axes = [int(letter) if letter.isdigit() else 0 for letter in order[:-1][:6]]
             rotate(torch.empty(*axes, head_dim, device="cpu"), encoding=self.encoding, order=order)
 
     def forward(

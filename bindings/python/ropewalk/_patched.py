@@ -345,8 +345,10 @@ def _dispatching(rotation: Rotation) -> Any:
 
 def order_of(unsqueeze_dim: int) -> str:
     """Return the order of the axes: the heads follow the batch, or the tokens."""
+    if type(unsqueeze_dim) is not int:
+        unsqueeze_dim = _ropewalk.as_int(unsqueeze_dim, "unsqueeze_dim")
     if unsqueeze_dim not in (1, 2):
-        raise _ropewalk.Error(f"ropewalk: unsqueeze_dim must be 1 or 2, got {unsqueeze_dim}")
+        raise _ropewalk.Error(f"ropewalk: unsqueeze_dim must be 1 or 2, got {_ropewalk.repr_of(unsqueeze_dim)}")
     return "bhsd" if unsqueeze_dim == 1 else "bshd"
 
 

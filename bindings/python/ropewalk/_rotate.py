@@ -126,8 +126,8 @@ def rotate_(
             encoding's angles: [n, columns], where row p is for position p, or [batch or 1, tokens, columns] with one
             row per token, as in Transformers. columns is rotary_dim, in the order of the layout, or rotary_dim/2.
         threads: Upper limit of threads. The default is torch.get_num_threads(), or OpenMP's number if PyTorch is not
-            loaded. Small calls use one thread. So does a process forked after a threaded call, because OpenMP threads
-            do not survive fork.
+            loaded. Small calls use one thread. So does a process forked from one with several threads, because OpenMP
+            threads do not survive fork.
 
     Returns:
         q, k or (q, k), as passed.
@@ -136,7 +136,7 @@ def rotate_(
         Error: Shapes, strides, types or positions do not fit, or memory is read-only. Nothing is written then.
         TypeError: An argument is of the wrong kind.
     """
-    simple = k_positions is None and k_offset is None and not padded_tail
+    simple = k_positions is None and k_offset is None and padded_tail is False
     if simple and not _traced():
         done = _ropewalk.rotate_(
             q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, False
@@ -211,7 +211,7 @@ def rotate(
         Error: As for rotate_().
         TypeError: As for rotate_().
     """
-    simple = k_positions is None and k_offset is None and not padded_tail
+    simple = k_positions is None and k_offset is None and padded_tail is False
     if simple and not _traced():
         done = _ropewalk.rotate(
             q, k, encoding, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, out, False

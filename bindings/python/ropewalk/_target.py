@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ropewalk import _inspect, _ropewalk
+from ropewalk import _files, _inspect, _ropewalk
 from ropewalk._encoding import from_config, path_of, text_of
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def config_lengths(path: str, encoding: _ropewalk.Encoding) -> tuple[int | None,
 
 def read_model(path: str) -> dict[str, Any]:
     """Return the language model's part of a configuration, which from_config() has accepted."""
-    whole = json.loads(text_of(path_of(path)))
+    whole = _files.parse_json(text_of(path_of(path)), path)
     text = whole.get("text_config")
     return text if isinstance(text, dict) else whole
 

@@ -211,7 +211,8 @@ def _check_size(array: Any, name: str, x: Tensor) -> None:
 
 def _starting_at(offset: Any, q: Any, k: Any, order: str | None) -> Tensor:
     """Return the positions [tokens] from an offset in a tensor, which a graph or a transform cannot read."""
-    if offset.is_floating_point() or offset.is_complex() or (offset.dim() > 0 and offset.numel() != 1):
+    readable = not (offset.is_floating_point() or offset.is_complex() or offset.dtype == torch.bool)
+    if not readable or (offset.dim() > 0 and offset.numel() != 1):
         _ropewalk.as_offset(offset)  # raises the error
     x = k if q is None else q
     letters = order or ("thd" if x.dim() == 3 else "bshd")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ropewalk import _inspect, _ropewalk
+from ropewalk import _files, _inspect, _ropewalk
 from ropewalk._encoding import check_encoding, path_of, text_of, to_hf_config
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def write_hf_config(encoding: _ropewalk.Encoding, path: str | os.PathLike[str], 
         OSError: The file cannot be read or written.
     """
     check_encoding(encoding)
-    file = path_of(path)
+    file = path_of(path, "path")
     text = text_of(file)
     check_weights(encoding, read(text, file, layer_type, policy="default"), file)
-    whole = json.loads(text)
+    whole = _files.parse_json(text, str(file))
     model = language_model(whole)
     if model.get("model_type") in WITHOUT_SCALING:
         raise _ropewalk.Error(f"ropewalk: the code of {model['model_type']} reads no scaling method and no base")

@@ -80,8 +80,11 @@ def rotate(
         TypeError: An argument is of the wrong kind.
     """
     check_encoding(encoding)
-    if threads is not None and not 1 <= threads <= 4096:  # most_threads in cpu/threads.hpp
+    if threads is not None and not 1 <= _ropewalk.as_int(threads, "threads") <= 4096:  # most_threads in cpu/threads.hpp
         raise _ropewalk.Error(f"ropewalk: threads must be from 1 to 4096, got {threads}")
+    for name, x in (("q", q), ("k", k), ("positions", positions), ("offset", offset)):
+        if not isinstance(x, jax.Array):
+            _ropewalk.check_plain(x, name)
     given = ("" if q is None else "q") + ("" if k is None else "k")
     arrays = tuple(jnp.asarray(x) for x in (q, k) if x is not None)
     _check(given, arrays, encoding, order)
@@ -93,7 +96,7 @@ def rotate(
     offset = _ropewalk.as_offset(offset)
     if positions is not None and offset != 0:
         raise _ropewalk.Error(f"ropewalk: positions and an offset exclude each other, got an offset of {offset}")
-    direction = bool(inverse) + _ADJOINT * bool(adjoint)
+    direction = _ropewalk.as_bool(inverse, "inverse") + _ADJOINT * _ropewalk.as_bool(adjoint, "adjoint")
     results = _rotated(arrays, ids, _Call(given, encoding.key, order, offset, direction, threads or 0))
     return results if len(results) == 2 else results[0]
 

@@ -17,6 +17,7 @@
 #include <string>
 #if defined(RW_FORKS)
 #include <pthread.h>
+#include <sys/stat.h>
 #endif
 #endif
 
@@ -58,22 +59,28 @@ inline void check_threads(const threads& given) {
 
 #if defined(RW_OPENMP)
 
-/// State of a forked child whose parent ran threads. The threads of GCC's OpenMP do not survive a fork,
-/// and the child would wait for them forever.
+/// State of a forked child whose parent had threads. The threads of GCC's OpenMP do not survive a fork, and the child
+/// would wait for them forever.
 class parent_threads {
 public:
     static bool lost() { return lost_.load(std::memory_order_relaxed); }
 
-    /// Call before threads start, so that children know.
+    /// Call before threads start, so that children know. A compiled library calls it when it is loaded, because other
+    /// libraries of the process may start threads of the same OpenMP.
     static void record() {
 #if defined(RW_FORKS)
-        static const int registered = pthread_atfork(nullptr, nullptr, [] { lost_.store(true); });
+        const auto count = [] {
+            struct ::stat folder {};  // it has a link per thread, and two of its own
+            several_.store(::stat("/proc/self/task", &folder) != 0 || folder.st_nlink != 3);
+        };
+        static const int registered =
+            pthread_atfork(count, nullptr, [] { lost_.store(lost_.load() || several_.load()); });
         (void)registered;
 #endif
     }
 
 private:
-    inline static std::atomic<bool> lost_{false};
+    inline static std::atomic<bool> lost_{false}, several_{true};
 };
 
 /// Reads up to two numbers from a file, "max" as -1. Returns how many there are.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ropewalk import _ropewalk
+from ropewalk import _files, _ropewalk
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +71,16 @@ class Cell:
         return Cell(**known)
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
+def read_results(path: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a result file: the values of a cell each, and those that describe the run.
 
     Raises:
         Error: The file is no list of such rows.
         OSError: The file cannot be read.
     """
+    text = _files.read_text(_files.as_path(path, "path"))
     try:
-        rows: list[dict[str, Any]] = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = _files.parse_json(text, str(path))
         for row in rows:
             Cell.from_dict(row)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
@@ -92,7 +94,7 @@ def read_cells(*paths: str | Path) -> list[Cell]:
     Raises:
         Error: A file holds no results, or two files have the same cell.
     """
-    rows = [row for path in paths for row in read_rows(path)]
+    rows = [row for path in paths for row in read_results(path)]
     several = len({row.get("model") for row in rows}) > 1
     cells: dict[tuple[str, str, int], Cell] = {}
     for row in rows:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import Any, Callable, TypeVar, Union
+from typing import Any, Callable, TypeVar
 
+from ropewalk import _files
+from ropewalk._files import PathLike as PathLike
 from ropewalk._ropewalk import Error
 
 Tokenizer = Callable[[str], Any]  # returns a mapping with `input_ids`, like the tokenizers of Transformers
-PathLike = Union[str, "os.PathLike[str]"]
 T = TypeVar("T")
 MOST_SAMPLES = 100_000  # rows that are made before the first is used
 
@@ -60,10 +58,10 @@ def read_rows(path: PathLike) -> list[Row]:
         Error: The file is not of these formats, has no rows, or is Parquet and pyarrow is not installed.
         OSError: The file cannot be read.
     """
-    name = os.fspath(path)
-    content = Path(path).read_bytes()
+    file = _files.as_path(path, "path")
+    name, content = str(file), _files.read_bytes(file)
     if content.startswith(b"PAR1"):
-        rows = read_parquet(name)
+        rows = read_parquet(content, name)
     else:
         try:
             text = content.decode("utf-8-sig")
@@ -75,35 +73,25 @@ def read_rows(path: PathLike) -> list[Row]:
     return rows
 
 
-def read_parquet(name: str) -> list[Row]:
+def read_parquet(content: bytes, name: str) -> list[Row]:
     try:
         import pyarrow.parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise Error(f"ropewalk: {name}: reading Parquet needs pyarrow: pip install pyarrow") from None
     try:
-        rows = pyarrow.parquet.read_table(name).to_pylist()
+        rows = pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pylist()
     except pyarrow.ArrowException as problem:
         raise Error(f"ropewalk: {name} is not a readable Parquet file: {problem}") from None
     return [Row(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
 
 
 def parse_list(text: str, name: str) -> list[Row]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise Error(f"ropewalk: {name}:{problem.lineno}: not JSON: {problem.msg}") from None
-    return [Row(row, f"{name}, row {number}") for number, row in enumerate(rows, 1)]
+    return [Row(row, f"{name}, row {number}") for number, row in enumerate(_files.parse_json(text, name), 1)]
 
 
 def parse_lines(text: str, name: str) -> list[Row]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(Row(json.loads(line), f"{name}:{number}"))
-            except json.JSONDecodeError as problem:
-                raise Error(f"ropewalk: {name}:{number}: not JSON: {problem.msg} at column {problem.colno}") from None
-    return rows
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [Row(_files.parse_json(line, name, number), f"{name}:{number}") for number, line in lines]
 
 
 def count_tokens(tokenizer: Tokenizer, text: str) -> int:

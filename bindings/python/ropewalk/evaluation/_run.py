@@ -21,9 +21,9 @@ import torch
 import transformers
 
 import ropewalk as rw
-from ropewalk import _ropewalk
+from ropewalk import _files, _ropewalk
 from ropewalk.evaluation import _lines, _model, _qa, _report, _tasks, _text
-from ropewalk.evaluation._results import Cell, read_rows
+from ropewalk.evaluation._results import Cell, read_results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +77,8 @@ def settings_of(jobs: Sequence[Job], settings: Settings) -> dict[tuple[Any, ...]
 
     @functools.cache
     def named(file: str) -> str:
-        return f"{Path(file).name} {_digest(Path(file).read_bytes())}"
+        path = _files.as_path(file, "files")
+        return f"{path.name} {_digest(_files.read_bytes(path))}"
 
     @functools.cache
     def value(name: str) -> Any:
@@ -148,7 +149,7 @@ class Store:
     def _read(self, path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
         if not path.exists():
             return {}
-        found = {_key(row): row for row in read_rows(path)}
+        found = {_key(row): row for row in read_results(path)}
         for key, row in found.items():
             for name in ("model", "fingerprint", "dtype"):
                 _check_same(path, name, row.get(name), self.header[name])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pydoc_data.topics
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropewalk import _ropewalk
+from ropewalk import _files, _ropewalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 def default_text() -> str:
@@ -25,15 +25,7 @@ def read_texts(files: Iterable[str | Path]) -> str:
         Error: A file is not UTF-8 text.
         OSError: A file cannot be read.
     """
-    parts = []
-    for file in files:
-        try:
-            parts.append(Path(file).read_text(encoding="utf-8"))
-        except UnicodeDecodeError as problem:
-            raise _ropewalk.Error(
-                f"ropewalk: {file} is not UTF-8 text: {problem.reason} at byte {problem.start}"
-            ) from None
-    return "\n".join(parts)
+    return "\n".join(_files.read_text(_files.as_path(file, "files")) for file in files)
 
 
 def first_tokens(tokenizer: Any) -> list[int]:
