@@ -1,11 +1,33 @@
 // The module ropewalk._ropewalk: a thin layer over the dispatch library.
 
+#include <exception>
+#include <string_view>
+#include <utility>
+
 #include <ropewalk/dispatch.hpp>
 #include "bindings.hpp"
 
 namespace {
 
 namespace py = pybind11;
+
+/// Raises ropewalk::error as ropewalk.Error. A message may have part of a character where it shows part of a text.
+void translate_errors(py::module_& m) {
+    static PyObject* type = nullptr;  // never released
+    const py::exception<ropewalk::error> error(m, "Error", PyExc_ValueError);
+    error.attr("__doc__") = "An argument is wrong. The message holds its value, and nothing has been written.";
+    type = py::object(error).release().ptr();
+    py::register_local_exception_translator([](std::exception_ptr thrown) {
+        try {
+            std::rethrow_exception(std::move(thrown));
+        } catch (const ropewalk::error& problem) {
+            const std::string_view message = problem.what();
+            const auto text = py::reinterpret_steal<py::object>(
+                PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "backslashreplace"));
+            if (text) PyErr_SetObject(type, text.ptr());
+        }
+    });
+}
 
 /// Makes errors and classes members of the package, for pickle, repr and messages.
 void move_to_package(const py::module_& m) {
@@ -19,8 +41,7 @@ void move_to_package(const py::module_& m) {
 PYBIND11_MODULE(_ropewalk, m) {
     namespace rp = ropewalk::python;
     m.attr("__version__") = ROPEWALK_VERSION;
-    py::register_exception<ropewalk::error>(m, "Error", PyExc_ValueError).doc() =
-        "An argument is wrong. The message holds its value, and nothing has been written.";
+    translate_errors(m);
     rp::bind_policies(m);
     rp::bind_encoding(m);
     rp::bind_config(m);

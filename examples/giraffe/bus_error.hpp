@@ -78,7 +78,8 @@ extern "C" inline void end_by_bus_error(int /*signal*/, siginfo_t* info, void* /
 
 }  // namespace detail
 
-/// From now on, ends the program with a message and exit code 1 when a mapped file has become too short.
+/// From now on, ends the program with a message and exit code 1 when a mapped file has become too short. Needs Linux:
+/// on other systems the signal ends the program as before.
 inline void report_bus_errors() {
     struct ::sigaction action {};
     action.sa_sigaction = detail::end_by_bus_error;

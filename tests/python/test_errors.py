@@ -411,7 +411,7 @@ def test_no_foreign_exceptions(call, error, message):
     ],
 )
 def test_policies_that_no_geometry_makes_valid_do_not_construct(make):
-    with pytest.raises(rw.Error, match="factor|sections"):
+    with pytest.raises(rw.Error, match=r"factor|sections"):
         make()
 
 
@@ -424,6 +424,12 @@ def test_apply_rotary_transformers_names_the_argument(name, wrong, got):
     right |= {"cos": torch.ones(1, 4, 64), "sin": torch.zeros(1, 4, 64)}
     with pytest.raises(TypeError, match=f"{name} must be a torch.Tensor with axes, got {got}"):
         rw.apply_rotary_transformers(**{**right, name: wrong})
+
+
+def test_messages_with_part_of_a_character():
+    """The reader of JSON quotes bytes up to the fault, which can lie inside of a character."""
+    with pytest.raises(rw.Error, match=r"not valid JSON.*\\xc3"):
+        rw._ropewalk.encoding_from_config('{"a": "\\u\xc3"}', "the test", None, None, None, None)
 
 
 def test_messages_do_not_grow_with_other_texts():
