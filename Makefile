@@ -1,4 +1,4 @@
-# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | bench-plot | evaluate | giraffe SEED=1 |
+# Common commands: make demo | test | bench ARGS='--benchmark_filter=...' | bench-plot | tune | evaluate |
 # fuzz TARGETS=key SECONDS=60 | python | docs | format | lint | clean
 
 PYTHON := .venv/bin/python
@@ -15,7 +15,7 @@ SEED := 1
 SECONDS := 60
 TARGETS := config safetensors expression key c_interface
 
-.PHONY: demo test bench bench-plot evaluate giraffe fuzz python docs build configure setup format lint clean
+.PHONY: demo test bench bench-plot tune evaluate giraffe fuzz python docs build configure setup format lint clean
 
 # The times are of two cores of a Zen 4 server. The package in .venv then has the kernels of this machine only.
 demo:
@@ -43,6 +43,13 @@ docs: python
 	tools/setup docs
 	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
 	@echo "docs: build/docs/index.html"
+
+# About 90 seconds on a machine without other work. Writes $(NAME).profile and $(NAME)_tuning.json.
+NAME := build/tuned
+
+tune: configure
+	cmake --build build --target tune
+	build/benchmarks/tune $(NAME)
 
 # Takes 45 minutes on one core. Goes on where it was stopped; remove benchmarks/results/smollm2_*.json to measure again.
 evaluate: python

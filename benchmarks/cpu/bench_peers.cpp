@@ -56,8 +56,7 @@ class peers_row {
 public:
     explicit peers_row(const shape& size)
         : data_(size, order::thd, memory(0, size.bytes())),
-          loops_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes())))),
-          bounds_(loops_, size, data_.q.data),
+          bounds_(size, data_.q.data, data_.q.data),
           cos_(static_cast<std::size_t>(size.tokens * pairs)),
           sin_(cos_.size()) {
         rw::dispatch::cos_sin(size.layout, encoding_, rw::offset{first_position}, size.tokens, pairs, cos_, sin_);
@@ -88,7 +87,6 @@ public:
             }
         }
         data_.fill();
-        bounds_.fill();
         return {};
     }
 
@@ -139,7 +137,7 @@ private:
 
     void rotate_by_hand() const {
         const bool in_cache = data_.size.bytes() <= cached_bytes;
-        const rotation_loop rotation = loops_.rotation(data_.size.type, data_.size.layout, in_cache);
+        const rotation_loop rotation = bounds_.loops().rotation(data_.size.type, data_.size.layout, in_cache);
         for_each_token([&](std::int64_t token, void* q, void* k) {
             const float *cos = cos_.data() + token * pairs, *sin = sin_.data() + token * pairs;
             rotation(q, data_.q.heads, head_dim, cos, sin);
@@ -155,7 +153,6 @@ private:
     }
 
     workload data_;
-    const bandwidth_loops& loops_;
     yardstick bounds_;
     rw::Encoding encoding_ = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
     std::vector<float> cos_, sin_;

@@ -1,5 +1,7 @@
 // Benchmarks of rotations, compared with plain loops over the same bytes and with a naive rotation.
 
+#include <optional>
+
 #include <benchmark/benchmark.h>
 #include <ropewalk/core/error.hpp>
 #include <ropewalk/dispatch.hpp>
@@ -13,7 +15,7 @@ namespace bench {
 
 namespace {
 
-enum class family { rotate, rotate_bhsd, out_of_place, decode_on_the_fly, decode_table };
+enum class family { rotate, rotate_bhsd, out_of_place, decode_on_the_fly, decode_table, decode_prepared };
 
 constexpr std::int64_t first_position = 4096;
 
@@ -26,18 +28,20 @@ public:
           axes_(kind == family::rotate_bhsd ? order::bhsd : order::thd),
           in_(size, axes_, memory(0, size.bytes())),
           out_(in_),
-          bounds_(loops_for(rw::dispatch::instruction_set(size.type, rw::cpu::footprint_of(size.bytes()))), size,
-                  in_.q.data, kind == family::out_of_place) {
+          bounds_(size, in_.q.data, kind == family::out_of_place ? memory(1, size.bytes()) : in_.q.data) {
         in_.fill();
         if (kind == family::out_of_place) {
             out_ = workload(size, axes_, memory(1, size.bytes()));
             out_.fill();  // maps its pages before the measurement
         }
         if (kind == family::decode_table) make_table();
+        if (kind == family::decode_prepared)
+            prepared_ = rw::dispatch::prepare(size.layout, in_.q, in_.k, in_.q, in_.k, encoding_);
         if (size.k_heads == 0) in_.k = out_.k = {};  // queries alone
     }
 
-    void rotate() const {
+    void rotate() {
+        if (prepared_) return (void)prepared_->run({.q = in_.q.data, .k = in_.k.data}, first_position);
         rw::cpu::options options;
         options.threads = size_.threads;
         options.table = table_;
@@ -46,19 +50,18 @@ public:
     }
 
     /// Runs ropewalk and the naive rotation once and compares both with the oracle. Returns an error message or "".
-    [[nodiscard]] std::string check() const {
+    [[nodiscard]] std::string check() {
         rotate();
         const double error = error_to_tolerance(out_, first_position);
         in_.fill();
         rotate_naively(in_, first_position);
         const double naive_error = error_to_tolerance(in_, first_position);
         in_.fill();
-        bounds_.fill();
         if (error <= 1 && naive_error <= 1) return {};
         return rw::detail::format("the error is {} (ropewalk) and {} (naive) times the tolerance", error, naive_error);
     }
 
-    void add_candidates(comparison& times) const {
+    void add_candidates(comparison& times) {
         times.add("ropewalk", [this](int) { rotate(); });
         bounds_.add_candidates(times);
         if (kind_ != family::out_of_place)
@@ -91,10 +94,11 @@ private:
     rw::Encoding encoding_ = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
     std::vector<float> cos_, sin_;
     rw::cos_sin_table table_;
+    std::optional<rw::cpu::prepared_rotation> prepared_;
 };
 
 void measure(benchmark::State& state, family kind, const shape& size) {
-    const rotation_row row(kind, size);
+    rotation_row row(kind, size);
     const std::string problem = row.check();
     if (!problem.empty()) return state.SkipWithError(problem.c_str());
 
@@ -146,6 +150,7 @@ void register_rows() {
                 const shape one_token{type, layout, q_heads, k_heads, 1, 1};
                 add(family::decode_on_the_fly, "decode", one_token, "on_the_fly");
                 add(family::decode_table, "decode", one_token, "table");
+                add(family::decode_prepared, "decode", one_token, "prepared");
             }
         }
     }

@@ -42,6 +42,7 @@ public:
 void describe_context() {
     benchmark::AddCustomContext("machine", bench::machine());
     benchmark::AddCustomContext("compiler", bench::compiler());
+    benchmark::AddCustomContext("tuning_profile", std::string(ropewalk::dispatch::tuning_profile().name));
     benchmark::AddCustomContext("instruction_set", std::string(ropewalk::dispatch::instruction_set()));
     benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
                                              std::to_string(XSIMD_VERSION_MINOR) + "." +

@@ -343,6 +343,12 @@ const char* ropewalk_instruction_set(void) {
     return name;
 }
 
+const char* ropewalk_tuning_profile(void) {
+    const char* name = nullptr;
+    (void)guarded([&] { name = rw::dispatch::tuning_profile().name.data(); });
+    return name;
+}
+
 const char* ropewalk_available_instruction_set(int index) {
     const char* name = nullptr;
     (void)guarded([&] {

@@ -56,55 +56,44 @@ std::vector<const kernel_set*> usable_sets() {
     return sets;
 }
 
-/// Returns the kernels that rotate cached f16 the fastest: AVX2 on Zen 4, the one processor of its family with AVX-512.
-/// There 256 bits take 0.77 of the time to convert, and 0.86 (half_split) and 0.92 (interleaved) to rotate. When data
-/// exceeds the cache, there is no gain.
-const kernel_set* fastest_for_cached_f16(const std::vector<const kernel_set*>& sets) {
-#if defined(__x86_64__)
-    if (sets.front()->name == std::string_view("avx512") && __builtin_cpu_is("amdfam19h") != 0) {
-        for (const kernel_set* set : sets) {
-            if (set->name == std::string_view("avx2")) return set;
-        }
-    }
-#endif
-    return sets.front();
-}
-
-struct kernel_choice {
-    const kernel_set* usual;
-    const kernel_set* f16_in_cache;
-};
-
-kernel_choice choose_kernels() {
+/// The kernels of this process, those of the widest instruction set first: one set if the environment names it.
+std::vector<const kernel_set*> choose_sets() {
     const auto sets = usable_sets();
     const char* const requested = std::getenv("ROPEWALK_ISA");
-    if (requested == nullptr || *requested == '\0') {
-        return {sets.front(), fastest_for_cached_f16(sets)};
-    }
+    if (requested == nullptr || *requested == '\0') return sets;
     for (const kernel_set* set : sets) {
-        if (std::string_view(set->name) == requested) return {set, set};
+        if (std::string_view(set->name) == requested) return {set};
     }
     ropewalk::detail::fail("ROPEWALK_ISA is '{}', this machine has {}", requested, names_of(sets));
 }
 
-const kernel_choice& kernels() {
-    static const kernel_choice sets = choose_kernels();
+const std::vector<const kernel_set*>& sets_in_use() {
+    static const std::vector<const kernel_set*> sets = choose_sets();
     return sets;
 }
 
-const kernel_set& kernels_for(element_type type, cpu::footprint size) {
-    return type == element_type::f16 && size != cpu::footprint::memory ? *kernels().f16_in_cache : *kernels().usual;
+const kernel_set& widest_set() { return *sets_in_use().front(); }
+
+/// The widest instruction set, or for cached f16 the widest one whose registers have the bits of the profile.
+const kernel_set& kernels_for(element_type type, cpu::footprint size, const cpu::tuning_profile& tuning) {
+    if (type != element_type::f16 || size == cpu::footprint::memory) return widest_set();
+    for (const kernel_set* set : sets_in_use()) {
+        if (set->register_bits == tuning.f16_cached_bits) return *set;
+    }
+    return widest_set();
 }
 
-const cpu::rotate_kernel& kernel_for(element_type type, cpu::footprint size, layout_kind layout) {
-    if (type != element_type::f64) return kernels_for(type, size).rotate(type, layout);
+const cpu::rotate_kernel& kernel_for(element_type type, cpu::footprint size, layout_kind layout,
+                                     const cpu::tuning_profile& tuning) {
+    if (type != element_type::f64) return kernels_for(type, size, tuning).rotate(type, layout);
     return layout == layout_kind::half_split ? cpu::detail::kernel_of_f64<half_split>
                                              : cpu::detail::kernel_of_f64<interleaved>;
 }
 
-void execute(const cpu::rotate_plan& plan, layout_kind layout, const cpu::threads& threads) {
+void execute(const cpu::rotate_plan& plan, layout_kind layout, const cpu::threads& threads,
+             const cpu::tuning_profile& tuning) {
     const cpu::rotate_params& params = plan.params;
-    cpu::execute(params, kernel_for(params.any().type, params.loop.size, layout).run, threads);
+    cpu::execute(params, kernel_for(params.any().type, params.loop.size, layout, tuning).run, threads);
 }
 
 }  // namespace
@@ -115,33 +104,38 @@ std::vector<std::string_view> instruction_sets() {
     return names;
 }
 
-std::string_view instruction_set() { return kernels().usual->name; }
+std::string_view instruction_set() { return widest_set().name; }
 
-std::string_view instruction_set(element_type type, cpu::footprint size) { return kernels_for(type, size).name; }
+std::string_view instruction_set(element_type type, cpu::footprint size) {
+    return kernels_for(type, size, cpu::machine_profile()).name;
+}
+
+const cpu::tuning_profile& tuning_profile() { return cpu::machine_profile(); }
 
 void rotate(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out,
             const Encoding& encoding, const positions& positions, const cpu::options& options) {
-    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, positions, options), layout, options.threads);
+    execute(cpu::make_plan(layout, q, k, q_out, k_out, encoding, positions, options), layout, options.threads,
+            cpu::tuning_of(options));
 }
 
 void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
               const positions& source_positions, const Encoding& target, const positions& target_positions,
               const cpu::threads& threads) {
     execute(cpu::make_rerotation_plan(layout, k, k_out, source, source_positions, target, target_positions), layout,
-            threads);
+            threads, cpu::machine_profile());
 }
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
              std::int64_t columns, std::span<float> cos, std::span<float> sin, const cpu::threads& threads) {
     const cpu::rotate_plan plan = cpu::make_table_plan(layout, encoding, positions, tokens, columns, cos, sin);
-    cpu::execute(plan.params, kernels().usual->cos_sin(layout), threads);
+    cpu::execute(plan.params, widest_set().cos_sin(layout), threads);
 }
 
 cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
                                const tensor& k_out, const Encoding& encoding, const cpu::options& options) {
     const element_type type = (q.exists() ? q : k).type;
     // Data of one token fits the cache.
-    const cpu::rotate_kernel& kernel = kernel_for(type, cpu::footprint::l2, layout);
+    const cpu::rotate_kernel& kernel = kernel_for(type, cpu::footprint::l2, layout, cpu::tuning_of(options));
     return {kernel, layout, q, k, q_out, k_out, encoding, options};
 }
 

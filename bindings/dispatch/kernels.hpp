@@ -9,6 +9,7 @@ namespace ropewalk::dispatch {
 
 struct kernel_set {
     const char* name;
+    std::int64_t register_bits;  ///< of a vector; those without vectors count as the narrowest
     /// Of all types but f64, whose kernel no instruction set repeats: see kernel_for() in dispatch.cpp.
     const cpu::rotate_kernel& (*rotate)(element_type type, layout_kind layout);
     cpu::kernel_function (*cos_sin)(layout_kind layout);

@@ -27,7 +27,10 @@ const cpu::rotate_kernel& select_kernel(element_type type, layout_kind layout) {
 
 template <class A>
 constexpr kernel_set kernels_of(const char* name) {
-    return {.name = name, .rotate = select_kernel<A>, .cos_sin = cpu::detail::table_kernel_for<A>};
+    return {.name = name,
+            .register_bits = 8 * sizeof(cpu::detail::floats<A>),
+            .rotate = select_kernel<A>,
+            .cos_sin = cpu::detail::table_kernel_for<A>};
 }
 
 }  // namespace ropewalk::dispatch

@@ -53,6 +53,10 @@ PYBIND11_MODULE(_ropewalk, m) {
         "Return the instruction set of the kernels: the widest one of this machine, or the value of the environment "
         "variable ROPEWALK_ISA.");
     m.def(
+        "tuning_profile", [] { return std::string(ropewalk::dispatch::tuning_profile().name); },
+        "Return the name of the tuning profile in use: that of the processor, or the one that the environment variable "
+        "ROPEWALK_PROFILE names.");
+    m.def(
         "instruction_sets",
         [] {
             py::list names;

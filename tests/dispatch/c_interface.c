@@ -83,6 +83,7 @@ static void test_version_and_instruction_sets(void) {
         found += strcmp(name, in_use) == 0;
     CHECK(count >= 1 && found == 1);
     CHECK(ropewalk_available_instruction_set(-1) == NULL);
+    CHECK(ropewalk_tuning_profile() != NULL && ropewalk_tuning_profile()[0] != '\0');
 }
 
 static void test_encoding(void) {

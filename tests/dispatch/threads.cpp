@@ -1,3 +1,4 @@
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -90,6 +91,24 @@ TEST_CASE("the threads of the caller take the place of OpenMP", "[threads]") {
 }
 
 #if defined(RW_OPENMP)
+#if defined(_OPENMP)
+TEST_CASE("after a call that waited for a thread, calls run on one thread for ten times as long", "[threads]") {
+    using late = rw::cpu::detail::late_threads;
+    using std::chrono::microseconds;
+    const late::clock::time_point begin = late::clock::now() - std::chrono::hours(1);  // other tests see no effect
+    late::record(begin, begin + microseconds(8000), 1 << 20);
+    CHECK(late::expected(begin + microseconds(8000)));
+    CHECK(late::expected(begin + microseconds(87999)));
+    CHECK_FALSE(late::expected(begin + microseconds(88001)));
+    const late::clock::time_point later = begin + std::chrono::seconds(1);
+    late::record(later, later + microseconds(600), 1 << 20);
+    CHECK_FALSE(late::expected(later + microseconds(601)));
+    late::record(later, later + microseconds(700), 1 << 20);
+    CHECK(late::expected(later + microseconds(701)));
+    CHECK_FALSE(late::expected(later + microseconds(7701)));
+}
+#endif
+
 TEST_CASE("the quotas of all control groups of a process limit its threads", "[threads]") {
     const auto root = std::filesystem::temp_directory_path() / "ropewalk_quotas_test";
     std::filesystem::remove_all(root);

@@ -102,7 +102,7 @@ class Options(Sized):
 
 def load():
     library = c.CDLL(str(LIBRARY))
-    for name in ("version", "last_error", "instruction_set", "encoding_expression"):
+    for name in ("version", "last_error", "instruction_set", "tuning_profile", "encoding_expression"):
         getattr(library, f"ropewalk_{name}").restype = c.c_char_p
     for name in ("attention_factor", "softmax_factor"):
         getattr(library, f"ropewalk_encoding_{name}").restype = c.c_double

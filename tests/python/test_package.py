@@ -49,6 +49,19 @@ def test_unknown_instruction_set():
     assert "ROPEWALK_ISA is 'mmx', this machine has" in run_python(program, ROPEWALK_ISA="mmx")
 
 
+def test_tuning_profile_is_that_of_the_environment():
+    program = """
+import ropewalk as rw
+try:
+    print(rw.tuning_profile())
+except rw.Error as problem:
+    print(problem)
+"""
+    assert run_python(program, ROPEWALK_PROFILE="zen3").strip() == "zen3"
+    assert "ROPEWALK_PROFILE is 'zen9', expected one of zen3, zen4" in run_python(program, ROPEWALK_PROFILE="zen9")
+    assert "cannot read ./none: " in run_python(program, ROPEWALK_PROFILE="./none")
+
+
 @pytest.mark.parametrize("threads", [None, 1, 2, 7])
 def test_threads_do_not_change_the_result(threads):
     q = make("torch", "float32", (1, 1000, 8, 64))

@@ -41,6 +41,7 @@ from ropewalk._ropewalk import (
     policies,
     policy,
     query_temperature,
+    tuning_profile,
 )
 from ropewalk._rotate import rerotate_, rotate, rotate_
 
@@ -110,6 +111,7 @@ __all__ = [
     "to_hf_config",
     "to_llama_cpp_flags",
     "to_vllm_overrides",
+    "tuning_profile",
     "unpatch",
     "write_hf_config",
     *(policy_class.__name__ for policy_class in _ropewalk.policy_classes),

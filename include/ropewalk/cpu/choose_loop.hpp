@@ -45,10 +45,11 @@ inline namespace RW_ISA {
 /// Non-temporal stores pay only when data exceeds the cache and the pages of the output are mapped already: an ordinary
 /// store reads the line that it overwrites (a copy of 84 MB: 19 GB/s with ordinary stores, 35 GB/s with non-temporal
 /// ones).
-inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = false) {
+inline loop_choice choose_loop(const rotate_params& params, const tuning_profile& tuning, bool fresh_output = false) {
     const tensor& t = params.any();
     loop_choice loop;
-    loop.size = footprint_of(detail::bytes_of(params));
+    loop.size = footprint_of(detail::bytes_of(params), tuning);
+    loop.bytes_per_thread = tuning.bytes_per_thread;
     loop.shared_row = detail::share_a_row(params);
     const bool from_memory = loop.size == footprint::memory;
     const auto length = [](std::int64_t stride) { return stride < 0 ? -stride : stride; };
@@ -56,15 +57,23 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     const bool both = params.q_in.exists() && params.k_in.exists() && params.q_in.heads > 0;
     const bool alone = params.q_in.exists() != params.k_in.exists();
 
-    if (from_memory && !fresh_output && detail::takes_streaming_stores(params.q_in, params.q_out) &&
+    const std::int64_t head_bytes = 2 * params.pairs * static_cast<std::int64_t>(size_of(t.type));
+    if (loop.size == footprint::l2) loop.columns_prefetch.ahead = tuning.l2_prefetch_bytes;
+    if (from_memory && tuning.memory_prefetch_bytes > 0)
+        loop.heads_prefetch = {tuning.memory_prefetch_bytes,
+                               tuning.memory_prefetches_lines != 0 ? head_bytes : tuning::line_bytes};
+    loop.by_heads = from_memory && tuning.memory_by_heads != 0;
+    loop.group = from_memory ? tuning.heads_major_group_from_memory : tuning.heads_major_group;
+
+    if (from_memory && tuning.streaming_stores != 0 && !fresh_output &&
+        detail::takes_streaming_stores(params.q_in, params.q_out) &&
         detail::takes_streaming_stores(params.k_in, params.k_out)) {
         loop.order = traversal::streaming;
     } else if (loop.heads_major) {
         loop.order = traversal::heads_major;
-    } else if (from_memory && (both || alone)) {
+    } else if (from_memory && tuning.alternating_bytes > 0 && (both || alone)) {
         loop.order = traversal::alternating;
-        const std::int64_t head_bytes = 2 * params.pairs * static_cast<std::int64_t>(size_of(t.type));
-        const std::int64_t heads = std::max<std::int64_t>(tuning::alternating_bytes / head_bytes, 1);
+        const std::int64_t heads = std::max<std::int64_t>(tuning.alternating_bytes / head_bytes, 1);
         loop.alternating_heads =
             both ? std::max<std::int64_t>(heads * params.k_in.heads / params.q_in.heads, 1) : heads;
         loop.tile = both ? 1 : 2;
@@ -72,9 +81,9 @@ inline loop_choice choose_loop(const rotate_params& params, bool fresh_output = 
     }
     std::int64_t tile = 1;
     if (loop.heads_major) {
-        tile = std::max(tuning::heads_major_tile_floats / params.row_floats(), tuning::heads_major_tile_tokens);
+        tile = std::max(tuning.heads_major_tile_floats / params.row_floats(), tuning.heads_major_tile_tokens);
     } else if (both && loop.size != footprint::l2) {
-        tile = from_memory ? tuning::memory_tile_tokens : tuning::l3_tile_tokens;
+        tile = from_memory ? tuning.memory_tile_tokens : tuning.l3_tile_tokens;
     }
     loop.tile = std::min(t.tokens, tile);
     return loop;

@@ -43,11 +43,16 @@ inline namespace RW_ISA {
 /// with nothing written, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
 RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
     detail::check_threads(given);
-    const std::int64_t tokens = params.batch() * params.tokens();
+    const std::int64_t tokens = params.batch() * params.tokens(), bytes = detail::bytes_of(params);
     if (tokens == 0) return;
     const std::int64_t floats = scratch_floats(params);
-    const std::int64_t useful = std::min(tokens, detail::bytes_of(params) / tuning::bytes_per_thread);
-    const thread_pool pool = detail::pool_for(useful, given);
+    thread_pool pool = detail::pool_for(std::min(tokens, bytes / params.loop.bytes_per_thread), given);
+#if defined(RW_OPENMP)
+    using late = detail::late_threads;
+    const bool watched = pool.size > 1 && given.pool.run == nullptr;
+    const late::clock::time_point begin = watched ? late::clock::now() : late::clock::time_point{};
+    if (watched && late::expected(begin)) pool.size = 1;
+#endif
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
         kernel(params, 0, tokens, scratch.data());
@@ -60,6 +65,9 @@ RW_INLINE void execute(const rotate_params& params, kernel_function kernel, cons
     };
     const auto task = [](void* argument, int index) { (*static_cast<decltype(part)*>(argument))(index); };
     pool.run(pool.pool, pool.size, task, const_cast<void*>(static_cast<const void*>(&part)));
+#if defined(RW_OPENMP)
+    if (watched) late::record(begin, late::clock::now(), bytes);
+#endif
 }
 
 }  // namespace RW_ISA

@@ -18,7 +18,7 @@ struct head_loops {
     /// Blocks of an unrolled loop over a head: 64 pairs, the width of most models, at most 8 blocks.
     static constexpr int unrolled = main_block::pairs < 8 ? 8 : static_cast<int>(usual_pairs / main_block::pairs);
 
-    static void by_columns(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t prefetch) {
+    static void by_columns(std::int64_t pairs, const float* row, const head_span& heads, prefetch_range prefetch) {
         std::int64_t begin = 0;
         if constexpr (splits_lines) {
             if (half_a_register_off(pairs, heads)) {
@@ -31,7 +31,7 @@ struct head_loops {
         columns_from(begin, pairs, row, heads, prefetch);
     }
 
-    static void by_heads(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t prefetch) {
+    static void by_heads(std::int64_t pairs, const float* row, const head_span& heads, prefetch_range prefetch) {
         if constexpr (splits_lines) {
             if (heads.count == 1 && half_a_register_off(pairs, heads)) return by_columns(pairs, row, heads, prefetch);
         }
@@ -41,7 +41,7 @@ struct head_loops {
         }
         const std::int64_t rotated = pairs > usual_pairs ? whole_heads<unrolled>(pairs, row, heads, prefetch)
                                                          : whole_heads<1>(pairs, row, heads, prefetch);
-        if (rotated < pairs) columns_from(rotated, pairs, row, heads, 0);
+        if (rotated < pairs) columns_from(rotated, pairs, row, heads, {});
     }
 
     static void arrange(std::int64_t pairs, float* to_cos, float* to_sin, const float* cos, const float* sin) {
@@ -69,7 +69,7 @@ private:
     /// Rotates N blocks of all heads from `pair` on.
     template <class B, int N>
     static RW_INLINE void held_columns(std::int64_t pair, std::int64_t pairs, const float* row, const head_span& heads,
-                                       std::int64_t prefetch) {
+                                       prefetch_range prefetch) {
         typename B::values values[static_cast<std::size_t>(N)];
         RW_UNROLL
         for (int i = 0; i < N; ++i) {
@@ -87,9 +87,9 @@ private:
             RW_UNROLL
             for (int i = 0; i < N; ++i) {
                 if (i * stride * bytes % tuning::line_bytes == 0) {
-                    RW_PREFETCH_L1(in + i * stride * bytes + prefetch);
+                    RW_PREFETCH_L1(in + i * stride * bytes + prefetch.ahead);
                     if constexpr (std::is_same_v<L, half_split>)
-                        RW_PREFETCH_L1(in + (i * stride + pairs) * bytes + prefetch);
+                        RW_PREFETCH_L1(in + (i * stride + pairs) * bytes + prefetch.ahead);
                 }
                 B::apply(values[i], from + i * stride, to + i * stride, pairs);
             }
@@ -99,7 +99,7 @@ private:
     /// All heads from `pair` on: N blocks at once as long as they fit, then fewer, then narrower ones.
     template <class B, int N>
     static RW_INLINE void columns(std::int64_t pair, std::int64_t pairs, const float* row, const head_span& heads,
-                                  std::int64_t prefetch) {
+                                  prefetch_range prefetch) {
         for (; pair + N * B::pairs <= pairs; pair += N * B::pairs)
             held_columns<B, N>(pair, pairs, row, heads, prefetch);
         if (pair == pairs) return;
@@ -112,14 +112,14 @@ private:
 
     /// columns() for any width, once per kernel.
     [[gnu::noinline]] static void columns_from(std::int64_t pair, std::int64_t pairs, const float* row,
-                                               const head_span& heads, std::int64_t prefetch) {
+                                               const head_span& heads, prefetch_range prefetch) {
         columns<main_block, max_held>(pair, pairs, row, heads, prefetch);
     }
 
     /// Rotates groups of N blocks of head after head, as many as fit. Returns the pairs rotated.
     template <int N>
     static RW_INLINE std::int64_t whole_heads(std::int64_t pairs, const float* row, const head_span& heads,
-                                              std::int64_t prefetch) {
+                                              prefetch_range prefetch) {
         constexpr std::int64_t width = N * main_block::pairs;
         const std::int64_t groups = pairs / width;
         if (groups == 0) return 0;
@@ -128,9 +128,8 @@ private:
         const std::byte* in = heads.in;
         std::byte* out = heads.out;
         for (std::int64_t head = heads.count; head > 0; --head, in += in_stride, out += out_stride) {
-            // One line of a later head, to hide the TLB miss. The hardware prefetches the lines in between, and
-            // requests for each of them would take its buffers.
-            RW_PREFETCH_L2(in + prefetch);
+            for (std::int64_t line = 0; line < prefetch.length; line += tuning::line_bytes)
+                RW_PREFETCH_L2(in + prefetch.ahead + line);
             const T* from = reinterpret_cast<const T*>(in);
             T* to = reinterpret_cast<T*>(out);
             const float* cos = cosines(row, 0);

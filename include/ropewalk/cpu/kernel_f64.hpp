@@ -100,7 +100,7 @@ inline void make_rows_f64(const rotate_kernel& kernel, const rotate_params& para
 }
 
 template <class L>
-void rotate_heads_f64(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t /*prefetch*/) {
+void rotate_heads_f64(std::int64_t pairs, const float* row, const head_span& heads, prefetch_range /*prefetch*/) {
     const auto* const cos = reinterpret_cast<const row_double*>(row);
     const auto* const sin = reinterpret_cast<const row_double*>(row + padded_row(pairs));
     for (std::int64_t head = 0; head < heads.count; ++head) {
@@ -121,7 +121,7 @@ inline void run_f64(const rotate_kernel& kernel, const rotate_params& params, st
         if (!in.exists()) return;
         token_heads heads(in, out, row, token);
         heads.enter_rotary_part(kernel, params, 1);
-        kernel.by_heads(params.pairs, values, heads.span, 0);
+        kernel.by_heads(params.pairs, values, heads.span, {});
     };
     for (std::int64_t at = begin; at < end; ++at) {
         const std::int64_t row = at / params.tokens(), token = at % params.tokens();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ropewalk/cpu/threads.hpp"
+#include "ropewalk/cpu/tuning.hpp"
 #include "ropewalk/rotation/args.hpp"
 
 namespace ropewalk::cpu {
@@ -16,6 +17,8 @@ struct options {
     /// The output was never written. The system zeroes its pages through the cache at the first write, so its lines are
     /// in the cache already and streaming stores would cost time.
     bool fresh_output = false;
+    /// Changes the time and no bit of the result. Null: that of the machine, machine_profile().
+    const tuning_profile* tuning = nullptr;
 };
 
 }  // namespace ropewalk::cpu

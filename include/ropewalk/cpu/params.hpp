@@ -11,15 +11,20 @@ namespace ropewalk::cpu {
 /// The smallest memory that holds the data of a call.
 enum class footprint : std::uint8_t { l2, l3, memory };
 
-constexpr footprint footprint_of(std::int64_t bytes) {
-    return bytes <= tuning::l2_bytes ? footprint::l2 : bytes <= tuning::l3_bytes ? footprint::l3 : footprint::memory;
+constexpr footprint footprint_of(std::int64_t bytes, const tuning_profile& tuning) {
+    return bytes <= tuning.l2_bytes ? footprint::l2 : bytes <= tuning.l3_bytes ? footprint::l3 : footprint::memory;
 }
+
+/// Bytes that a loop over heads prefetches: `length` of them, `ahead` bytes from the head in work.
+struct prefetch_range {
+    std::int64_t ahead = 0, length = 0;
+};
 
 /// Order of the loops over tokens and heads. One file in cpu/traversal/ per value.
 enum class traversal : std::uint8_t {
     per_token,    ///< all heads of a token, token after token
     heads_major,  ///< tokens of one head are neighbours in memory: a few heads at a time over a tile of tokens
-    alternating,  ///< out of cache: 2 KiB of queries, then the keys that belong to them
+    alternating,  ///< out of cache: some queries, then the keys that belong to them
     streaming,    ///< out of cache and out of place: non-temporal stores
 };
 
@@ -29,8 +34,12 @@ struct loop_choice {
     footprint size = footprint::memory;
     std::int64_t tile = 1;               ///< tokens whose cos_sin rows are made together: queries first, then keys
     std::int64_t alternating_heads = 0;  ///< key heads (or heads of the only tensor) per turn of `alternating`
-    bool heads_major = false;            ///< the stride of a head exceeds that of a token
-    bool shared_row = false;             ///< all tokens have one position, and therefore one cos_sin row
+    std::int64_t group = 1;              ///< heads that share the rows of a tile of `heads_major`
+    std::int64_t bytes_per_thread = 1;
+    prefetch_range columns_prefetch{}, heads_prefetch{};  ///< of the two loops over heads
+    bool by_heads = false;                                ///< takes head after head even where registers hold a row
+    bool heads_major = false;                             ///< the stride of a head exceeds that of a token
+    bool shared_row = false;  ///< all tokens have one position, and therefore one cos_sin row
 };
 
 struct rotate_params : ropewalk::rotate_params {

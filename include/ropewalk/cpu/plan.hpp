@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ropewalk/cpu/choose_loop.hpp"
+#include "ropewalk/cpu/machine_profile.hpp"
 #include "ropewalk/cpu/options.hpp"
 #include "ropewalk/rotation/make_params.hpp"
 
@@ -55,9 +56,15 @@ inline position_reader resolve_positions(const Encoding& encoding, const positio
 
 inline namespace RW_ISA {
 
+/// The tuning profile of a call.
+inline const tuning_profile& tuning_of(const options& options) {
+    return options.tuning != nullptr ? *options.tuning : machine_profile();
+}
+
 /// Validates the arguments and chooses the loops. Encodings, positions and table must outlive the plan. Throws
 /// ropewalk::error where shapes, strides, positions, table or layout do not fit.
-inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false) {
+inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false,
+                             const tuning_profile& tuning = machine_profile()) {
     const bool short_strides = ropewalk::detail::check_args(args);
     const std::int64_t batch = args.any().batch, tokens = args.any().tokens;
     rotate_plan plan{.params = {{.q_in = args.q_in, .k_in = args.k_in, .q_out = args.q_out, .k_out = args.k_out}, {}},
@@ -76,7 +83,7 @@ inline rotate_plan make_plan(const rotate_args& args, bool fresh_output = false)
     if (empty) plan.params.q_in.tokens = plan.params.k_in.tokens = 0;
     set_params(plan.params, args, target, source);
     if (empty) plan.params.q_in.batch = plan.params.k_in.batch = 0;  // prepared rotations visit every batch row
-    plan.params.loop = choose_loop(plan.params, fresh_output);
+    plan.params.loop = choose_loop(plan.params, tuning, fresh_output);
     return plan;
 }
 
@@ -85,7 +92,7 @@ inline rotate_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options) {
     return make_plan(rotation_args(layout, q, k, q_out, k_out, encoding, positions, options.direction, options.table),
-                     options.fresh_output);
+                     options.fresh_output, tuning_of(options));
 }
 
 /// The plan of a re-rotation of cached keys from one encoding and its positions to another.
@@ -115,6 +122,7 @@ inline rotate_plan make_table_plan(layout_kind layout, const Encoding& encoding,
                "cos at {} and sin at {} overlap", cos.data(), sin.data());
     rotate_plan plan;
     rotate_params& params = plan.params;
+    params.loop.bytes_per_thread = machine_profile().bytes_per_thread;
     // execute() counts the tokens of q; the kernel writes to the table.
     params.q_in = {.data = tokens == 0 ? nullptr : cos.data(), .tokens = tokens, .heads = 1, .head_dim = columns};
     params.pairs = encoding.pairs();

@@ -93,13 +93,14 @@ private:
     /// The loop over the heads of a token of one tensor. Strides are in bytes.
     struct token_loop {
         detail::head_loop rotate;
-        std::int64_t prefetch, heads, in_head, out_head, in_token, out_token, in_batch, out_batch;
+        prefetch_range prefetch;
+        std::int64_t heads, in_head, out_head, in_token, out_token, in_batch, out_batch;
         std::int64_t offset;  ///< of the rotary part of a head
         bool partial;         ///< a head has elements outside of its rotary part
     };
 
     [[nodiscard]] RW_INLINE token_loop heads_of(const tensor& in, const tensor& out) const {
-        const detail::head_loop_choice loops(*kernel_, params_.pairs, params_.loop.size);
+        const detail::head_loop_choice loops(*kernel_, params_);
         const std::int64_t size = kernel_->element_bytes;
         return {.rotate = in.heads == 1 ? loops.single : loops.several,
                 .prefetch = loops.prefetch,

@@ -15,8 +15,8 @@ struct head_span {
     std::int64_t in_stride, out_stride;
 };
 
-/// Rotates heads by the cos_sin row of their token. Prefetches `prefetch` bytes ahead: 0 costs one instruction.
-using head_loop = void (*)(std::int64_t pairs, const float* row, const head_span& heads, std::int64_t prefetch);
+/// Rotates heads by the cos_sin row of their token.
+using head_loop = void (*)(std::int64_t pairs, const float* row, const head_span& heads, prefetch_range prefetch);
 
 }  // namespace ropewalk::cpu::detail
 
@@ -41,11 +41,6 @@ struct rotate_kernel {
     [[nodiscard]] RW_INLINE bool holds_row(std::int64_t pairs) const {
         const std::int64_t limit = (max_held < 4 ? max_held : 4) * block_pairs;
         return (pairs <= limit && (pairs & (block_pairs - 1)) == 0) || pairs == max_held * block_pairs;
-    }
-    /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the
-    /// heads more than once.
-    [[nodiscard]] RW_INLINE bool takes_columns(std::int64_t pairs, footprint size) const {
-        return size == footprint::l2 || holds_row(pairs);
     }
 };
 

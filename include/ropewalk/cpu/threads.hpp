@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -131,14 +132,34 @@ inline int usable_processors() {
     return std::clamp(omp_get_num_procs(), 1, quota);
 }
 
-/// OpenMP as a thread pool. Its size is 1 inside a parallel region, and in a child forked after a threaded call.
-inline thread_pool openmp_pool() {
-    if (omp_in_parallel() != 0 || parent_threads::lost()) return {};
+/// Calls on several OpenMP threads that took far too long. The end of a parallel region waits for every thread, and one
+/// whose core is taken by another process runs only after that process: 4 to 20 ms, where the call needs 50 µs. For
+/// ten times the time of such a call, the next calls run on one thread, so that waiting takes at most a tenth of
+/// the time.
+class late_threads {
+public:
+    using clock = std::chrono::steady_clock;
+
+    static bool expected(clock::time_point now) { return now.time_since_epoch().count() < until_.load(relaxed); }
+
+    /// Records a call that passed over `bytes`. A thread alone rotates at least 2 GB/s.
+    static void record(clock::time_point begin, clock::time_point end, std::int64_t bytes) {
+        const std::chrono::nanoseconds took = end - begin, most(100'000 + bytes / 2);
+        if (took > most) until_.store((end + 10 * took).time_since_epoch().count(), relaxed);
+    }
+
+private:
+    static constexpr auto relaxed = std::memory_order_relaxed;
+    inline static std::atomic<clock::rep> until_{0};
+};
+
+/// OpenMP as a thread pool.
+inline thread_pool openmp_pool(int size) {
     const auto run = [](void*, int count, void (*task)(void*, int), void* argument) {
 #pragma omp parallel for num_threads(count) schedule(static, 1)
         for (int i = 0; i < count; ++i) task(argument, i);
     };
-    return {run, nullptr, omp_get_max_threads()};
+    return {run, nullptr, size};
 }
 
 #endif
@@ -146,21 +167,27 @@ inline thread_pool openmp_pool() {
 /// A pool for `parts` parts of work, each of which pays for waking a thread. Its size is the number of threads to use:
 /// 1 where threads do not pay.
 inline thread_pool pool_for(std::int64_t parts, const threads& given) {
+    const auto at_most = [](std::int64_t size, std::int64_t limit) {
+        return static_cast<int>(limit < size ? limit : size);
+    };
     if (parts <= 1) return {nullptr, nullptr, 1};
-    thread_pool pool = given.pool;
+    if (given.pool.run != nullptr) {
+        thread_pool pool = given.pool;
+        if (given.limit > 0) pool.size = at_most(pool.size, given.limit);
+        pool.size = at_most(pool.size, parts);
+        return pool;
+    }
 #if defined(RW_OPENMP)
-    if (pool.run == nullptr) pool = openmp_pool();
+    // One thread inside a parallel region, and in a child forked after a threaded call.
+    if (omp_in_parallel() != 0 || parent_threads::lost()) return {nullptr, nullptr, 1};
+    int size = at_most(given.limit > 0 ? given.limit : omp_get_max_threads(), parts);
+    if (size > 1) size = std::min(size, usable_processors());
+    if (size > 1) {
+        parent_threads::record();
+        return openmp_pool(size);
+    }
 #endif
-    if (pool.run == nullptr) return {nullptr, nullptr, 1};
-    if (given.limit > 0 && (given.limit < pool.size || given.pool.run == nullptr)) pool.size = given.limit;
-#if defined(RW_OPENMP)
-    if (given.pool.run == nullptr && pool.size > 1) pool.size = std::min(pool.size, usable_processors());
-#endif
-    if (parts < pool.size) pool.size = static_cast<int>(parts);
-#if defined(RW_OPENMP)
-    if (given.pool.run == nullptr && pool.size > 1) parent_threads::record();
-#endif
-    return pool;
+    return {nullptr, nullptr, 1};
 }
 
 /// The number of OpenMP threads for `parts` parts of work, at most `limit`.

@@ -62,17 +62,18 @@ struct token_heads {
     }
 };
 
-/// The loops over the heads of a token for the size of the call, and their prefetch distance.
+/// The loops over the heads of a token, and their prefetches.
 struct head_loop_choice {
     head_loop several, single;
-    std::int64_t prefetch;
+    prefetch_range prefetch;
 
-    RW_INLINE head_loop_choice(const rotate_kernel& kernel, std::int64_t pairs, footprint size)
-        : single(kernel.by_heads) {
-        const bool columns = kernel.takes_columns(pairs, size);
+    /// By columns where registers hold the whole row, and from L2; by heads elsewhere, since columns pass over the
+    /// heads more than once.
+    RW_INLINE head_loop_choice(const rotate_kernel& kernel, const rotate_params& params) : single(kernel.by_heads) {
+        const loop_choice& loop = params.loop;
+        const bool columns = loop.size == footprint::l2 || (kernel.holds_row(params.pairs) && !loop.by_heads);
         several = columns ? kernel.by_columns : kernel.by_heads;
-        prefetch = columns ? (size == footprint::l2 ? tuning::l1_prefetch_lines * tuning::line_bytes : 0)
-                           : (size == footprint::memory ? tuning::l2_prefetch_bytes : 0);
+        prefetch = columns ? loop.columns_prefetch : loop.heads_prefetch;
     }
     RW_INLINE void rotate(std::int64_t pairs, const float* row, const head_span& heads) const {
         (heads.count == 1 ? single : several)(pairs, row, heads, prefetch);

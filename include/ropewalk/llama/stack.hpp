@@ -135,7 +135,7 @@ private:
             if (r.encoding == encoding && r.first == first && r.tokens == tokens) return;
             r = {encoding, first, tokens};
             const std::int64_t bytes = tokens * (config_.q_width() + config_.kv_width()) * 4;
-            if (bytes < 2 * ropewalk::cpu::tuning::bytes_per_thread && !encoding->draw_positions)
+            if (bytes < 2 * ropewalk::cpu::machine_profile().bytes_per_thread && !encoding->draw_positions)
                 r.prepared = kernels_->prepare(config_.layout, heads_of(q_, first, tokens, config_.heads),
                                                heads_of(k_, first, tokens, config_.kv_heads), *encoding);
         });

@@ -12,6 +12,7 @@
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
 #include <ropewalk/cpu/prepared_rotation.hpp>
+#include <ropewalk/cpu/tuning.hpp>
 #include <ropewalk/encoding.hpp>
 #include <ropewalk/rotation/mistakes.hpp>
 
@@ -27,6 +28,10 @@ RW_PUBLIC std::string_view instruction_set();
 /// The instruction set in use for one element type and size of data. f16 in cache may use a narrower one, and f64 has
 /// scalar kernels.
 RW_PUBLIC std::string_view instruction_set(element_type type, cpu::footprint size);
+
+/// The tuning profile in use: that of the processor, or the value of the environment variable ROPEWALK_PROFILE. Throws
+/// ropewalk::error where that value is neither the name of a profile nor the path of a profile file.
+RW_PUBLIC const cpu::tuning_profile& tuning_profile();
 
 /// ropewalk::make_encoding() for an expression, compiled once: a file that calls this one compiles faster.
 RW_PUBLIC Encoding make_encoding(const Geometry& geometry, std::string_view expression = "default");

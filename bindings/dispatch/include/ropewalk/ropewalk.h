@@ -87,6 +87,10 @@ ROPEWALK_API const char* ropewalk_last_error(void);
 /// NULL if this machine does not have that set.
 ROPEWALK_API const char* ropewalk_instruction_set(void);
 
+/// Returns the name of the tuning profile in use: that of the processor, or the one that the environment variable
+/// ROPEWALK_PROFILE names. Returns NULL for a profile that does not exist.
+ROPEWALK_API const char* ropewalk_tuning_profile(void);
+
 /// Returns the name of an instruction set that the library has kernels for and the machine supports. Index 0 is the
 /// widest. Returns NULL for an index after the last one, and for a negative index.
 ROPEWALK_API const char* ropewalk_available_instruction_set(int index);

@@ -22,14 +22,13 @@ struct streaming {
                 std::memcpy(buffer + head * bytes, source + head * heads.span.in_stride,
                             static_cast<std::size_t>(bytes));
             const head_span span{source + offset, buffer + offset, some, heads.span.in_stride, bytes};
-            kernel.by_heads(params.pairs, rows + i * row_stride, span, tuning::l2_prefetch_bytes);
+            kernel.by_heads(params.pairs, rows + i * row_stride, span, params.loop.heads_prefetch);
             for (std::int64_t head = 0; head < some; ++head)
                 stream_lines<A>(target + head * heads.span.out_stride, buffer + head * bytes,
                                 static_cast<std::size_t>(bytes));
         };
         const std::int64_t fit = tuning::streamed_bytes / bytes;
-        const std::int64_t group =
-            params.loop.heads_major && tuning::heads_major_group < fit ? tuning::heads_major_group : fit;
+        const std::int64_t group = params.loop.heads_major && params.loop.group < fit ? params.loop.group : fit;
         const std::int64_t tokens = params.loop.heads_major ? count : 1;  // per group of heads
         for (std::int64_t begin = 0; begin < count; begin += tokens)
             for (std::int64_t first = 0; first < all; first += group)

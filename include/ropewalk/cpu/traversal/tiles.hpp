@@ -40,7 +40,7 @@ struct token_range {
     const rotate_params& params;
     std::int64_t begin, end;  ///< counted through the batch
     float* scratch;
-    head_loop_choice loops{kernel, params.pairs, params.loop.size};
+    head_loop_choice loops{kernel, params};
     bool rows_made = false;
 
     [[nodiscard]] float* rows() const { return scratch + first_row(params); }
