@@ -148,6 +148,7 @@ def signals(seed, count):
             continue
         assert found == expected[done]
         done += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return count + interrupted
 
 
