@@ -49,7 +49,7 @@ def draw(axes, rows, kind, layout):
                 zorder=3 if candidate == OURS else 2,
             )
     axes.set_xticks(range(len(LENGTHS)), [f"{n // 1024}k" if n >= 1024 else str(n) for n in LENGTHS])
-    axes.set_ylim(0, 1.4)
+    axes.set_ylim(0, 1.5)
     axes.set_title(f"{kind}, {layout}", fontsize=9, color="#555555", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 

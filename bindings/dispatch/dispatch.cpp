@@ -58,7 +58,7 @@ std::vector<const kernel_set*> usable_sets() {
 
 /// The kernels of this process, those of the widest instruction set first: one set if the environment names it.
 std::vector<const kernel_set*> choose_sets() {
-    const auto sets = usable_sets();
+    auto sets = usable_sets();
     const char* const requested = std::getenv("ROPEWALK_ISA");
     if (requested == nullptr || *requested == '\0') return sets;
     for (const kernel_set* set : sets) {
