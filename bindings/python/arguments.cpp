@@ -105,7 +105,11 @@ bool is_long_double(py::handle number) {
 
 std::string repr_of(py::handle object) {
     const auto text = py::reinterpret_steal<py::object>(PyObject_Repr(object.ptr()));
-    if (text && PyUnicode_AsUTF8(text.ptr()) != nullptr) return std::string(as_text(text, "repr"));
+    if (text && PyUnicode_AsUTF8(text.ptr()) != nullptr) {
+        std::string line(as_text(text, "repr"));
+        std::replace(line.begin(), line.end(), '\n', ' ');  // arrays of several rows: a message has one line
+        return line;
+    }
     PyErr_Clear();
     return detail::format("an object of {}", Py_TYPE(object.ptr())->tp_name);
 }
