@@ -151,8 +151,8 @@ TEST_CASE("profile files are refused with the line and the value", "[tuning]") {
         INFO(value);
         CHECK(problem_of(changed(good, "131072", value)).find("got '" + std::string(value) + "'") != std::string::npos);
     }
-    CHECK(problem_of(good + "l2_bytes = 5\n") == "ropewalk: mine.profile, line 18: 'l2_bytes' is there twice");
-    CHECK(problem_of(good + "l4_bytes = 5\n") == "ropewalk: mine.profile, line 18: a profile has no 'l4_bytes'");
+    CHECK(problem_of(good + "l2_bytes = 5\n") == "ropewalk: mine.profile, line 18: 'l2_bytes' occurs twice");
+    CHECK(problem_of(good + "l4_bytes = 5\n") == "ropewalk: mine.profile, line 18: unknown field 'l4_bytes'");
     CHECK(problem_of(good + "name = b\n") == "ropewalk: mine.profile, line 18: the profile has one name, got 'b'");
     CHECK(problem_of(good + "l4_bytes\n") ==
           "ropewalk: mine.profile, line 18: expected 'name = value', got 'l4_bytes'");

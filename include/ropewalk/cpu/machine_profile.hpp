@@ -1,6 +1,7 @@
 // Choice of the tuning profile: by the processor, or by the environment variable ROPEWALK_PROFILE.
 #pragma once
 
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +28,7 @@ inline const tuning_profile* find_profile(std::string_view name) {
     return nullptr;
 }
 
-/// A profile with the name that it points to.
+/// A profile from a file, with the memory of its name.
 struct named_profile {
     std::string name;
     tuning_profile values;
@@ -68,8 +69,8 @@ inline named_profile parse_profile(std::string_view text, std::string_view sourc
         }
         std::size_t index = 0;
         while (index < std::size(tuning_fields) && tuning_fields[index].name != name) ++index;
-        RW_EXPECTS(index < std::size(tuning_fields), "{}, line {}: a profile has no '{}'", source, number, name);
-        RW_EXPECTS(!seen[index], "{}, line {}: '{}' is there twice", source, number, name);
+        RW_EXPECTS(index < std::size(tuning_fields), "{}, line {}: unknown field '{}'", source, number, name);
+        RW_EXPECTS(!seen[index], "{}, line {}: '{}' occurs twice", source, number, name);
         seen[index] = true;
         const tuning_field& field = tuning_fields[index];
         std::int64_t parsed = 0;
@@ -94,7 +95,7 @@ inline named_profile read_profile(const std::string& path) {
     text.resize(std::fread(text.data(), 1, text.size(), file));
     const bool complete = std::fgetc(file) == EOF && std::ferror(file) == 0;
     std::fclose(file);
-    RW_EXPECTS(complete, "cannot read {}: it is no file of at most {} bytes", path, 1 << 16);
+    RW_EXPECTS(complete, "cannot read {}: expected a file of at most {} bytes", path, 1 << 16);
     return parse_profile(text, path);
 }
 
@@ -171,6 +172,7 @@ inline tuning_profile machine_values() {
     return profile;
 }
 
+/// The profile that ROPEWALK_PROFILE names, with an empty `name` unless it comes from a file.
 inline named_profile requested_profile(const char* request) {
     if (request == nullptr || *request == '\0') return {{}, machine_values()};
     if (const tuning_profile* const profile = find_profile(request)) return {{}, *profile};
