@@ -4,9 +4,8 @@
 // `ratio_to_scale` (time of the in-place scale over the same bytes, divided by that of the candidate) and `error`
 // (relative to the norm of a pair). Their names end with the candidate, except those of ropewalk:
 //   hand  the loop written by hand in AVX2 intrinsics, with a table that is computed before
-//   libm  a loop like that of llama2.c: powf, cosf and sinf of the C library for each pair of each head. llama2.c has
-//   it
-//         inside forward(), where it cannot be called alone. f32 and interleaved only, up to 4096 tokens.
+//   libm  a loop like that of llama2.c: powf, cosf and sinf of the C library for each pair of each head. That of
+//         llama2.c is a part of forward(). f32 and interleaved only, up to 4096 tokens.
 //   ggml  its operator, where the CMake variable ROPEWALK_PEER_GGML names an installed ggml: f32 and f16
 
 #include <benchmark/benchmark.h>

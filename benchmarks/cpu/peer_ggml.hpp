@@ -14,8 +14,7 @@
 
 namespace bench {
 
-/// A graph of `layers` rotations of q and k each, computed by a pool of threads that exists before. ggml has no bf16
-/// rotation.
+/// A graph of `layers` rotations of q and k each. Its threads exist before it runs. ggml has no bf16 rotation.
 class ggml_rotation {
 public:
     ggml_rotation(const workload& data, std::int64_t first, int layers)

@@ -36,7 +36,7 @@ public:
     [[nodiscard]] double scale_seconds(const comparison& times) const {
         return times.bound(size_.threads, "scale", "scale on one thread");
     }
-    /// Of 16-bit elements.
+    /// For 16-bit elements only.
     [[nodiscard]] double convert_seconds(const comparison& times) const {
         return times.bound(size_.threads, "convert", "convert on one thread");
     }
@@ -65,7 +65,7 @@ private:
     const bandwidth_loops& loops_;
     shape size_;
     void *in_, *out_;
-    float one_ = 1;  ///< as a variable, so that the product remains
+    float one_ = 1;  ///< a variable, so that the compiler keeps the product
 };
 
 }  // namespace bench

@@ -36,8 +36,9 @@ struct thread_pool {
 /// The largest limit of threads that a call takes.
 inline constexpr int most_threads = 4096;
 
-/// Threads that a call may use. Calls of less than 128 KiB per thread use fewer, and small calls use one. OpenMP never
-/// gets more threads than there are processors for the process, by its affinity and the quota of its control group.
+/// Threads that a call may use. A call of less than tuning_profile::bytes_per_thread per thread uses fewer, and a small
+/// call uses one. OpenMP never gets more threads than there are processors for the process, by its affinity and the
+/// quota of its control group. After a call that waited for a busy core, OpenMP gets one thread for a while.
 struct threads {
     int limit = 0;       ///< 0: all threads of the pool, or the default of OpenMP; 1 where neither exists
     thread_pool pool{};  ///< takes the place of OpenMP where it exists
@@ -178,7 +179,7 @@ inline thread_pool pool_for(std::int64_t parts, const threads& given) {
         return pool;
     }
 #if defined(RW_OPENMP)
-    // One thread inside a parallel region, and in a child forked after a threaded call.
+    // One thread inside a parallel region, and in the forked child of a process with several threads.
     if (omp_in_parallel() != 0 || parent_threads::lost()) return {nullptr, nullptr, 1};
     int size = at_most(given.limit > 0 ? given.limit : omp_get_max_threads(), parts);
     if (size > 1) size = std::min(size, usable_processors());

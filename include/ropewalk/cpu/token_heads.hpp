@@ -20,7 +20,7 @@ struct token_heads {
 
     token_heads(const tensor& from, const tensor& to, std::int64_t batch_row, std::int64_t token)
         : token_heads(from, from.data, to, to.data, batch_row, token) {}
-    /// Of tensors with these shapes and strides at other addresses.
+    /// The same at other addresses: `from` and `to` have the shapes and strides only.
     token_heads(const tensor& from, const void* in, const tensor& to, void* out, std::int64_t batch_row,
                 std::int64_t token) {
         const auto size = static_cast<std::int64_t>(size_of(from.type));

@@ -1,4 +1,4 @@
-// Tuning profiles of the CPU kernels: all that was measured on machines, as data. docs/performance.md has the tables.
+// Tuning profiles of the CPU kernels: thresholds and traversals per kind of machine. docs/performance.md has tables.
 #pragma once
 
 #include <cstdint>
@@ -75,8 +75,8 @@ struct tuning_profile {
     std::int64_t f16_cached_bits = 512;
 };
 
-/// The number of a profile file with this name, and the range of its values. Small calls must stay small: a tile and a
-/// group decide how much scratch memory a thread takes.
+/// A number of a profile: its name in a profile file, and its range. The ranges of tiles bound the scratch memory of a
+/// thread, which holds the cos_sin rows of one tile.
 struct tuning_field {
     std::string_view name;
     std::int64_t tuning_profile::*value;
@@ -102,13 +102,14 @@ inline constexpr tuning_field tuning_fields[] = {
     {"f16_cached_bits", &tuning_profile::f16_cached_bits, 256, 512},
 };
 
-/// The profiles of this version. `zen3` and `zen4` were measured. The others take the traversal of `zen3`: from memory
-/// its worst case is 0.96 of the scale on Zen 4, where that of `zen4` is 0.98; on Zen 3 they are 0.94 and 0.61.
+/// The profiles of this version. `zen4` was measured as a whole, and the traversal of `zen3` on one thread from memory.
+/// The others take the traversal of `zen3`, which loses little on Zen 4: its worst ratio from memory is 0.99 with
+/// AVX-512 and 0.92 with AVX2, that of `zen4` 1.05 and 0.94. On Zen 3, bf16 has 0.61 by the traversal of `zen4`.
 inline constexpr tuning_profile tuning_profiles[] = {
     {.name = "zen3", .l2_bytes = tuning::mebi / 2, .memory_prefetches_lines = 1, .memory_by_heads = 1},
     {.name = "zen4", .f16_cached_bits = 256},
     {.name = "zen5", .memory_prefetches_lines = 1, .memory_by_heads = 1},
-    {.name = "skylake_avx512", .memory_prefetches_lines = 1, .memory_by_heads = 1},  // Skylake-X to Ice Lake
+    {.name = "skylake_avx512", .memory_prefetches_lines = 1, .memory_by_heads = 1},  // every Intel with AVX-512
     {.name = "generic_avx512", .memory_prefetches_lines = 1, .memory_by_heads = 1},
     {.name = "generic_avx2", .l2_bytes = tuning::mebi / 2, .memory_prefetches_lines = 1, .memory_by_heads = 1},
     {.name = "neon", .l2_bytes = tuning::mebi / 2, .memory_prefetches_lines = 1, .memory_by_heads = 1},
