@@ -415,8 +415,9 @@ def differences(machine):
     return [
         "## Differences between runs",
         "",
-        "The spread of a row is its largest ratio minus its smallest one, divided by the median. Other users share the"
-        " memory of this machine, so rows beyond the caches differ more.",
+        "The spread of a row is its largest ratio minus its smallest one, divided by the median. For two programs it is"
+        " the difference of their ratios, divided by that of `bench_rotate`. Other users share the memory of this"
+        " machine, and calls of two threads in cache wait for a busy core.",
         "",
         *table(heading, lines),
     ]
