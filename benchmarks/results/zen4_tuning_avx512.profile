@@ -15,4 +15,4 @@ heads_major_tile_tokens = 16
 heads_major_group = 4
 heads_major_group_from_memory = 8
 streaming_stores = 1
-f16_cached_bits = 256
+f16_cached_by_256_bits = 1

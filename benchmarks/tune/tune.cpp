@@ -231,8 +231,8 @@ std::vector<stage> stages(const tuning_profile& in_use, const std::vector<int>& 
          combinations({{1, 16, 64, 256}}),
          cells_of(l3, threads, {f32, f16, bf16})},
         {"f16 in cache: bits of a register",
-         {"f16_cached_bits"},
-         combinations({{256, 512}}),
+         {"f16_cached_by_256_bits"},
+         combinations({{0, 1}}),
          joined({cells_of(l2, one, {f16}), cells_of(l3, one, {f16})})},
     };
     for (const numbers& every_line : combinations({{0, 1024, 2048, 4096}, {1}, {1024, 2048, 4096, 8192}, {0, 1}}))

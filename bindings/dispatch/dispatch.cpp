@@ -74,11 +74,12 @@ const std::vector<const kernel_set*>& sets_in_use() {
 
 const kernel_set& widest_set() { return *sets_in_use().front(); }
 
-/// The widest instruction set, or for cached f16 the widest one whose registers have the bits of the profile.
+/// The widest instruction set, or for cached f16 that of 256 bits where the profile wants it.
 const kernel_set& kernels_for(element_type type, cpu::footprint size, const cpu::tuning_profile& tuning) {
-    if (type != element_type::f16 || size == cpu::footprint::memory) return widest_set();
-    for (const kernel_set* set : sets_in_use()) {
-        if (set->register_bits == tuning.f16_cached_bits) return *set;
+    if (type == element_type::f16 && size != cpu::footprint::memory && tuning.f16_cached_by_256_bits != 0) {
+        for (const kernel_set* set : sets_in_use()) {
+            if (set->register_bits == 256) return *set;
+        }
     }
     return widest_set();
 }

@@ -105,9 +105,11 @@ bool is_long_double(py::handle number) {
 
 std::string repr_of(py::handle object) {
     const auto text = py::reinterpret_steal<py::object>(PyObject_Repr(object.ptr()));
-    if (text && PyUnicode_AsUTF8(text.ptr()) != nullptr) {
-        std::string line(as_text(text, "repr"));
-        std::replace(line.begin(), line.end(), '\n', ' ');  // arrays of several rows: a message has one line
+    Py_ssize_t size = 0;
+    if (const char* const letters = text ? PyUnicode_AsUTF8AndSize(text.ptr(), &size) : nullptr) {
+        std::string line(letters, static_cast<std::size_t>(size));
+        for (char& letter : line)
+            if (letter == '\n' || letter == '\0') letter = ' ';  // a message has one line, arrays have several rows
         return line;
     }
     PyErr_Clear();

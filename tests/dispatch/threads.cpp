@@ -96,16 +96,20 @@ TEST_CASE("after a call that waited for a thread, calls run on one thread for te
     using late = rw::cpu::detail::late_threads;
     using std::chrono::microseconds;
     const late::clock::time_point begin = late::clock::now() - std::chrono::hours(1);  // other tests see no effect
-    late::record(begin, begin + microseconds(8000), 1 << 20);
+    const auto record = [](late::clock::time_point at, int first_end, int end) {
+        late::record(at, at + microseconds(first_end), at + microseconds(end));
+    };
+    record(begin, 50, 8000);
     CHECK(late::expected(begin + microseconds(8000)));
     CHECK(late::expected(begin + microseconds(87999)));
     CHECK_FALSE(late::expected(begin + microseconds(88001)));
     const late::clock::time_point later = begin + std::chrono::seconds(1);
-    late::record(later, later + microseconds(600), 1 << 20);
-    CHECK_FALSE(late::expected(later + microseconds(601)));
-    late::record(later, later + microseconds(700), 1 << 20);
-    CHECK(late::expected(later + microseconds(701)));
-    CHECK_FALSE(late::expected(later + microseconds(7701)));
+    record(later, 50, 700);        // a thread that was woken
+    record(later, 30000, 140000);  // a long call
+    CHECK_FALSE(late::expected(later + microseconds(701)));
+    record(later, 50, 800);
+    CHECK(late::expected(later + microseconds(801)));
+    CHECK_FALSE(late::expected(later + microseconds(8801)));
 }
 #endif
 

@@ -59,7 +59,7 @@ except rw.Error as problem:
 """
     assert run_python(program, ROPEWALK_PROFILE="zen3").strip() == "zen3"
     assert "ROPEWALK_PROFILE is 'zen9', expected one of zen3, zen4" in run_python(program, ROPEWALK_PROFILE="zen9")
-    assert "cannot read ./none: " in run_python(program, ROPEWALK_PROFILE="./none")
+    assert "cannot read the tuning profile ./none: " in run_python(program, ROPEWALK_PROFILE="./none")
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2, 7])

@@ -48,10 +48,7 @@ RW_INLINE void execute(const rotate_params& params, kernel_function kernel, cons
     const std::int64_t floats = scratch_floats(params);
     thread_pool pool = detail::pool_for(std::min(tokens, bytes / params.loop.bytes_per_thread), given);
 #if defined(RW_OPENMP)
-    using late = detail::late_threads;
-    const bool watched = pool.size > 1 && given.pool.run == nullptr;
-    const late::clock::time_point begin = watched ? late::clock::now() : late::clock::time_point{};
-    if (watched && late::expected(begin)) pool.size = 1;
+    if (pool.size > 1 && given.pool.run == nullptr && detail::late_threads::expected()) pool.size = 1;
 #endif
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
@@ -65,9 +62,6 @@ RW_INLINE void execute(const rotate_params& params, kernel_function kernel, cons
     };
     const auto task = [](void* argument, int index) { (*static_cast<decltype(part)*>(argument))(index); };
     pool.run(pool.pool, pool.size, task, const_cast<void*>(static_cast<const void*>(&part)));
-#if defined(RW_OPENMP)
-    if (watched) late::record(begin, late::clock::now(), bytes);
-#endif
 }
 
 }  // namespace RW_ISA

@@ -16,6 +16,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(RW_MAPS_FILES)
+#include <sys/stat.h>
+#endif
 
 namespace ropewalk::cpu {
 
@@ -89,14 +92,20 @@ inline named_profile parse_profile(std::string_view text, std::string_view sourc
 
 /// Reads a profile file of at most 64 KiB.
 inline named_profile read_profile(const std::string& path) {
+#if defined(RW_MAPS_FILES)
+    // A FIFO without a writer would block.
+    struct ::stat status {};
+    RW_EXPECTS(::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode),
+               "cannot read the tuning profile {}: it is not a regular file", path);
+#endif
     std::FILE* const file = std::fopen(path.c_str(), "rb");
-    RW_EXPECTS(file != nullptr, "cannot read {}: {}", path, std::strerror(errno));
+    RW_EXPECTS(file != nullptr, "cannot read the tuning profile {}: {}", path, std::strerror(errno));
     std::string text(1 << 16, '\0');
     text.resize(std::fread(text.data(), 1, text.size(), file));
     const bool complete = std::fgetc(file) == EOF && std::ferror(file) == 0;
     std::fclose(file);
-    RW_EXPECTS(complete, "cannot read {}: expected a file of at most {} bytes", path, 1 << 16);
-    return parse_profile(text, path);
+    RW_EXPECTS(complete, "cannot read the tuning profile {}: it has more than {} bytes", path, 1 << 16);
+    return parse_profile(text, "tuning profile " + path);
 }
 
 }  // namespace RW_ISA

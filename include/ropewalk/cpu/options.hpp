@@ -17,7 +17,8 @@ struct options {
     /// The output was never written. The system zeroes its pages through the cache at the first write, so its lines are
     /// in the cache already and streaming stores would cost time.
     bool fresh_output = false;
-    /// Changes the time and no bit of the result. Null: that of the machine, machine_profile().
+    /// Changes the time and no bit of the result. Null: that of the process, machine_profile(), which re-rotations and
+    /// tables always take.
     const tuning_profile* tuning = nullptr;
 };
 

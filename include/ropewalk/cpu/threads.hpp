@@ -133,20 +133,22 @@ inline int usable_processors() {
     return std::clamp(omp_get_num_procs(), 1, quota);
 }
 
-/// Calls on several OpenMP threads that took far too long. The end of a parallel region waits for every thread, and one
-/// whose core is taken by another process runs only after that process: 4 to 20 ms, where the call needs 50 µs. For
-/// ten times the time of such a call, the next calls run on one thread, so that waiting takes at most a tenth of
-/// the time.
+/// Calls that waited for an OpenMP thread. The end of a parallel region waits for every thread, and one whose core is
+/// taken by another process runs only after that process: 4 to 20 ms, where the call needs 50 µs. For ten times the
+/// time of such a call, the next calls run on one thread, so that waiting takes at most a tenth of the time.
 class late_threads {
 public:
     using clock = std::chrono::steady_clock;
 
-    static bool expected(clock::time_point now) { return now.time_since_epoch().count() < until_.load(relaxed); }
+    static bool expected(clock::time_point now = clock::now()) {
+        return now.time_since_epoch().count() < until_.load(relaxed);
+    }
 
-    /// Records a call that passed over `bytes`. A thread alone rotates at least 2 GB/s.
-    static void record(clock::time_point begin, clock::time_point end, std::int64_t bytes) {
-        const std::chrono::nanoseconds took = end - begin, most(100'000 + bytes / 2);
-        if (took > most) until_.store((end + 10 * took).time_since_epoch().count(), relaxed);
+    /// Records a call whose threads have equal parts: when it began, when the first part ended, and when all had ended.
+    /// Waking a thread takes up to 0.2 ms.
+    static void record(clock::time_point begin, clock::time_point first_end, clock::time_point end) {
+        const clock::duration tolerated = std::chrono::microseconds(500) + 4 * (first_end - begin);
+        if (end - first_end > tolerated) until_.store((end + 10 * (end - begin)).time_since_epoch().count(), relaxed);
     }
 
 private:
@@ -154,11 +156,19 @@ private:
     inline static std::atomic<clock::rep> until_{0};
 };
 
-/// OpenMP as a thread pool.
+/// OpenMP as a thread pool, which records calls that waited.
 inline thread_pool openmp_pool(int size) {
     const auto run = [](void*, int count, void (*task)(void*, int), void* argument) {
+        using clock = late_threads::clock;
+        const clock::time_point begin = clock::now();
+        std::atomic<clock::rep> first_end{0};
 #pragma omp parallel for num_threads(count) schedule(static, 1)
-        for (int i = 0; i < count; ++i) task(argument, i);
+        for (int i = 0; i < count; ++i) {
+            task(argument, i);
+            clock::rep none = 0;
+            first_end.compare_exchange_strong(none, clock::now().time_since_epoch().count());
+        }
+        late_threads::record(begin, clock::time_point(clock::duration(first_end.load())), clock::now());
     };
     return {run, nullptr, size};
 }
