@@ -1,6 +1,7 @@
 // Encodings: steps and magnitudes of every pair, from policies and a geometry.
 #pragma once
 
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -108,15 +109,14 @@ struct Encoding {
 
     /// Returns the largest |p − centre| whose magnitude, with the attention factor, fits into the element type; 2^61
     /// without magnitudes.
-    [[nodiscard]] std::int64_t reach(element_type type) const {
+    [[nodiscard]] RW_INLINE std::int64_t reach(element_type type) const {
         // log2 of 65504; f32 and bf16 stay normal on both sides of 1.
         const double bits = type == element_type::f16 ? 15.9993 : 126.0;
         if (!has_magnitude() || attention_factor == 1) return reach(bits);
-        const auto factor_bits = static_cast<double>(log2(real(attention_factor)));
-        return reach(bits - (factor_bits < 0 ? -factor_bits : factor_bits));
+        return reach(bits - std::fabs(std::log2(attention_factor)));
     }
     /// Returns the largest |p − centre| whose magnitude lies within 2^±bits; 2^61 without magnitudes.
-    [[nodiscard]] std::int64_t reach(double bits) const {
+    [[nodiscard]] RW_INLINE std::int64_t reach(double bits) const {
         std::uint64_t steepest = 0;
         for (const std::uint64_t rate : magnitude_rates) steepest = rate > steepest ? rate : steepest;
         // The limit of 2^61 keeps the sum of a centre and a reach within 64 bits.

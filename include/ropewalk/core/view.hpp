@@ -62,7 +62,7 @@ struct tensor {
 
     [[nodiscard]] constexpr bool exists() const { return data != nullptr; }
     /// Returns the number of elements; 2^63 − 1 on overflow, or if an extent is negative and none is 0.
-    [[nodiscard]] constexpr std::int64_t elements() const {
+    [[nodiscard]] RW_INLINE constexpr std::int64_t elements() const {
         // Four extents of 15 bits cannot overflow: a fast path for small calls.
         if (((batch | tokens | heads | head_dim) >> 15) == 0) return batch * tokens * heads * head_dim;
         std::uint64_t count = 1;
@@ -71,7 +71,7 @@ struct tensor {
         return static_cast<std::int64_t>(count);
     }
     /// Returns the elements from the first to the last in memory, at most 2^63 − 1.
-    [[nodiscard]] constexpr std::int64_t reach() const {
+    [[nodiscard]] RW_INLINE constexpr std::int64_t reach() const {
         return detail::reach_of(head_dim, {{heads, stride_head}, {tokens, stride_token}, {batch, stride_batch}});
     }
     constexpr bool operator==(const tensor&) const = default;  ///< same memory, same shape, same strides

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ropewalk/core/compiler.hpp"
+
 namespace ropewalk::cpu {
 
 namespace tuning {
@@ -75,6 +77,8 @@ struct tuning_profile {
     std::int64_t f16_cached_by_256_bits = 0;
 };
 
+inline namespace RW_ISA {
+
 /// A number of a profile: its name in a profile file, and its range. The ranges of tiles bound the scratch memory of a
 /// thread, which holds the cos_sin rows of one tile.
 struct tuning_field {
@@ -116,4 +120,5 @@ inline constexpr tuning_profile tuning_profiles[] = {
     {.name = "generic", .l2_bytes = tuning::mebi / 2, .memory_prefetches_lines = 1, .memory_by_heads = 1},
 };
 
+}  // namespace RW_ISA
 }  // namespace ropewalk::cpu
