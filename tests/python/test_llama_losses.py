@@ -135,7 +135,10 @@ def test_weights_that_are_not_finite(tmp_path):
     model.save_pretrained(tmp_path)
     (tmp_path / "ids.json").write_text("[1, 5, 2, 9, 4]")
     done = lc.run(lc.GIRAFFE, "--weights", tmp_path, "--perplexity", tmp_path / "ids.json", "--chunk", 1)
-    assert done.returncode == 1 and "the logits of the token at position 3 are not finite" in done.stderr
+    assert (
+        done.returncode == 1
+        and "the hidden state of the token at position 3 is not finite before layer 0" in done.stderr
+    )
 
 
 # A folder of SmolLM2-135M-Instruct with safetensors in float32.
