@@ -47,6 +47,8 @@ STORE = re.compile(r"\bst\.global[\w.]*")
 # Mangled names of the kernels that run in every layer, and of the kernels with 16-byte accesses.
 HOT = re.compile(r"rotate_kernel.*plain_rates")
 WIDE = re.compile(r"Li16E")
+# The fused kernel of ordinary heads: a quarter of the threads of a multiprocessor must have registers.
+FUSED_HOT = re.compile(r"fused_kernel.*Li16E.*plain_rates")
 # A lane of a fused kernel holds 16 bytes of elements. In a narrower cache or norm weight the same elements take 8 or 4
 # bytes. The scale of a head has 4 bytes.
 FUSED = re.compile(r"fused_kernel")
@@ -88,13 +90,15 @@ def kernels_in(report):
 
 
 def check_registers(kernels, threads):
-    half = REGISTERS // (threads // 2) // 8 * 8
+    half, quarter = REGISTERS // (threads // 2) // 8 * 8, REGISTERS // (threads // 4) // 8 * 8
     problems = []
     for name, (frame, spilled, registers) in kernels.items():
         if frame or spilled:
             problems.append(f"{name} has a stack frame of {frame} bytes and spills {spilled}")
         if HOT.search(name) and registers > half:
             problems.append(f"{name} uses {registers} registers; half of {threads} threads have {half} each")
+        if FUSED_HOT.search(name) and registers > quarter:
+            problems.append(f"{name} uses {registers} registers; a quarter of {threads} threads has {quarter} each")
     return problems
 
 

@@ -85,7 +85,9 @@ inline fused_heads make_side(const tensor& in, const tensor& out, std::int64_t r
     if (!in.exists() || in.elements() == 0) return {};
     const std::int64_t rotating = pairs / v, rest = divide_up(divide_up(in.head_dim - 2 * pairs, 2), v);
     fused_heads side{make_heads(in, out, 1)};
-    side.head_dim = in.head_dim, side.rotary_offset = rotary_offset, side.pairs = pairs;
+    // check_width() limits heads to 1024 elements.
+    side.head_dim = static_cast<std::int32_t>(in.head_dim);
+    side.rotary_offset = static_cast<std::int32_t>(rotary_offset), side.pairs = static_cast<std::int32_t>(pairs);
     side.rotating_chunks = static_cast<std::int32_t>(rotating);
     side.chunks = static_cast<std::int32_t>(rotating + rest);
     return side;
