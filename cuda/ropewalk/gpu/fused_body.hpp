@@ -4,6 +4,7 @@
 
 #include "ropewalk/gpu/angles.hpp"
 #include "ropewalk/gpu/fused_params.hpp"
+#include "ropewalk/gpu/overlap.hpp"
 
 namespace ropewalk::gpu {
 
@@ -156,18 +157,24 @@ struct fused_body {
             s.out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first * side.out_head;
             s.out_head = side.out_head;
         }
+        const auto first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, first_chunk + i);
+            // In place, elements that are neither normed nor rotated need no store.
+            s.writes[i] = side.out != nullptr && (vecs.rotates || s.has_norm || side.out != side.in);
+        }
+        detail::wait_for_previous();
         find_slot(s, row, token, first);
         token_angles angles;
         if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, row, token);
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto chunk = static_cast<std::int32_t>(lane) * lane_chunks + i;
-            const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, chunk);
-            // In place, elements that are neither normed nor rotated need no store.
-            s.writes[i] = side.out != nullptr && (vecs.rotates || s.has_norm || side.out != side.in);
+            const auto& vecs = s.vecs[i];
             if (vecs.rotates)
-                s.cos_sin[i] = values_of_chunk<L, V>(params.rotation, params.rates, angles,
-                                                     detail::rotating_chunk<L, V>(chunk, side.pairs), which == 1);
+                s.cos_sin[i] =
+                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                                          detail::rotating_chunk<L, V>(first_chunk + i, side.pairs), which == 1);
             if (!s.has_norm) continue;
             detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
             detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);

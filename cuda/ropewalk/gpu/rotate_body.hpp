@@ -4,6 +4,7 @@
 #include "ropewalk/gpu/access.hpp"
 #include "ropewalk/gpu/angles.hpp"
 #include "ropewalk/gpu/divide.hpp"
+#include "ropewalk/gpu/overlap.hpp"
 
 namespace ropewalk::gpu {
 
@@ -82,6 +83,7 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
         if (side.in == side.out) return;
         const std::int64_t element = detail::copied_element<V>(chunk - params.rotating_chunks,
                                                                params.rotation.rotary_offset, params.rotation.pairs);
+        detail::wait_for_previous();
         RW_KEEP_LOOP
         for (int head = 0; head < heads; ++head)
             Memory::template store<Bytes>(out + head * side.out_head + element,
@@ -93,6 +95,7 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
     detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotation.rotary_offset + first,
                                                       out + params.rotation.rotary_offset + first,
                                                       chunks<L, V>::second(chunk, params.rotation.pairs) - first, side);
+    detail::wait_for_previous();
     // The loads overlap with the computation of cosines and sines.
     elements.load(heads);
     const cos_sin_values<V> values = values_of_chunk<L, V>(
