@@ -115,10 +115,10 @@ struct fused_body {
         const fused_heads* side;
         const T* in = nullptr;                   ///< the next head to load
         T* out = nullptr;                        ///< the next head to store; null: none
-        std::int64_t in_head = 0, out_head = 0;  ///< strides
+        std::int64_t in_step = 0, out_step = 0;  ///< elements from a head of the group to the next one
         std::uint8_t* cache = nullptr;           ///< the next head to store; null: no slot
         float* scale_of_head = nullptr;          ///< its scale
-        std::int64_t cache_head = 0;             ///< stride in bytes
+        std::int64_t cache_step = 0;             ///< bytes from a head of the group to the next one
         cache_type type = cache_type::f32;       ///< of the cache
         bool is_first_lane = false, has_norm = false;
         int heads = 0;  ///< remaining to store
@@ -147,15 +147,14 @@ struct fused_body {
         s.side = &side;
         s.is_first_lane = lane == 0;
         if (item >= params.items) return;  // idle lane; takes part in shuffles only
-        const std::int64_t first = (group - params.first_group[which]) * side.heads_per_thread;
-        const std::int64_t left = side.heads - first;
-        s.heads = static_cast<int>(left < side.heads_per_thread ? left : side.heads_per_thread);
+        const std::int64_t first = group - params.first_group[which];
+        s.heads = side.heads_of_group(first);
         s.has_norm = side.norm.weight != nullptr;
         s.in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first * side.in_head;
-        s.in_head = side.in_head;
+        s.in_step = side.in_step;
         if (side.out != nullptr) {
             s.out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first * side.out_head;
-            s.out_head = side.out_head;
+            s.out_step = side.out_step;
         }
         const auto first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
         RW_UNROLL
@@ -192,7 +191,7 @@ struct fused_body {
                 if (vecs.has_first) s.loaded[head][i][0] = Memory::template load<Bytes>(s.in + vecs.first);
                 if (vecs.has_second) s.loaded[head][i][1] = Memory::template load<Bytes>(s.in + vecs.second);
             }
-            s.in += s.in_head;
+            s.in += s.in_step;
         }
     }
 
@@ -264,7 +263,7 @@ struct fused_body {
         }
         if (s.cache != nullptr) store_to_cache(s);
         --s.heads;
-        s.out += s.out_head;
+        s.out += s.out_step;
     }
 
 private:
@@ -274,10 +273,10 @@ private:
         const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
         if (slot.page < 0) return;
         s.type = sink.type;
-        s.cache_head = sink.stride_head * size_of(sink.type);
+        const std::int64_t size = size_of(sink.type);
+        s.cache_step = s.side->groups * sink.stride_head * size;
         s.cache = static_cast<std::uint8_t*>(sink.data) +
-                  (slot.page * sink.stride_page + slot.entry * sink.stride_token) * size_of(sink.type) +
-                  head * s.cache_head;
+                  (slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head) * size;
         if (sink.type == cache_type::i8)
             s.scale_of_head = sink.scales + slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token +
                               head * sink.scale_stride_head;
@@ -295,10 +294,10 @@ private:
             }
             if constexpr (std::same_as<E, std::int8_t>) {
                 if (s.is_first_lane) detail::store_elements<float, Memory>(s.scale_of_head, {s.scale.stored});
-                s.scale_of_head += sink.scale_stride_head;
+                s.scale_of_head += s.side->groups * sink.scale_stride_head;
             }
         });
-        s.cache += s.cache_head;
+        s.cache += s.cache_step;
     }
 };
 

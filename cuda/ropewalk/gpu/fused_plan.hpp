@@ -144,9 +144,9 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
                                                     kernel.side[1].heads + kernel.side[2].heads, device);
     for (int i = 0; i < 3; ++i) {
         fused_heads& side = kernel.side[i];
-        side.heads_per_thread = even_share(side.heads, max_heads);
+        set_groups(side, max_heads);
         kernel.first_group[i] = kernel.groups;
-        kernel.groups += groups_of(side);
+        kernel.groups += side.groups;
         kernel.steps =
             std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }
