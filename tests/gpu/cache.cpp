@@ -19,7 +19,7 @@ std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
     std::vector<E> memory(16);
     const gpu::cache_sink sink{
         .data = memory.data(), .type = gpu::cache_type_of<E>(), .scale = scale, .inverse_scale = 1 / scale};
-    gpu::store_cached<gpu::plain_access>(sink, V, factor, x);
+    gpu::detail::store_as<E, gpu::plain_access>(memory.data() + V, sink, factor, x);
     return {memory.begin() + V, memory.begin() + 2 * V};
 }
 

@@ -43,19 +43,20 @@ struct summing {
 
     void begin(state& s, std::int64_t index) const { s.index = index; }
     void load(state& /*s*/) const {}
-    [[nodiscard]] float sum(const state& s, int /*head*/) const {
+    void widen(state& /*s*/, int /*head*/) const {}
+    [[nodiscard]] float sum(const state& s) const {
         float part[N];
         for (int i = 0; i < N; ++i) part[i] = at(s, i);
         return gpu::sum_of_neighbours(part);
     }
-    void take_sum(state& s, int /*head*/, float sum) const { s.sum = sum; }
+    void take_sum(state& s, float sum) const { s.sum = sum; }
     void rotate(state& /*s*/) const {}
-    [[nodiscard]] std::uint32_t measure(const state& s, int /*head*/) const {
+    [[nodiscard]] std::uint32_t measure(const state& s) const {
         std::uint32_t largest = 0;
         for (int i = 0; i < N; ++i) largest = gpu::larger{}(largest, gpu::magnitude_bits(at(s, i)));
         return largest;
     }
-    void take_measure(state& s, int /*head*/, std::uint32_t largest) const { s.largest = largest; }
+    void take_measure(state& s, std::uint32_t largest) const { s.largest = largest; }
     void store(const state& s) const {
         totals[s.index] = s.sum;
         maxima[s.index] = s.largest;

@@ -47,12 +47,19 @@ STORE = re.compile(r"\bst\.global[\w.]*")
 # Mangled names of the kernels that run in every layer, and of the kernels with 16-byte accesses.
 HOT = re.compile(r"rotate_kernel.*plain_rates")
 WIDE = re.compile(r"Li16E")
+# The fused kernel of ordinary heads: a quarter of the threads of a multiprocessor must have registers.
+FUSED_HOT = re.compile(r"fused_kernel.*Li16E.*plain_rates")
 # A lane of a fused kernel holds 16 bytes of elements. In a narrower cache or norm weight the same elements take 8 or 4
 # bytes. The scale of a head has 4 bytes.
 FUSED = re.compile(r"fused_kernel")
 NARROWER = {"loads": {"ld.global.v2.u32"}, "stores": {"st.global.v2.u32", "st.global.u32"}}
-# Mangled names of the functions that launch kernels.
-LAUNCHES = re.compile(r"_ZN8ropewalk3gpu(6detail)?(3run|6launch|6rotate|8rerotate|5fused|6append|11norm_rotate)I")
+# Kernels that start the next kernel at once and wait for the previous one late, from compute capability 9.0 on.
+OVERLAPPING = re.compile(r"rotate_kernel|fused_kernel")
+OVERLAP_ORDER = re.compile(r"\bgriddepcontrol\.\w+|\b(?:ld|st)\.global\b")
+# Mangled names of the functions that launch kernels, and of the one that caches a property of each kernel.
+LAUNCHES = re.compile(
+    r"_ZN8ropewalk3gpu(6detail)?((3run|6launch|6rotate|8rerotate|5fused|6append|11norm_rotate)I|18waits_for_previous)"
+)
 
 
 def check_hidden(symbols):
@@ -88,13 +95,15 @@ def kernels_in(report):
 
 
 def check_registers(kernels, threads):
-    half = REGISTERS // (threads // 2) // 8 * 8
+    half, quarter = REGISTERS // (threads // 2) // 8 * 8, REGISTERS // (threads // 4) // 8 * 8
     problems = []
     for name, (frame, spilled, registers) in kernels.items():
         if frame or spilled:
             problems.append(f"{name} has a stack frame of {frame} bytes and spills {spilled}")
         if HOT.search(name) and registers > half:
             problems.append(f"{name} uses {registers} registers; half of {threads} threads have {half} each")
+        if FUSED_HOT.search(name) and registers > quarter:
+            problems.append(f"{name} uses {registers} registers; a quarter of {threads} threads has {quarter} each")
     return problems
 
 
@@ -118,6 +127,16 @@ def check_accesses(ptx, expected):
     return problems
 
 
+def check_overlap(ptx):
+    """Finds kernels that do not start the next kernel first, or that access memory before they wait."""
+    problems = []
+    for name, body in ENTRY.findall(ptx):
+        first = OVERLAP_ORDER.findall(body)[:2]
+        if OVERLAPPING.search(name) and first != ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]:
+            problems.append(f"{name} begins with {first}")
+    return problems
+
+
 def check_architecture(nvcc, flags, unit, name, threads):
     """Returns the problems of one file on one architecture, and a summary line."""
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +145,8 @@ def check_architecture(nvcc, flags, unit, name, threads):
         ptx = "".join(path.read_text(encoding="utf-8") for path in Path(folder).glob("*.ptx"))
     kernels = kernels_in(report)
     problems = check_registers(kernels, threads) + check_accesses(ptx, unit.wide)
+    if name != "sm_80":
+        problems += check_overlap(ptx)
     if not kernels:
         problems.append(f"the compiler reported no kernel:\n{report}")
     hot = max((used for kernel, (_, _, used) in kernels.items() if HOT.search(kernel)), default=0)

@@ -109,35 +109,42 @@ RW_HD RW_INLINE std::uint32_t e4m3_bits(float a, float b, float c, float d) {
 #endif
 }
 
-}  // namespace detail
-
-/// Stores V elements of a cache, starting at `element`. `factor` is int8_scale::factor.
-template <class Memory, int V>
-RW_HD RW_INLINE void store_cached(const cache_sink& sink, std::int64_t element, float factor, const float (&x)[V]) {
-    if (sink.type == cache_type::f32)
-        return detail::store_elements<float, Memory>(static_cast<float*>(sink.data) + element, x);
-    if (sink.type == cache_type::f16)
-        return detail::store_elements<f16, Memory>(static_cast<f16*>(sink.data) + element, x);
-    if (sink.type == cache_type::bf16)
-        return detail::store_elements<bf16, Memory>(static_cast<bf16*>(sink.data) + element, x);
-    constexpr int count = (V + 3) / 4;
-    std::uint32_t words[count] = {};
-    if (sink.type == cache_type::i8) {
-        RW_UNROLL
-        for (int i = 0; i < V; ++i)
-            words[i / 4] |= detail::int8_bits(detail::rounded_product(x[i], factor)) << (8 * (i % 4));
+/// Stores V elements in the element type of a cache. `factor` is int8_scale::factor.
+template <CacheElement E, class Memory, int V>
+RW_HD RW_INLINE void store_as(E* to, const cache_sink& sink, float factor, const float (&x)[V]) {
+    if constexpr (Element<E>) {
+        store_elements<E, Memory>(to, x);
     } else {
-        float scaled[4 * count] = {};
+        constexpr int count = (V + 3) / 4;
+        std::uint32_t words[count] = {};
+        if constexpr (std::same_as<E, std::int8_t>) {
+            RW_UNROLL
+            for (int i = 0; i < V; ++i) words[i / 4] |= int8_bits(rounded_product(x[i], factor)) << (8 * (i % 4));
+        } else {
+            float scaled[4 * count] = {};
+            RW_UNROLL
+            for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], sink.scale, sink.inverse_scale);
+            RW_UNROLL
+            for (int i = 0; i < count; ++i)
+                words[i] = e4m3_bits(scaled[4 * i], scaled[4 * i + 1], scaled[4 * i + 2], scaled[4 * i + 3]);
+        }
+        vec_bits<V> bits;
         RW_UNROLL
-        for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], sink.scale, sink.inverse_scale);
-        RW_UNROLL
-        for (int i = 0; i < count; ++i)
-            words[i] = detail::e4m3_bits(scaled[4 * i], scaled[4 * i + 1], scaled[4 * i + 2], scaled[4 * i + 3]);
+        for (int i = 0; i < vec_bits<V>::words; ++i) bits.value[i] = static_cast<typename vec_bits<V>::word>(words[i]);
+        Memory::template store<V>(to, bits);
     }
-    vec_bits<V> bits;
-    RW_UNROLL
-    for (int i = 0; i < vec_bits<V>::words; ++i) bits.value[i] = static_cast<typename vec_bits<V>::word>(words[i]);
-    Memory::template store<V>(static_cast<std::uint8_t*>(sink.data) + element, bits);
 }
+
+/// Calls f(std::type_identity<E>) with the element type of a cache.
+template <class F>
+RW_HD RW_INLINE void with_cache_element(cache_type type, const F& f) {
+    if (type == cache_type::f32) return f(std::type_identity<float>{});
+    if (type == cache_type::f16) return f(std::type_identity<f16>{});
+    if (type == cache_type::bf16) return f(std::type_identity<bf16>{});
+    if (type == cache_type::i8) return f(std::type_identity<std::int8_t>{});
+    f(std::type_identity<f8e4m3>{});
+}
+
+}  // namespace detail
 
 }  // namespace ropewalk::gpu

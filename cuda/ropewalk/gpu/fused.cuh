@@ -14,7 +14,7 @@ namespace detail {
 template <Element T, Layout L, int Bytes, class Rates>
 RW_HIDDEN __global__ void __launch_bounds__(max_threads)
     fused_kernel(const __grid_constant__ fused_kernel_params<Rates> params) {
-    wait_for_previous();
+    start_next();
     const std::int64_t index = launch_index();
     if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates>{params}, index);
 }

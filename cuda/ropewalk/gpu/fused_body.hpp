@@ -4,14 +4,15 @@
 
 #include "ropewalk/gpu/angles.hpp"
 #include "ropewalk/gpu/fused_params.hpp"
+#include "ropewalk/gpu/overlap.hpp"
 
 namespace ropewalk::gpu {
 
 namespace detail {
 
-/// The two vecs of a chunk: their offsets in the head, and their contents.
+/// The two vecs of a chunk: their offsets in the head, which has at most 1024 elements, and their contents.
 struct chunk_vecs {
-    std::int64_t first = 0, second = 0;
+    std::int32_t first = 0, second = 0;
     bool has_first = false, has_second = false;
     bool rotates = false;  ///< the vecs hold pairs
 };
@@ -20,7 +21,7 @@ struct chunk_vecs {
 /// the halves of the rotary part, so that neighbouring lanes hold the same elements as wider chunks, and sums have the
 /// same bits.
 template <Layout L, int V>
-RW_HD RW_INLINE std::int64_t rotating_chunk(std::int64_t chunk, std::int64_t pairs) {
+RW_HD RW_INLINE std::int32_t rotating_chunk(std::int32_t chunk, std::int32_t pairs) {
     if constexpr (V == 1 && std::same_as<L, interleaved>) {
         if (pairs % 2 == 0) return chunk / 2 + chunk % 2 * (pairs / 2);
     }
@@ -30,19 +31,19 @@ RW_HD RW_INLINE std::int64_t rotating_chunk(std::int64_t chunk, std::int64_t pai
 /// The vecs of a chunk of a head. The elements outside the rotary part are split into two halves, and a chunk has one
 /// vec of each.
 template <Layout L, int V>
-RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int64_t chunk) {
+RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int32_t chunk) {
     if (chunk >= side.chunks) return {};
     if (chunk < side.rotating_chunks) {
-        const std::int64_t rotated = rotating_chunk<L, V>(chunk, side.pairs);
-        return {.first = side.rotary_offset + chunks<L, V>::first(rotated, side.pairs),
-                .second = side.rotary_offset + chunks<L, V>::second(rotated, side.pairs),
+        const std::int32_t rotated = rotating_chunk<L, V>(chunk, side.pairs);
+        return {.first = side.rotary_offset + static_cast<std::int32_t>(chunks<L, V>::first(rotated, side.pairs)),
+                .second = side.rotary_offset + static_cast<std::int32_t>(chunks<L, V>::second(rotated, side.pairs)),
                 .has_first = true,
                 .has_second = true,
                 .rotates = true};
     }
-    const std::int64_t rest = side.head_dim - 2 * side.pairs, half = (rest + 1) / 2;
-    const std::int64_t offset = (chunk - side.rotating_chunks) * V;
-    const auto element = [&](std::int64_t i) { return i < side.rotary_offset ? i : i + 2 * side.pairs; };
+    const std::int32_t rest = side.head_dim - 2 * side.pairs, half = (rest + 1) / 2;
+    const std::int32_t offset = (chunk - side.rotating_chunks) * V;
+    const auto element = [&](std::int32_t i) { return i < side.rotary_offset ? i : i + 2 * side.pairs; };
     return {.first = element(offset),
             .second = element(offset + half),
             .has_first = true,
@@ -75,6 +76,14 @@ RW_HD RW_INLINE void load_if(bool exists, const E* from, float (&x)[V]) {
     for (int i = 0; i < V; ++i) x[i] = 0;
 }
 
+/// Widens the elements of a vec.
+template <Element T, int Bytes, int V>
+RW_HD RW_INLINE void widen_vec(const vec_bits<Bytes>& bits, float (&x)[V]) {
+    const auto values = vec<T, Bytes>::widen(bits);
+    RW_UNROLL
+    for (int i = 0; i < V; ++i) x[i] = values.value[i];
+}
+
 /// Loads the factors of V normed elements.
 template <class Memory, int V>
 RW_HD RW_INLINE void load_weights(const norm_params& norm, bool exists, std::int64_t element, float (&x)[V]) {
@@ -91,8 +100,9 @@ RW_HD RW_INLINE void load_weights(const norm_params& norm, bool exists, std::int
 
 }  // namespace detail
 
-/// A body for run_lanes(). A lane has `lane_chunks` neighbouring chunks of each head, and keeps their cosines, sines
-/// and weights for all heads of its group.
+/// A body for run_lanes(). A lane has `lane_chunks` neighbouring chunks of each head, and keeps their offsets, cosines,
+/// sines and weights for all heads of its group. Strides and types are also in the state, because reads of
+/// `params.side` take an instruction each.
 template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_access>
 struct fused_body {
     static constexpr int V = Bytes / static_cast<int>(sizeof(T));
@@ -103,17 +113,24 @@ struct fused_body {
 
     struct state {
         const fused_heads* side;
-        const T* in;  ///< the next head
-        T* out;       ///< null: none
-        std::int64_t cache_element = 0, scale_element = 0;
-        bool has_slot = false, is_first_lane = false;
-        int heads = 0;  ///< remaining
-        std::int64_t chunk = 0;
+        const T* in = nullptr;                   ///< the next head to load
+        T* out = nullptr;                        ///< the next head to store; null: none
+        std::int64_t in_step = 0, out_step = 0;  ///< elements from a head of the group to the next one
+        std::uint8_t* cache = nullptr;           ///< the next head to store; null: no slot
+        float* scale_of_head = nullptr;          ///< its scale
+        std::int64_t cache_step = 0;             ///< bytes from a head of the group to the next one
+        cache_type type = cache_type::f32;       ///< of the cache
+        bool is_first_lane = false, has_norm = false;
+        int heads = 0;  ///< remaining to store
+        detail::chunk_vecs vecs[lane_chunks];
+        bool writes[lane_chunks];  ///< the chunk to `out`
         cos_sin_values<V> cos_sin[lane_chunks];
         float weight[lane_chunks][2][V];
-        float value[heads_in_flight][lane_chunks][2][V];
-        float norm[heads_in_flight];
-        int8_scale scale[heads_in_flight];
+        /// Vecs outside the head stay zeros, which change neither a sum nor a maximum.
+        vec_bits<Bytes> loaded[heads_in_flight][lane_chunks][2] = {};
+        float value[lane_chunks][2][V];  ///< of the head in work
+        float norm = 0;
+        int8_scale scale{};
     };
 
     [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
@@ -128,118 +145,125 @@ struct fused_body {
         const int which = group >= params.first_group[2] ? 2 : group >= params.first_group[1] ? 1 : 0;
         const fused_heads& side = params.side[which];
         s.side = &side;
-        s.chunk = lane * lane_chunks;
         s.is_first_lane = lane == 0;
         if (item >= params.items) return;  // idle lane; takes part in shuffles only
-        const std::int64_t first = (group - params.first_group[which]) * side.heads_per_thread;
-        const std::int64_t left = side.heads - first;
-        s.heads = static_cast<int>(left < side.heads_per_thread ? left : side.heads_per_thread);
+        const std::int64_t first = group - params.first_group[which];
+        s.heads = side.heads_of_group(first);
+        s.has_norm = side.norm.weight != nullptr;
         s.in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first * side.in_head;
-        s.out = static_cast<T*>(side.out);
-        if (s.out != nullptr) s.out += row * side.out_batch + token * side.out_token + first * side.out_head;
+        s.in_step = side.in_step;
+        if (side.out != nullptr) {
+            s.out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first * side.out_head;
+            s.out_step = side.out_step;
+        }
+        const auto first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, first_chunk + i);
+            // In place, elements that are neither normed nor rotated need no store.
+            s.writes[i] = side.out != nullptr && (vecs.rotates || s.has_norm || side.out != side.in);
+        }
+        detail::wait_for_previous();
         find_slot(s, row, token, first);
         token_angles angles;
         if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, row, token);
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto vecs = vecs_at(s, i);
+            const auto& vecs = s.vecs[i];
             if (vecs.rotates)
-                s.cos_sin[i] = values_of_chunk<L, V>(params.rotation, params.rates, angles,
-                                                     detail::rotating_chunk<L, V>(s.chunk + i, side.pairs), which == 1);
-            if (side.norm.weight == nullptr) continue;
+                s.cos_sin[i] =
+                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                                          detail::rotating_chunk<L, V>(first_chunk + i, side.pairs), which == 1);
+            if (!s.has_norm) continue;
             detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
             detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);
         }
     }
 
+    /// Loads up to heads_in_flight heads. All loads start before the first value is used.
     RW_HD RW_INLINE void load(state& s) const {
         RW_UNROLL
         for (int head = 0; head < heads_in_flight; ++head) {
             if (head >= s.heads) continue;
-            const T* const in = s.in + head * s.side->in_head;
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
-                const auto vecs = vecs_at(s, i);
-                detail::load_if<T, Memory>(vecs.has_first, in + vecs.first, s.value[head][i][0]);
-                detail::load_if<T, Memory>(vecs.has_second, in + vecs.second, s.value[head][i][1]);
+                const auto& vecs = s.vecs[i];
+                if (vecs.has_first) s.loaded[head][i][0] = Memory::template load<Bytes>(s.in + vecs.first);
+                if (vecs.has_second) s.loaded[head][i][1] = Memory::template load<Bytes>(s.in + vecs.second);
             }
+            s.in += s.in_step;
+        }
+    }
+
+    /// Makes loaded head `head` the head in work.
+    RW_HD RW_INLINE void widen(state& s, int head) const {
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            detail::widen_vec<T>(s.loaded[head][i][0], s.value[i][0]);
+            detail::widen_vec<T>(s.loaded[head][i][1], s.value[i][1]);
         }
     }
 
     /// The sum of the squares of this lane's elements.
-    [[nodiscard]] RW_HD RW_INLINE float sum(const state& s, int head) const {
-        if (head >= s.heads || s.side->norm.weight == nullptr) return 0;
+    [[nodiscard]] RW_HD RW_INLINE float sum(const state& s) const {
+        if (!s.has_norm) return 0;
         float squares[lane_chunks * V];
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto& [a, b] = s.value[head][i];
-            detail::add_squares<L, V>(a, b, vecs_at(s, i).rotates, squares + i * V);
+            const auto& [a, b] = s.value[i];
+            detail::add_squares<L, V>(a, b, s.vecs[i].rotates, squares + i * V);
         }
         return sum_of_neighbours(squares);
     }
-    RW_HD RW_INLINE void take_sum(state& s, int head, float sum) const {
+    RW_HD RW_INLINE void take_sum(state& s, float sum) const {
         const norm_params& norm = s.side->norm;
-        s.norm[head] = 1.0F / __builtin_sqrtf(RW_FMA(sum, norm.reciprocal_dim, norm.epsilon));
+        s.norm = 1.0F / __builtin_sqrtf(RW_FMA(sum, norm.reciprocal_dim, norm.epsilon));
     }
 
-    /// Norms and rotates the loaded elements, without rounding to the element type.
+    /// Norms and rotates the widened head, without rounding to the element type.
     RW_HD RW_INLINE void rotate(state& s) const {
         RW_UNROLL
-        for (int head = 0; head < heads_in_flight; ++head) {
-            if (head >= s.heads) continue;
-            RW_UNROLL
-            for (int i = 0; i < lane_chunks; ++i) {
-                auto& [a, b] = s.value[head][i];
-                if (s.side->norm.weight != nullptr) {
-                    RW_UNROLL
-                    for (int j = 0; j < V; ++j) {
-                        a[j] = a[j] * s.norm[head] * s.weight[i][0][j];
-                        b[j] = b[j] * s.norm[head] * s.weight[i][1][j];
-                    }
+        for (int i = 0; i < lane_chunks; ++i) {
+            auto& [a, b] = s.value[i];
+            if (s.has_norm) {
+                RW_UNROLL
+                for (int j = 0; j < V; ++j) {
+                    a[j] = a[j] * s.norm * s.weight[i][0][j];
+                    b[j] = b[j] * s.norm * s.weight[i][1][j];
                 }
-                if (vecs_at(s, i).rotates) chunks<L, V>::rotate(a, b, s.cos_sin[i]);
             }
+            if (s.vecs[i].rotates) chunks<L, V>::rotate(a, b, s.cos_sin[i]);
         }
     }
 
     /// The largest magnitude of this lane's results.
-    [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s, int head) const {
+    [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s) const {
         std::uint32_t largest = 0;
-        if (head >= s.heads || !s.has_slot) return largest;
+        if (s.cache == nullptr) return largest;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto& [a, b] = s.value[head][i];
+            const auto& [a, b] = s.value[i];
             RW_UNROLL
             for (int j = 0; j < V; ++j)
                 largest = larger{}(largest, larger{}(magnitude_bits(a[j]), magnitude_bits(b[j])));
         }
         return largest;
     }
-    RW_HD RW_INLINE void take_measure(state& s, int head, std::uint32_t largest) const {
-        s.scale[head] = int8_scale::of(largest);
-    }
+    RW_HD RW_INLINE void take_measure(state& s, std::uint32_t largest) const { s.scale = int8_scale::of(largest); }
 
+    /// Stores the head in work and continues with the next one.
     RW_HD RW_INLINE void store(state& s) const {
-        const cache_sink& sink = s.side->sink;
-        RW_UNROLL
-        for (int head = 0; head < heads_in_flight; ++head) {
-            if (head >= s.heads) continue;
-            RW_UNROLL
-            for (int i = 0; i < lane_chunks; ++i) {
-                const auto vecs = vecs_at(s, i);
-                if (vecs.has_first) store_vec(s, head, vecs.first, vecs.rotates, s.value[head][i][0]);
-                if (vecs.has_second) store_vec(s, head, vecs.second, vecs.rotates, s.value[head][i][1]);
-            }
-            if (s.has_slot && s.is_first_lane && sink.type == cache_type::i8)
-                detail::store_elements<float, Memory>(sink.scales + s.scale_element + head * sink.scale_stride_head,
-                                                      {s.scale[head].stored});
-        }
         if (s.heads <= 0) return;  // the pointers of an idle lane are invalid
-        s.in += heads_in_flight * s.side->in_head;
-        if (s.out != nullptr) s.out += heads_in_flight * s.side->out_head;
-        s.cache_element += heads_in_flight * sink.stride_head;
-        s.scale_element += heads_in_flight * sink.scale_stride_head;
-        s.heads -= heads_in_flight;
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto& vecs = s.vecs[i];
+            if (!s.writes[i]) continue;
+            if (vecs.has_first) detail::store_elements<T, Memory>(s.out + vecs.first, s.value[i][0]);
+            if (vecs.has_second) detail::store_elements<T, Memory>(s.out + vecs.second, s.value[i][1]);
+        }
+        if (s.cache != nullptr) store_to_cache(s);
+        --s.heads;
+        s.out += s.out_step;
     }
 
 private:
@@ -247,25 +271,33 @@ private:
         const cache_sink& sink = s.side->sink;
         if (sink.data == nullptr) return;
         const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
-        s.has_slot = slot.page >= 0;
-        s.cache_element = slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head;
-        s.scale_element =
-            slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token + head * sink.scale_stride_head;
+        if (slot.page < 0) return;
+        s.type = sink.type;
+        const std::int64_t size = size_of(sink.type);
+        s.cache_step = s.side->groups * sink.stride_head * size;
+        s.cache = static_cast<std::uint8_t*>(sink.data) +
+                  (slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head) * size;
+        if (sink.type == cache_type::i8)
+            s.scale_of_head = sink.scales + slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token +
+                              head * sink.scale_stride_head;
     }
 
-    RW_HD RW_INLINE void store_vec(const state& s, int head, std::int64_t element, bool rotates,
-                                   const float (&x)[V]) const {
-        const fused_heads& side = *s.side;
-        // In place, elements that are neither normed nor rotated need no store.
-        if (s.out != nullptr && (rotates || side.norm.weight != nullptr || side.out != side.in))
-            detail::store_elements<T, Memory>(s.out + head * side.out_head + element, x);
-        if (s.has_slot)
-            store_cached<Memory>(side.sink, s.cache_element + head * side.sink.stride_head + element,
-                                 s.scale[head].factor, x);
-    }
-
-    RW_HD RW_INLINE detail::chunk_vecs vecs_at(const state& s, int i) const {
-        return detail::vecs_of<L, V>(*s.side, s.chunk + i);
+    RW_HD RW_INLINE void store_to_cache(state& s) const {
+        detail::with_cache_element(s.type, [&]<class E>(std::type_identity<E>) {
+            const cache_sink& sink = s.side->sink;
+            E* const to = reinterpret_cast<E*>(s.cache);
+            RW_UNROLL
+            for (int i = 0; i < lane_chunks; ++i) {
+                const auto& vecs = s.vecs[i];
+                if (vecs.has_first) detail::store_as<E, Memory>(to + vecs.first, sink, s.scale.factor, s.value[i][0]);
+                if (vecs.has_second) detail::store_as<E, Memory>(to + vecs.second, sink, s.scale.factor, s.value[i][1]);
+            }
+            if constexpr (std::same_as<E, std::int8_t>) {
+                if (s.is_first_lane) detail::store_elements<float, Memory>(s.scale_of_head, {s.scale.stored});
+                s.scale_of_head += s.side->groups * sink.scale_stride_head;
+            }
+        });
+        s.cache += s.cache_step;
     }
 };
 

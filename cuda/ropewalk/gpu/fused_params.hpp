@@ -19,8 +19,8 @@ struct norm_params {
 struct fused_heads : heads_params {
     norm_params norm{};
     cache_sink sink{};
-    std::int64_t head_dim = 0, rotary_offset = 0;
-    std::int64_t pairs = 0;            ///< 0 for values, which are not rotated
+    std::int32_t head_dim = 0, rotary_offset = 0;
+    std::int32_t pairs = 0;            ///< 0 for values, which are not rotated
     std::int32_t rotating_chunks = 0;  ///< per head
     std::int32_t chunks = 0;           ///< per head, those outside the rotary part included
 };

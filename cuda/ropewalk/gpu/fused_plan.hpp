@@ -85,7 +85,9 @@ inline fused_heads make_side(const tensor& in, const tensor& out, std::int64_t r
     if (!in.exists() || in.elements() == 0) return {};
     const std::int64_t rotating = pairs / v, rest = divide_up(divide_up(in.head_dim - 2 * pairs, 2), v);
     fused_heads side{make_heads(in, out, 1)};
-    side.head_dim = in.head_dim, side.rotary_offset = rotary_offset, side.pairs = pairs;
+    // check_width() limits heads to 1024 elements.
+    side.head_dim = static_cast<std::int32_t>(in.head_dim);
+    side.rotary_offset = static_cast<std::int32_t>(rotary_offset), side.pairs = static_cast<std::int32_t>(pairs);
     side.rotating_chunks = static_cast<std::int32_t>(rotating);
     side.chunks = static_cast<std::int32_t>(rotating + rest);
     return side;
@@ -142,9 +144,9 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
                                                     kernel.side[1].heads + kernel.side[2].heads, device);
     for (int i = 0; i < 3; ++i) {
         fused_heads& side = kernel.side[i];
-        side.heads_per_thread = even_share(side.heads, max_heads);
+        set_groups(side, max_heads);
         kernel.first_group[i] = kernel.groups;
-        kernel.groups += groups_of(side);
+        kernel.groups += side.groups;
         kernel.steps =
             std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }

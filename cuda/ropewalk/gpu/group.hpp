@@ -70,9 +70,9 @@ struct host_warp {
 
 /// Runs lanes [index, index + Lanes::width) of a body: one lane per device thread, a whole warp on the host.
 ///
-/// begin() initialises the state of a lane. Each of steps() steps loads Body::heads_in_flight heads, reduces a sum()
-/// per head, calls rotate(), reduces a largest measure() per head, and stores. steps(), group(), sums() and measures()
-/// are uniform over the launch, so that all lanes reach the reductions.
+/// begin() initialises the state of a lane. Each of steps() steps loads Body::heads_in_flight heads. Then it widens
+/// each head, reduces a sum(), calls rotate(), reduces a largest measure(), and stores. steps(), group(), sums() and
+/// measures() are uniform over the launch, so that all lanes reach the reductions.
 template <class Lanes, class Body>
 RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     constexpr int width = Lanes::width;
@@ -80,26 +80,24 @@ RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     for (int i = 0; i < width; ++i) body.begin(state[i], index + i);
     for (int step = 0; step < body.steps(); ++step) {
         for (int i = 0; i < width; ++i) body.load(state[i]);
-        if (body.sums()) {
-            RW_UNROLL
-            for (int head = 0; head < Body::heads_in_flight; ++head) {
+        RW_UNROLL
+        for (int head = 0; head < Body::heads_in_flight; ++head) {
+            for (int i = 0; i < width; ++i) body.widen(state[i], head);
+            if (body.sums()) {
                 float values[width];
-                for (int i = 0; i < width; ++i) values[i] = body.sum(state[i], head);
+                for (int i = 0; i < width; ++i) values[i] = body.sum(state[i]);
                 Lanes::combine(values, body.group(), add{});
-                for (int i = 0; i < width; ++i) body.take_sum(state[i], head, values[i]);
+                for (int i = 0; i < width; ++i) body.take_sum(state[i], values[i]);
             }
-        }
-        for (int i = 0; i < width; ++i) body.rotate(state[i]);
-        if (body.measures()) {
-            RW_UNROLL
-            for (int head = 0; head < Body::heads_in_flight; ++head) {
+            for (int i = 0; i < width; ++i) body.rotate(state[i]);
+            if (body.measures()) {
                 std::uint32_t values[width];
-                for (int i = 0; i < width; ++i) values[i] = body.measure(state[i], head);
+                for (int i = 0; i < width; ++i) values[i] = body.measure(state[i]);
                 Lanes::combine(values, body.group(), larger{});
-                for (int i = 0; i < width; ++i) body.take_measure(state[i], head, values[i]);
+                for (int i = 0; i < width; ++i) body.take_measure(state[i], values[i]);
             }
+            for (int i = 0; i < width; ++i) body.store(state[i]);
         }
-        for (int i = 0; i < width; ++i) body.store(state[i]);
     }
 }
 

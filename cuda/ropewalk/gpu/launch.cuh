@@ -3,6 +3,10 @@
 
 #include <cuda_runtime.h>
 
+#include <map>
+#include <utility>
+
+#include "ropewalk/gpu/overlap.hpp"
 #include "ropewalk/gpu/plan.hpp"
 
 namespace ropewalk::gpu::detail {
@@ -63,19 +67,16 @@ inline void check_pointers(const ropewalk::rotate_params& params, int device) {
     check_pointer("the table of sines", params.table.sin, device);
 }
 
-/// Waits for the previous kernel where the launch overlaps with it. Returns at once otherwise.
-__device__ inline void wait_for_previous() {
-#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 /// Returns whether wait_for_previous() waits in the code that the current device runs. Code for less than 9.0 has no
-/// wait, even where the driver compiled it for a newer device.
-inline bool waits_for_previous(const void* kernel) {
+/// wait, even where the driver compiled it for a newer device. Each thread queries the runtime once per kernel and
+/// device. Hidden like the kernels, so that modules do not share the answers.
+RW_HIDDEN inline bool waits_for_previous(const void* kernel) {
+    thread_local std::map<std::pair<const void*, int>, bool> known;
+    const std::pair key{kernel, current_device()};
+    if (const auto found = known.find(key); found != known.end()) return found->second;
     cudaFuncAttributes code{};
     expect_success(cudaFuncGetAttributes(&code, kernel), "cannot query the compute capability of a kernel");
-    return code.ptxVersion >= 90;
+    return known[key] = code.ptxVersion >= 90;
 }
 
 /// Launches kernel(params) on the stream of the options. An error message contains the shape of `heads`.

@@ -26,8 +26,8 @@ struct options {
     /// Queries the CUDA runtime about every pointer, so that host memory or memory of another device is an error
     /// instead of a fault. Disable it on systems whose devices read host memory.
     bool check_pointers = true;
-    /// Starts while the previous kernel of the stream ends (programmatic dependent launch). Ignored where the device or
-    /// the code has a compute capability below 9.0.
+    /// Starts before the end of the previous kernel of the stream, and waits for that end before the first access to
+    /// memory (programmatic dependent launch). Ignored where the device or the code has a compute capability below 9.0.
     bool overlap_previous = false;
 };
 

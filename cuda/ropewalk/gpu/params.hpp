@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ropewalk/core/compiler.hpp"
 #include "ropewalk/rotation/params.hpp"
 
 namespace ropewalk::gpu {
@@ -42,7 +43,15 @@ struct heads_params {
     std::int64_t in_batch = 0, in_token = 0, in_head = 0;
     std::int64_t out_batch = 0, out_token = 0, out_head = 0;
     std::int32_t heads = 0;
-    std::int32_t heads_per_thread = 1;
+    std::int32_t heads_per_thread = 1;  ///< or one less
+    std::int32_t groups = 0;
+    std::int64_t in_step = 0, out_step = 0;  ///< from a head of a group to the next one: groups · in_head
+
+    /// The number of heads of group g: g, g + groups, g + 2 · groups, … Neighbouring groups thereby access neighbouring
+    /// memory at the same time.
+    [[nodiscard]] RW_HD RW_INLINE int heads_of_group(std::int64_t g) const {
+        return g + std::int64_t{heads_per_thread - 1} * groups < heads ? heads_per_thread : heads_per_thread - 1;
+    }
 };
 
 /// Parameters of a rotation kernel, except the rates. A thread rotates (or copies) one chunk of a group of heads of one

@@ -130,30 +130,34 @@ inline std::int64_t heads_per_thread(std::int64_t chunks, std::int64_t q_heads, 
     return best;
 }
 
-/// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 14
-/// and 12 instead of 16, 16 and 8.
+/// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 13
+/// and 13 instead of 16, 16 and 8.
 constexpr std::int32_t even_share(std::int64_t heads, std::int64_t max_heads) {
     return heads == 0 ? 1 : static_cast<std::int32_t>(divide_up(heads, divide_up(heads, max_heads)));
+}
+
+/// Divides the heads of a side into groups of at most `max_heads`.
+inline void set_groups(heads_params& side, std::int64_t max_heads) {
+    side.heads_per_thread = even_share(side.heads, max_heads);
+    side.groups = static_cast<std::int32_t>(divide_up(side.heads, side.heads_per_thread));
+    side.in_step = side.groups * side.in_head, side.out_step = side.groups * side.out_head;
 }
 
 /// The heads of a tensor, in groups of at most `max_heads`.
 inline heads_params make_heads(const tensor& in, const tensor& out, std::int64_t max_heads) {
     if (!in.exists() || in.elements() == 0) return {};
     RW_EXPECTS(in.heads <= (1 << 30), "a launch supports at most 2^30 heads, got {}", in.heads);
-    return {.in = in.data,
-            .out = out.data,
-            .in_batch = in.stride_batch,
-            .in_token = in.stride_token,
-            .in_head = in.stride_head,
-            .out_batch = out.stride_batch,
-            .out_token = out.stride_token,
-            .out_head = out.stride_head,
-            .heads = static_cast<std::int32_t>(in.heads),
-            .heads_per_thread = even_share(in.heads, max_heads)};
-}
-
-inline std::int32_t groups_of(const heads_params& side) {
-    return static_cast<std::int32_t>(divide_up(side.heads, side.heads_per_thread));
+    heads_params side{.in = in.data,
+                      .out = out.data,
+                      .in_batch = in.stride_batch,
+                      .in_token = in.stride_token,
+                      .in_head = in.stride_head,
+                      .out_batch = out.stride_batch,
+                      .out_token = out.stride_token,
+                      .out_head = out.stride_head,
+                      .heads = static_cast<std::int32_t>(in.heads)};
+    set_groups(side, max_heads);
+    return side;
 }
 
 inline launch_shape shape_of_launch(std::int64_t threads, int bytes, const device_shape& device) {
@@ -242,8 +246,8 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
     kernel.tokens = params.tokens();
     kernel.rotating_chunks = static_cast<std::int32_t>(rotating);
     kernel.chunks = static_cast<std::int32_t>(rotating + copying);
-    kernel.q_groups = detail::groups_of(kernel.side[0]);
-    kernel.groups = kernel.q_groups + detail::groups_of(kernel.side[1]);
+    kernel.q_groups = kernel.side[0].groups;
+    kernel.groups = kernel.q_groups + kernel.side[1].groups;
     kernel.threads = chunks * kernel.groups;
     plan.shape = detail::shape_of_launch(kernel.threads, bytes, device);
     return plan;

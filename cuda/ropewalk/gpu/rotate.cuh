@@ -18,7 +18,7 @@ inline constexpr int blocks_resident = Rates::full ? 6 : 8;
 template <Element T, Layout L, int Bytes, class Rates>
 RW_HIDDEN __global__ void __launch_bounds__(max_threads, blocks_resident<Rates>)
     rotate_kernel(const __grid_constant__ rotate_kernel_params<Rates> params) {
-    wait_for_previous();
+    start_next();
     const std::int64_t index = launch_index();
     if (index < params.threads) rotate_body<T, L, Bytes>(params, index);
 }

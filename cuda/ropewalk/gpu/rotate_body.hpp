@@ -4,6 +4,7 @@
 #include "ropewalk/gpu/access.hpp"
 #include "ropewalk/gpu/angles.hpp"
 #include "ropewalk/gpu/divide.hpp"
+#include "ropewalk/gpu/overlap.hpp"
 
 namespace ropewalk::gpu {
 
@@ -37,8 +38,8 @@ struct chunk_of_heads {
         RW_UNROLL
         for (int i = 0; i < flight; ++i) {
             if (i < heads) {
-                a[i] = Memory::template load<Bytes>(in + i * side.in_head);
-                b[i] = Memory::template load<Bytes>(in + i * side.in_head + distance);
+                a[i] = Memory::template load<Bytes>(in + i * side.in_step);
+                b[i] = Memory::template load<Bytes>(in + i * side.in_step + distance);
             }
         }
     }
@@ -49,14 +50,14 @@ struct chunk_of_heads {
             if (i < heads) {
                 auto x = vec<T, Bytes>::widen(a[i]), y = vec<T, Bytes>::widen(b[i]);
                 chunks<L, count>::rotate(x.value, y.value, values);
-                Memory::template store<Bytes>(out + i * side.out_head, x.narrow());
-                Memory::template store<Bytes>(out + i * side.out_head + distance, y.narrow());
+                Memory::template store<Bytes>(out + i * side.out_step, x.narrow());
+                Memory::template store<Bytes>(out + i * side.out_step + distance, y.narrow());
             }
         }
     }
     RW_HD RW_INLINE void next() {
-        in += flight * side.in_head;
-        out += flight * side.out_head;
+        in += flight * side.in_step;
+        out += flight * side.out_step;
     }
 };
 
@@ -72,20 +73,21 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
     const auto [row, token] = detail::divide(batch_token, params.tokens);
     const bool is_key = group >= params.q_groups;
     const heads_params& side = params.side[is_key ? 1 : 0];
-    const std::int64_t begin = (group - (is_key ? params.q_groups : 0)) * side.heads_per_thread;
-    const std::int64_t left = side.heads - begin;
-    auto heads = static_cast<int>(left < side.heads_per_thread ? left : side.heads_per_thread);
-    const T* in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + begin * side.in_head;
-    T* out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + begin * side.out_head;
+    const std::int64_t first_head = group - (is_key ? params.q_groups : 0);
+    int heads = side.heads_of_group(first_head);
+    const T* in =
+        static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first_head * side.in_head;
+    T* out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first_head * side.out_head;
 
     if (chunk >= params.rotating_chunks) {
         if (side.in == side.out) return;
         const std::int64_t element = detail::copied_element<V>(chunk - params.rotating_chunks,
                                                                params.rotation.rotary_offset, params.rotation.pairs);
+        detail::wait_for_previous();
         RW_KEEP_LOOP
         for (int head = 0; head < heads; ++head)
-            Memory::template store<Bytes>(out + head * side.out_head + element,
-                                          Memory::template load<Bytes>(in + head * side.in_head + element));
+            Memory::template store<Bytes>(out + head * side.out_step + element,
+                                          Memory::template load<Bytes>(in + head * side.in_step + element));
         return;
     }
 
@@ -93,6 +95,7 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
     detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotation.rotary_offset + first,
                                                       out + params.rotation.rotary_offset + first,
                                                       chunks<L, V>::second(chunk, params.rotation.pairs) - first, side);
+    detail::wait_for_previous();
     // The loads overlap with the computation of cosines and sines.
     elements.load(heads);
     const cos_sin_values<V> values = values_of_chunk<L, V>(

@@ -33,7 +33,7 @@ constexpr cache_type cache_type_of() {
 }
 
 /// Returns the bytes per element.
-constexpr std::int64_t size_of(cache_type type) {
+RW_HD constexpr std::int64_t size_of(cache_type type) {
     return type == cache_type::f32 ? 4 : type == cache_type::f16 || type == cache_type::bf16 ? 2 : 1;
 }
 
