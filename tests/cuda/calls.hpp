@@ -10,6 +10,8 @@
 #include <ropewalk/core/view.hpp>
 #include <ropewalk/encoding.hpp>
 
+#include "support/view_of.hpp"
+
 namespace device {
 
 /// Queries, keys and values, absent where data is null.
@@ -60,12 +62,6 @@ void with_fused_calls(ropewalk::element_type type, ropewalk::layout_kind layout,
     choose<fused_calls>(type, layout, f);
 }
 
-/// A view of T over a tensor.
-template <class T>
-ropewalk::view<T> view_of(const ropewalk::tensor& t) {
-    ropewalk::view<T> result;
-    static_cast<ropewalk::tensor&>(result) = t;
-    return result;
-}
+using test::view_of;
 
 }  // namespace device

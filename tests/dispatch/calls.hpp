@@ -1,11 +1,19 @@
 /// @file  Rotations in place by the compiled CPU kernels.
 #pragma once
 
+#include <ropewalk/cpu/machine_profile.hpp>
 #include <ropewalk/dispatch.hpp>
 
 #include "support/compare.hpp"
 
 namespace test {
+
+/// Options with the cache sizes of one machine, 1 MiB and 16 MiB, whichever machine runs the test.
+inline ropewalk::cpu::options zen4_options() {
+    ropewalk::cpu::options options;
+    options.tuning = ropewalk::cpu::find_profile("zen4");
+    return options;
+}
 
 inline void rotate_q(ropewalk::layout_kind layout, array& q, const ropewalk::Encoding& encoding,
                      const ropewalk::positions& positions, const ropewalk::cpu::options& options = {}) {

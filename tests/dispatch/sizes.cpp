@@ -33,16 +33,9 @@ rw::tensor over(words& memory, rw::element_type type, std::int64_t tokens, std::
     return t;
 }
 
-/// Options with the sizes of the caches that these tests assume.
-rw::cpu::options sized() {
-    rw::cpu::options options;
-    options.tuning = rw::cpu::find_profile("zen4");
-    return options;
-}
-
 void rotate(rw::layout_kind layout, const rw::tensor& q, const rw::tensor& k, const rw::Encoding& e,
             std::int64_t first = 0) {
-    rw::dispatch::rotate(layout, q, k, q, k, e, rw::offset{first}, sized());
+    rw::dispatch::rotate(layout, q, k, q, k, e, rw::offset{first}, test::zen4_options());
 }
 
 /// The same rotation in calls of one token and 16 heads, whose data stays in the first-level cache.
@@ -76,7 +69,7 @@ void check_size(test::random& numbers, std::int64_t bytes, const rw::Geometry& g
         const std::int64_t heads = 67, tokens = bytes / (heads * g.head_dim * size) + 2;
         words whole = random_words(numbers, tokens * heads * g.head_dim * size / 2, type), parts = whole, output(whole);
         const auto view = [&](words& memory) { return over(memory, type, tokens, heads, g.head_dim, heads_first); };
-        rw::dispatch::rotate(layout, view(whole), {}, view(output), {}, e, rw::offset{0}, sized());
+        rw::dispatch::rotate(layout, view(whole), {}, view(output), {}, e, rw::offset{0}, test::zen4_options());
         rotate(layout, view(whole), {}, e);
         rotate_in_parts(layout, view(parts), e);
         INFO("head_dim " << g.head_dim << ", " << bytes << " bytes");
@@ -95,7 +88,7 @@ void check_together(test::random& numbers, std::int64_t q_heads, std::int64_t k_
         words k = random_words(numbers, tokens * k_heads * dim * size / 2, type), k_alone = k;
         const auto view = [&](words& memory, std::int64_t heads) { return over(memory, type, tokens, heads, dim); };
         const rw::tensor both[] = {view(q, q_heads), view(k, k_heads)};
-        REQUIRE(rw::cpu::make_plan(layout, both[0], both[1], both[0], both[1], e, rw::offset{0}, sized())
+        REQUIRE(rw::cpu::make_plan(layout, both[0], both[1], both[0], both[1], e, rw::offset{0}, test::zen4_options())
                     .params.loop.alternating_heads >= 1);
         rotate(layout, both[0], both[1], e);
         rotate(layout, view(q_alone, q_heads), {}, e);

@@ -12,6 +12,7 @@
 
 #include <ropewalk/cpu/plan.hpp>
 
+#include "calls.hpp"
 #include "support/catch.hpp"
 #include "support/effort.hpp"
 #include "support/tensors.hpp"
@@ -80,8 +81,7 @@ void check(test::random& numbers, rw::element_type type, rw::layout_kind layout,
     REQUIRE_FALSE(streams(layout, view(in), view(shifted), e));
     REQUIRE_FALSE(streams(layout, view(in), view(in), e));
     REQUIRE_FALSE(streams(layout, view(in), view(out), e, {.fresh_output = true}));
-    rw::cpu::options options;
-    options.tuning = rw::cpu::find_profile("zen4");
+    const rw::cpu::options options = test::zen4_options();
     dispatch::rotate(layout, view(in), test::none(), view(out), test::none(), e, rw::offset{5}, options);
     dispatch::rotate(layout, view(in), test::none(), view(shifted), test::none(), e, rw::offset{5}, options);
     dispatch::rotate(layout, view(in), test::none(), view(in), test::none(), e, rw::offset{5}, options);

@@ -5,18 +5,12 @@
 #include "support/effort.hpp"
 #include "support/errors.hpp"
 #include "support/extremes.hpp"
+#include "support/view_of.hpp"
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
 
 namespace {
-
-template <class T>
-rw::view<T> view_of(const rw::tensor& t) {
-    rw::view<T> result;
-    static_cast<rw::tensor&>(result) = t;
-    return result;
-}
 
 /// A cache [8, 16, 2, 64] of whose numbers up to two are extreme.
 gpu::cache_tensor random_cache(test::random& numbers, std::uintptr_t region) {
@@ -93,10 +87,11 @@ TEST_CASE("fused calls with numbers near 2^63 are refused or planned without ove
             .cache = {random_cache(numbers, 10), v.exists() ? random_cache(numbers, 11) : gpu::cache_tensor{}},
             .slots = random_slots(numbers)};
         const std::string message = test::message_of([&] {
-            (void)gpu::make_fused_plan<float>(
-                rw::layout_kind::half_split,
-                {view_of<const float>(args.q_in), view_of<const float>(args.k_in), view_of<const float>(v)},
-                {view_of<float>(args.q_out), {}, {}}, fusion, encoding, rw::offset{0}, {});
+            (void)gpu::make_fused_plan<float>(rw::layout_kind::half_split,
+                                              {test::view_of<const float>(args.q_in),
+                                               test::view_of<const float>(args.k_in), test::view_of<const float>(v)},
+                                              {test::view_of<float>(args.q_out), {}, {}}, fusion, encoding,
+                                              rw::offset{0}, {});
         });
         accepted += message.empty();
     }

@@ -12,13 +12,6 @@ namespace test {
 
 namespace {
 
-template <class T>
-rw::view<T> as(const rw::tensor& t) {
-    rw::view<T> result;
-    static_cast<rw::tensor&>(result) = t;
-    return result;
-}
-
 template <class T, class L>
 void run(const rw::gpu::fused_plan& plan) {
     rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
@@ -111,9 +104,9 @@ rw::gpu::fused_plan make_plan_of(rw::layout_kind layout, const fused_tensors& in
                                  const rw::gpu::device_shape& device) {
     return with_type(in.q.exists() ? in.q.type : in.k.type, [&](auto element) {
         using T = decltype(element);
-        return rw::gpu::make_fused_plan<T>(layout, {as<const T>(in.q), as<const T>(in.k), as<const T>(in.v)},
-                                           {as<T>(out.q), as<T>(out.k), as<T>(out.v)}, fusion, encoding, positions,
-                                           options, device);
+        return rw::gpu::make_fused_plan<T>(
+            layout, {view_of<const T>(in.q), view_of<const T>(in.k), view_of<const T>(in.v)},
+            {view_of<T>(out.q), view_of<T>(out.k), view_of<T>(out.v)}, fusion, encoding, positions, options, device);
     });
 }
 

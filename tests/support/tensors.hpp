@@ -14,6 +14,7 @@
 
 #include "support/oracle.hpp"
 #include "support/random.hpp"
+#include "support/view_of.hpp"
 
 namespace test {
 
@@ -73,9 +74,7 @@ public:
     }
     template <class T>
     ropewalk::view<T> view() {
-        ropewalk::view<T> result;
-        static_cast<ropewalk::tensor&>(result) = tensor();
-        return result;
+        return test::view_of<T>(tensor());
     }
 
     void fill(random& numbers) {
