@@ -12,6 +12,7 @@
 #include <ropewalk/core/error.hpp>
 #include <ropewalk/dispatch.hpp>
 
+#include "compare_row.hpp"
 #include "register.hpp"
 #include "yardstick.hpp"
 #ifdef ROPEWALK_PEER_GGML
@@ -107,7 +108,7 @@ public:
         }
     }
 
-    [[nodiscard]] const workload& data() const { return data_; }
+    [[nodiscard]] const workload& result() const { return data_; }
 
 private:
     void add(const char* suffix, double angle_error, const std::function<void()>& run) {
@@ -160,14 +161,8 @@ private:
 
 void measure(benchmark::State& state, const shape& size) {
     peers_row row(size);
-    const std::string problem = row.check();
-    if (!problem.empty()) return state.SkipWithError(problem.c_str());
-
     comparison times;
-    row.add_candidates(times);
-    for (auto _ : state) times.round();
-    times.finish();
-    if (!has_initial_magnitude(row.data())) return state.SkipWithError("the values drifted during the measurement");
+    if (!compare_row(state, row, times)) return;
     row.report(state, times);
 }
 

@@ -6,7 +6,7 @@
 #include <ropewalk/core/error.hpp>
 #include <ropewalk/dispatch.hpp>
 
-#include "comparison.hpp"
+#include "compare_row.hpp"
 #include "naive.hpp"
 #include "register.hpp"
 #include "yardstick.hpp"
@@ -99,14 +99,8 @@ private:
 
 void measure(benchmark::State& state, family kind, const shape& size) {
     rotation_row row(kind, size);
-    const std::string problem = row.check();
-    if (!problem.empty()) return state.SkipWithError(problem.c_str());
-
     comparison times;
-    row.add_candidates(times);
-    for (auto _ : state) times.round();
-    times.finish();
-    if (!has_initial_magnitude(row.result())) return state.SkipWithError("the values drifted during the measurement");
+    if (!compare_row(state, row, times)) return;
 
     const double seconds = times.median("ropewalk");
     state.counters[median_seconds] = seconds;
