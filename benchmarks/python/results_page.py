@@ -77,6 +77,11 @@ def table(heading, lines):
     return ["| " + " | ".join(map(str, line)) + " |" for line in [heading, ["---"] * len(heading), *lines]] + [""]
 
 
+def section(title, about, content):
+    """The lines of a section; none without content."""
+    return [f"## {title}", "", about, "", *content] if content else []
+
+
 def milliseconds(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -169,17 +174,13 @@ def kernels(machine):
                         cells.append(per_thread([number(row["ratio_to_scale"]) if row else "-" for row in found]))
                     lines.append([f"{title}, {kind} {layout}", *cells])
         text += table(["40 + 40 heads, 1 / 2 threads", "128", "4096"], lines)
-    if not text:
-        return []
-    return [
-        "## Kernels",
-        "",
+    return section(
+        "Kernels",
         "Time of an in-place float32 scale over the same bytes, divided by the time of the rotation, by tokens per"
         " call. Out of place, the scale writes to other memory. The value in parentheses is the ratio to a scale that"
         " also converts.",
-        "",
-        *text,
-    ]
+        text,
+    )
 
 
 def profiles(machine):
@@ -197,16 +198,14 @@ def profiles(machine):
                 cells.append(f"{min(found):.2f} / {statistics.geometric_mean(found):.2f}")
         lines.append([profile if " " in profile or profile == "tuned" else f"`{profile}`", *cells])
     heading = [f"{name}, {where}" for name, _ in sets for where in ("in cache", "memory")]
-    return [
-        "## Tuning profiles",
-        "",
+    return section(
+        "Tuning profiles",
         "`make tune`: calls of 16 and 128 tokens (in cache) and 4096 tokens (memory) of 40 + 40 heads in every type and"
         " layout, on one thread and on two, for each [profile](../performance.md#tuning-profiles). The worst ratio to"
         " the bound, and the geometric mean. The bound is the in-place scale, for 16-bit elements in cache the scale"
         " that also converts.",
-        "",
-        *table(["worst / mean", *heading], lines),
-    ]
+        table(["worst / mean", *heading], lines),
+    )
 
 
 def cos_sin_tables(machine):
@@ -223,20 +222,20 @@ def cos_sin_tables(machine):
         lines.append([size.replace("x", " x "), *cells])
     if not sets:
         return []
-    return [
-        "## Tables of cosines and sines",
-        "",
+    return section(
+        "Tables of cosines and sines",
         "Time on 1 / 2 threads. In parentheses: the ratio to storing the same bytes.",
-        "",
-        *table(["positions x pairs", *(name for name, _ in sets)], lines),
-    ]
+        table(["positions x pairs", *(name for name, _ in sets)], lines),
+    )
 
 
 def loops(machine):
     text = []
-    for name, result in machine.of_sets("loops_"):
-        rows = table_rows(result)
-        path = machine.files[f"loops_{next(key for key, value in SETS.items() if value == name)}"]
+    for key, name in SETS.items():
+        path = machine.files.get(f"loops_{key}")
+        if path is None:
+            continue
+        rows = table_rows(machine.results[f"loops_{key}"])
         text += [f"### Loops of engines, {name}", ""]
         if path.with_suffix(".png").is_file():
             image = f"../../benchmarks/results/{path.stem}.png"
@@ -267,17 +266,13 @@ def loops(machine):
             for c, title in CANDIDATES.items()
         ]
         text += table(["largest error, relative to the norm of a pair", "f32", "f16", "bf16"], lines)
-    if not text:
-        return []
-    return [
-        "## Loops of engines",
-        "",
+    return section(
+        "Loops of engines",
         "`bench_peers`: rotations in place of 40 + 40 heads at positions from 4096 on. The loop in AVX2 intrinsics"
         " reads a table that is computed before. ggml and the loop of the C library compute cosines and sines in the"
         " call, as ropewalk does. ggml runs a graph, of 40 layers up to 16 tokens; it has no bf16.",
-        "",
-        *text,
-    ]
+        text,
+    )
 
 
 def decode(machine):
@@ -305,14 +300,12 @@ def decode(machine):
             ),
         ]
     )
-    return [
-        "## One token",
-        "",
+    return section(
+        "One token",
         "`bench_decode`: time of one token of f32 in L1, divided by the time of the loop in AVX2 intrinsics with a"
         f" table, for {' / '.join(name for name, _ in sets)}. Less than 1 is faster than the loop.",
-        "",
-        *table(["query heads x key heads", *heads], lines),
-    ]
+        table(["query heads x key heads", *heads], lines),
+    )
 
 
 def pytorch(machine):
@@ -359,13 +352,11 @@ def llama(machine):
             row = rows.get(name)
             cells.append(f"{row['ratio']:.2f} ({row['rate']:.3g} {row['unit']})" if row else "-")
         lines.append([f"`{name}`", first["ceiling"], *cells])
-    return [
-        "## The Llama stack",
-        "",
+    return section(
+        "The Llama stack",
         "`bench_llama`, two threads: the rate divided by that of the bound in the same run.",
-        "",
-        *table(["row", "bound", *(name for name, _ in sets)], lines),
-    ]
+        table(["row", "bound", *(name for name, _ in sets)], lines),
+    )
 
 
 def spread(row):
@@ -410,17 +401,13 @@ def differences(machine):
                         f"{values[-1]:.0%} (`{worst[0]['name']}`)",
                     ]
                 )
-    if not lines:
-        return []
-    return [
-        "## Differences between runs",
-        "",
+    return section(
+        "Differences between runs",
         "The spread of a row is its largest ratio minus its smallest one, divided by the median. For two programs it is"
         " the difference of their ratios, divided by that of `bench_rotate`. Other users share the memory of this"
         " machine, and calls of two threads in cache wait for a busy core.",
-        "",
-        *table(heading, lines),
-    ]
+        table(heading, lines),
+    )
 
 
 def page(machine):
@@ -433,8 +420,8 @@ def page(machine):
         "",
         *contexts(machine),
     ]
-    for section in (kernels, profiles, loops, decode, cos_sin_tables, pytorch, llama, differences):
-        text += section(machine)
+    for part in (kernels, profiles, loops, decode, cos_sin_tables, pytorch, llama, differences):
+        text += part(machine)
     return "\n".join(text).rstrip() + "\n"
 
 
