@@ -25,7 +25,7 @@ LONGEST = 600  # characters of a message
 
 
 def problem_of(entry, name, value):
-    """What is wrong with the outcome of a call with a strange value, or None."""
+    """The problem with the outcome of a call with a strange value, or None."""
     try:
         entry.call(name, value)
     except OwnError:

@@ -191,7 +191,7 @@ private:
             backend_->download(hidden.data(), hidden_.data(), bytes_of(std::ssize(hidden)));
             return detail::first_not_finite(hidden);
         };
-        // What is not finite after a layer stays so after the next.
+        // A value that is not finite after a layer stays so after the next one.
         std::int64_t finite = -1, wrong_layers = config_.layers, wrong = wrong_after(wrong_layers);
         while (wrong >= 0 && wrong_layers - finite > 1) {
             const std::int64_t middle = finite + (wrong_layers - finite) / 2, found = wrong_after(middle);
