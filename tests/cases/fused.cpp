@@ -2,7 +2,6 @@
 #include "cases/fused_case.hpp"
 
 namespace rw = ropewalk;
-namespace gpu = ropewalk::gpu;
 
 namespace fused_cases {
 namespace {
@@ -17,7 +16,7 @@ TEST_CASE("norms, rotations and caches of every type, in every combination", "[f
     SEEDED(numbers);
     for (const rw::layout_kind layout : test::all_layouts) {
         for (const rw::element_type type : test::all_types) {
-            for (const gpu::cache_type cache : test::all_cache_types) {
+            for (const rw::cache_type cache : test::all_cache_types) {
                 for (std::int64_t i = 0; i < test::cases(40); ++i) {
                     test::fused_case c = test::random_fused_case(numbers, any_head(numbers));
                     c.type = type, c.layout = layout;
@@ -56,7 +55,7 @@ TEST_CASE("every kind of slot in every order of a cache", "[fused]") {
             c.type = rw::element_type::bf16;
             c.q = {is_ragged(slots) ? 1 : 3, 7, 4, 64};
             c.slots = slots, c.cache_axes = axes;
-            c.k_cache = gpu::cache_type::i8, c.v_cache = gpu::cache_type::f8e4m3;
+            c.k_cache = rw::cache_type::i8, c.v_cache = rw::cache_type::f8e4m3;
             CHECK_THAT(run(c, numbers), test::matches_oracle());
         }
     }
@@ -66,11 +65,11 @@ TEST_CASE("keys alone, values to a tensor, queries absent", "[fused]") {
     SEEDED(numbers);
     for (const auto type : test::all_types) {
         test::fused_case c;
-        c.type = type, c.k_cache = gpu::cache_type::f16;
+        c.type = type, c.k_cache = rw::cache_type::f16;
         CHECK_THAT(run(c, numbers), test::matches_oracle());
         c.q.heads = 0;
         CHECK_THAT(run(c, numbers), test::matches_oracle());
-        c.k_cache.reset(), c.v_cache = gpu::cache_type::bf16;
+        c.k_cache.reset(), c.v_cache = rw::cache_type::bf16;
         CHECK_THAT(run(c, numbers), test::matches_oracle());
     }
 }
@@ -85,7 +84,7 @@ TEST_CASE("heads of models take the widest access, misaligned caches single elem
                     test::fused_case c;
                     c.type = type, c.layout = layout, c.encoding = test::plain_twin({.head_dim = head_dim});
                     c.q.head_dim = head_dim, c.v_dim = head_dim, c.misalignment = misalignment;
-                    c.k_cache = gpu::cache_type::f8e4m3, c.v_cache = gpu::cache_type::i8;
+                    c.k_cache = rw::cache_type::f8e4m3, c.v_cache = rw::cache_type::i8;
                     const test::fused_call call = run(c, numbers);
                     CHECK_THAT(call, test::matches_oracle());
                     if (call.access_bytes != 0) CHECK(call.access_bytes == (misalignment == 0 ? 16 : element));
@@ -100,7 +99,7 @@ TEST_CASE("xPos magnitudes reach the cache", "[fused]") {
     for (const auto type : test::all_types) {
         test::fused_case c;
         c.type = type, c.encoding = test::xpos_twin({.head_dim = 64}, {.length = 2000}), c.first = 700;
-        c.k_cache = gpu::cache_type::f32;
+        c.k_cache = rw::cache_type::f32;
         CHECK_THAT(run(c, numbers), test::matches_oracle());
     }
 }

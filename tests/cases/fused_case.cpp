@@ -8,7 +8,7 @@
 #include "support/e4m3.hpp"
 
 namespace rw = ropewalk;
-using rw::gpu::cache_type;
+using rw::cache_type;
 
 namespace test {
 
@@ -16,8 +16,8 @@ cache_memory::cache_memory(cache_type type, const extents& size, cache_order axe
                            std::int64_t misalignment) {
     const auto [pages, page_size, heads, head_dim] = size;
     float* const none = nullptr;
-    shape_ = axes == cache_order::hnd ? rw::gpu::hnd_cache(none, pages, heads, page_size, head_dim)
-                                      : rw::gpu::nhd_cache(none, pages, page_size, heads, head_dim);
+    shape_ = axes == cache_order::hnd ? rw::hnd_cache(none, pages, heads, page_size, head_dim)
+                                      : rw::nhd_cache(none, pages, page_size, heads, head_dim);
     shape_.type = type, shape_.scale = scale;
     if (axes == cache_order::interleaved) shape_.stride_page *= 2, shape_.scale_stride_page *= 2;
     if (axes == cache_order::padded) {
@@ -26,7 +26,7 @@ cache_memory::cache_memory(cache_type type, const extents& size, cache_order axe
         shape_.scale_stride_head = 2, shape_.scale_stride_token = 2 * heads + 1;
         shape_.scale_stride_page = page_size * shape_.scale_stride_token + 3;
     }
-    const std::int64_t element = rw::gpu::size_of(type);
+    const std::int64_t element = rw::size_of(type);
     first_ = (guard + misalignment) * element;
     bytes.assign(static_cast<std::size_t>((pages * shape_.stride_page + 2 * guard) * element), pattern);
     if (type == cache_type::i8)
@@ -34,8 +34,8 @@ cache_memory::cache_memory(cache_type type, const extents& size, cache_order axe
     named_.assign(bytes.size(), 0), named_scales_.assign(scales.size(), 0);
 }
 
-rw::gpu::cache_tensor cache_memory::tensor_over(void* data, void* scale_data) const {
-    rw::gpu::cache_tensor result = shape_;
+rw::cache_tensor cache_memory::tensor_over(void* data, void* scale_data) const {
+    rw::cache_tensor result = shape_;
     result.data = static_cast<unsigned char*>(data) + first_;
     if (!scales.empty()) result.scales = static_cast<float*>(scale_data) + guard;
     return result;
@@ -68,7 +68,7 @@ bool cache_memory::holds(const unsigned char* element, double exact, double room
 }
 
 std::string cache_memory::check(const cache_slot& slot, std::int64_t head, std::span<const double> exact, double room) {
-    const auto size = static_cast<std::size_t>(rw::gpu::size_of(shape_.type));
+    const auto size = static_cast<std::size_t>(rw::size_of(shape_.type));
     const std::int64_t element =
         slot.page * shape_.stride_page + slot.token * shape_.stride_token + head * shape_.stride_head;
     const std::size_t begin = static_cast<std::size_t>(first_) + static_cast<std::size_t>(element) * size;
@@ -128,8 +128,8 @@ void draw_mapping(slot_case& made, bool narrow, std::int64_t tokens, const cache
         made.of_token.push_back(outside ? std::nullopt
                                         : std::optional(cache_slot{slot / cache.page_size, slot % cache.page_size}));
     }
-    made.slots = narrow ? rw::gpu::by_mapping(std::span<const std::int32_t>(made.table))
-                        : rw::gpu::by_mapping(std::span<const std::int64_t>(made.ids));
+    made.slots = narrow ? rw::by_mapping(std::span<const std::int32_t>(made.table))
+                        : rw::by_mapping(std::span<const std::int64_t>(made.ids));
 }
 
 }  // namespace
@@ -173,7 +173,7 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
             made.table.push_back(static_cast<std::int32_t>(page));
         }
     }
-    made.slots = paged ? rw::gpu::by_page_table(made.table, sequences, entries) : rw::gpu::by_sequence(entries);
+    made.slots = paged ? rw::by_page_table(made.table, sequences, entries) : rw::by_sequence(entries);
     for (std::int64_t i = 0; i < batch * tokens; ++i) {
         std::int64_t sequence = i / tokens, entry = made.first + i % tokens;
         if (!made.ids.empty()) entry = made.ids[static_cast<std::size_t>(i)];
@@ -265,10 +265,10 @@ rw::tensor fused_call::heads_of(const rw::tensor& array, std::size_t i) const {
     return t;
 }
 
-rw::gpu::fusion fused_call::fusion() {
-    rw::gpu::fusion result;
-    rw::gpu::head_norm* const norms[] = {&result.q_norm, &result.k_norm};
-    rw::gpu::cache_tensor* const tensors[] = {&result.cache.k, &result.cache.v};
+rw::fusion fused_call::fusion() {
+    rw::fusion result;
+    rw::head_norm* const norms[] = {&result.q_norm, &result.k_norm};
+    rw::cache_tensor* const tensors[] = {&result.cache.k, &result.cache.v};
     for (std::size_t i = 0; i < 2; ++i) {
         norms[i]->epsilon = i == 0 ? 1e-6 : 1e-5, norms[i]->one_plus = setup.one_plus;
         if (!weights[i].bytes().empty())
@@ -342,7 +342,7 @@ std::string fused_call::compare(const std::array<std::vector<double>, 3>& heads,
 
 std::string describe(const fused_case& c) {
     const rw::Geometry& g = c.encoding.ours.geometry;
-    const auto name = [](const auto& cache) { return std::string(cache ? rw::gpu::to_string(*cache) : "none"); };
+    const auto name = [](const auto& cache) { return std::string(cache ? rw::to_string(*cache) : "none"); };
     std::ostringstream text;
     text << to_string(c.type) << ' ' << to_string(c.layout) << " head_dim " << g.head_dim << " width " << g.width()
          << " at " << g.rotary_offset << ", v " << c.v_dim << ", batch " << c.q.batch << " tokens " << c.q.tokens

@@ -4,8 +4,8 @@
 #include <array>
 #include <optional>
 
-#include <ropewalk/gpu/cache.hpp>
-#include <ropewalk/gpu/fused.hpp>
+#include <ropewalk/rotation/cache.hpp>
+#include <ropewalk/rotation/fused_args.hpp>
 
 #include "cases/rotation_case.hpp"
 
@@ -15,9 +15,9 @@ namespace test {
 /// share one buffer; `padded` has odd gaps on every axis.
 enum class cache_order { nhd, hnd, interleaved, padded };
 
-inline constexpr ropewalk::gpu::cache_type all_cache_types[] = {
-    ropewalk::gpu::cache_type::f32, ropewalk::gpu::cache_type::f16, ropewalk::gpu::cache_type::bf16,
-    ropewalk::gpu::cache_type::f8e4m3, ropewalk::gpu::cache_type::i8};
+inline constexpr ropewalk::cache_type all_cache_types[] = {ropewalk::cache_type::f32, ropewalk::cache_type::f16,
+                                                           ropewalk::cache_type::bf16, ropewalk::cache_type::f8e4m3,
+                                                           ropewalk::cache_type::i8};
 
 /// A slot of a cache.
 struct cache_slot {
@@ -34,12 +34,12 @@ public:
     static constexpr std::int64_t guard = 64;  ///< elements on either side
     static constexpr unsigned char pattern = array::pattern;
 
-    cache_memory(ropewalk::gpu::cache_type type, const extents& size, cache_order axes, float scale = 1,
+    cache_memory(ropewalk::cache_type type, const extents& size, cache_order axes, float scale = 1,
                  std::int64_t misalignment = 0);
 
-    [[nodiscard]] ropewalk::gpu::cache_tensor tensor() { return tensor_over(bytes.data(), scales.data()); }
+    [[nodiscard]] ropewalk::cache_tensor tensor() { return tensor_over(bytes.data(), scales.data()); }
     /// The cache over copies of `bytes` and `scales`.
-    [[nodiscard]] ropewalk::gpu::cache_tensor tensor_over(void* data, void* scale_data) const;
+    [[nodiscard]] ropewalk::cache_tensor tensor_over(void* data, void* scale_data) const;
 
     /// Compares one head with exact values that may be off by `room`. Returns the first problem, or "".
     std::string check(const cache_slot& slot, std::int64_t head, std::span<const double> exact, double room);
@@ -54,7 +54,7 @@ public:
 private:
     [[nodiscard]] bool holds(const unsigned char* element, double exact, double room, double largest) const;
 
-    ropewalk::gpu::cache_tensor shape_;
+    ropewalk::cache_tensor shape_;
     std::int64_t first_ = 0;  ///< byte of the first element
     std::vector<std::uint8_t> named_, named_scales_;
 };
@@ -78,7 +78,7 @@ inline bool is_ragged(slot_kind kind) {
 
 /// The slots of the tokens of a call, and the memory that holds them.
 struct slot_case {
-    ropewalk::gpu::cache_slots slots;
+    ropewalk::cache_slots slots;
     std::vector<std::int64_t> ids, starts;
     std::vector<std::int32_t> table;
     std::int64_t first = 0;
@@ -102,7 +102,7 @@ struct fused_case {
     bool k_output = false, v_output = true;  ///< in addition to a cache
     bool q_norm = false, k_norm = false, one_plus = false;
     ropewalk::element_type weight_type = ropewalk::element_type::f32;
-    std::optional<ropewalk::gpu::cache_type> k_cache{}, v_cache{};
+    std::optional<ropewalk::cache_type> k_cache{}, v_cache{};
     cache_order cache_axes = cache_order::nhd;
     std::int64_t page_size = 16;
     slot_kind slots = slot_kind::mapping64;
@@ -147,7 +147,7 @@ struct fused_call {
     /// The heads of part number i as a tensor over an array of its memory, or an absent tensor.
     [[nodiscard]] ropewalk::tensor heads_of(const ropewalk::tensor& array, std::size_t i) const;
     /// The norms and caches of the call, in host memory.
-    [[nodiscard]] ropewalk::gpu::fusion fusion();
+    [[nodiscard]] ropewalk::fusion fusion();
     /// The exact heads of part number i in the order of its memory: [batch, tokens, heads of the memory, head_dim].
     [[nodiscard]] std::vector<double> exact(std::size_t i) const;
     /// Compares outputs and caches with the heads [batch, tokens, heads of the memory, head_dim] of each part.

@@ -1,6 +1,6 @@
 // expect: use of deleted function|call to deleted function
 // errors: 1
-#include <ropewalk/gpu/cache.hpp>
+#include <ropewalk/rotation/cache.hpp>
 #include <vector>
 namespace rw = ropewalk;
 void use(const std::vector<std::int32_t>& named) {

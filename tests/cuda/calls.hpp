@@ -2,9 +2,9 @@
 /// each kernel is compiled once.
 #pragma once
 
-#include <ropewalk/gpu/cache.hpp>
 #include <ropewalk/gpu/fused.hpp>
 #include <ropewalk/gpu/options.hpp>
+#include <ropewalk/rotation/cache.hpp>
 
 #include <ropewalk/core/layout.hpp>
 #include <ropewalk/core/view.hpp>

@@ -1,6 +1,6 @@
+#include <ropewalk/core/divide.hpp>
 #include <ropewalk/gpu/access.hpp>
 #include <ropewalk/gpu/chunks.hpp>
-#include <ropewalk/gpu/divide.hpp>
 
 #include <set>
 #include <vector>
@@ -95,7 +95,7 @@ TEST_CASE("a division is the same in 32 bits and in 64", "[gpu]") {
     for (int i = 0; i < 10000; ++i) {
         const auto n = static_cast<std::int64_t>(numbers.logarithmic(1, 9e18)) - 1;
         const auto d = static_cast<std::int64_t>(numbers.logarithmic(1, 1e12));
-        const auto [whole, rest] = rw::gpu::detail::divide(n, d);
+        const auto [whole, rest] = rw::detail::divide(n, d);
         REQUIRE(whole == n / d);
         REQUIRE(rest == n % d);
     }

@@ -1,56 +1,14 @@
-// Arguments of a fused call: norms, queries, keys, values and a cache.
+// Names of the arguments of fused calls, which the CPU has too.
 #pragma once
 
-#include "ropewalk/core/view.hpp"
-#include "ropewalk/gpu/cache.hpp"
+#include "ropewalk/rotation/fused_args.hpp"
 
 namespace ropewalk::gpu {
 
-/// RMSNorm over the elements of each head (arXiv 1910.07467), as in models that norm queries and keys:
-/// x / √(mean(x²) + epsilon) · weight. Arithmetic is float32 without intermediate rounding to the element type.
-struct head_norm {
-    const void* weight = nullptr;  ///< device memory [head_dim]; null: no norm
-    element_type type = element_type::f32;
-    double epsilon = 1e-6;
-    bool one_plus = false;  ///< multiplies by 1 + weight (Gemma)
-
-    constexpr head_norm() = default;
-    template <Element W>
-    constexpr explicit head_norm(const W* weights, double epsilon_ = 1e-6, bool one_plus_ = false)
-        : weight(weights), type(type_of<W>), epsilon(epsilon_), one_plus(one_plus_) {}
-};
-
-/// Queries, keys and values of one call: [batch, tokens, heads, head_dim]. Each may be absent (view<T>{}).
-template <class T>
-struct qkv {
-    view<T> q, k, v;
-
-    /// Converts to read-only views.
-    template <class Read>
-        requires(!std::is_const_v<T> && std::same_as<Read, const T>)
-    constexpr operator qkv<Read>() const {  // NOLINT(google-explicit-constructor)
-        return {q, k, v};
-    }
-};
-
-/// The heads of queries, keys and values in the output of a packed projection: [tokens, (q_heads + 2 · kv_heads) ·
-/// head_dim], queries first. Throws where the width differs.
-template <class T>
-qkv<T> split_qkv(T* packed, std::int64_t tokens, std::int64_t width, std::int64_t q_heads, std::int64_t kv_heads,
-                 std::int64_t head_dim) {
-    RW_EXPECTS(q_heads >= 0 && kv_heads >= 0 && width == (q_heads + 2 * kv_heads) * head_dim,
-               "a packed row of {} elements is not {} + 2 · {} heads of {}", width, q_heads, kv_heads, head_dim);
-    const auto heads = [&](std::int64_t first, std::int64_t count) {
-        return view<T>(packed + first * head_dim, 1, tokens, count, head_dim, tokens * width, width, head_dim);
-    };
-    return {heads(0, q_heads), heads(q_heads, kv_heads), heads(q_heads + kv_heads, kv_heads)};
-}
-
-/// Optional fused steps: norms before the rotation, and a cache that stores the results.
-struct fusion {
-    head_norm q_norm{}, k_norm{};
-    kv_cache cache{};
-    cache_slots slots{};
-};
+using ropewalk::by_mapping, ropewalk::by_page_list, ropewalk::by_page_table, ropewalk::by_sequence;
+using ropewalk::cache_slots, ropewalk::cache_tensor, ropewalk::cache_type, ropewalk::cache_type_of;
+using ropewalk::CacheElement, ropewalk::fusion, ropewalk::head_norm, ropewalk::hnd_cache, ropewalk::int8_scale;
+using ropewalk::kv_cache, ropewalk::nhd_cache, ropewalk::qkv, ropewalk::quantised_outputs, ropewalk::size_of;
+using ropewalk::split_qkv, ropewalk::to_string;
 
 }  // namespace ropewalk::gpu

@@ -139,9 +139,9 @@ struct fused_body {
     [[nodiscard]] RW_HD RW_INLINE bool measures() const { return params.measures; }
 
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
-        const auto [item, lane] = detail::divide(index, params.lanes);
-        const auto [batch_token, group] = detail::divide(item, params.groups);
-        const auto [row, token] = detail::divide(batch_token, params.tokens);
+        const auto [item, lane] = ropewalk::detail::divide(index, params.lanes);
+        const auto [batch_token, group] = ropewalk::detail::divide(item, params.groups);
+        const auto [row, token] = ropewalk::detail::divide(batch_token, params.tokens);
         const int which = group >= params.first_group[2] ? 2 : group >= params.first_group[1] ? 1 : 0;
         const fused_heads& side = params.side[which];
         s.side = &side;

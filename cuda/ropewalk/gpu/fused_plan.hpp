@@ -3,8 +3,10 @@
 
 #include <bit>
 
-#include "ropewalk/gpu/fused_checks.hpp"
+#include "ropewalk/gpu/fused.hpp"
+#include "ropewalk/gpu/fused_params.hpp"
 #include "ropewalk/gpu/plan.hpp"
+#include "ropewalk/rotation/fused_checks.hpp"
 
 namespace ropewalk::gpu {
 
@@ -17,6 +19,18 @@ struct fused_plan {
 };
 
 namespace detail {
+
+using ropewalk::detail::axes_of;
+
+/// Checks that a warp holds a head of `head_dim` elements in chunks of two vecs of v elements.
+inline void check_width(std::int64_t head_dim, int v) {
+    RW_EXPECTS(head_dim <= 2 * max_pairs, "a head has {} elements, but fused kernels support at most {}", head_dim,
+               2 * max_pairs);
+    RW_EXPECTS(v > 1 || head_dim <= 2 * few_pairs,
+               "fused kernels support heads wider than {} only in accesses of 16 bytes, which the addresses, strides "
+               "or widths of this call of head_dim {} do not allow",
+               2 * few_pairs, head_dim);
+}
 
 /// Returns whether chunks of two vecs of `elements` divide a head.
 inline bool allows_vecs(std::int64_t head_dim, std::int64_t rotary_offset, std::int64_t pairs, std::int64_t elements) {
@@ -65,18 +79,6 @@ inline norm_params make_norm(const head_norm& norm, std::int64_t head_dim) {
             .epsilon = static_cast<float>(norm.epsilon),
             .shift = norm.one_plus ? 1.0F : 0.0F,
             .reciprocal_dim = 1 / static_cast<float>(head_dim)};
-}
-
-/// The slots of a validated call.
-inline slot_reader make_slots(const fusion& with, const ropewalk::rotate_params& params) {
-    const cache_slots& slots = with.slots;
-    if (slots.source == cache_slots::kind::none) return {};
-    const cache_tensor& cache = with.cache.k.exists() ? with.cache.k : with.cache.v;
-    slot_reader reader{slots};
-    reader.pages = cache.pages, reader.page_size = cache.page_size;
-    if (slots.source == cache_slots::kind::by_sequence || slots.source == cache_slots::kind::page_table)
-        reader.entry_reader = read_positions(slots.entries, params.batch(), params.tokens(), memory_space::device);
-    return reader;
 }
 
 /// The heads of one side, in chunks of two vecs of v elements.
@@ -133,7 +135,6 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     plan.shape.bytes = allows_widest(plan) ? 16 : size;
     const int v = plan.shape.bytes / size, capacity = capacity_of(plan), heads_in_flight = heads_at_once(v, capacity);
     check_width(params.any().head_dim, v), check_width(plan.v.exists() ? plan.v.head_dim : 0, v);
-    kernel.slots = make_slots(plan.with, params);
     kernel.tokens = params.tokens();
     set_sides(plan, v);
     kernel.lanes = lanes_per_head(kernel, chunks_per_lane(v, capacity));
@@ -183,27 +184,12 @@ template <class T>
 fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
                            const Encoding& encoding, const positions& positions, const options& options,
                            const device_shape& device = {}) {
-    RW_EXPECTS(options.direction == direction::forward, "fused calls support only direction::forward; use rotate()");
-    RW_EXPECTS(detail::given(in.q) || detail::given(in.k) || !detail::given(in.v),
-               "v without q and k leaves nothing to rotate; copy v instead");
-    detail::check_side("q", in.q, out.q, with.q_norm, {});
-    detail::check_side("k", in.k, out.k, with.k_norm, with.cache.k);
-    detail::check_side("v", in.v, out.v, {}, with.cache.v);
-    fused_plan plan{.v = in.v, .v_out = out.v, .with = with};
-    // A named object: in a template, nvcc 13 cannot compile a braced argument with designators.
-    const rotate_args args{.layout = layout,
-                           .q_in = in.q,
-                           .k_in = in.k,
-                           .q_out = out.q,
-                           .k_out = out.k.exists() ? static_cast<const tensor&>(out.k) : in.k,
-                           .target = &encoding,
-                           .target_positions = positions,
-                           .table = options.table};
-    plan.kernel.rotation = detail::make_device_params(args);
-    detail::check_values(plan.v, plan.v_out, plan.kernel.rotation, in.k.exists());
-    detail::check_fusion(with, plan.kernel.rotation, plan.v, plan.v_out);
-    ropewalk::detail::drop_unused_strides(plan.v), ropewalk::detail::drop_unused_strides(plan.v_out);
-    if (!out.k.exists()) plan.kernel.rotation.k_out = tensor{};
+    fused_args args = make_fused_args<T>(layout, in, out, with, encoding, positions, options.table);
+    args.rotation.direction = options.direction;
+    const fused_params params = make_fused_params(
+        args, memory_space::device, [](const rotate_args& rotation) { return detail::make_device_params(rotation); });
+    fused_plan plan{.v = params.v_in, .v_out = params.v_out, .with = with};
+    plan.kernel.rotation = params.rotation, plan.kernel.slots = params.slots;
     detail::choose_fused_launch(plan, device);
     return plan;
 }

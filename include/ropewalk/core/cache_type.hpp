@@ -17,19 +17,24 @@ enum class cache_type : std::uint8_t {
     f16,
     bf16,
     f8e4m3,  ///< x / scale, one scale per tensor
+    f8e5m2,  ///< likewise
     i8,      ///< round(x · 127 / m), m the largest |x| of the head; m / 127 is stored next to the head
 };
 
+/// Returns whether a tensor of this type has one scale.
+RW_HD constexpr bool is_f8(cache_type type) { return type == cache_type::f8e4m3 || type == cache_type::f8e5m2; }
+
 /// An element type of a key-value cache.
 template <class E>
-concept CacheElement = Element<E> || std::same_as<E, f8e4m3> || std::same_as<E, std::int8_t>;
+concept CacheElement = Element<E> || std::same_as<E, f8e4m3> || std::same_as<E, f8e5m2> || std::same_as<E, std::int8_t>;
 
 template <CacheElement E>
 constexpr cache_type cache_type_of() {
     if constexpr (std::same_as<E, float>) return cache_type::f32;
     if constexpr (std::same_as<E, f16>) return cache_type::f16;
     if constexpr (std::same_as<E, bf16>) return cache_type::bf16;
-    return std::same_as<E, f8e4m3> ? cache_type::f8e4m3 : cache_type::i8;
+    if constexpr (std::same_as<E, f8e4m3>) return cache_type::f8e4m3;
+    return std::same_as<E, f8e5m2> ? cache_type::f8e5m2 : cache_type::i8;
 }
 
 /// Returns the bytes per element.
@@ -38,7 +43,7 @@ RW_HD constexpr std::int64_t size_of(cache_type type) {
 }
 
 constexpr std::string_view to_string(cache_type type) {
-    constexpr std::string_view names[] = {"f32", "f16", "bf16", "f8e4m3", "i8"};
+    constexpr std::string_view names[] = {"f32", "f16", "bf16", "f8e4m3", "f8e5m2", "i8"};
     return names[static_cast<int>(type)];
 }
 

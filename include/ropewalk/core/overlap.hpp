@@ -74,14 +74,12 @@ inline std::int64_t span_of(const std::array<axis, 3>& axes, std::int64_t head_d
     return span;
 }
 
-/// Returns whether a and b may share memory. Exact for disjoint ranges and for slices of one packed tensor (q and k of
-/// a qkv projection); otherwise conservative, that is, true.
-inline bool may_overlap(const tensor& a, const tensor& b) {
-    if (!a.exists() || !b.exists()) return false;
-    const byte_range a_bytes = range_of(a), b_bytes = range_of(b);
+/// Returns whether elements of `size` bytes with the axes of a and b may share memory. Exact for disjoint ranges and
+/// for slices of one packed tensor (q and k of a qkv projection); otherwise conservative, that is, true.
+inline bool may_overlap(const tensor& a, const byte_range& a_bytes, const tensor& b, const byte_range& b_bytes,
+                        std::uintptr_t size) {
     if (!a_bytes.overlaps(b_bytes)) return false;
-    const std::uintptr_t size = size_of(a.type);
-    if (a.type != b.type || a_bytes.begin % size != b_bytes.begin % size) return true;
+    if (a_bytes.begin % size != b_bytes.begin % size) return true;
 
     // Modulo the stride of the packed tensor, its slices are disjoint intervals.
     const auto a_axes = outer_axes(a), b_axes = outer_axes(b);
@@ -94,6 +92,14 @@ inline bool may_overlap(const tensor& a, const tensor& b) {
         if (shift >= a_span && b_span <= modulus - shift) return false;
     }
     return true;
+}
+
+/// Returns whether two tensors may share memory.
+inline bool may_overlap(const tensor& a, const tensor& b) {
+    if (!a.exists() || !b.exists()) return false;
+    const byte_range a_bytes = range_of(a), b_bytes = range_of(b);
+    if (a.type != b.type) return a_bytes.overlaps(b_bytes);
+    return may_overlap(a, a_bytes, b, b_bytes, size_of(a.type));
 }
 
 }  // namespace RW_ISA

@@ -45,7 +45,7 @@ public:
     explicit paged_sequences(const model_config& config, const cache_options& options)
         : options_(options), layers_(config.layers) {
         config.validate();
-        RW_EXPECTS(options.type != cache_type::f8e4m3, "the cache of a stack must be f32, f16, bf16 or i8, got {}",
+        RW_EXPECTS(!is_f8(options.type), "the cache of a stack must be f32, f16, bf16 or i8, got {}",
                    to_string(options.type));
         RW_EXPECTS(options.page_tokens > 0 && options.page_tokens <= std::int64_t{1} << 24 && options.most_tokens >= 0,
                    "page_tokens must lie in [1, 2^24] and most_tokens not be negative, got {} and {}",

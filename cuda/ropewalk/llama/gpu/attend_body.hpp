@@ -81,7 +81,7 @@ private:
 
     [[nodiscard]] RW_HD RW_INLINE std::int64_t left(const state& s) const { return p.head_dim - s.element; }
     /// Returns the token of a row within its sequence, and the head among all query heads.
-    RW_HD RW_INLINE ropewalk::gpu::detail::quotient token_of(const state& s, int row) const {
+    RW_HD RW_INLINE ropewalk::detail::quotient token_of(const state& s, int row) const {
         const auto [token, head] = detail::divide(s.row + row, p.shared);
         return {token, s.kv_head * p.shared + head};
     }

@@ -69,15 +69,15 @@ namespace detail {
 
 inline void check_attention(const tensor& q, const tensor& out, const kv_cache& cache, const sequences& batch,
                             double scale) {
-    using ropewalk::detail::shape_of, ropewalk::gpu::detail::shape_of, ropewalk::gpu::detail::range_of;
+    using ropewalk::detail::shape_of, ropewalk::detail::range_of;
     ropewalk::detail::check_tensor("q", q, q.head_dim);
     ropewalk::detail::check_tensor("the output", out, q.head_dim);
     ropewalk::detail::check_output("q", q, out);
     RW_EXPECTS(q.batch == 1, "{} must have a batch of 1 that holds the tokens of all sequences", shape_of("q", q));
     RW_EXPECTS(cache.k.exists() && cache.v.exists(), "attention needs a cache of keys and one of values");
     const tensor heads{.type = q.type, .tokens = 1, .heads = cache.k.heads, .head_dim = q.head_dim};
-    ropewalk::gpu::detail::check_cache("the cache of k", cache.k, heads);
-    ropewalk::gpu::detail::check_cache("the cache of v", cache.v, heads);
+    ropewalk::detail::check_cache("the cache of k", cache.k, heads);
+    ropewalk::detail::check_cache("the cache of v", cache.v, heads);
     RW_EXPECTS(cache.k.heads > 0 && q.heads % cache.k.heads == 0, "{} query heads cannot share {} key heads", q.heads,
                cache.k.heads);
     RW_EXPECTS(cache.k.type == cache.v.type && cache.k.pages == cache.v.pages && cache.k.page_size == cache.v.page_size,

@@ -10,7 +10,7 @@ namespace ropewalk::llama::gpu {
 using ropewalk::gpu::add, ropewalk::gpu::sum_of_neighbours, ropewalk::gpu::warp_lanes;
 
 namespace detail {
-using ropewalk::gpu::detail::divide, ropewalk::gpu::detail::load_elements, ropewalk::gpu::detail::store_elements;
+using ropewalk::detail::divide, ropewalk::gpu::detail::load_elements, ropewalk::gpu::detail::store_elements;
 }  // namespace detail
 
 /// Elements of a row that one lane handles at once: 16 bytes of a 16-bit type.
@@ -92,7 +92,7 @@ RW_HD RW_INLINE void widen_bytes(f8e4m3 /*type*/, std::uint32_t word, float* x) 
     ropewalk::gpu::detail::widen(f16{}, halves[1], x[2], x[3]);
 #else
     RW_UNROLL
-    for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_to_float(static_cast<std::uint8_t>(word >> 8 * i));
+    for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_format::value(static_cast<std::uint8_t>(word >> 8 * i));
 #endif
 }
 RW_HD RW_INLINE void widen_bytes(std::int8_t /*type*/, std::uint32_t word, float* x) {

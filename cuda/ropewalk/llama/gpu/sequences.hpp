@@ -78,7 +78,7 @@ struct sequence_reader {
 
     /// Returns the slot of an entry of a sequence; page −1 if the cache has no such page.
     [[nodiscard]] RW_HD RW_INLINE cache_slot slot_of(std::int64_t sequence, std::int64_t entry) const {
-        const cache_slot slot = ropewalk::gpu::detail::slot_of_entry(slots, sequence, entry);
+        const cache_slot slot = ropewalk::detail::slot_of_entry(slots, sequence, entry);
         return slot.page >= 0 && slot.page < slots.pages ? slot : cache_slot{};
     }
 };
@@ -115,6 +115,9 @@ private:
 
 /// A cache whose `scale` is the factor of all of its elements: 1 unless the type is f8e4m3.
 inline cache_tensor with_factor(cache_tensor cache) {
+    RW_EXPECTS(cache.type != cache_type::f8e5m2 && cache.scale_at == nullptr,
+               "attention reads caches of f32, f16, bf16, f8e4m3 with a scale on the host, and i8; got {}{}",
+               to_string(cache.type), cache.scale_at == nullptr ? "" : " with a scale in device memory");
     if (cache.type != cache_type::f8e4m3) cache.scale = 1;
     return cache;
 }

@@ -1,11 +1,11 @@
-// Division that splits a launch index into coordinates.
+// Division that splits an index into coordinates.
 #pragma once
 
 #include <cstdint>
 
 #include "ropewalk/core/compiler.hpp"
 
-namespace ropewalk::gpu::detail {
+namespace ropewalk::detail {
 
 struct quotient {
     std::int64_t whole, rest;
@@ -20,4 +20,4 @@ RW_HD RW_INLINE quotient divide(std::int64_t n, std::int64_t d) {
     return {n / d, n % d};
 }
 
-}  // namespace ropewalk::gpu::detail
+}  // namespace ropewalk::detail

@@ -1,4 +1,4 @@
-// Key-value caches in device memory, and the cache slots of the tokens of a call.
+// Key-value caches, and the cache slots of the tokens of a call, on the CPU and on a GPU.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,7 @@
 #include "ropewalk/core/positions.hpp"
 #include "ropewalk/core/view.hpp"
 
-namespace ropewalk::gpu {
-
-using ropewalk::cache_type;
-using ropewalk::cache_type_of;
-using ropewalk::CacheElement;
-using ropewalk::int8_scale;
-using ropewalk::size_of;
-using ropewalk::to_string;
+namespace ropewalk {
 
 /// A non-owning view of the keys or the values of a cache: pages of page_size tokens of `heads` heads of head_dim
 /// elements. Strides are in elements, and the elements of a head are contiguous. A contiguous cache has one page per
@@ -27,7 +20,8 @@ struct cache_tensor {
     std::int64_t pages = 0, page_size = 0, heads = 0, head_dim = 0;
     std::int64_t stride_page = 0, stride_token = 0, stride_head = 0;
 
-    float scale = 1;  ///< f8e4m3: the divisor of the elements, within 2^-64 and 2^64
+    float scale = 1;                  ///< f8: the divisor of the elements, within 2^-64 and 2^64
+    const float* scale_at = nullptr;  ///< f8: memory of the divisor, which replaces `scale` where it exists
 
     float* scales = nullptr;  ///< i8: [pages, page_size, heads] in any order
     std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
@@ -45,7 +39,6 @@ namespace detail {
 template <CacheElement E>
 constexpr cache_tensor make_cache(E* data, std::int64_t pages, std::int64_t page_size, std::int64_t heads,
                                   std::int64_t head_dim, float* scales, std::int64_t token, std::int64_t head) {
-    using ropewalk::detail::next_stride;
     const std::int64_t page = next_stride(page_size, heads);
     return {.data = data,
             .type = cache_type_of<E>(),
@@ -87,14 +80,16 @@ struct kv_cache {
 
 /// The cache slot of each token of a call: a page and an entry of the page.
 ///
-/// Slots are in device memory, so their values are not validated. Tokens whose slot lies outside the cache are not
-/// written: negative values, pages that do not exist, and entries beyond the page or beyond the row of the page table.
-/// A slot of -1 skips a token. Two tokens of one call must not have the same slot.
+/// A negative slot number, such as -1, skips a token, and so does a negative entry. Slots in device memory are not
+/// validated, and tokens whose slot lies outside the cache are not written: pages that do not exist, and entries beyond
+/// the page or beyond the pages of the sequence. In host memory such slots are an error. Two tokens of one call must
+/// not have the same slot.
 struct cache_slots {
     enum class kind : std::uint8_t {
         none,
         by_sequence,  ///< sequence s has page s
         page_table,   ///< entry e of sequence s lies on page table[s, e / page_size]
+        page_list,    ///< entry e of sequence s lies on page table[starts[s] + e / page_size], before starts[s + 1]
         mapping32,    ///< slot number page · page_size + entry of every token (vLLM's slot_mapping)
         mapping64,
     };
@@ -103,8 +98,12 @@ struct cache_slots {
     /// The index of each token in its sequence's part of the cache: offset, ids or cu_seqlens. The sequence is the
     /// batch row, or that of cu_seqlens.
     positions entries{};
-    const std::int32_t* table = nullptr;  ///< [sequences, max_pages]
+    const std::int32_t* table = nullptr;  ///< [sequences, max_pages], or the pages of all sequences, max_pages of them
     std::int64_t sequences = 0, max_pages = 0, stride_sequence = 0;
+    const std::int32_t* starts = nullptr;  ///< page_list: [sequences + 1]
+    /// page_list: [sequences], the number of entries on the last page of each sequence. Where it exists, the tokens of
+    /// the call are the last ones of their sequences, and `entries` is the cu_seqlens of the call.
+    const std::int32_t* last_page_len = nullptr;
     const void* mapping = nullptr;  ///< [batch · tokens]
     std::int64_t count = 0;
 };
@@ -128,6 +127,31 @@ inline cache_slots by_page_table(std::span<const std::int32_t> table, std::int64
             .stride_sequence = size / sequences};
 }
 
+/// Slots through the pages of each sequence in one list, as FlashInfer's kv_indptr and kv_indices: those of sequence s
+/// are indices[indptr[s]] to indices[indptr[s + 1] - 1]. Token t of the call goes to entry entries[t] of its sequence.
+inline cache_slots by_page_list(std::span<const std::int32_t> indptr, std::span<const std::int32_t> indices,
+                                const positions& entries) {
+    RW_EXPECTS(!indptr.empty(), "indptr is empty; it has one entry more than there are sequences");
+    return {.source = cache_slots::kind::page_list,
+            .entries = entries,
+            .table = indices.data(),
+            .sequences = std::ssize(indptr) - 1,
+            .max_pages = std::ssize(indices),
+            .starts = indptr.data()};
+}
+
+/// The same where the tokens of the call are the last ones of their sequences: `starts` is the cu_seqlens of the call,
+/// and last_page_len[s] the number of entries on the last page of sequence s, the tokens of the call included.
+inline cache_slots by_page_list(std::span<const std::int32_t> indptr, std::span<const std::int32_t> indices,
+                                std::span<const std::int32_t> last_page_len, const positions& starts) {
+    cache_slots slots = by_page_list(indptr, indices, starts);
+    RW_EXPECTS(starts.ragged(), "last_page_len needs the cu_seqlens of the call as its entries");
+    RW_EXPECTS(std::ssize(last_page_len) == slots.sequences, "last_page_len has {} entries for {} sequences",
+               last_page_len.size(), slots.sequences);
+    slots.last_page_len = last_page_len.data();
+    return slots;
+}
+
 /// Slots by number, page · page_size + entry, one per token of the call, batch row by batch row. -1 skips a token.
 inline cache_slots by_mapping(std::span<const std::int64_t> mapping) {
     return {.source = cache_slots::kind::mapping64, .mapping = mapping.data(), .count = std::ssize(mapping)};
@@ -137,9 +161,9 @@ inline cache_slots by_mapping(std::span<const std::int32_t> mapping) {
 }
 
 /// Slots keep a pointer to the table or the mapping: a temporary container is refused when it compiles.
-template <ropewalk::detail::TemporaryBuffer Table>
+template <detail::TemporaryBuffer Table>
 cache_slots by_page_table(Table&& table, std::int64_t sequences, const positions& entries) = delete;
-template <ropewalk::detail::TemporaryBuffer Mapping>
+template <detail::TemporaryBuffer Mapping>
 cache_slots by_mapping(Mapping&& mapping) = delete;
 
-}  // namespace ropewalk::gpu
+}  // namespace ropewalk
