@@ -2,6 +2,7 @@
 #include <ropewalk/gpu/access.hpp>
 #include <ropewalk/gpu/chunks.hpp>
 
+#include <cmath>
 #include <set>
 #include <vector>
 
@@ -70,6 +71,21 @@ void check_chunks(std::int64_t pairs) {
     CHECK(*numbers.rbegin() == pairs - 1);
 }
 
+/// Checks that all 256 bytes of a cache type widen to their values.
+template <class E>
+void check_bytes(double (*value_of)(int)) {
+    for (int code = 0; code < 256; ++code) {
+        const auto byte = static_cast<std::uint32_t>(code);
+        float x[4];
+        rw::gpu::detail::widen_bytes(E{}, byte | (byte ^ 1U) << 8 | (byte ^ 2U) << 16 | (byte ^ 3U) << 24, x);
+        for (int i = 0; i < 4; ++i) {
+            const double expected = value_of(code ^ i);
+            CAPTURE(code, i, expected);
+            CHECK((static_cast<double>(x[i]) == expected || (std::isnan(x[i]) && std::isnan(expected))));
+        }
+    }
+}
+
 }  // namespace
 
 TEST_CASE("lines of every type and width hold their elements and round them once", "[gpu]") {
@@ -99,4 +115,22 @@ TEST_CASE("a division is the same in 32 bits and in 64", "[gpu]") {
         REQUIRE(whole == n / d);
         REQUIRE(rest == n % d);
     }
+}
+
+TEST_CASE("bytes of a cache widen to their values") {
+    // OCP E4M3: 2^(e−7) · 1.mmm, or 2^-6 · 0.mmm where e is 0; the last code is a NaN.
+    check_bytes<rw::f8e4m3>([](int code) {
+        const int exponent = code / 8 % 16, mantissa = code % 8;
+        const double sign = code < 128 ? 1 : -1;
+        if (exponent == 15 && mantissa == 7) return std::nan("");
+        return sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
+    });
+    // OCP E5M2: 2^(e−15) · 1.mm, or 2^-14 · 0.mm where e is 0; the last exponent has infinities and NaNs.
+    check_bytes<rw::f8e5m2>([](int code) {
+        const int exponent = code / 4 % 32, mantissa = code % 4;
+        const double sign = code < 128 ? 1 : -1;
+        if (exponent == 31) return mantissa == 0 ? sign * HUGE_VAL : std::nan("");
+        return sign * (exponent == 0 ? std::ldexp(mantissa, -16) : std::ldexp(4 + mantissa, exponent - 17));
+    });
+    check_bytes<std::int8_t>([](int code) { return static_cast<double>(code < 128 ? code : code - 256); });
 }

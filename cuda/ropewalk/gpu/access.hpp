@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "ropewalk/core/element.hpp"
+#include "ropewalk/core/fp8.hpp"
 
 namespace ropewalk::gpu {
 
@@ -84,6 +85,30 @@ RW_HD RW_INLINE void widen(f16 /*type*/, std::uint32_t word, float& first, float
     first = ropewalk::detail::f16_to_float(low);
     second = ropewalk::detail::f16_to_float(high);
 #endif
+}
+
+/// Widens four bytes to floats, the lowest byte first.
+RW_HD RW_INLINE void widen_bytes(f8e4m3 /*type*/, std::uint32_t word, float* x) {
+#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 890
+    const auto low = static_cast<std::uint16_t>(word), high = static_cast<std::uint16_t>(word >> 16);
+    std::uint32_t halves[2];
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[0]) : "h"(low));
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[1]) : "h"(high));
+    widen(f16{}, halves[0], x[0], x[1]);
+    widen(f16{}, halves[1], x[2], x[3]);
+#else
+    RW_UNROLL
+    for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_format::value(static_cast<std::uint8_t>(word >> 8 * i));
+#endif
+}
+/// The upper half of an f16 is an f8e5m2.
+RW_HD RW_INLINE void widen_bytes(f8e5m2 /*type*/, std::uint32_t word, float* x) {
+    widen(f16{}, (word & 0xffU) << 8 | (word & 0xff00U) << 16, x[0], x[1]);
+    widen(f16{}, (word >> 8 & 0xff00U) | (word & 0xff000000U), x[2], x[3]);
+}
+RW_HD RW_INLINE void widen_bytes(std::int8_t /*type*/, std::uint32_t word, float* x) {
+    RW_UNROLL
+    for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(static_cast<std::int8_t>(word >> 8 * i & 0xffU));
 }
 
 /// Rounds two floats to nearest even and packs them into a word. A device replaces every NaN by one bit pattern; the

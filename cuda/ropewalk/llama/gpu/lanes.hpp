@@ -10,7 +10,8 @@ namespace ropewalk::llama::gpu {
 using ropewalk::gpu::add, ropewalk::gpu::sum_of_neighbours, ropewalk::gpu::warp_lanes;
 
 namespace detail {
-using ropewalk::detail::divide, ropewalk::gpu::detail::load_elements, ropewalk::gpu::detail::store_elements;
+using ropewalk::detail::divide, ropewalk::gpu::detail::load_elements, ropewalk::gpu::detail::store_elements,
+    ropewalk::gpu::detail::widen_bytes;
 }  // namespace detail
 
 /// Elements of a row that one lane handles at once: 16 bytes of a 16-bit type.
@@ -80,25 +81,6 @@ inline constexpr float no_score = -0x1p126F;
 using lane_values = float[lane_elements];
 
 namespace detail {
-
-/// Widens four bytes to floats, the lowest byte first.
-RW_HD RW_INLINE void widen_bytes(f8e4m3 /*type*/, std::uint32_t word, float* x) {
-#if defined(RW_GPU_CODE) && RW_GPU_CODE >= 890
-    const auto low = static_cast<std::uint16_t>(word), high = static_cast<std::uint16_t>(word >> 16);
-    std::uint32_t halves[2];
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[0]) : "h"(low));
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves[1]) : "h"(high));
-    ropewalk::gpu::detail::widen(f16{}, halves[0], x[0], x[1]);
-    ropewalk::gpu::detail::widen(f16{}, halves[1], x[2], x[3]);
-#else
-    RW_UNROLL
-    for (int i = 0; i < 4; ++i) x[i] = ropewalk::detail::e4m3_format::value(static_cast<std::uint8_t>(word >> 8 * i));
-#endif
-}
-RW_HD RW_INLINE void widen_bytes(std::int8_t /*type*/, std::uint32_t word, float* x) {
-    RW_UNROLL
-    for (int i = 0; i < 4; ++i) x[i] = static_cast<float>(static_cast<std::int8_t>(word >> 8 * i & 0xffU));
-}
 
 /// Loads one element of any cache type.
 template <CacheElement E, class Memory>
