@@ -180,18 +180,23 @@ fused_kernel_params<Rates> kernel_params(const fused_plan& plan) {
 
 /// Validates a fused call and plans its launch. In place where input and output are the same; keys and values that go
 /// to a cache need no output.
+inline fused_plan make_fused_plan(const fused_args& args, const device_shape& device = {}) {
+    const fused_params params = make_fused_params(
+        args, memory_space::device, [](const rotate_args& rotation) { return detail::make_device_params(rotation); });
+    fused_plan plan{.v = params.v_in, .v_out = params.v_out, .with = params.with};
+    plan.kernel.rotation = params.rotation, plan.kernel.slots = params.slots;
+    detail::choose_fused_launch(plan, device);
+    return plan;
+}
+
+/// The plan of a fused call on views.
 template <class T>
 fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
                            const Encoding& encoding, const positions& positions, const options& options,
                            const device_shape& device = {}) {
     fused_args args = make_fused_args<T>(layout, in, out, with, encoding, positions, options.table);
     args.rotation.direction = options.direction;
-    const fused_params params = make_fused_params(
-        args, memory_space::device, [](const rotate_args& rotation) { return detail::make_device_params(rotation); });
-    fused_plan plan{.v = params.v_in, .v_out = params.v_out, .with = with};
-    plan.kernel.rotation = params.rotation, plan.kernel.slots = params.slots;
-    detail::choose_fused_launch(plan, device);
-    return plan;
+    return make_fused_plan(args, device);
 }
 
 }  // namespace ropewalk::gpu
