@@ -70,6 +70,18 @@ TEST_CASE("a grid covers every head of every token, and no block is empty", "[gp
     }
 }
 
+TEST_CASE("options force the number of heads per thread", "[gpu]") {
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    const rw::tensor q = shaped(rw::element_type::bf16, 4096, 40, 128, 0x1000000000);
+    const auto groups = [&](int heads) {
+        rw::gpu::options options;
+        options.heads_per_thread = heads;
+        return rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, options).kernel.groups;
+    };
+    CHECK((groups(1) == 40 && groups(3) == 14 && groups(16) == 3 && groups(100) == 1));
+    CHECK_REFUSED(groups(-2), "heads_per_thread must not be negative, got -2");
+}
+
 TEST_CASE("few tokens use many multiprocessors, many tokens make full waves of threads with several heads", "[gpu]") {
     for (const auto& [q_heads, k_heads] : {std::pair{40, 40}, std::pair{32, 8}}) {
         for (const std::int64_t tokens : {1, 4, 16}) {

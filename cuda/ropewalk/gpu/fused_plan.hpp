@@ -196,7 +196,7 @@ fused_plan make_fused_plan(layout_kind layout, const qkv<const T>& in, const qkv
                            const device_shape& device = {}) {
     fused_args args = make_fused_args<T>(layout, in, out, with, encoding, positions, options.table);
     args.rotation.direction = options.direction;
-    return make_fused_plan(args, device);
+    return make_fused_plan(args, detail::with_heads_of(options, device));
 }
 
 }  // namespace ropewalk::gpu

@@ -14,6 +14,7 @@ using ropewalk::direction;
 struct device_shape {
     int multiprocessors = 132;
     int threads_per_multiprocessor = 2048;  ///< resident threads
+    int heads_per_thread = 0;               ///< options::heads_per_thread
 };
 
 /// Options of a call. A call allocates nothing and does not wait for the device.
@@ -29,6 +30,8 @@ struct options {
     /// Starts before the end of the previous kernel of the stream, and waits for that end before the first access to
     /// memory (programmatic dependent launch). Ignored where the device or the code has a compute capability below 9.0.
     bool overlap_previous = false;
+    /// At most this many heads per thread instead of the number that the launch plan chooses. For measurements; 0: off.
+    int heads_per_thread = 0;
 };
 
 }  // namespace ropewalk::gpu

@@ -118,6 +118,7 @@ inline std::int64_t heads_of(const tensor& t) { return t.exists() && t.elements(
 /// proportional to heads + 1, because cosines and sines cost about as much as one head.
 inline std::int64_t heads_per_thread(std::int64_t chunks, std::int64_t q_heads, std::int64_t k_heads,
                                      const device_shape& device) {
+    if (device.heads_per_thread > 0) return device.heads_per_thread;
     // The registers of the kernels allow half of the threads to be resident.
     const std::int64_t resident = std::int64_t{device.multiprocessors} * device.threads_per_multiprocessor / 2;
     std::int64_t best = 1, lowest_cost = 0;
@@ -128,6 +129,14 @@ inline std::int64_t heads_per_thread(std::int64_t chunks, std::int64_t q_heads, 
         if (heads >= std::max(q_heads, k_heads)) break;
     }
     return best;
+}
+
+/// The device with the number of heads per thread that the options force, if any.
+inline device_shape with_heads_of(const options& options, device_shape device) {
+    RW_EXPECTS(options.heads_per_thread >= 0, "heads_per_thread must not be negative, got {}",
+               options.heads_per_thread);
+    device.heads_per_thread = options.heads_per_thread;
+    return device;
 }
 
 /// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 13
@@ -258,7 +267,7 @@ inline launch_plan make_plan(layout_kind layout, const tensor& q, const tensor& 
                              const tensor& k_out, const Encoding& encoding, const positions& positions,
                              const options& options, const device_shape& device = {}) {
     return make_plan(rotation_args(layout, q, k, q_out, k_out, encoding, positions, options.direction, options.table),
-                     device);
+                     detail::with_heads_of(options, device));
 }
 
 /// The plan of a re-rotation of cached keys from one encoding and its positions to another.
@@ -268,7 +277,8 @@ inline launch_plan make_rerotation_plan(layout_kind layout, const tensor& k, con
                                         const options& options, const device_shape& device = {}) {
     RW_EXPECTS(options.direction == direction::forward && !options.table.exists(),
                "rerotate supports neither directions nor tables; exchange the encodings to go back");
-    return make_plan(rerotation_args(layout, k, k_out, source, source_positions, target, target_positions), device);
+    return make_plan(rerotation_args(layout, k, k_out, source, source_positions, target, target_positions),
+                     detail::with_heads_of(options, device));
 }
 
 }  // namespace ropewalk::gpu
