@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include <ropewalk/cpu/execute.hpp>
+#include <ropewalk/cpu/fused_plan.hpp>
 #include <ropewalk/cpu/kernel_f64.hpp>
 #include <ropewalk/cpu/plan.hpp>
 
@@ -124,6 +125,16 @@ void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const En
               const cpu::threads& threads) {
     execute(cpu::make_rerotation_plan(layout, k, k_out, source, source_positions, target, target_positions), layout,
             threads, cpu::machine_profile());
+}
+
+void fused(const fused_args& args, const cpu::threads& threads, const cpu::tuning_profile* tuning) {
+    const cpu::tuning_profile& profile = tuning != nullptr ? *tuning : cpu::machine_profile();
+    cpu::fused_plan plan = cpu::make_fused_plan(args, profile);
+    const layout_kind layout = args.rotation.layout;
+    const element_type type = plan.params.rotation.any().type;
+    const kernel_set& kernels = kernels_for(type, plan.params.rotation.loop.size, profile);
+    cpu::execute(plan.params, kernels.rotate(type, layout), kernels.rotate(element_type::f32, layout), kernels.fused,
+                 threads);
 }
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/core/layout.hpp>
+#include <ropewalk/cpu/fused_params.hpp>
 #include <ropewalk/cpu/params.hpp>
 #include <ropewalk/cpu/rotate_kernel.hpp>
 
@@ -13,6 +14,7 @@ struct kernel_set {
     /// Of all types but f64, whose kernel no instruction set repeats: see kernel_for() in dispatch.cpp.
     const cpu::rotate_kernel& (*rotate)(element_type type, layout_kind layout);
     cpu::kernel_function (*cos_sin)(layout_kind layout);
+    cpu::fused_function fused;
 };
 
 RW_HIDDEN extern const kernel_set baseline_kernels;

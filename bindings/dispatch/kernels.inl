@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/cpu/cos_sin.hpp>
+#include <ropewalk/cpu/fused_kernel.hpp>
 #include <ropewalk/cpu/kernel.hpp>
 
 #include "kernels.hpp"
@@ -30,7 +31,8 @@ constexpr kernel_set kernels_of(const char* name) {
     return {.name = name,
             .register_bits = 8 * sizeof(cpu::detail::floats<A>),
             .rotate = select_kernel<A>,
-            .cos_sin = cpu::detail::table_kernel_for<A>};
+            .cos_sin = cpu::detail::table_kernel_for<A>,
+            .fused = cpu::detail::run_fused<A>};
 }
 
 }  // namespace ropewalk::dispatch

@@ -117,12 +117,13 @@ std::vector<std::int64_t> shuffled(std::int64_t count, random& numbers) {
 }
 
 void draw_mapping(slot_case& made, bool narrow, std::int64_t tokens, const cache_memory::extents& cache,
-                  random& numbers) {
+                  random& numbers, bool checked) {
     const auto order = shuffled(cache.pages * cache.page_size, numbers);
     for (std::int64_t i = 0; i < tokens; ++i) {
         const bool outside = numbers.integer(0, 5) == 0;
         const std::int64_t slot =
-            outside ? numbers.one_of<std::int64_t>({-1, -7, cache.pages * cache.page_size, 0x7fffffff})
+            outside ? numbers.one_of<std::int64_t>(
+                          {-1, -7, checked ? -1 : cache.pages * cache.page_size, checked ? -2 : 0x7fffffff})
                     : order[static_cast<std::size_t>(i)];
         made.ids.push_back(slot), made.table.push_back(static_cast<std::int32_t>(slot));
         made.of_token.push_back(outside ? std::nullopt
@@ -135,10 +136,10 @@ void draw_mapping(slot_case& made, bool narrow, std::int64_t tokens, const cache
 }  // namespace
 
 slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, const cache_memory::extents& cache,
-                       random& numbers) {
+                       random& numbers, bool checked) {
     slot_case made;
     if (kind == slot_kind::mapping32 || kind == slot_kind::mapping64) {
-        draw_mapping(made, kind == slot_kind::mapping32, batch * tokens, cache, numbers);
+        draw_mapping(made, kind == slot_kind::mapping32, batch * tokens, cache, numbers, checked);
         return made;
     }
     const bool paged =
@@ -152,7 +153,7 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
             for (std::int64_t t = 0; t < tokens; ++t) made.ids.push_back(start + t);
         }
         // The host does not know that these lie outside.
-        if (batch * tokens > 1) made.ids.front() = -3, made.ids.back() = capacity + 5;
+        if (batch * tokens > 1) made.ids.front() = -3, made.ids.back() = checked ? -1 : capacity + 5;
         entries = rw::ids(std::span<const std::int64_t>(made.ids), batch);
     } else if (is_ragged(kind)) {
         made.starts = {0, tokens / 3, tokens / 3, tokens};  // the second sequence is empty
@@ -167,7 +168,7 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
         const auto order = shuffled(cache.pages, numbers);
         for (std::int64_t i = 0; i < sequences * max_pages; ++i) {
             // Some pages do not exist.
-            const std::int64_t page = numbers.integer(0, 5) == 0
+            const std::int64_t page = !checked && numbers.integer(0, 5) == 0
                                           ? numbers.one_of<std::int64_t>({-1, cache.pages, 1 << 30})
                                           : order[static_cast<std::size_t>(i)];
             made.table.push_back(static_cast<std::int32_t>(page));
@@ -246,7 +247,7 @@ fused_call::fused_call(const fused_case& c, random& numbers) : setup(c) {
     cache_memory::extents size{by_sequence ? sequences : pages,
                                by_sequence ? std::max(c.page_size, c.q.tokens) : c.page_size, c.kv_heads, c.q.head_dim};
     if (c.k_cache) caches[0].emplace(*c.k_cache, size, c.cache_axes, 0.03F, c.misalignment);
-    slots = random_slots(c.slots, c.q.batch, c.q.tokens, size, numbers);
+    slots = random_slots(c.slots, c.q.batch, c.q.tokens, size, numbers, c.checked_slots);
     size.head_dim = c.v_dim;
     if (c.v_cache) caches[1].emplace(*c.v_cache, size, c.cache_axes, 0.5F, c.misalignment);
 

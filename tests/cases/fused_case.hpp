@@ -1,4 +1,4 @@
-/// @file  One fused call (norm, rotation, cache) as every GPU backend executes it, and the matcher of its result.
+/// @file  One fused call (norm, rotation, cache) as every backend executes it, and the matcher of its result.
 #pragma once
 
 #include <array>
@@ -85,9 +85,10 @@ struct slot_case {
     std::vector<std::optional<cache_slot>> of_token;  ///< batch row by batch row; nothing: no slot in the cache
 };
 
-/// Different slots for all tokens, in random order, some outside the cache. A ragged kind needs a batch of 1.
+/// Different slots for all tokens, in random order, some outside the cache. A ragged kind needs a batch of 1. Checked:
+/// slots outside the cache are negative, because the backend refuses the others.
 slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, const cache_memory::extents& cache,
-                       random& numbers);
+                       random& numbers, bool checked = false);
 
 /// One fused call. Tensors without heads are absent.
 struct fused_case {
@@ -108,6 +109,7 @@ struct fused_case {
     slot_kind slots = slot_kind::mapping64;
     std::int64_t misalignment = 0;  ///< of the caches, in elements
     std::int64_t first = 0;         ///< position of the first token
+    bool checked_slots = false;     ///< see random_slots()
 };
 
 /// A random case of any type and layout, with caches, norms or both.
@@ -166,7 +168,7 @@ struct fused_call {
 
 std::string describe(const fused_case& c);
 
-/// Executes a fused case on random elements. Every GPU test program defines it by its own backend.
+/// Executes a fused case on random elements. Every test program with fused cases defines it by its own backend.
 fused_call run(const fused_case& c, random& numbers);
 
 /// Matches a fused call whose outputs and caches hold the exact values, and whose other memory is unchanged.

@@ -19,6 +19,7 @@ struct fp8_format {
     static constexpr std::uint32_t smallest_normal = rebias + (1U << 23);
     /// 2^23 subnormal steps: added to a number, it leaves the rounded number of steps in the low bits of the sum.
     static constexpr std::uint32_t steps = static_cast<std::uint32_t>(127 + 23 + 1 - Bias - Mantissa) << 23;
+    static constexpr std::uint32_t largest = Largest;
     static constexpr std::uint32_t limit = (std::uint32_t{Largest} << shift) + rebias;
 
     /// Rounds to nearest even. Larger values saturate, infinities too; every NaN becomes 0x7f.

@@ -39,29 +39,37 @@ private:
 
 inline namespace RW_ISA {
 
-/// Runs the kernel over all tokens, on at most the given threads. One token is never shared. Throws ropewalk::error,
-/// with nothing written, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
-RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
+/// Runs task(begin, end, scratch) for all tokens, on at most the given threads and one per `bytes_per_thread` of
+/// `bytes`. Each thread has `floats` floats of scratch. One token is never shared. Throws ropewalk::error, with nothing
+/// run, where `given` is invalid. Always inlined: files with and without OpenMP must not share a copy.
+template <class Task>
+RW_INLINE void execute(std::int64_t tokens, std::int64_t bytes, std::int64_t bytes_per_thread, std::int64_t floats,
+                       const threads& given, const Task& task) {
     detail::check_threads(given);
-    const std::int64_t tokens = params.batch() * params.tokens(), bytes = detail::bytes_of(params);
     if (tokens == 0) return;
-    const std::int64_t floats = scratch_floats(params);
-    thread_pool pool = detail::pool_for(std::min(tokens, bytes / params.loop.bytes_per_thread), given);
+    thread_pool pool = detail::pool_for(std::min(tokens, bytes / bytes_per_thread), given);
 #if defined(RW_OPENMP)
     if (pool.size > 1 && given.pool.run == nullptr && detail::late_threads::expected()) pool.size = 1;
 #endif
     if (pool.size == 1) {
         detail::stack_scratch scratch(floats);
-        kernel(params, 0, tokens, scratch.data());
+        task(0, tokens, scratch.data());
         return;
     }
     // Allocates before the threads start: they must not throw.
     const detail::aligned_floats scratch = detail::make_aligned_floats(floats * pool.size);
     const auto part = [&, buffers = scratch.get(), count = pool.size](std::int64_t thread) {
-        kernel(params, tokens * thread / count, tokens * (thread + 1) / count, buffers + floats * thread);
+        task(tokens * thread / count, tokens * (thread + 1) / count, buffers + floats * thread);
     };
-    const auto task = [](void* argument, int index) { (*static_cast<decltype(part)*>(argument))(index); };
-    pool.run(pool.pool, pool.size, task, const_cast<void*>(static_cast<const void*>(&part)));
+    const auto run = [](void* argument, int index) { (*static_cast<decltype(part)*>(argument))(index); };
+    pool.run(pool.pool, pool.size, run, const_cast<void*>(static_cast<const void*>(&part)));
+}
+
+/// Runs the kernel over all tokens.
+RW_INLINE void execute(const rotate_params& params, kernel_function kernel, const threads& given) {
+    execute(params.batch() * params.tokens(), detail::bytes_of(params), params.loop.bytes_per_thread,
+            scratch_floats(params), given,
+            [&](std::int64_t begin, std::int64_t end, float* scratch) { kernel(params, begin, end, scratch); });
 }
 
 }  // namespace RW_ISA

@@ -33,6 +33,10 @@ struct token_heads {
         head_bytes = from.head_dim * size;
     }
 
+    /// The heads of one token of unspecified strides.
+    token_heads(const head_span& heads, std::int64_t bytes)
+        : span(heads), in_token(0), out_token(0), head_bytes(bytes) {}
+
     /// Advances to the rotary part. Out of place, copies the rest of the heads of `count` tokens first.
     RW_INLINE void enter_rotary_part(const rotate_kernel& kernel, const rotate_params& params, std::int64_t count) {
         if (span.in != span.out) copy_rest(kernel, params, count);

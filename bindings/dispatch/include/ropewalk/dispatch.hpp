@@ -14,6 +14,7 @@
 #include <ropewalk/cpu/prepared_rotation.hpp>
 #include <ropewalk/cpu/tuning.hpp>
 #include <ropewalk/encoding.hpp>
+#include <ropewalk/rotation/fused_args.hpp>
 #include <ropewalk/rotation/mistakes.hpp>
 
 namespace ropewalk::dispatch {
@@ -44,6 +45,11 @@ RW_PUBLIC void rotate(layout_kind layout, const tensor& q, const tensor& k, cons
 RW_PUBLIC void rerotate(layout_kind layout, const tensor& k, const tensor& k_out, const Encoding& source,
                         const positions& source_positions, const Encoding& target, const positions& target_positions,
                         const cpu::threads& threads = {});
+
+/// cpu::fused() for a layout and element types chosen at run time. Tensors whose data is null are absent. `tuning`: see
+/// cpu::options.
+RW_PUBLIC void fused(const fused_args& args, const cpu::threads& threads = {},
+                     const cpu::tuning_profile* tuning = nullptr);
 
 /// cpu::cos_sin() for a layout chosen at run time.
 RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
@@ -94,6 +100,34 @@ void rerotate(const view<T>& k, const Encoding& source, const positions& source_
               const positions& target_positions, const cpu::threads& threads = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     dispatch::rerotate(kind_of<L>, k, k, source, source_positions, target, target_positions, threads);
+}
+
+/// Norms, rotates and stores the heads of one attention layer, as cpu::fused() does.
+template <Layout L, class T>
+void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
+           const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
+    static_assert(!std::is_const_v<T>, "outputs are written: their elements cannot be const");
+    fused_args args = make_fused_args<T>(kind_of<L>, in, out, with, encoding, positions, options.table);
+    args.rotation.direction = options.direction;
+    dispatch::fused(args, options.threads, options.tuning);
+}
+
+/// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache, as cpu::append()
+/// does.
+template <Layout L, class T>
+void append(const view<T>& q, const std::type_identity_t<view<const T>>& k,
+            const std::type_identity_t<view<const T>>& v, const kv_cache& cache, const cache_slots& slots,
+            const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
+    dispatch::fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, positions, options);
+}
+
+/// Norms and rotates queries and keys in place, as cpu::norm_rotate() does.
+template <Layout L, class T>
+void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,
+                 const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
+    static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
+    dispatch::fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
 }
 
 /// Prepares the rotation of tensors with the shapes and strides of q and k at any address, as cpu::prepare() does.

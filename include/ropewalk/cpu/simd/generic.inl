@@ -72,6 +72,13 @@ RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
 }
 
 template <class A>
+RW_INLINE void store_low_bytes(std::uint8_t* target, const words<A>& value) {
+    std::uint32_t lanes[4];
+    value.store_unaligned(lanes);
+    for (int i = 0; i < 4; ++i) target[i] = static_cast<std::uint8_t>(lanes[i]);
+}
+
+template <class A>
 RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
     std::memcpy(target, source, bytes);
 }

@@ -40,6 +40,7 @@ struct portable_batch {
     friend RW_INLINE portable_batch operator+(portable_batch a, portable_batch b) { return a.data + b.data; }
     friend RW_INLINE portable_batch operator-(portable_batch a, portable_batch b) { return a.data - b.data; }
     friend RW_INLINE portable_batch operator*(portable_batch a, portable_batch b) { return a.data * b.data; }
+    friend RW_INLINE portable_batch operator/(portable_batch a, portable_batch b) { return a.data / b.data; }
     friend RW_INLINE portable_batch operator&(portable_batch a, portable_batch b) { return a.data & b.data; }
     friend RW_INLINE portable_batch operator|(portable_batch a, portable_batch b) { return a.data | b.data; }
     friend RW_INLINE portable_batch operator>>(portable_batch a, int bits) { return a.data >> bits; }

@@ -241,6 +241,21 @@ RW_INLINE floats<A> load_signed_bytes(const std::int8_t* source) {
     }
 }
 
+/// The lowest bytes of 32-bit lanes as consecutive bytes.
+template <class A>
+RW_INLINE void store_low_bytes(std::uint8_t* target, const words<A>& value) {
+    if constexpr (is_avx512<A>) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_cvtepi32_epi8(value));
+    } else if constexpr (is_avx2<A>) {
+        const __m256i bytes = _mm256_and_si256(value, _mm256_set1_epi32(0xff));
+        const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(target), _mm_packus_epi16(halves, halves));
+    } else {
+        const __m128i bytes = _mm_and_si128(value, _mm_set1_epi32(0xff)), halves = _mm_packs_epi32(bytes, bytes);
+        _mm_store_ss(reinterpret_cast<float*>(target), _mm_castsi128_ps(_mm_packus_epi16(halves, halves)));
+    }
+}
+
 /// Writes whole cache lines by non-temporal stores. Both addresses begin a line.
 template <class A>
 RW_INLINE void stream_lines(void* target, const void* source, std::size_t bytes) {
