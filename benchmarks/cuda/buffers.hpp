@@ -122,4 +122,32 @@ private:
     device::memory in_, out_;
 };
 
+/// Cosines and sines in device memory, one row per token of a call.
+class device_table {
+public:
+    device_table(const test::twin& encoding, std::int64_t first, std::int64_t tokens) : tokens_(tokens) {
+        std::vector<float> cos, sin;
+        for (std::int64_t i = 0; i < tokens * pairs; ++i) {
+            const oracle::unit u = oracle::pair_map(encoding.exact, i % pairs, {first + i / pairs, 0},
+                                                    oracle::role::key, oracle::direction::forward);
+            cos.push_back(static_cast<float>(u.cos)), sin.push_back(static_cast<float>(u.sin));
+        }
+        cos_ = device::memory(cos.data(), cos.size() * sizeof(float));
+        sin_ = device::memory(sin.data(), sin.size() * sizeof(float));
+    }
+    [[nodiscard]] ropewalk::cos_sin_table view() const {
+        return {.cos = cos_.data(),
+                .sin = sin_.data(),
+                .rows = tokens_,
+                .columns = pairs,
+                .stride_row = pairs,
+                .order = ropewalk::cos_sin_table::rows_are::by_token};
+    }
+
+private:
+    static constexpr std::int64_t pairs = workload::head_dim / 2;
+    std::int64_t tokens_;
+    device::memory cos_, sin_;
+};
+
 }  // namespace bench

@@ -2,10 +2,12 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <iomanip>
 #include <sstream>
 #include <stdexcept>
+#include <utility>
 
 #include "device.hpp"
 
@@ -33,14 +35,15 @@ std::string heads_of(const row& result) {
 }  // namespace
 
 void print_head() {
-    std::printf("%-28s %-5s %-11s %7s %7s %10s %7s %7s %9s\n", "candidate", "type", "layout", "heads", "tokens", "us",
-                "TB/s", "/ copy", "error");
+    std::printf("%-38s %-5s %-11s %7s %7s %4s %10s %7s %7s %8s %8s %9s\n", "candidate", "type", "layout", "heads",
+                "tokens", "hpt", "us", "TB/s", "/ copy", "/ stream", "/ kernel", "error");
 }
 
 void print(const row& result) {
-    std::printf("%-28s %-5s %-11s %7s %7ld %10.2f %7.3f %7.3f %9.1e\n", result.candidate.c_str(), result.type.c_str(),
-                result.layout.c_str(), heads_of(result).c_str(), static_cast<long>(result.tokens), result.microseconds,
-                result.terabytes_per_second(), result.ratio_to_copy(), result.error);
+    std::printf("%-38s %-5s %-11s %7s %7ld %4d %10.2f %7.3f %7.3f %8.3f %8.3f %9.1e\n", result.candidate.c_str(),
+                result.type.c_str(), result.layout.c_str(), heads_of(result).c_str(), static_cast<long>(result.tokens),
+                result.heads_per_thread, result.microseconds, result.terabytes_per_second(), result.ratio_to_copy(),
+                result.copies.stream / result.microseconds, result.copies.kernel / result.microseconds, result.error);
     std::fflush(stdout);
 }
 
@@ -48,20 +51,34 @@ void write(const std::string& path, const std::vector<row>& rows) {
     std::ofstream out(path);
     const device::facts facts = device::look();
     const char* const compiler = std::getenv("ROPEWALK_COMPILER");
+    const char* const commit = std::getenv("ROPEWALK_COMMIT");
+    char date[32] = "";
+    const std::time_t now = std::time(nullptr);
+    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S+00:00", std::gmtime(&now));
     out << "{\"context\": {\"device\": " << quoted(facts.name) << ", \"compute_capability\": \"" << facts.major << '.'
         << facts.minor << "\", \"multiprocessors\": " << facts.multiprocessors << ", \"l2_bytes\": " << facts.l2
         << ", \"cuda_driver\": " << quoted(version(facts.driver))
         << ", \"cuda_runtime\": " << quoted(version(facts.runtime))
-        << ", \"compiler\": " << quoted(compiler != nullptr ? compiler : "unknown") << "},\n\"rows\": [";
+        << ", \"compiler\": " << quoted(compiler != nullptr ? compiler : "unknown") << ", \"date\": " << quoted(date);
+    if (commit != nullptr) out << ", \"commit\": " << quoted(commit);
+    out << "},\n\"rows\": [";
     const char* between = "\n";
     for (const row& result : rows) {
         out << between << std::setprecision(5) << "{\"candidate\": " << quoted(result.candidate)
             << ", \"type\": " << quoted(result.type) << ", \"layout\": " << quoted(result.layout)
             << ", \"heads\": " << quoted(heads_of(result)) << ", \"tokens\": " << result.tokens
-            << ", \"in_place\": " << (result.in_place ? "true" : "false")
-            << ", \"microseconds\": " << result.microseconds
-            << ", \"terabytes_per_second\": " << result.terabytes_per_second()
-            << ", \"ratio_to_copy\": " << result.ratio_to_copy() << ", \"error\": " << result.error << "}";
+            << ", \"in_place\": " << (result.in_place ? "true" : "false");
+        if (result.heads_per_thread > 0) out << ", \"heads_per_thread\": " << result.heads_per_thread;
+        if (result.microseconds > 0) {
+            out << ", \"microseconds\": " << result.microseconds
+                << ", \"terabytes_per_second\": " << result.terabytes_per_second()
+                << ", \"ratio_to_copy\": " << result.ratio_to_copy();
+            const std::pair<const char*, double> others[] = {{"stream_copy", result.copies.stream},
+                                                             {"copy_kernel", result.copies.kernel}};
+            for (const auto& [name, microseconds] : others)
+                if (microseconds > 0) out << ", \"ratio_to_" << name << "\": " << microseconds / result.microseconds;
+        }
+        out << ", \"error\": " << result.error << "}";
         between = ",\n";
     }
     out << "\n]}\n";

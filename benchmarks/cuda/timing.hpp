@@ -1,4 +1,5 @@
-// Time of calls on the device, measured by replaying graphs of several calls on different buffers.
+// Time of calls on the device, measured by replaying several calls on different buffers, from a graph unless told not
+// to.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +24,12 @@ struct effort {
 /// A call on buffer set number `set` on a stream.
 using device_call = std::function<void(device::stream_handle, int set)>;
 
+/// A call to time. Without a graph, its time includes launches by the host wherever those are slower.
+struct timed_call {
+    device_call run;
+    bool graph = true;
+};
+
 /// The result of a candidate: microseconds, or the error that prevented the measurement.
 struct outcome {
     double microseconds = 0;
@@ -31,26 +38,31 @@ struct outcome {
 
 /// Returns the median times of interleaved candidates. A replay is a multiple of `sets` calls, each on the next buffer
 /// set. Unless all sets fit into the L2 cache, the data of a call have left the cache before its set is used again.
-inline std::vector<outcome> time_interleaved(const std::vector<device_call>& candidates, int sets,
+inline std::vector<outcome> time_interleaved(const std::vector<timed_call>& candidates, int sets,
                                              const effort& limits) {
     struct entry {
-        std::unique_ptr<device::graph> graph;
+        std::function<void()> replay;
         int calls = 0;
         std::vector<double> samples;
         std::string error;
     };
     const device::stream stream;
     std::vector<entry> entries;
-    for (const device_call& candidate : candidates) {
+    for (const timed_call& candidate : candidates) {
         entry added;
         const auto record = [&](int rounds) {
             added.calls = rounds * sets;
-            added.graph = std::make_unique<device::graph>(
-                stream, [&candidate, calls = added.calls, sets](device::stream_handle on) {
-                    for (int call = 0; call < calls; ++call) candidate(on, call % sets);
-                });
+            const auto all_calls = [&run = candidate.run, calls = added.calls, sets](device::stream_handle on) {
+                for (int call = 0; call < calls; ++call) run(on, call % sets);
+            };
+            if (candidate.graph) {
+                const auto graph = std::make_shared<device::graph>(stream, all_calls);
+                added.replay = [graph, &stream] { graph->replay(stream); };
+            } else {
+                added.replay = [all_calls, &stream] { all_calls(stream.get()); };
+            }
         };
-        const auto replay = [&] { return device::microseconds(stream, [&] { added.graph->replay(stream); }); };
+        const auto replay = [&] { return device::microseconds(stream, added.replay); };
         try {
             record(1);
             replay();
@@ -68,7 +80,7 @@ inline std::vector<outcome> time_interleaved(const std::vector<device_call>& can
     for (int repeat = 0; repeat < limits.repeats && (repeat < 5 || spent < limit); ++repeat) {
         for (entry& timed : entries) {
             if (!timed.error.empty()) continue;
-            const double time = device::microseconds(stream, [&] { timed.graph->replay(stream); });
+            const double time = device::microseconds(stream, timed.replay);
             timed.samples.push_back(time / timed.calls);
             spent += time;
         }

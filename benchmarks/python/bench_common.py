@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +47,11 @@ def commit():
     except OSError:  # no git
         found = ""
     return os.environ.get("ROPEWALK_COMMIT") or found or "unknown"
+
+
+def without_folders(text):
+    """The text with the folders of absolute paths removed, for result files."""
+    return re.sub(r"(^|[^\w./])(/[\w.+@-]+)+/", r"\1", text)
 
 
 def counts(text):

@@ -21,7 +21,7 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from bench_common import HALF, INTERLEAVED, check_writable, commit, installed, read_result
+from bench_common import HALF, INTERLEAVED, check_writable, commit, installed, read_result, without_folders
 
 try:
     import torch
@@ -119,7 +119,7 @@ def measure(kind, heads, tokens, options, missing):
             try:
                 errors[candidate.name] = check(candidate, data)
             except Exception as problem:  # a failing peer must not stop the other measurements
-                missing.setdefault(candidate.name, f"{type(problem).__name__}: {problem}".splitlines()[0])
+                missing.setdefault(candidate.name, reason(problem))
                 print(f"not measured: {candidate.name}: {missing[candidate.name]}")
                 continue
             error = errors[candidate.name]
@@ -152,6 +152,11 @@ def measure(kind, heads, tokens, options, missing):
             print_row(row)
         torch.cuda.empty_cache()
     return rows
+
+
+def reason(problem):
+    """The first line of an exception."""
+    return without_folders(f"{type(problem).__name__}: {problem}".splitlines()[0])
 
 
 def print_row(row):

@@ -4,7 +4,7 @@ Each follows the public documentation of its package and uses the memory layout 
 """
 
 import torch
-from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, pairs_of
+from bench_common import BASE, HALF, HEAD_DIM, INTERLEAVED, OFFSET, pairs_of, without_folders
 
 
 class Buffers:
@@ -212,6 +212,6 @@ def candidates_of(data, layout, compiled, missing):
             found += make()
         except (ImportError, AttributeError, OSError, RuntimeError) as problem:
             if name not in missing:
-                missing[name] = f"{type(problem).__name__}: {problem}".splitlines()[0]
+                missing[name] = without_folders(f"{type(problem).__name__}: {problem}".splitlines()[0])
                 print(f"not measured: {name}: {missing[name]}")
     return found

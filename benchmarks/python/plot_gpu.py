@@ -4,7 +4,8 @@ python benchmarks/python/plot_gpu.py benchmarks/results/<device>.json    writes 
 
 There is one panel per number of heads. It shows TB/s over the tokens per call of the fastest candidates, in bfloat16
 and half_split. Solid lines are in place, dashed lines out of place. The grey line is a device copy of as many bytes in
-the same run.
+the same run. Of a sweep, each panel shows the ratio to that copy over the heads per thread of one size; dotted lines
+are the number that the launch plan chooses.
 """
 
 import argparse
@@ -70,32 +71,65 @@ def draw(axes, lines, heads, colours):
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def draw_sweep(axes, rows, colours):
+    for name in dict.fromkeys(row["candidate"] for row in rows):
+        points = {row.get("heads_per_thread", 0): row["ratio_to_copy"] for row in rows if row["candidate"] == name}
+        colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])
+        forced = sorted(heads for heads in points if heads > 0)
+        axes.plot(forced, [points[heads] for heads in forced], marker="o", markersize=3, label=name, color=colour)
+        if 0 in points:
+            axes.axhline(points[0], color=colour, linewidth=1, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("heads per thread")
+    axes.set_title(f"{rows[0]['tokens']} tokens, {rows[0]['heads']} heads", fontsize=9, color="#555555", loc="right")
+    axes.grid(True, axis="y", color="#eeeeee")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def plot_sweep(result, path):
+    panels = defaultdict(list)
+    for row in result["rows"]:
+        if "copy" not in row["candidate"]:
+            panels[row["heads"], row["tokens"]].append(row)
+    figure, all_axes = make_panels(len(panels))
+    colours = {}
+    for axes, rows in zip(all_axes[0], panels.values()):
+        draw_sweep(axes, rows, colours)
+    all_axes[0][0].set_ylabel("rate relative to a device copy")
+    finish(figure, all_axes, result, path, "Heads per thread")
+
+
+def make_panels(count):
+    plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans", "svg.hashsalt": "ropewalk"})
+    size = (4.2 * count + 2.4, 3.9)
+    return plt.subplots(1, count, figsize=size, dpi=120, squeeze=False, sharey=True, layout="constrained")
+
+
+def finish(figure, all_axes, result, path, title):
+    """Adds the legend and the title, and writes the file."""
+    named = {label: line for axes in all_axes[0] for line, label in zip(*axes.get_legend_handles_labels())}
+    figure.legend(named.values(), named, frameon=False, fontsize=8, loc="outside right upper")
+    device = result["context"].get("device", "unknown device")
+    figure.suptitle(f"{title}: {device}", fontsize=10, x=0.01, ha="left")
+    figure.savefig(path, metadata=METADATA[path.suffix])
+    print(f"written to {path}")
+
+
 def plot(result, path, kind="bf16", layout="half_split"):
     rows = result["rows"]
+    if any("heads_per_thread" in row for row in rows):
+        plot_sweep(result, path)
+        return
     panels = {heads: lines_of(rows, heads, kind, layout) for heads in dict.fromkeys(row["heads"] for row in rows)}
     panels = {heads: lines for heads, lines in panels.items() if lines}
     if not panels:
         raise SystemExit(f"plot_gpu: no rows of {kind} {layout} with {MIN_TOKENS} tokens or more")
-    plt.rcParams.update({"font.size": 9, "font.family": "DejaVu Sans", "svg.hashsalt": "ropewalk"})
-    figure, all_axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(4.2 * len(panels) + 2.4, 3.9),
-        dpi=120,
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
-    )
+    figure, all_axes = make_panels(len(panels))
     colours = {}
     for axes, (heads, lines) in zip(all_axes[0], panels.items()):
         draw(axes, lines, heads, colours)
-    named = {label: line for axes in all_axes[0] for line, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(named.values(), named, frameon=False, fontsize=8, loc="outside right upper")
     all_axes[0][0].set_ylabel("TB/s, bytes read and written once")
-    device = result["context"].get("device", "unknown device")
-    figure.suptitle(f"Rotation of queries and keys, {kind}, {layout}: {device}", fontsize=10, x=0.01, ha="left")
-    figure.savefig(path, metadata=METADATA[path.suffix])
-    print(f"written to {path}")
+    finish(figure, all_axes, result, path, f"Rotation of queries and keys, {kind}, {layout}")
 
 
 def picture(text):

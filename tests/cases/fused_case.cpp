@@ -223,7 +223,8 @@ fused_call::fused_call(const fused_case& c, random& numbers) : setup(c) {
     const std::int64_t heads[] = {c.q.heads, c.kv_heads, c.kv_heads}, dims[] = {c.q.head_dim, c.q.head_dim, c.v_dim};
     const auto add_memory = [&](std::int64_t count, std::int64_t head_dim) {
         const extents size{c.q.batch, c.q.tokens, count, head_dim};
-        const array x(c.type, size, numbers, c.axes);
+        array x(c.type, size, numbers, c.axes);
+        x.repeat(c.elements);
         memories.push_back({x, x, array(c.type, size, c.axes)});
     };
     if (c.packed) add_memory(c.q.heads + 2 * c.kv_heads, c.q.head_dim);

@@ -94,6 +94,7 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
 struct fused_case {
     ropewalk::element_type type = ropewalk::element_type::f32;
     ropewalk::layout_kind layout = ropewalk::layout_kind::half_split;
+    std::vector<double> elements{};  ///< of all heads, repeated; empty: random
     twin encoding = plain_twin({.head_dim = 64});
     extents q{2, 3, 4, 64};
     std::int64_t kv_heads = 2, v_dim = 64;

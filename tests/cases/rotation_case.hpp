@@ -126,7 +126,8 @@ struct rotation_case {
     std::int64_t shift = 0;  ///< elements from an aligned address
     ropewalk::direction direction = ropewalk::direction::forward;
     ropewalk::cos_sin_table table{};
-    bool host_validates = true;  ///< false: the CPU kernels refuse the case
+    bool host_validates = true;      ///< false: the CPU kernels refuse the case
+    std::vector<double> elements{};  ///< of all heads, repeated; empty: random
     /// Replaces the oracle's rotation of a pair of a token, for tables.
     std::function<oracle::unit(std::int64_t pair, std::int64_t token)> map{};
 
@@ -210,10 +211,10 @@ struct operand {
 
     operand() = default;
     operand(const rotation_case& c, const extents& size, random& numbers)
-        : before(c.type, size, numbers, c.axes, c.shift),
-          in(before),
-          out(c.type, size, c.axes, c.shift),
-          in_place(c.in_place) {}
+        : before(c.type, size, numbers, c.axes, c.shift), out(c.type, size, c.axes, c.shift), in_place(c.in_place) {
+        before.repeat(c.elements);
+        in = before;
+    }
 
     [[nodiscard]] bool exists() const { return in.size().heads > 0; }
     [[nodiscard]] array& result() { return in_place ? in : out; }

@@ -106,6 +106,27 @@ def test_plot(result, tmp_path, name, begin):
     assert (tmp_path / name).read_bytes().startswith(begin)
 
 
+def test_plot_of_a_sweep(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        example_row(name, tokens, 2.0, ratio_to_copy=0.9, **({"heads_per_thread": heads} if heads else {}))
+        for name in ("device copy", "append", "ropewalk, in place")
+        for tokens in (4096, 32768)
+        for heads in (0, 1, 2)
+    ]
+    (tmp_path / "sweep.json").write_text(json.dumps({"context": {"device": "example"}, "rows": rows}))
+    run_well("plot_gpu.py", tmp_path / "sweep.json")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folders_are_removed_from_reasons():
+    from bench_common import without_folders
+
+    assert without_folders("OSError: /opt/lib/x.so: undefined, in '/home/me/y.py', a/b, 1/2") == (
+        "OSError: x.so: undefined, in 'y.py', a/b, 1/2"
+    )
+
+
 @pytest.mark.parametrize("name", ["gpu.xyz", "gpu"])
 def test_other_file_types_are_refused(result, tmp_path, name):
     pytest.importorskip("matplotlib")

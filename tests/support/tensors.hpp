@@ -91,6 +91,12 @@ public:
         std::size_t i = 0;
         for_each([&](std::int64_t at) { put(at, oracle::rounded(values[i++], format())); });
     }
+    /// As set(), with the values repeated to the size of the array. No values change nothing.
+    void repeat(const std::vector<double>& values) {
+        std::size_t i = 0;
+        if (!values.empty())
+            for_each([&](std::int64_t at) { put(at, oracle::rounded(values[i++ % values.size()], format())); });
+    }
     /// True if the bytes around and between the elements are unchanged.
     [[nodiscard]] bool guards_intact() const {
         std::vector<unsigned char> rest = bytes_;
