@@ -6,6 +6,7 @@
 #include <ropewalk/cpu/fused_plan.hpp>
 #include <ropewalk/cpu/kernel_f64.hpp>
 #include <ropewalk/cpu/plan.hpp>
+#include <ropewalk/cpu/rerotate_cache_plan.hpp>
 
 #include "kernels.hpp"
 
@@ -135,6 +136,15 @@ void fused(const fused_args& args, const cpu::threads& threads, const cpu::tunin
     const kernel_set& kernels = kernels_for(type, plan.params.rotation.loop.size, profile);
     cpu::execute(plan.params, kernels.rotate(type, layout), kernels.rotate(element_type::f32, layout), kernels.fused,
                  threads);
+}
+
+void rerotate_cache(const rerotate_cache_args& args, const cpu::threads& threads) {
+    const cpu::rerotate_cache_plan plan = cpu::make_rerotate_cache_plan(args);
+    const cpu::rotate_params& params = plan.rotation.params;
+    const cpu::tuning_profile& tuning = cpu::machine_profile();
+    const element_type type = params.any().type;
+    cpu::execute(plan, kernel_for(type, params.loop.size, args.layout, tuning),
+                 kernels_for(type, params.loop.size, tuning).rerotate_cache, threads);
 }
 
 void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,

@@ -4,6 +4,7 @@
 #include <ropewalk/core/layout.hpp>
 #include <ropewalk/cpu/fused_params.hpp>
 #include <ropewalk/cpu/params.hpp>
+#include <ropewalk/cpu/rerotate_cache_plan.hpp>
 #include <ropewalk/cpu/rotate_kernel.hpp>
 
 namespace ropewalk::dispatch {
@@ -15,6 +16,7 @@ struct kernel_set {
     const cpu::rotate_kernel& (*rotate)(element_type type, layout_kind layout);
     cpu::kernel_function (*cos_sin)(layout_kind layout);
     cpu::fused_function fused;
+    cpu::rerotate_cache_function rerotate_cache;
 };
 
 RW_HIDDEN extern const kernel_set baseline_kernels;

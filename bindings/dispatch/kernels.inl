@@ -4,6 +4,7 @@
 #include <ropewalk/cpu/cos_sin.hpp>
 #include <ropewalk/cpu/fused_kernel.hpp>
 #include <ropewalk/cpu/kernel.hpp>
+#include <ropewalk/cpu/rerotate_cache.hpp>
 
 #include "kernels.hpp"
 
@@ -32,7 +33,8 @@ constexpr kernel_set kernels_of(const char* name) {
             .register_bits = 8 * sizeof(cpu::detail::floats<A>),
             .rotate = select_kernel<A>,
             .cos_sin = cpu::detail::table_kernel_for<A>,
-            .fused = cpu::detail::run_fused<A>};
+            .fused = cpu::detail::run_fused<A>,
+            .rerotate_cache = cpu::detail::rerotate_cache_tokens<A>};
 }
 
 }  // namespace ropewalk::dispatch

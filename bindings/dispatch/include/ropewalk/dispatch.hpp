@@ -16,6 +16,7 @@
 #include <ropewalk/encoding.hpp>
 #include <ropewalk/rotation/fused_args.hpp>
 #include <ropewalk/rotation/mistakes.hpp>
+#include <ropewalk/rotation/rerotate_cache_args.hpp>
 
 namespace ropewalk::dispatch {
 
@@ -50,6 +51,9 @@ RW_PUBLIC void rerotate(layout_kind layout, const tensor& k, const tensor& k_out
 /// cpu::options.
 RW_PUBLIC void fused(const fused_args& args, const cpu::threads& threads = {},
                      const cpu::tuning_profile* tuning = nullptr);
+
+/// cpu::rerotate_cache() for a layout chosen at run time.
+RW_PUBLIC void rerotate_cache(const rerotate_cache_args& args, const cpu::threads& threads = {});
 
 /// cpu::cos_sin() for a layout chosen at run time.
 RW_PUBLIC void cos_sin(layout_kind layout, const Encoding& encoding, const positions& positions, std::int64_t tokens,
@@ -128,6 +132,21 @@ void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, co
                  const Encoding& encoding, const positions& positions, const cpu::options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     dispatch::fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
+}
+
+/// Re-encodes the keys of a cache in place, as cpu::rerotate_cache() does.
+template <Layout L>
+void rerotate_cache(const cache_tensor& keys, const cached_tokens& at, const Encoding& source,
+                    const positions& source_positions, const Encoding& target, const positions& target_positions,
+                    const cpu::threads& threads = {}) {
+    dispatch::rerotate_cache({.layout = kind_of<L>,
+                              .keys = keys,
+                              .at = at,
+                              .source = &source,
+                              .source_positions = source_positions,
+                              .target = &target,
+                              .target_positions = target_positions},
+                             threads);
 }
 
 /// Prepares the rotation of tensors with the shapes and strides of q and k at any address, as cpu::prepare() does.
