@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 steps="\
 build         0 240  compiles and links the device tests and benchmarks
 tests        20 120  device tests
-python_build 30 200  builds the Python package with its CUDA module, while the device tests run
+python_build 30 240  builds the Python package with its CUDA module, while earlier steps run
 bench        30 120  rotations, fused calls and copies: <device>.json
 python_tests 30 120  tests of CUDA tensors in Python
 peers        40 540  other implementations that are installed, until the time is up: <device>.json
@@ -252,16 +252,13 @@ rm -f "$work"/*.log
 prepare_build "$arch"
 python=
 background python_search search_python
-# The two slowest files delay no other step.
+# Long compilations delay no step that does not need them.
 if is_wanted stack; then background stack_build compile_stack; fi
+if is_wanted python_build; then background python_package build_package; fi
 for wanted_step in $wanted; do
     case $wanted_step in
         build) step build build ;;
-        tests)
-            find_python
-            if is_wanted python_build; then background python_package build_package; fi
-            step tests device_tests
-            ;;
+        tests) step tests device_tests ;;
         bench) step bench cuda_bench ;;
         memcheck | initcheck) step "$wanted_step" sanitizer "$wanted_step" ;;
         ncu) step ncu profile ;;

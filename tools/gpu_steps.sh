@@ -2,7 +2,7 @@
 
 # --- Build: plain compiler calls, in parallel on all cores ------------------------------------------------------------
 
-tests=(main backend fused_backend shapes positions directions unchecked fused fused_case values large streams llama cache_contents)
+tests=(main backend fused_backend shapes positions directions unchecked fused fused_case values fused_values large streams llama cache_contents)
 benches=(bench_rotate record)
 types=(float ropewalk::f16 ropewalk::bf16)
 layouts=(ropewalk::half_split ropewalk::interleaved)
@@ -278,6 +278,7 @@ install_package() { # <CMake definition>...
         "${@/#/--config-settings=cmake.define.}" --target "$work/site" . 2>&1 | tee "$work/install.out"
 }
 build_package() {
+    python=$(search_python)
     need_python
     [[ ! -f $work/site/done ]] || return 0
     rm -rf "$work"/{site,python}
@@ -290,9 +291,7 @@ build_package() {
     fi
     touch "$work/site/done"
 }
-python_build() {
-    if [[ -n ${pids[python_package]-} ]]; then foreground python_package; else build_package; fi
-}
+python_build() { foreground python_package; }
 
 python_tests() {
     need_python

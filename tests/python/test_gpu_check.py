@@ -28,7 +28,8 @@ STAND_INS = {
     "nvcc": """out= ; for word; do [ "$last" = -o ] && out=$word; last=$word; done
 case " $* " in
 *--version*) echo "release 13.0, V13" ;;
-*" -E "* | *" -M "*) ;;
+*" -E "*) cat >/dev/null ;;
+*" -M "*) ;;
 *" -c "*) [ -z "$slow" ] || case "$*" in *"$slow"*) echo $$ >>compiling; exec sleep 30 ;; esac; touch "$out" ;;
 *) printf '#!/bin/sh\\nprogram=%s\\n. "$STAND_IN"\\n' "$(basename "$out")" >"$out"; chmod +x "$out" ;;
 esac""",
