@@ -109,10 +109,10 @@ rerotate_cache_call::rerotate_cache_call(const rerotate_cache_case& c, random& n
 }
 
 std::size_t rerotate_cache_call::byte_of(const cache_slot& slot, std::int64_t head) const {
-    unsigned char* const start = const_cast<unsigned char*>(cache.bytes.data());
-    const rw::cache_tensor k = cache.tensor_over(start, nullptr);
+    const rw::cache_tensor k = const_cast<cache_memory&>(cache).tensor();
     const std::int64_t element = slot.page * k.stride_page + slot.token * k.stride_token + head * k.stride_head;
-    return static_cast<std::size_t>(static_cast<unsigned char*>(k.data) - start + element * rw::size_of(k.type));
+    return static_cast<std::size_t>(static_cast<unsigned char*>(k.data) - cache.bytes.data() +
+                                    element * rw::size_of(k.type));
 }
 
 rw::rerotate_cache_args rerotate_cache_call::args() const {
