@@ -114,7 +114,7 @@ record() {
 
 # step <name> <function>: runs the function and copies its output to a log. Status 77 means skipped.
 step() {
-    local name=$1 start=$SECONDS status needed
+    local name=$1 start=$SECONDS status needed outcome
     shift
     needed=$(column "$name" 2)
     if (($(left) < ${needed:-0})); then
@@ -136,11 +136,12 @@ step() {
     wait $! || true
     status=$(cat "$work/$name.status")
     case $status in
-        0) record "$name" passed $((SECONDS - start)) ;;
-        "$skip") record "$name" skipped $((SECONDS - start)) ;;
-        *) record "$name" failed $((SECONDS - start)) ;;
+        0) outcome=passed ;;
+        "$skip") outcome=skipped ;;
+        *) outcome=failed ;;
     esac
-    echo "== $name: $( ((status == 0)) && echo passed || { ((status == skip)) && echo skipped || echo "FAILED ($status)"; }) after $((SECONDS - start)) s"
+    record "$name" $outcome $((SECONDS - start))
+    echo "== $name: ${outcome/failed/FAILED ($status)} after $((SECONDS - start)) s"
 }
 
 # Runs a function while steps run. The step that needs it calls `foreground` with the name.
@@ -170,8 +171,9 @@ foreground() {
 
 # Ends the processes that this one started.
 end_children() { # <process>
-    local child
-    for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+    local child children=()
+    read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || true
+    for child in "${children[@]}"; do
         end_children "$child"
         kill "$child" 2>/dev/null || true
     done
