@@ -134,7 +134,7 @@ step() {
         echo "$status" >"$work/$name.status"
     } | tee "$work/$name.log" &
     wait $! || true
-    status=$(cat "$work/$name.status")
+    status=$(cat "$work/$name.status" || echo 1)
     case $status in
         0) outcome=passed ;;
         "$skip") outcome=skipped ;;

@@ -103,7 +103,7 @@ prepare_build() {
         echo "$1 ${CXX:-c++}"
         { nvcc --version || true; } 2>/dev/null
         find -L include cuda bindings benchmarks tests cmake tools CMakeLists.txt pyproject.toml -type f \
-            ! -path '*/__pycache__/*' ! -path '*/results/*' -print0 | sort -z | xargs -0 sha256sum
+            ! -path '*/__pycache__/*' ! -path '*/results/*' -print0 | sort -z | xargs -0 sha256sum || true
     )
     stamp=$(sha256sum <<<"$stamp")
     if [[ -f $work/stamp && $(cat "$work/stamp") == "$stamp" ]]; then return; fi
@@ -243,13 +243,10 @@ profile() {
 
 # compare <seconds>: joins the rows of the C++ benchmark with those of peers, measured for at most that time.
 compare() {
-    local status=0
-    # One problem with its compilations may take half a minute.
+    # One problem with its compilations may take half a minute. The result is written after each.
     PYTHONPATH=$PWD/$work/site PYTHONUNBUFFERED=1 limited "$(($1 + 40))" "${python:-python3}" \
         benchmarks/python/bench_gpu.py "${quick[@]}" --seconds "$1" --cuda-rows "$work/cuda.json" \
-        --out "$work/result.json" || status=$?
-    if [[ -f $work/result.json ]]; then cp "$work/result.json" "$out/$card.json"; fi
-    return $status
+        --out "$out/$card.json"
 }
 
 # Prints an interpreter whose torch finds the device, if any. Importing torch takes several seconds.

@@ -222,7 +222,12 @@ def save(path, rows, missing, cuda):
     rows = [*cuda["rows"], *rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps({k: short(v) for k, v in row.items()}) for row in rows)
-    path.write_text(f'{{"context": {json.dumps(head)},\n"rows": [\n{lines}\n]}}\n')
+    # Replaced at once, so that a killed run leaves whole rows.
+    regular = not path.exists() or path.is_file()
+    part = path.with_name(path.name + ".part") if regular else path
+    part.write_text(f'{{"context": {json.dumps(head)},\n"rows": [\n{lines}\n]}}\n')
+    if regular:
+        part.replace(path)
 
 
 def short(value):
