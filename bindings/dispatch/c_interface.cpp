@@ -166,8 +166,8 @@ tensor as_tensor(const char* name, const ropewalk_view* pointer) {
 
 positions as_positions(const char* name, const ropewalk_positions* pointer) {
     using kind = positions::kind;
-    constexpr kind kinds[] = {kind::offset,       kind::ids32,        kind::ids64,
-                              kind::cu_seqlens32, kind::cu_seqlens64, kind::shift};
+    constexpr kind kinds[] = {kind::offset,       kind::ids32, kind::ids64,      kind::cu_seqlens32,
+                              kind::cu_seqlens64, kind::shift, kind::row_offsets};
     const ropewalk_positions given = read(name, pointer);
     RW_EXPECTS(given.kind >= 0 && given.kind < std::ssize(kinds),
                "{}.kind must be a ropewalk_positions_kind from 0 to {}, got {}", name, std::ssize(kinds) - 1,
@@ -175,7 +175,16 @@ positions as_positions(const char* name, const ropewalk_positions* pointer) {
     positions result;
     result.source = kinds[given.kind];
     result.first = given.first;
-    if (result.source == kind::offset || result.source == kind::shift) return result;
+    if (given.offsets != nullptr || given.offset_count != 0 || result.source == kind::row_offsets) {
+        RW_EXPECTS(given.offset_bits == 32 || given.offset_bits == 64, "{}.offset_bits must be 32 or 64, got {}", name,
+                   given.offset_bits);
+        RW_EXPECTS(given.offset_count >= 0, "{}.offset_count must not be negative, got {}", name, given.offset_count);
+        RW_EXPECTS(given.offsets != nullptr || given.offset_count == 0, "{}.offsets is NULL", name);
+        result.offsets.data = given.offsets, result.offsets.count = given.offset_count;
+        result.offsets.wide = given.offset_bits == 64;
+    }
+    if (result.source == kind::offset || result.source == kind::shift || result.source == kind::row_offsets)
+        return result;
     RW_EXPECTS(given.data != nullptr || given.count == 0, "{}.data is NULL", name);
     result.data = given.data;
     result.count = given.count;

@@ -230,6 +230,17 @@ std::int64_t as_offset(py::handle number, const char* name) {
     return as_int64(number, name);
 }
 
+token_offset as_token_offset(py::handle object, const char* name) {
+    if (PyLong_CheckExact(object.ptr()) != 0) return {as_int64(object, name), {}, name};
+    bool several = PyList_Check(object.ptr()) != 0 || PyTuple_Check(object.ptr()) != 0 || PyRange_Check(object.ptr());
+    if (!several && PyLong_Check(object.ptr()) == 0 && is_array(object)) {
+        const array numbers = read_array(object, name);
+        several = numbers.axes > 0 || !numbers.on_host();
+    }
+    if (several) return {0, object, name};
+    return {as_offset(object, name), {}, name};
+}
+
 std::string_view as_text(py::handle text, const char* name) {
     if (PyUnicode_Check(text.ptr()) == 0) refuse_type(text, name, "text");
     Py_ssize_t size = 0;
@@ -348,12 +359,15 @@ void check_count(std::int64_t count, const tensor& rotated, const array& like, p
 
 }  // namespace
 
-token_positions::token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
-                                 const array& like, const tensor* rotated, py::handle order, const char* name) {
+token_positions::token_positions(const Encoding& encoding, py::handle ids, const token_offset& offset,
+                                 py::handle cu_seqlens, const array& like, const tensor* rotated, py::handle order,
+                                 const char* name) {
     const bool draws = static_cast<bool>(encoding.draw_positions);
     RW_EXPECTS(ids.is_none() || cu_seqlens.is_none(), "positions and cu_seqlens exclude each other; pass one of them");
     if (!ids.is_none()) {
-        RW_EXPECTS(offset == 0, "{} and an offset exclude each other, got both and an offset of {}", name, offset);
+        RW_EXPECTS(offset.first == 0 && !offset.each,
+                   "{} and an offset exclude each other, got both and an offset of {}", name,
+                   offset.each ? repr_of(offset.each) : std::to_string(offset.first));
         const std::int64_t length = rotated == nullptr ? -1 : length_of(ids);
         if (length >= 0) check_count(length, *rotated, like, order, name);
         read_shape(ids, name, encoding.has_axes() ? 3 : 2);
@@ -367,13 +381,18 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, std::
                    rotated->tokens);
         read_shape(cu_seqlens, "cu_seqlens", 1);
         if (rotated != nullptr && source.on_host() && value.count > 0) check_sequences(rotated->tokens);
+        if (offset.each) load_offsets(offset, std::max<std::int64_t>(value.count, 1) - 1, like, draws);
         // A repeated start is many empty sequences, and two entries say the same.
-        if (source.on_host() && source.strides[0] == 0) value.count = std::min<std::int64_t>(value.count, 2);
+        if (source.on_host() && source.strides[0] == 0 && !value.offsets.exists())
+            value.count = std::min<std::int64_t>(value.count, 2);
         load("cu_seqlens", like, draws);
         value.source =
             value.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
+    } else if (offset.each) {
+        load_offsets(offset, rotated == nullptr ? -1 : rotated->batch, like, draws);
+        value.source = positions::kind::row_offsets;
     }
-    value.first = offset;
+    value.first = offset.first;
 }
 
 namespace {
@@ -481,6 +500,47 @@ void token_positions::load(const char* name, const array& like, bool draws) {
     value.data = copy.data();
     if (rows > 1) value.stride_row = value.count;
     if (axes > 1) value.stride_axis = rows * value.count;
+}
+
+void token_positions::load_offsets(const token_offset& given, std::int64_t sequences, const array& like, bool draws) {
+    const char* const name = given.name;
+    const std::int64_t length = length_of(given.each);  // a range may be longer than memory
+    offsets = is_array(given.each) ? read_array(given.each, name)
+              : length < 0 || sequences < 0 || length <= std::max<std::int64_t>(sequences, 1)
+                  ? read_and_own(as_numpy(given.each, name), name)
+                  : array{.axes = 1, .shape = {length}, .type = number::i64};
+    RW_EXPECTS(is_integer(offsets.type), "{}: expected int64, or integers of at most 32 bits", describe(offsets, name));
+    RW_EXPECTS(offsets.axes <= 1, "{}: expected an integer or [sequences]", describe(offsets, name));
+    const std::int64_t count = offsets.axes == 0 ? 1 : offsets.shape[0];
+    RW_EXPECTS(sequences < 0 || count == 1 || count == sequences, "{} has {} entries for {} {}{}", name, count,
+               sequences,
+               value.count > 0  ? "sequences of cu_seqlens"
+               : sequences == 1 ? "batch row"
+                                : "batch rows",
+               value.count > 0 ? "" : "; packed sequences need cu_seqlens=");
+    RW_EXPECTS(offsets.data != nullptr || count == 0,
+               "{} has no memory here, like a DTensor or a fake tensor; pass its local tensor",
+               describe(offsets, name));
+    check_reach(offsets, name);
+    if (!offsets.on_host() || !like.on_host()) widen(offsets, name);
+    if (offsets.axes > 0) {
+        move_to_reader(offsets, name, like, draws);
+    } else if (draws && !offsets.on_host()) {
+        offsets = read_and_own(offsets.source.attr("cpu")(), name);
+    } else {
+        check_device(offsets, name, like);
+    }
+    value.offsets.count = count;
+    value.offsets.wide = offsets.type != number::i32;
+    value.offsets.data = offsets.data;
+    const std::int64_t stride = offsets.axes == 0 ? 1 : offsets.strides[0];
+    const bool aligned = reinterpret_cast<std::uintptr_t>(offsets.data) % (value.offsets.wide ? 8 : 4) == 0;
+    const bool readable = offsets.type == number::i32 || offsets.type == number::i64;
+    if ((stride == 1 || count <= 1) && aligned && readable) return;
+    RW_EXPECTS(offsets.on_host(), "{} on a device must be contiguous (stride 1)", describe(offsets, name));
+    offsets_copy = copy_of({offsets.data, offsets.type, {1, 1, count}, {0, 0, stride}});
+    value.offsets.wide = true;
+    value.offsets.data = offsets_copy.data();
 }
 
 owned_table as_table(py::handle pair, const array& like) {

@@ -30,6 +30,16 @@ double as_double(py::handle number, const char* name);
 /// as_int64() with a message for arrays and lists that points to explicit positions.
 std::int64_t as_offset(py::handle number, const char* name = "offset");
 
+/// The position of the first token: one integer, or integers per sequence that are not read yet.
+struct token_offset {
+    std::int64_t first = 0;
+    py::handle each{};  ///< null: `first` counts
+    const char* name = "offset";
+};
+
+/// Takes an integer, or a list or an array of integers. A number on a device is not read, which would wait for it.
+token_offset as_token_offset(py::handle object, const char* name = "offset");
+
 /// The characters of a str, in the memory of the object. Throws TypeError for any other object, ropewalk::error for
 /// characters that UTF-8 cannot express.
 std::string_view as_text(py::handle text, const char* name);
@@ -62,17 +72,17 @@ void check_gradient(const array& a, const char* name, const char* function);
 /// Positions from Python with the memory that they refer to. Not movable: `value` may point into `copy`.
 struct token_positions {
     positions value;
-    array source;
-    std::vector<std::int64_t> copy;
+    array source, offsets;
+    std::vector<std::int64_t> copy, offsets_copy;
 
-    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Ids for M-RoPE are [1 or 3, batch or 1,
-    /// tokens], where 1 is one id for all three axes, or [tokens]. Two axes are [3, tokens] if `like` has no batch
-    /// axis, else [batch or 1, tokens]. Ids are moved to the device of `like`, or to the host if the encoding draws its
-    /// positions; only PyTorch can move them. `name` is the argument's name in messages.
+    /// Takes at most one of `ids` and `cu_seqlens`; None means neither. Offsets are [sequences], or one for all. Ids
+    /// for M-RoPE are [1 or 3, batch or 1, tokens], where 1 is one id for all three axes, or [tokens]. Two axes are [3,
+    /// tokens] if `like` has no batch axis, else [batch or 1, tokens]. Ids are moved to the device of `like`, or to the
+    /// host if the encoding draws its positions; only PyTorch can move them. `name` is the argument's name in messages.
     ///
     /// `rotated` is the view of `like` in this `order`. Throws, before anything is copied, unless there is one id per
     /// token of it: more of them are the ids of another axis. Without `rotated` any number is taken.
-    token_positions(const Encoding& encoding, py::handle ids, std::int64_t offset, py::handle cu_seqlens,
+    token_positions(const Encoding& encoding, py::handle ids, const token_offset& offset, py::handle cu_seqlens,
                     const array& like = {}, const tensor* rotated = nullptr, py::handle order = py::none(),
                     const char* name = "positions");
     token_positions(const token_positions&) = delete;
@@ -84,6 +94,7 @@ private:
     void check_ids(const tensor& rotated, const array& like, py::handle order, const char* name) const;
     void check_sequences(std::int64_t tokens) const;
     void load(const char* name, const array& like, bool draws);
+    void load_offsets(const token_offset& given, std::int64_t sequences, const array& like, bool draws);
 };
 
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.

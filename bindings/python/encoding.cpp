@@ -68,7 +68,7 @@ py::tuple cos_sin(const Encoding& self, py::handle ids, py::handle doubled, py::
                "cos_sin cannot be traced; call it outside of modes and traces");
     const bool elementwise = as_bool(doubled, "elementwise");
     const int count = thread_count(threads);  // before the address of the positions, which `__index__` may move
-    const token_positions positions(self, ids, 0, py::none());
+    const token_positions positions(self, ids, {}, py::none());
     RW_EXPECTS(positions.source.axes == (positions.value.axes == 1 ? 1 : 2), "{}: expected [tokens]{}",
                describe(positions.source, "positions"), self.has_axes() ? " or [3, tokens]" : "");
     const std::int64_t tokens = positions.value.count, columns = self.pairs() * (elementwise ? 2 : 1);

@@ -36,11 +36,11 @@ struct python_arguments {
 /// The integers of a call, read before the address of any array: `__index__` may move an array. Without `threads` the
 /// number is that of PyTorch or OpenMP.
 struct call_integers {
-    std::int64_t offset;
+    token_offset offset;
     int threads;
 
     explicit call_integers(const python_arguments& given)
-        : offset(as_offset(given.offset, given.offset_name)),
+        : offset(as_token_offset(given.offset, given.offset_name)),
           threads(given.threads.is_none() ? 0 : thread_count(given.threads)) {}
 };
 
@@ -69,7 +69,8 @@ struct rotation {
     /// `rotated` is the view of `like`.
     rotation(const array& like_, const tensor& rotated, const call_integers& numbers, const python_arguments& given)
         : like(like_),
-          ran_python(!is_passive(given.ids) || !is_passive(given.cu_seqlens) || !is_passive_pair(given.table)),
+          ran_python(!is_passive(given.ids) || !is_passive(given.cu_seqlens) || !is_passive_pair(given.table) ||
+                     (numbers.offset.each && !is_passive(numbers.offset.each))),
           encoding(as_encoding(given.encoding)),
           order(given.order),
           positions(encoding, given.ids, numbers.offset, given.cu_seqlens, like, &rotated, order, given.ids_name),
@@ -79,7 +80,11 @@ struct rotation {
                                             : direction::forward;
         options.table = table.value;
         options.threads = numbers.threads == 0 && like.on_host() ? thread_count(py::none()) : numbers.threads;
-        if (ran_python) check_unmoved({{&positions.source, given.ids_name}, {&table.cos, "cos"}, {&table.sin, "sin"}});
+        if (ran_python)
+            check_unmoved({{&positions.source, given.ids_name},
+                           {&positions.offsets, given.offset_name},
+                           {&table.cos, "cos"},
+                           {&table.sin, "sin"}});
     }
 
     void run(const tensor& q, const tensor& k, const tensor& q_out, const tensor& k_out) const {
@@ -116,9 +121,8 @@ private:
 /// The package takes NotImplemented as the request to make the call another way.
 py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
-/// True if the call consists of simpler ones: packed q, k and v, or sequences with an offset each.
+/// True if the call consists of simpler ones: packed q, k and v.
 bool is_composite(const python_arguments& given) {
-    if (!given.cu_seqlens.is_none() && PyLong_Check(given.offset.ptr()) == 0) return true;
     return PyUnicode_Check(given.order.ptr()) != 0 &&
            PyUnicode_FindChar(given.order.ptr(), '3', 0, PyUnicode_GET_LENGTH(given.order.ptr()), 1) >= 0;
 }
@@ -345,10 +349,10 @@ py::object rerotate(const py::object& k, py::handle old_encoding, py::handle new
                     py::handle threads) {
     const bool stays = new_ids.is_none() && new_offset.is_none();
     // `__index__` may move an array, so that integers are read before addresses.
-    const std::int64_t first = as_offset(offset), new_first = !new_offset.is_none()
-                                                                  ? as_offset(new_offset, "new_offset")
-                                                              : stays ? first
-                                                                      : 0;
+    const token_offset first = as_token_offset(offset);
+    const token_offset new_first = !new_offset.is_none() ? as_token_offset(new_offset, "new_offset")
+                                   : stays               ? first
+                                                         : token_offset{};
     const int count = thread_count(threads);
     const Encoding& source = as_encoding(old_encoding, "old_encoding");
     const Encoding& target = as_encoding(new_encoding, "new_encoding");

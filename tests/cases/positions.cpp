@@ -1,5 +1,6 @@
 // Positions of every kind.
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "cases/rotation_case.hpp"
@@ -73,6 +74,43 @@ TEST_CASE("ragged batches count every sequence from its own start, empty ones in
         c.q.batch = 1, c.q.tokens = std::ssize(test::ragged<std::int64_t>(lengths, first).exact);
         check(c, test::ragged<std::int64_t>(lengths, first), numbers);
         check(c, test::ragged<std::int32_t>(lengths, first), numbers);
+    }
+}
+
+TEST_CASE("ragged sequences and batch rows start at an offset of their own, or at one that they share", "[positions]") {
+    SEEDED(numbers);
+    const test::twin plain = test::plain_twin({.head_dim = 64}),
+                     xpos = test::xpos_twin({.head_dim = 72, .rotary_dim = 64, .rotary_offset = 8}, {.length = 512});
+    const auto offsets = [&]<class O>(O, std::int64_t count, bool near) {
+        const std::int64_t low = near             ? -200
+                                 : sizeof(O) == 4 ? min_id
+                                                  : -far,
+                           high = near             ? 900
+                                  : sizeof(O) == 4 ? max_id - 300
+                                                   : far;
+        std::vector<O> all(static_cast<std::size_t>(count));
+        for (O& one : all) one = static_cast<O>(numbers.integer(low, high));
+        return all;
+    };
+    for (const test::twin& encoding : {std::as_const(plain), xpos}) {
+        const bool near = encoding.ours.has_magnitude();
+        for (std::int64_t i = 0; i < test::cases(30); ++i) {
+            test::rotation_case c = test::random_case(numbers, encoding);
+            for (const std::int64_t count : {c.q.batch, std::int64_t{1}}) {
+                check(c, test::from_row_offsets(c.q, offsets(std::int32_t{}, count, near)), numbers);
+                check(c, test::from_row_offsets(c.q, offsets(std::int64_t{}, count, near)), numbers);
+            }
+            std::vector<std::int64_t> lengths(static_cast<std::size_t>(numbers.integer(1, 30)));
+            for (std::int64_t& length : lengths) length = numbers.integer(0, 9);
+            lengths.front() = numbers.integer(1, 9);
+            c.q.batch = 1, c.q.tokens = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+            for (const std::int64_t count : {std::ssize(lengths), std::ptrdiff_t{1}}) {
+                check(c, test::ragged_at<std::int32_t>(lengths, offsets(std::int32_t{}, count, near)), numbers);
+                check(c, test::ragged_at<std::int32_t>(lengths, offsets(std::int64_t{}, count, near)), numbers);
+                check(c, test::ragged_at<std::int64_t>(lengths, offsets(std::int32_t{}, count, near)), numbers);
+                check(c, test::ragged_at<std::int64_t>(lengths, offsets(std::int64_t{}, count, near)), numbers);
+            }
+        }
     }
 }
 

@@ -209,6 +209,35 @@ TEST_CASE("positions of another number, memory or kind are refused", "[refusals]
             {"packed", "batch of 2"});
 }
 
+TEST_CASE("offsets of another number or memory, and those together with another offset, are refused", "[refusals]") {
+    const auto offsets = [](
+                             std::size_t count, const change& spoil = [](call&) {}) {
+        return [=](call& c) { c.positions = rw::offsets(std::span(c.ids).first(count)), spoil(c); };
+    };
+    accepts(true, offsets(2));
+    accepts(true, offsets(1));
+    refuses(offsets(3), {"3 offsets", "2 batch rows"});
+    refuses(offsets(0), {"0 offsets", "2 batch rows"});
+    refuses(offsets(2, [](call& c) { c.positions.first = 5; }), {"exclude a common offset", "5"});
+    refuses(offsets(2, [](call& c) { c.positions.offsets.data = nullptr; }), {"2 sequences", "null pointer"});
+    refuses(offsets(2, [](call& c) { c.positions.offsets.data = reinterpret_cast<const char*>(c.ids.data()) + 4; }),
+            {"not aligned", "8 bytes"});
+    refuses(offsets(2, [](call& c) { c.positions.source = rw::positions::kind::offset; }), {"offsets per sequence"});
+    refuses(offsets(2, [](call& c) { c.positions.source = rw::positions::kind::shift; }), {"offsets per sequence"});
+    refuses(offsets(2, [](call& c) { c.positions.axes = 3; }), {"one position per token", "3"});
+    const auto packed = [](std::size_t count, std::int64_t offset = 7) {
+        return [=](call& c) {
+            c.only_q(8), c.ids = {0, 3, 8}, c.ids.resize(36, offset);
+            c.positions = rw::cu_seqlens(std::span<const std::int64_t>(c.ids).first(3),
+                                         std::span<const std::int64_t>(c.ids).subspan(3, count));
+        };
+    };
+    accepts(true, packed(2));
+    accepts(true, packed(1, max_int64 - 5));
+    refuses(packed(3), {"3 offsets", "2 sequences of cu_seqlens"});
+    refuses(packed(0), {"0 offsets", "2 sequences of cu_seqlens"});
+}
+
 TEST_CASE("a shift that has no meaning or no room is refused", "[refusals][xpos]") {
     const auto shifted = [](const char* expression, std::int64_t distance, element_type type = element_type::f32) {
         return [=](call& c) {

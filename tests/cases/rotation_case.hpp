@@ -82,6 +82,38 @@ token_positions ragged(const std::vector<std::int64_t>& lengths, std::int64_t fi
     return result;
 }
 
+/// A packed batch of sequences of these lengths, each from a position of its own, or all from one.
+template <class I, class O>
+token_positions ragged_at(const std::vector<std::int64_t>& lengths, std::vector<O> offsets) {
+    struct numbers {
+        std::vector<I> starts{0};
+        std::vector<O> offsets;
+    };
+    const auto memory = std::make_shared<numbers>();
+    memory->offsets = std::move(offsets);
+    token_positions result;
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+        memory->starts.push_back(static_cast<I>(memory->starts.back() + lengths[i]));
+        const std::int64_t first = memory->offsets[memory->offsets.size() == 1 ? 0 : i];
+        for (std::int64_t t = 0; t < lengths[i]; ++t) result.exact.push_back({first + t, 0});
+    }
+    result.given = ropewalk::cu_seqlens(std::span<const I>(memory->starts), std::span<const O>(memory->offsets));
+    result.memory = memory;
+    return result;
+}
+
+/// Batch rows from a position of their own each, or all from one.
+template <class O>
+token_positions from_row_offsets(const extents& size, std::vector<O> offsets) {
+    const auto memory = std::make_shared<const std::vector<O>>(std::move(offsets));
+    token_positions result{ropewalk::offsets(std::span<const O>(*memory)), {}, memory};
+    for (std::int64_t row = 0; row < size.batch; ++row) {
+        const std::int64_t first = (*memory)[memory->size() == 1 ? 0 : static_cast<std::size_t>(row)];
+        for (std::int64_t t = 0; t < size.tokens; ++t) result.exact.push_back({first + t, 0});
+    }
+    return result;
+}
+
 /// Random ids on every axis of M-RoPE, for `rows` batch rows.
 template <class I>
 token_positions random_axis_ids(random& numbers, const extents& size, std::int64_t low, std::int64_t high,

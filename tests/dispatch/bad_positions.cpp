@@ -54,6 +54,20 @@ TEST_CASE("cu_seqlens must begin with 0, ascend and end with the tokens", "[bad_
     refuses(e, rw::cu_seqlens(one_sequence, std::numeric_limits<std::int64_t>::max() - 2), {"9223372036854775805"});
 }
 
+TEST_CASE("offsets of sequences must leave room for their tokens", "[bad_positions][xpos]") {
+    constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max();
+    const std::vector<std::int64_t> starts{0, 4, 6}, early{0, last - 1}, late{0, last - 2}, rows{last - 5};
+    const rw::Encoding e = rw::make_encoding(head), xpos = rw::make_encoding(head, rw::XPos{});
+    refuses(e, rw::cu_seqlens(starts, early), {"offset 9223372036854775806", "2 tokens of sequence 1", "64-bit"});
+    CHECK(message_of(e, rw::cu_seqlens(starts, late)) == "");
+    refuses(e, rw::offsets(rows), {"offset 9223372036854775802", "6 tokens of sequence 0", "64-bit"});
+    const std::vector<std::int32_t> reached{35691, 35690}, beyond{0, 35694};
+    refuses(xpos, rw::cu_seqlens(starts, beyond), {"xpos", "position 35695", "35694"});
+    CHECK(message_of(xpos, rw::cu_seqlens(starts, reached)) == "");
+    refuses(xpos, rw::offsets(std::span<const std::int32_t>(beyond).last(1)), {"xpos", "position 35699", "35694"});
+    refuses(rw::make_encoding(head, "randomized"), rw::offsets(std::span(starts).first(1)), {"sequence_length"});
+}
+
 TEST_CASE("ids out of the reach of xpos are refused", "[bad_positions][xpos]") {
     const rw::Encoding e = rw::make_encoding(head, rw::XPos{});
     refuses_ids(e, std::vector<std::int32_t>{0, 1, 40000, 2, 3, 4}, {"xpos", "40000"});

@@ -1,6 +1,6 @@
 """Calls of rotate() and rotate_() that consist of simpler ones.
 
-They are packed q, k and v, keys with positions of their own, and packed sequences with offsets or with padding.
+They are packed q, k and v, keys with positions of their own, and packed sequences with padding.
 """
 
 from __future__ import annotations
@@ -13,17 +13,11 @@ import numpy as np
 from ropewalk import _ropewalk
 
 _ORDERS = ("thd", "bshd", "bhsd", "sbhd")
-_TAIL = "; pass padded_tail=True if the tokens after it are padding"
 _Function = Callable[..., Any]
 
 
-def is_composite(order: str | None, cu_seqlens: Any, offset: Any) -> bool:
-    """Return whether a call without k_positions, k_offset and padded_tail is one for rotate()."""
-    return is_packed(order) or (cu_seqlens is not None and not isinstance(offset, int))
-
-
 def is_packed(order: str | None) -> bool:
-    """Return whether an order is that of q, k and v in one array."""
+    """Return whether an order is that of q, k and v in one array. Such a call is one for rotate()."""
     return isinstance(order, str) and "3" in order
 
 
@@ -42,8 +36,8 @@ def rotate(
                 "k_offset and out"
             )
         return _packed(function, q, {**arguments, "padded_tail": padded_tail})
-    if padded_tail or (arguments["cu_seqlens"] is not None and not isinstance(arguments["offset"], int)):
-        arguments = _with_positions(q if k is None else k, padded_tail, arguments)
+    if padded_tail:
+        arguments = _with_positions(q if k is None else k, arguments)
     if k_positions is None and k_offset is None:
         return function(q, k, **arguments)
     return _apart(function, q, k, k_positions, 0 if k_offset is None else k_offset, arguments)
@@ -112,8 +106,8 @@ def _apart(function: _Function, q: Any, k: Any, k_positions: Any, k_offset: Any,
     )
 
 
-def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Replace cu_seqlens and the offsets of its sequences by the positions of the tokens of x."""
+def _with_positions(x: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Replace cu_seqlens, whose last sequence is followed by padding, by the positions of the tokens of x."""
     cu_seqlens, offset = arguments["cu_seqlens"], arguments["offset"]
     shape: Any = getattr(x, "shape", ())
     if cu_seqlens is None:
@@ -134,7 +128,7 @@ def _with_positions(x: Any, padded_tail: bool, arguments: dict[str, Any]) -> dic
     readable = not tensors or (
         bounds.device.type == "cpu" and type(bounds) is torch.Tensor and not torch.compiler.is_compiling()
     )
-    _check_sequences(bounds, first, tokens, padded_tail, readable)
+    _check_sequences(bounds, first, tokens, readable)
     bounds, first = (library.asarray(one, dtype=library.int64) for one in (bounds, first))
     shifts = library.concatenate((first - bounds[:-1], library.zeros_like(bounds[:1])))
     token = library.arange(tokens, **device)
@@ -155,7 +149,7 @@ def _as_array(library: Any, one: Any, name: str, device: dict[str, Any]) -> Any:
         raise _ropewalk.Error(f"ropewalk: {name} cannot be int64: {problem}") from None
 
 
-def _check_sequences(bounds: Any, first: Any, tokens: int, padded_tail: bool, readable: bool) -> None:
+def _check_sequences(bounds: Any, first: Any, tokens: int, readable: bool) -> None:
     """Check the bounds of sequences and the position of the first token of each, whose values may be unreadable."""
     for name, one in (("cu_seqlens", bounds), ("offset", first)):
         dtype = str(one.dtype).removeprefix("torch.")
@@ -178,6 +172,5 @@ def _check_sequences(bounds: Any, first: Any, tokens: int, padded_tail: bool, re
     for i, (previous, start) in enumerate(zip(starts, starts[1:]), 1):
         if start < previous:
             raise _ropewalk.Error(f"ropewalk: cu_seqlens must ascend, got {start} after {previous} at entry {i}")
-    if starts[-1] > tokens or (starts[-1] < tokens and not padded_tail):
-        hint = _TAIL if starts[-1] < tokens else ""
-        raise _ropewalk.Error(f"ropewalk: cu_seqlens ends with {starts[-1]} but there are {tokens} tokens{hint}")
+    if starts[-1] > tokens:
+        raise _ropewalk.Error(f"ropewalk: cu_seqlens ends with {starts[-1]} but there are {tokens} tokens")

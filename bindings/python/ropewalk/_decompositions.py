@@ -135,11 +135,21 @@ def _token_positions(
     given = arguments.positions
     if given is None:
         index = torch.arange(tokens, dtype=torch.int64, device=x.device)
+        first: Any = arguments.offset
+        if arguments.offsets is not None:
+            first = arguments.offsets.to(torch.int64).reshape(-1)
         if arguments.cu_seqlens is not None:
             starts = arguments.cu_seqlens.to(torch.int64)
             sequence = (index[:, None] >= starts[1:]).sum(-1)
             index = index - torch.index_select(starts, 0, sequence)
-        return (index + arguments.offset)[None, :, None]
+            if arguments.offsets is not None and not _equal(first.shape[0], 1):
+                first = torch.index_select(first, 0, sequence)
+        elif arguments.offsets is not None:
+            rows = first.shape[0]
+            _expect(not _differ(rows, 1) or not _differ(rows, batch), f"offset has {rows} entries for {batch} rows")
+            return (index + first[:, None])[..., None]
+        return (index + first)[None, :, None]
+    _expect(arguments.offsets is None, "positions and an offset exclude each other; pass one of them")
     _expect(arguments.cu_seqlens is None, "positions and cu_seqlens exclude each other; pass one of them")
     # For mrope, [3, tokens] where q and k have no batch axis, or [3 or 1, batch or 1, tokens].
     several = given.dim() >= 2 and any(hasattr(part, "sections") for part in _parts(encoding))

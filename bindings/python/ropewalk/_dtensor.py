@@ -88,7 +88,7 @@ class _Shards:
                 f"'{encoding.expression}' draws positions for a whole batch, but {self.name} is sharded along "
                 f"{_AXES[by_place[0]]}; redistribute it"
             )
-        positions, offset, cu_seqlens = given.positions, given.offset, given.cu_seqlens
+        positions, offset, cu_seqlens, offsets = given.positions, given.offset, given.cu_seqlens, given.offsets
         if positions is not None:
             several = positions.dim() == 3 or (positions.dim() == 2 and "b" not in self.letters and len(positions) == 3)
             names = {1: "t", 2: "bt"}[positions.dim() - several]
@@ -100,16 +100,24 @@ class _Shards:
                     "tokens as a DTensor"
                 )
             x, mesh = self.x, self.x.device_mesh
-            index = torch.arange(x.shape[self.letters.index("t")], device=x.device) + offset
+            index = torch.arange(x.shape[self.letters.index("t")], device=x.device)
+            if offsets is None:
+                index = index + offset
+            else:
+                index = index + (offsets.full_tensor() if isinstance(offsets, DTensor) else offsets).reshape(-1, 1)
             everywhere = DTensor.from_local(index, mesh, [Replicate()] * mesh.ndim, run_check=False)
-            positions, offset = self.own("positions", everywhere, "t"), 0
+            positions, offset, offsets = self.own("positions", everywhere, "bt"[-index.dim() :]), 0, None
         elif cu_seqlens is not None:
             cu_seqlens = self.own("cu_seqlens", cu_seqlens, "*")
+        if offsets is not None:
+            offsets = self.own("offset", offsets, "*" if cu_seqlens is not None else "b"[: offsets.dim()])
         cos, sin = given.cos, given.sin
         if cos is not None and sin is not None:
             names = "bt*" if cos.dim() == 3 else "**"
             cos, sin = self.own("cos", cos, names), self.own("sin", sin, names)
-        return given._replace(positions=positions, offset=offset, cu_seqlens=cu_seqlens, cos=cos, sin=sin)
+        return given._replace(
+            positions=positions, offset=offset, cu_seqlens=cu_seqlens, cos=cos, sin=sin, offsets=offsets
+        )
 
     def own(self, name: str, tensor: Tensor, letters: str) -> Tensor:
         """Return the part of a tensor for this rank. `letters` names its axes."""

@@ -85,7 +85,7 @@ class RotaryEmbedding(torch.nn.Module):
         cu_seqlens: Positions = None,
         padded_tail: bool = False,
         k_positions: Positions = None,
-        k_offset: int | None = None,
+        k_offset: int | Array | Sequence[int] | None = None,
         order: str | None = None,
         inverse: bool = False,
         adjoint: bool = False,

@@ -31,11 +31,13 @@ class Arguments(NamedTuple):
     cos: Tensor | None = None
     sin: Tensor | None = None
     threads: int | None = None
+    offsets: Tensor | None = None  # in place of offset: one per batch row or sequence
 
 
 _SCHEMA = (
     "str encoding, Tensor? positions=None, SymInt offset=0, Tensor? cu_seqlens=None, str? order=None, "
-    "bool inverse=False, bool adjoint=False, Tensor? cos=None, Tensor? sin=None, SymInt? threads=None"
+    "bool inverse=False, bool adjoint=False, Tensor? cos=None, Tensor? sin=None, SymInt? threads=None, "
+    "Tensor? offsets=None"
 )
 _library = torch.library.Library("ropewalk", "DEF")
 _library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]")  # the results of q and k, without those of None
@@ -56,8 +58,10 @@ def present(q: Tensor | None, k: Tensor | None) -> list[Tensor]:
 
 
 def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any) -> Any:
-    encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads = Arguments(*arguments)
+    encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads, offsets = Arguments(*arguments)
     table = None if cos is None else (cos, sin)
+    if offsets is not None:
+        offset = offsets
     e = encoding_of(encoding)
     return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *last)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         cu_seqlens: Positions
         padded_tail: bool
         k_positions: Positions
-        k_offset: int | None
+        k_offset: int | Array | Sequence[int] | None
         order: str | None
         inverse: bool
         adjoint: bool
@@ -73,7 +73,7 @@ def rotate_(
     cu_seqlens: Positions = None,
     padded_tail: bool = False,
     k_positions: Positions = None,
-    k_offset: int | None = None,
+    k_offset: int | Array | Sequence[int] | None = None,
     order: str | None = None,
     inverse: bool = False,
     adjoint: bool = False,
@@ -105,9 +105,9 @@ def rotate_(
             [3, batch or 1, tokens], the positions t, h and w of each token, and [1, batch or 1, tokens], one position
             for all three. [3, tokens] is t, h and w if q and k have no batch axis. With a batch axis it is an error,
             since it could be a batch of 3.
-        offset: Position of the first token, if positions is None: an integer, or an array of one integer.
-            With cu_seqlens also integers [sequences], the position of the first token of each sequence, as for chunks
-            of prompts.
+        offset: Position of the first token, if positions is None: an integer, or integers [batch] with the position of
+            the first token of each batch row. With cu_seqlens [sequences], as for chunks of prompts that continue
+            caches of different lengths. One entry is shared by all.
         cu_seqlens: Starts of packed sequences (3 axes): integers [sequences + 1], ascending from 0 to the number
             of tokens.
         padded_tail: Whether the tokens after the last sequence are padding. They get position 0: without xpos and an
@@ -143,7 +143,7 @@ def rotate_(
         )
         if done is not NotImplemented:
             return done
-    if not simple or _composite.is_composite(order, cu_seqlens, offset):
+    if not simple or _composite.is_packed(order):
         return _composite.rotate(
             rotate_,
             q,
@@ -184,7 +184,7 @@ def rotate(
     cu_seqlens: Positions = None,
     padded_tail: bool = False,
     k_positions: Positions = None,
-    k_offset: int | None = None,
+    k_offset: int | Array | Sequence[int] | None = None,
     order: str | None = None,
     inverse: bool = False,
     adjoint: bool = False,
@@ -218,7 +218,7 @@ def rotate(
         )
         if done is not NotImplemented:
             return done
-    if not simple or _composite.is_composite(order, cu_seqlens, offset):
+    if not simple or _composite.is_packed(order):
         return _composite.rotate(
             rotate,
             q,
@@ -249,9 +249,9 @@ def rerotate_(
     old_encoding: _ropewalk.Encoding,
     new_encoding: _ropewalk.Encoding,
     positions: Positions = None,
-    offset: int = 0,
+    offset: int | Array | Sequence[int] = 0,
     new_positions: Positions = None,
-    new_offset: int | None = None,
+    new_offset: int | Array | Sequence[int] | None = None,
     order: str | None = None,
     threads: int | None = None,
 ) -> K:
@@ -264,7 +264,7 @@ def rerotate_(
         old_encoding: The source encoding.
         new_encoding: The target encoding, which must rotate the same elements.
         positions: Positions of the keys in the source encoding; see rotate_().
-        offset: Position of the first key, if positions is None.
+        offset: Position of the first key, if positions is None, or one per batch row.
         new_positions: Positions in the target encoding. By default they stay.
         new_offset: Position of the first key in the target encoding, if new_positions is None.
         order: Order of the axes; see rotate_().

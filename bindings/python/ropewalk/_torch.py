@@ -77,18 +77,20 @@ def _rows(gradient: Tensor | None) -> Tensor | None:
     return gradient if gradient is None or gradient.stride(-1) == 1 else gradient.contiguous()
 
 
+_TENSORS = ("positions", "cu_seqlens", "cos", "sin", "offsets")
+
+
 def _save(ctx: Any, arguments: Arguments) -> None:
-    ctx.arguments = arguments._replace(positions=None, cu_seqlens=None, cos=None, sin=None)
-    ctx.save_for_backward(arguments.positions, arguments.cu_seqlens, arguments.cos, arguments.sin)
+    ctx.arguments = arguments._replace(**dict.fromkeys(_TENSORS))
+    ctx.save_for_backward(*(getattr(arguments, name) for name in _TENSORS))
 
 
 def _saved(ctx: Any, adjoint: bool) -> Arguments:
     tensors = ctx.saved_tensors
     if not torch.compiler.is_compiling():
         tensors = [x if x is None else _unwrap(x) for x in tensors]
-    positions, cu_seqlens, cos, sin = tensors
     saved: Arguments = ctx.arguments
-    return saved._replace(positions=positions, cu_seqlens=cu_seqlens, cos=cos, sin=sin, adjoint=adjoint)
+    return saved._replace(adjoint=adjoint, **dict(zip(_TENSORS, tensors)))
 
 
 class _Rotation(torch.autograd.Function):
@@ -123,7 +125,7 @@ class _TransformedRotation(_Rotation):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         arguments = inputs[2]
         _save(ctx, arguments)
-        ctx.save_for_forward(arguments.positions, arguments.cu_seqlens, arguments.cos, arguments.sin)
+        ctx.save_for_forward(*(getattr(arguments, name) for name in _TENSORS))
 
     @staticmethod
     def jvp(ctx: Any, q: Any, k: Any, arguments: Any) -> Any:
@@ -202,24 +204,23 @@ def _as_tensor(array: Any, name: str, types: str) -> Any:
         raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
 
 
-def _check_size(array: Any, name: str, x: Tensor) -> None:
-    """Refuse positions that are longer than every axis of q or k, before NumPy copies them."""
+def _check_size(array: Any, name: str, x: Tensor, starts: Any = None) -> None:
+    """Refuse positions that are longer than every axis of q or k, and than `starts`, before NumPy copies them."""
     sizes = array.shape if isinstance(array, np.ndarray) else (len(array),) if isinstance(array, _SEQUENCES) else ()
-    if any(size > max(3, *x.shape) for size in sizes):
+    limit = max(3, *x.shape, len(starts) if hasattr(starts, "__len__") else 0)
+    if any(size > limit for size in sizes):
         raise _ropewalk.Error(f"ropewalk: {name} has {max(sizes)} entries for {list(x.shape)}")
 
 
-def _starting_at(offset: Any, q: Any, k: Any, order: str | None) -> Tensor:
-    """Return the positions [tokens] from an offset in a tensor, which a graph or a transform cannot read."""
-    readable = not (offset.is_floating_point() or offset.is_complex() or offset.dtype == torch.bool)
-    if not readable or (offset.dim() > 0 and offset.numel() != 1):
-        _ropewalk.as_offset(offset)  # raises the error
-    x = k if q is None else q
-    letters = order or ("thd" if x.dim() == 3 else "bshd")
-    axis = letters.find("t" if "t" in letters else "s")
-    tokens = 1 if letters == "hd" else x.shape[axis]  # another order is an error of the operator
-    positions: Tensor = offset.reshape(()).long() + torch.arange(tokens, dtype=torch.int64, device=offset.device)
-    return positions
+def _as_offsets(offset: Any) -> Tensor:
+    """Return the offsets of sequences as a tensor, which a graph or a transform cannot read."""
+    offsets: Tensor = _as_tensor(offset, "offset", "int64")
+    if offsets.is_floating_point() or offsets.is_complex() or offsets.dtype == torch.bool:
+        kind = str(offsets.dtype).removeprefix("torch.")
+        raise _ropewalk.Error(
+            f"ropewalk: offset {kind} {list(offsets.shape)}: expected int64, or integers of at most 32 bits"
+        )
+    return offsets
 
 
 def _prepare(
@@ -254,15 +255,18 @@ def _prepare(
     for name, x in (("cos", cos), ("sin", sin)):
         if x is not None and x.requires_grad:
             raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
-    if type(offset) is not int and isinstance(offset, Tensor) and positions is None and cu_seqlens is None:
-        positions, offset = _starting_at(offset, q, k, order), 0
+    offsets = None
+    if type(offset) is not int and isinstance(offset, (Tensor, np.ndarray, *_SEQUENCES)):
+        if not torch.compiler.is_compiling():
+            _check_size(offset, "offset", k if q is None else q, cu_seqlens)
+        offsets, offset = _as_offsets(offset), 0
     elif isinstance(offset, bool) or not isinstance(offset, (int, torch.SymInt)):
         offset = _ropewalk.as_offset(offset)
     if not torch.compiler.is_compiling():
         _check_size(positions, "positions", k if q is None else q)
     positions = _as_tensor(positions, "positions", "int64")
     cu_seqlens = _as_tensor(cu_seqlens, "cu_seqlens", "int64")
-    return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads)
+    return Arguments(encoding.key, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads, offsets)
 
 
 def _check_pair(q: Any, k: Any, encoding: _ropewalk.Encoding, order: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ropewalk import _ropewalk
@@ -26,6 +27,8 @@ def rotate(run: Run, info: Any, mapped: Sequence[Any], q: Any, k: Any, arguments
             raise _ropewalk.Error(
                 f"ropewalk: {name} cannot be mapped by torch.vmap, only q, k and positions can; call once per element"
             )
+    if axes.offsets is not None:
+        arguments, axes = _counted(arguments, axes, q, k, mapped)
     if axes.positions is not None and encoding_of(arguments.encoding).draws_positions:
         raise _ropewalk.Error(
             "ropewalk: the encoding draws positions for each batch row, so torch.vmap cannot map positions; call once "
@@ -51,6 +54,26 @@ def rotate(run: Run, info: Any, mapped: Sequence[Any], q: Any, k: Any, arguments
         cos, sin = (x.repeat(info.batch_size, 1, 1) for x in (cos, sin))
     arguments = arguments._replace(positions=rows, cos=cos, sin=sin)
     return _folded(run, info.batch_size, "b", order, q, k, arguments)
+
+
+def _counted(arguments: Arguments, axes: Arguments, q: Any, k: Any, mapped: Sequence[Any]) -> tuple[Any, Any]:
+    """Replace mapped offsets by positions [elements, tokens] or [elements, batch, tokens]."""
+    if arguments.cu_seqlens is not None:
+        raise _ropewalk.Error(
+            "ropewalk: offset cannot be mapped by torch.vmap together with cu_seqlens; call once per element"
+        )
+    if arguments.positions is not None:
+        raise _ropewalk.Error("ropewalk: positions and an offset exclude each other; pass one of them")
+    offsets: Any = arguments.offsets
+    x, axis = (k, mapped[1]) if q is None else (q, mapped[0])
+    order = arguments.order or {3: "thd", 4: "bshd"}.get(x.dim() - (axis is not None), "")
+    letter = order.find("t" if "t" in order else "s")
+    shape = [size for at, size in enumerate(x.shape) if at != axis]
+    tokens = shape[letter] if 0 <= letter < len(shape) else 1  # "hd", or an order that the call refuses
+    ids = offsets.movedim(axes.offsets, 0)[..., None] + torch.arange(tokens, device=offsets.device)
+    if encoding_of(arguments.encoding).has_axes and ids.dim() == 3:
+        ids = ids[:, None]  # one position for all axes
+    return arguments._replace(positions=ids, offsets=None), axes._replace(positions=0, offsets=None)
 
 
 def _in_front(x: Any, axis: int | None, size: int) -> Any:

@@ -26,10 +26,37 @@ struct shift {
     std::int64_t distance = 0;
 };
 
-/// A non-owning view of the positions of the tokens: one start, explicit ids [tokens] or [batch, tokens], the bounds of
-/// ragged sequences, or a shift. Ids may be negative and may come in any order.
+/// A non-owning view of integers of 32 or 64 bits, one per sequence. One entry is shared by all sequences.
+struct sequence_integers {
+    const void* data = nullptr;
+    std::int64_t count = -1;  ///< -1: absent
+    bool wide = true;         ///< std::int64_t, otherwise std::int32_t
+
+    constexpr sequence_integers() = default;
+    template <class Values>
+        requires(detail::outlives_call<Values> && std::convertible_to<Values, std::span<const std::int32_t>>)
+    constexpr sequence_integers(Values&& values) : wide(false) {  // NOLINT
+        keep(std::span<const std::int32_t>(values));
+    }
+    template <class Values>
+        requires(detail::outlives_call<Values> && std::convertible_to<Values, std::span<const std::int64_t>>)
+    constexpr sequence_integers(Values&& values) {  // NOLINT
+        keep(std::span<const std::int64_t>(values));
+    }
+
+    [[nodiscard]] constexpr bool exists() const { return count >= 0; }
+
+private:
+    template <class I>
+    constexpr void keep(std::span<const I> values) {
+        data = values.data(), count = static_cast<std::int64_t>(values.size());
+    }
+};
+
+/// A non-owning view of the positions of the tokens: one start, one start per batch row, explicit ids [tokens] or
+/// [batch, tokens], the bounds of ragged sequences, or a shift. Ids may be negative and may come in any order.
 struct positions {
-    enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64, shift };
+    enum class kind : std::uint8_t { offset, ids32, ids64, fixed, cu_seqlens32, cu_seqlens64, shift, row_offsets };
 
     kind source = kind::offset;
     std::int64_t first = 0;        ///< position of the first token, for `offset` and `cu_seqlens`; a shift's distance
@@ -39,6 +66,7 @@ struct positions {
     std::int64_t stride_row = 0;   ///< ids from one batch row to the next
     std::int64_t axes = 1;         ///< positions per token: 1 or position_axes
     std::int64_t stride_axis = 0;  ///< ids from one axis to the next
+    sequence_integers offsets{};   ///< of `row_offsets`, and of ragged sequences that have one each in place of `first`
 
     /// Returns whether `data` is the bounds of ragged sequences.
     [[nodiscard]] constexpr bool ragged() const { return source == kind::cu_seqlens32 || source == kind::cu_seqlens64; }
@@ -111,6 +139,19 @@ constexpr positions axis_ids(std::span<const std::int64_t> values, std::int64_t 
     return detail::on_axes(ids(values), batch);
 }
 
+/// Token t of batch row b has position values[b] + t, as after caches of different lengths. One value is shared by all
+/// rows.
+constexpr positions offsets(std::span<const std::int32_t> values) {
+    positions p;
+    p.source = positions::kind::row_offsets, p.offsets = values;
+    return p;
+}
+constexpr positions offsets(std::span<const std::int64_t> values) {
+    positions p;
+    p.source = positions::kind::row_offsets, p.offsets = values;
+    return p;
+}
+
 /// A ragged batch: sequence i has tokens [starts[i], starts[i + 1]), and its positions count from `first`. `starts`
 /// begins with 0, ascends and ends with the number of tokens, as the `cu_seqlens` of flash-attention do.
 constexpr positions cu_seqlens(std::span<const std::int32_t> starts, std::int64_t first = 0) {
@@ -121,6 +162,19 @@ constexpr positions cu_seqlens(std::span<const std::int32_t> starts, std::int64_
 constexpr positions cu_seqlens(std::span<const std::int64_t> starts, std::int64_t first = 0) {
     positions p = ids(starts);
     p.source = positions::kind::cu_seqlens64, p.first = first;
+    return p;
+}
+
+/// A ragged batch where the positions of sequence i count from offsets[i], as for prompts that continue caches of
+/// different lengths. One offset is shared by all sequences.
+constexpr positions cu_seqlens(std::span<const std::int32_t> starts, const sequence_integers& offsets) {
+    positions p = cu_seqlens(starts);
+    p.offsets = offsets;
+    return p;
+}
+constexpr positions cu_seqlens(std::span<const std::int64_t> starts, const sequence_integers& offsets) {
+    positions p = cu_seqlens(starts);
+    p.offsets = offsets;
     return p;
 }
 
@@ -152,9 +206,14 @@ template <class Ids, class... Batch>
 constexpr positions axis_ids(Ids&& /*values*/, Batch... /*batch*/) {
     return detail::refuse_ids<Ids>();
 }
+template <class Offsets>
+    requires(!detail::KeptIds<Offsets>)
+constexpr positions offsets(Offsets&& /*values*/) {
+    return detail::refuse_ids<Offsets>();
+}
 template <class Starts, class... First>
     requires(!detail::KeptIds<Starts>)
-constexpr positions cu_seqlens(Starts&& /*starts*/, First... /*first*/) {
+constexpr positions cu_seqlens(Starts&& /*starts*/, First&&... /*first*/) {
     return detail::refuse_ids<Starts>();
 }
 

@@ -24,6 +24,31 @@ inline void check_sequence_starts(const position_reader& reader, std::int64_t to
     RW_EXPECTS(end == tokens, "cu_seqlens ends with {} but there are {} tokens", end, tokens);
 }
 
+/// Checks the offsets of sequences and adds them to the reader of their positions, which knows the starts of ragged
+/// sequences.
+inline void add_offsets(position_reader& reader, const positions& given, std::int64_t batch, std::int64_t tokens,
+                        memory_space space) {
+    const sequence_integers& offsets = given.offsets;
+    const bool ragged = given.ragged();
+    const std::int64_t sequences = ragged ? reader.count - 1 : batch;
+    RW_EXPECTS(offsets.count == 1 || offsets.count == sequences, "{} offsets are given for {} {}", offsets.count,
+               sequences, ragged ? "sequences of cu_seqlens" : "batch rows");
+    RW_EXPECTS(given.first == 0, "offsets per sequence exclude a common offset, got {}", given.first);
+    const std::size_t size = offsets.wide ? 8 : 4;
+    RW_EXPECTS(offsets.data != nullptr || offsets.count == 0, "the offsets of {} sequences are a null pointer",
+               sequences);
+    RW_EXPECTS(reinterpret_cast<std::uintptr_t>(offsets.data) % size == 0,
+               "the offsets at {} are not aligned to the {} bytes of one", offsets.data, size);
+    reader.offsets = offsets.data, reader.wide_offsets = offsets.wide;
+    reader.stride_offsets = offsets.count == 1 ? 0 : 1;
+    if (space == memory_space::device) return;
+    for (std::int64_t i = 0; i < sequences; ++i) {
+        const std::int64_t length = ragged ? reader.sequence_start(i + 1) - reader.sequence_start(i) : tokens;
+        RW_EXPECTS(reader.offset_of(i) <= std::numeric_limits<std::int64_t>::max() - length,
+                   "offset {} and {} tokens of sequence {} overflow 64-bit positions", reader.offset_of(i), length, i);
+    }
+}
+
 /// Checks the number of positions per token against the encoding.
 inline void check_axes(const Encoding& encoding, const positions& given) {
     constexpr auto several = static_cast<std::int64_t>(position_axes);
@@ -45,11 +70,17 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
                                       memory_space space) {
     using kind = positions::kind;
     position_reader reader{.kind = given.source, .host_readable = space == memory_space::host, .first = given.first};
+    RW_EXPECTS(!given.offsets.exists() || given.ragged() || given.source == kind::row_offsets,
+               "offsets per sequence need batch rows or cu_seqlens, not a shift, one offset or explicit positions");
     if (given.source == kind::shift) {
         reader.host_readable = true;  // it has no memory to read
         return reader;
     }
     const bool ragged = given.ragged();
+    if (given.source == kind::row_offsets) {
+        detail::add_offsets(reader, given, batch, tokens, space);
+        return reader;
+    }
     if (given.source == kind::offset || ragged) {
         RW_EXPECTS(!ragged || batch == 1, "cu_seqlens needs packed tokens [tokens, heads, head_dim], got a batch of {}",
                    batch);
@@ -73,6 +104,7 @@ inline position_reader read_positions(const positions& given, std::int64_t batch
             RW_EXPECTS(given.count >= (tokens == 0 ? 1 : 2), "cu_seqlens has {} entries for {} tokens", given.count,
                        tokens);
         }
+        if (given.offsets.exists()) detail::add_offsets(reader, given, batch, tokens, space);
         return reader;
     }
     RW_EXPECTS(given.count >= tokens, "positions has {} entries for {} tokens", given.count, tokens);

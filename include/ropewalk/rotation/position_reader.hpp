@@ -24,13 +24,16 @@ RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const token_position& p
 /// Plain data that tells a kernel the position of each token. Made by read_positions() or draw_positions().
 struct position_reader {
     positions::kind kind = positions::kind::offset;
-    bool host_readable = true;     ///< the host may read `data`, so validation knows the values
-    std::int64_t first = 0;        ///< of `offset` and `cu_seqlens`; the distance of a shift
-    const void* data = nullptr;    ///< ids, fixed positions, or the starts of ragged sequences
-    std::int64_t stride_row = 0;   ///< entries from one batch row to the next
-    std::int64_t axes = 1;         ///< positions per token
-    std::int64_t stride_axis = 0;  ///< entries from one axis to the next
-    std::int64_t count = 0;        ///< entries of cu_seqlens
+    bool host_readable = true;        ///< the host may read `data`, so validation knows the values
+    std::int64_t first = 0;           ///< of `offset` and `cu_seqlens`; the distance of a shift
+    const void* data = nullptr;       ///< ids, fixed positions, or the starts of ragged sequences
+    std::int64_t stride_row = 0;      ///< entries from one batch row to the next
+    std::int64_t axes = 1;            ///< positions per token
+    std::int64_t stride_axis = 0;     ///< entries from one axis to the next
+    std::int64_t count = 0;           ///< entries of cu_seqlens
+    const void* offsets = nullptr;    ///< one per batch row or ragged sequence, in place of `first`
+    std::int64_t stride_offsets = 0;  ///< entries from one offset to the next; 0: one is shared by all
+    bool wide_offsets = true;         ///< std::int64_t, otherwise std::int32_t
 
     [[nodiscard]] RW_HD constexpr bool ragged() const {
         return kind == positions::kind::cu_seqlens32 || kind == positions::kind::cu_seqlens64;
@@ -53,6 +56,8 @@ struct position_reader {
                 return first + token;
             case positions::kind::shift:
                 return first;
+            case positions::kind::row_offsets:
+                return wrapping_sum(offset_of(row), token);
             default:
                 return ragged_index(token);
         }
@@ -75,15 +80,23 @@ struct position_reader {
         return position;
     }
 
+    /// The first position of a batch row or of a ragged sequence.
+    [[nodiscard]] RW_HD RW_INLINE std::int64_t offset_of(std::int64_t sequence) const {
+        const std::int64_t entry = sequence * stride_offsets;
+        return wide_offsets ? static_cast<const std::int64_t*>(offsets)[entry]
+                            : static_cast<const std::int32_t*>(offsets)[entry];
+    }
+
     /// Entry i of cu_seqlens.
     [[nodiscard]] RW_HD RW_INLINE std::int64_t sequence_start(std::int64_t i) const {
         return kind == positions::kind::cu_seqlens32 ? static_cast<const std::int32_t*>(data)[i]
                                                      : static_cast<const std::int64_t*>(data)[i];
     }
 
-    /// The sequence of a token of a ragged batch, by bisection. Reads entries 0 … count − 1 only, whatever they hold.
+    /// The sequence of a token of a ragged batch, by bisection: 0 … count − 2, whatever the starts hold. Reads entries
+    /// 0 … count − 2 only.
     [[nodiscard]] RW_HD RW_INLINE std::int64_t sequence_of(std::int64_t token) const {
-        std::int64_t low = 0, high = count;
+        std::int64_t low = 0, high = count - 1;
         while (high - low > 1) {
             const std::int64_t middle = low + (high - low) / 2;
             (sequence_start(middle) <= token ? low : high) = middle;
@@ -98,10 +111,16 @@ private:
                                               : static_cast<const std::int64_t*>(data)[entry];
     }
 
-    /// Unsigned arithmetic, because device memory may hold starts that were never validated.
+    /// Unsigned arithmetic, because device memory may hold numbers that were never validated.
+    [[nodiscard]] RW_HD RW_INLINE static std::int64_t wrapping_sum(std::int64_t a, std::int64_t b) {
+        return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+    }
+
     [[nodiscard]] RW_HD RW_INLINE std::int64_t ragged_index(std::int64_t token) const {
-        const auto start = static_cast<std::uint64_t>(sequence_start(sequence_of(token)));
-        return static_cast<std::int64_t>(static_cast<std::uint64_t>(first) + static_cast<std::uint64_t>(token) - start);
+        const std::int64_t sequence = sequence_of(token);
+        const std::int64_t base = offsets == nullptr ? first : offset_of(sequence);
+        const auto start = static_cast<std::uint64_t>(sequence_start(sequence));
+        return static_cast<std::int64_t>(static_cast<std::uint64_t>(wrapping_sum(base, token)) - start);
     }
 };
 

@@ -68,7 +68,8 @@ enum ropewalk_positions_kind {
     ROPEWALK_IDS64 = 2,         ///< int64_t ids of the same shapes
     ROPEWALK_CU_SEQLENS32 = 3,  ///< int32_t bounds of ragged sequences
     ROPEWALK_CU_SEQLENS64 = 4,  ///< int64_t bounds of ragged sequences
-    ROPEWALK_SHIFT = 5          ///< every token moves by the distance `first`, from where it was encoded
+    ROPEWALK_SHIFT = 5,         ///< every token moves by the distance `first`, from where it was encoded
+    ROPEWALK_ROW_OFFSETS = 6    ///< token t of batch row b has position offsets[b] + t
 };
 
 // Version and errors
@@ -177,15 +178,18 @@ typedef struct ropewalk_view {
 /// Positions of the tokens of a call. Ids may be negative and may come in any order.
 typedef struct ropewalk_positions {
     size_t struct_size;
-    int32_t kind;         ///< ropewalk_positions_kind
-    int32_t reserved;     ///< 0
-    int64_t first;        ///< position of the first token of a sequence: OFFSET and CU_SEQLENS; the distance: SHIFT
-    const void* data;     ///< ids, or bounds: sequence i has the tokens [bounds[i], bounds[i + 1])
-    int64_t count;        ///< ids per row, or number of bounds
-    int64_t rows;         ///< batch rows of ids; 0 or 1: one row, shared by the batch
-    int64_t stride_row;   ///< ids from one row to the next; 0: count
-    int64_t axes;         ///< positions per token; 0 or 1: one; 3: M-RoPE (t, h, w)
-    int64_t stride_axis;  ///< ids from one axis to the next; 0: rows * stride_row
+    int32_t kind;          ///< ropewalk_positions_kind
+    int32_t reserved;      ///< 0
+    int64_t first;         ///< position of the first token of a sequence: OFFSET and CU_SEQLENS; the distance: SHIFT
+    const void* data;      ///< ids, or bounds: sequence i has the tokens [bounds[i], bounds[i + 1])
+    int64_t count;         ///< ids per row, or number of bounds
+    int64_t rows;          ///< batch rows of ids; 0 or 1: one row, shared by the batch
+    int64_t stride_row;    ///< ids from one row to the next; 0: count
+    int64_t axes;          ///< positions per token; 0 or 1: one; 3: M-RoPE (t, h, w)
+    int64_t stride_axis;   ///< ids from one axis to the next; 0: rows * stride_row
+    const void* offsets;   ///< ROW_OFFSETS, and CU_SEQLENS where sequence i starts at offsets[i] in place of `first`
+    int64_t offset_count;  ///< one per batch row or sequence; 1: shared by all
+    int64_t offset_bits;   ///< 32 or 64: of an offset
 } ropewalk_positions;
 
 /// Caller-supplied cosines and sines [batch, rows, columns] that replace the angles of the encoding. Row r belongs to
