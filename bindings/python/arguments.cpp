@@ -504,20 +504,20 @@ void token_positions::load(const char* name, const array& like, bool draws) {
 
 void token_positions::load_offsets(const token_offset& given, std::int64_t sequences, const array& like, bool draws) {
     const char* const name = given.name;
+    const auto check_entries = [&](std::int64_t count) {
+        const char* const what = value.count > 0 ? sequences == 1 ? "sequence of cu_seqlens" : "sequences of cu_seqlens"
+                                 : sequences == 1 ? "batch row; packed sequences need cu_seqlens="
+                                                  : "batch rows";
+        RW_EXPECTS(sequences < 0 || count == 1 || count == sequences, "{} has {} entries for {} {}", name, count,
+                   sequences, what);
+    };
     const std::int64_t length = length_of(given.each);  // a range may be longer than memory
-    offsets = is_array(given.each) ? read_array(given.each, name)
-              : length < 0 || sequences < 0 || length <= std::max<std::int64_t>(sequences, 1)
-                  ? read_and_own(as_numpy(given.each, name), name)
-                  : array{.axes = 1, .shape = {length}, .type = number::i64};
+    if (length >= 0) check_entries(length);
+    offsets = is_array(given.each) ? read_array(given.each, name) : read_and_own(as_numpy(given.each, name), name);
     RW_EXPECTS(is_integer(offsets.type), "{}: expected int64, or integers of at most 32 bits", describe(offsets, name));
     RW_EXPECTS(offsets.axes <= 1, "{}: expected an integer or [sequences]", describe(offsets, name));
     const std::int64_t count = offsets.axes == 0 ? 1 : offsets.shape[0];
-    RW_EXPECTS(sequences < 0 || count == 1 || count == sequences, "{} has {} entries for {} {}{}", name, count,
-               sequences,
-               value.count > 0  ? "sequences of cu_seqlens"
-               : sequences == 1 ? "batch row"
-                                : "batch rows",
-               value.count > 0 ? "" : "; packed sequences need cu_seqlens=");
+    check_entries(count);
     RW_EXPECTS(offsets.data != nullptr || count == 0,
                "{} has no memory here, like a DTensor or a fake tensor; pass its local tensor",
                describe(offsets, name));
@@ -543,17 +543,55 @@ void token_positions::load_offsets(const token_offset& given, std::int64_t seque
     value.offsets.data = offsets_copy.data();
 }
 
-owned_table as_table(py::handle pair, const array& like) {
+bool table_wants_gradient(py::handle table) {
+    const auto wants = [](py::handle x) { return is_torch_tensor(x) && wants_gradient(x); };
+    if (table.is_none()) return false;
+    if (PyTuple_Check(table.ptr()) == 0 && PyList_Check(table.ptr()) == 0) return wants(table);
+    const auto entries = py::reinterpret_borrow<py::sequence>(table);
+    return std::any_of(entries.begin(), entries.end(), wants);
+}
+
+namespace {
+
+/// A table in one array. `columns` are those of its cosines.
+owned_table as_cos_sin_cache(py::handle object, const array& like, std::int64_t columns) {
+    const array cache = read_array(object, "table");
+    check_device(cache, "table", like);
+    check_reach(cache, "table");
+    RW_EXPECTS(cache.axes == 2,
+               "{}: expected [positions, {}] with {} cosines and {} sines per row, or a pair (cos, sin)",
+               describe(cache, "table"), 2 * columns, columns, columns);
+    RW_EXPECTS(cache.shape[1] == 2 * columns,
+               "{} must have {} columns, {} cosines and {} sines; other tables are a pair (cos, sin)",
+               describe(cache, "table"), 2 * columns, columns, columns);
+    RW_EXPECTS(cache.strides[1] == 1, "{}: a row must be contiguous (last stride 1)", describe(cache, "table"));
+    const element_type type = element_of(cache, "table");
+    cos_sin_table table{
+        .cos = cache.data,
+        .sin = static_cast<const char*>(cache.data) + columns * static_cast<std::int64_t>(size_of(type)),
+        .type = type,
+        .rows = cache.shape[0],
+        .columns = columns,
+        .stride_row = cache.strides[0]};
+    if (cache.is_empty()) table.cos = table.sin = no_elements;
+    return {table, cache, {}, py::reinterpret_borrow<py::object>(object), {}};
+}
+
+}  // namespace
+
+owned_table as_table(py::handle pair, const array& like, const Encoding& encoding) {
     if (pair.is_none()) return {};
-    RW_EXPECTS(py::isinstance<py::sequence>(pair) && !is_array(pair) && py::len(pair) == 2,
-               "table must be a pair (cos, sin), got {}", Py_TYPE(pair.ptr())->tp_name);
+    RW_EXPECTS(!table_wants_gradient(pair),
+               "the table requires grad, and this call would lose its gradient; detach it");
+    const bool listed = PyTuple_Check(pair.ptr()) != 0 || PyList_Check(pair.ptr()) != 0;
+    if (!listed && is_array(pair)) return as_cos_sin_cache(pair, like, encoding.pairs());
+    RW_EXPECTS(py::isinstance<py::sequence>(pair) && py::len(pair) == 2,
+               "table must be a pair (cos, sin) or one array [positions, rotary_dim], got {}",
+               Py_TYPE(pair.ptr())->tp_name);
     py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];
     const array cos = read_array(cos_object, "cos"), sin = read_array(sin_object, "sin");
-    for (const auto& [half, name] : {std::pair{&cos, "cos"}, std::pair{&sin, "sin"}}) {
-        RW_EXPECTS(half->origin != array::library::torch || !wants_gradient(half->source),
-                   "{} requires grad, but a table gets no gradient; pass {}.detach()", name, name);
-        check_device(*half, name, like);
-    }
+    check_device(cos, "cos", like);
+    check_device(sin, "sin", like);
     check_reach(cos, "cos");
     RW_EXPECTS(cos.axes == sin.axes && cos.shape == sin.shape && cos.strides == sin.strides && cos.type == sin.type,
                "cos and sin must have the same type, shape and strides, got {} and {}", describe(cos, "cos"),

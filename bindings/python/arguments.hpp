@@ -104,9 +104,13 @@ struct owned_table {
     py::object cos_owner, sin_owner;
 };
 
-/// A caller-supplied (cos, sin) on the device of `like`: two axes are rows by position, three are [batch or 1, tokens,
-/// columns].
-owned_table as_table(py::handle pair, const array& like);
+/// A caller-supplied table on the device of `like`. A pair (cos, sin) of two axes has rows by position, of three it is
+/// [batch or 1, tokens, columns]. One array [positions, rotary_dim] has cosines in the first half of a row and sines in
+/// the second one, as the cos_sin_cache of inference engines.
+owned_table as_table(py::handle table, const array& like, const Encoding& encoding);
+
+/// True for a table that wants a gradient.
+bool table_wants_gradient(py::handle table);
 
 /// A copy of host memory, of any library, on the device of a PyTorch tensor.
 array copy_to_device(py::handle object, const array& like, const char* name);

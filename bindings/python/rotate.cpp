@@ -49,9 +49,9 @@ void check_unmoved(std::initializer_list<std::pair<const array*, const char*>> a
     for (const auto& [memory, name] : arrays) check_unmoved(*memory, name);
 }
 
-/// True if reading a table (cos, sin) runs no Python code.
-bool is_passive_pair(py::handle table) {
-    if (table.is_none()) return true;
+/// True if reading a table, one array or (cos, sin), runs no Python code.
+bool is_passive_table(py::handle table) {
+    if (is_passive(table)) return true;
     if (PyTuple_CheckExact(table.ptr()) == 0 || PyTuple_GET_SIZE(table.ptr()) != 2) return false;
     return is_passive(PyTuple_GET_ITEM(table.ptr(), 0)) && is_passive(PyTuple_GET_ITEM(table.ptr(), 1));
 }
@@ -69,12 +69,12 @@ struct rotation {
     /// `rotated` is the view of `like`.
     rotation(const array& like_, const tensor& rotated, const call_integers& numbers, const python_arguments& given)
         : like(like_),
-          ran_python(!is_passive(given.ids) || !is_passive(given.cu_seqlens) || !is_passive_pair(given.table) ||
+          ran_python(!is_passive(given.ids) || !is_passive(given.cu_seqlens) || !is_passive_table(given.table) ||
                      (numbers.offset.each && !is_passive(numbers.offset.each))),
           encoding(as_encoding(given.encoding)),
           order(given.order),
           positions(encoding, given.ids, numbers.offset, given.cu_seqlens, like, &rotated, order, given.ids_name),
-          table(as_table(given.table, like)) {
+          table(as_table(given.table, like, encoding)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
                                             : direction::forward;
@@ -133,7 +133,7 @@ bool is_for_package(const python_arguments& given, bool inside_operator) {
     RW_EXPECTS(!given.q.is_none() || !given.k.is_none(), "q and k are both None; pass at least one of them");
     if (!inside_operator && is_composite(given)) return true;
     if (inside_operator || !(is_torch_tensor(given.q) || is_torch_tensor(given.k))) return false;
-    return torch_observes() || needs_operator(given.q) || needs_operator(given.k);
+    return torch_observes() || needs_operator(given.q) || needs_operator(given.k) || table_wants_gradient(given.table);
 }
 
 /// q, k or (q, k), without None.

@@ -56,6 +56,15 @@ for starts_type in ("int32", "int64"):
         lambda q, k, starts: rw.rotate(q, k, encoding=encode(), cu_seqlens=starts, offset=9),
         [*pair(order="thd"), np.array([0, 5, 5, 30, TOKENS], starts_type)],
     )
+for offsets_type in ("int32", "int64"):
+    CASES[f"offsets of rows {offsets_type}"] = (
+        lambda q, k, offsets: rw.rotate(q, k, encoding=encode(), offset=offsets),
+        [*pair(), np.arange(BATCH, dtype=offsets_type) * 100 - 7],
+    )
+    CASES[f"offsets of sequences {offsets_type}"] = (
+        lambda q, k, starts, offsets: rw.rotate(q, k, encoding=encode(), cu_seqlens=starts, offset=offsets),
+        [*pair(order="thd"), np.array([0, 5, 5, 30, TOKENS]), np.array([9, -3, 1000, 0], offsets_type)],
+    )
 CASES["three positions per token"] = (
     lambda q, k, ids: rw.rotate_(q, k, encoding=encode("mrope:[16,8,8]"), positions=ids),
     [*pair(), NUMBERS.integers(-99, 99, (3, BATCH, TOKENS))],

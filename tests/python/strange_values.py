@@ -182,6 +182,18 @@ def entries(tmp_path):
             rw.rotate,
             {**ROTATE, "q": functools.partial(np.zeros, (4, 3, 2, 8), np.float32), "k": None, "order": "t3hd"},
         ),
+        "cos_sin_cache": Entry(
+            rw.cos_sin_cache, {"encoding": ENCODING, "length": 4, "dtype": "float32", "device": "cpu"}
+        ),
+        "apply_cos_sin_cache_": Entry(
+            rw.apply_cos_sin_cache_,
+            {
+                **{"positions": functools.partial(np.arange, 4), "query": array, "key": array, "head_size": 8},
+                **{"cos_sin_cache": functools.partial(np.ones, (4, 8), np.float32), "is_neox": True},
+            },
+        ),
+        "rotate_ by one table": Entry(rw.rotate_, {**ROTATE, "table": functools.partial(np.ones, (4, 8), np.float32)}),
+        "rotate of rows with offsets": Entry(rw.rotate, {**ROTATE, "cu_seqlens": [0, 2, 4], "offset": [1, 2]}),
         "rerotate_": Entry(
             rw.rerotate_,
             {

@@ -20,7 +20,7 @@ ALSO = {
     "cos": "rotary_dim",
     **{name: "config" for name in ("config", "rope_theta", "rope_scaling", "text_config")},
 }
-FLAGS = {"padded_tail", "inverse", "adjoint", "elementwise", "truncate", "interleaved"}
+FLAGS = {"padded_tail", "is_neox", "inverse", "adjoint", "elementwise", "truncate", "interleaved"}
 LONGEST = 600  # characters of a message
 
 

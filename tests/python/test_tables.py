@@ -70,7 +70,6 @@ def unaligned(x):
         (lambda c, s: (c, s.astype(np.float16)), "same type, shape and strides"),
         (lambda c, s: (c[None, :3], s[None, :3]), "3 rows for 4 tokens"),
         (lambda c, s: (np.stack([c] * 3), np.stack([s] * 3)), "3 batches for 1"),
-        (lambda c, s: c, "table must be a pair .* got numpy.ndarray"),
         (lambda c, s: (c[0], s[0]), r"cos float32 \[32\]"),
         (lambda c, s: (unaligned(c), unaligned(s)), "not aligned"),
     ],

@@ -215,9 +215,6 @@ def test_errors_with_gradients():
     encoding = encode("default")
     with pytest.raises(rw.Error, match="out= is not supported with gradients"):
         rw.rotate(q, encoding=encoding, out=torch.empty_like(q))
-    cos, sin = encoding.cos_sin(torch.arange(64))
-    with pytest.raises(rw.Error, match="cos requires grad, but a table gets no gradient"):
-        rw.rotate(q, encoding=encoding, table=(cos.requires_grad_(), sin))
     with pytest.raises(rw.Error, match="requires grad, and rerotate_ would lose its gradient"):
         rw.rerotate_(q, encoding, encode("linear:2"))
 

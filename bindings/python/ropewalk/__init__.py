@@ -49,7 +49,9 @@ from ropewalk._rotate import rerotate_, rotate, rotate_
 _LAZY = {
     "Inspection": "_inspect",
     "RotaryEmbedding": "_modules",
+    "apply_cos_sin_cache_": "_cos_sin_cache",
     "apply_rotary_transformers": "_huggingface",
+    "cos_sin_cache": "_cos_sin_cache",
     "decompositions": "_decompositions",
     "evaluation": "evaluation",  # not in __all__: import * would import Transformers
     "inspect": "_inspect",
@@ -60,6 +62,7 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from ropewalk import evaluation as evaluation
+    from ropewalk._cos_sin_cache import apply_cos_sin_cache_, cos_sin_cache
     from ropewalk._decompositions import decompositions
     from ropewalk._huggingface import apply_rotary_transformers, patch, unpatch
     from ropewalk._inspect import Inspection, inspect
@@ -94,7 +97,9 @@ __all__ = [
     "RotaryEmbedding",
     "__version__",
     "alibi_slopes",
+    "apply_cos_sin_cache_",
     "apply_rotary_transformers",
+    "cos_sin_cache",
     "decompositions",
     "encoding",
     "from_config",

@@ -128,7 +128,15 @@ def _axes_of_pairs(encoding: _ropewalk.Encoding) -> Any:
     return np.abs(sin).argmax(axis=0)
 
 
-def _token_positions(
+def axes_of(order: str | None, x: Tensor) -> tuple[tuple[int, ...], int, int, int]:
+    """Return the new axes of one for an order without batch, and the axes of batch, tokens and heads with them."""
+    order = order or {3: "thd", 4: "bshd"}.get(x.dim(), "")
+    _expect(order in _ORDERS or order in _NEW_AXES, f"order {order!r} is unknown")
+    new_axes = _NEW_AXES.get(order, ())
+    return (new_axes, *_ORDERS["bshd" if new_axes else order])
+
+
+def token_positions(
     x: Tensor, batch: Any, tokens: Any, batched: bool, encoding: _ropewalk.Encoding, arguments: Arguments
 ) -> Tensor:
     """Return int64 positions [batch or 1, tokens, 1], or [batch or 1, tokens, pairs] where tokens have several."""
@@ -231,9 +239,7 @@ def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> lis
         "or without it",
     )
     order = arguments.order or {3: "thd", 4: "bshd"}.get(tensors[0].dim(), "")
-    _expect(order in _ORDERS or order in _NEW_AXES, f"order {order!r} is unknown")
-    new_axes = _NEW_AXES.get(order, ())
-    batch_axis, token_axis, head_axis = _ORDERS["bshd" if new_axes else order]
+    new_axes, batch_axis, token_axis, head_axis = axes_of(order, tensors[0])
     results: list[Tensor] = []
     shared: Any = None  # batch, tokens, cos and sin of the queries
     for x, sign in ((q, -1), (k, 1)):
@@ -256,7 +262,7 @@ def rotate(q: Tensor | None, k: Tensor | None, *given: Any, **named: Any) -> lis
         if not is_shared or encoding.magnitude_rates.any():
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
             positions = functools.cache(
-                functools.partial(_token_positions, x, batch, tokens, not new_axes, encoding, arguments)
+                functools.partial(token_positions, x, batch, tokens, not new_axes, encoding, arguments)
             )
             shared = batch, tokens, _cos_sin(encoding, arguments, positions, tokens, sign, dtype)
         cos, sin = (row.movedim(0, 1 if batch_axis > token_axis else 0).unsqueeze(head_axis) for row in shared[2])

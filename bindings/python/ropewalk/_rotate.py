@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
 from ropewalk import _composite, _ropewalk
 
@@ -16,7 +16,7 @@ class Array(Protocol):
 
 
 Positions = Union[Array, Sequence[int], Sequence[Sequence[int]], None]
-Table = Optional[tuple[Array, Array]]
+Table = Union[tuple[Array, Array], Array, None]
 
 if TYPE_CHECKING:
     import torch
@@ -125,6 +125,8 @@ def rotate_(
         table: (cos, sin) in float32, bfloat16 or float16 (or float64 for float64 tensors), used in place of the
             encoding's angles: [n, columns], where row p is for position p, or [batch or 1, tokens, columns] with one
             row per token, as in Transformers. columns is rotary_dim, in the order of the layout, or rotary_dim/2.
+            Or one array [n, rotary_dim] with the cosines of all pairs followed by their sines, as the cos_sin_cache of
+            vLLM, SGLang and FlashInfer; cos_sin_cache() makes one. A table that requires grad gets its gradient.
         threads: Upper limit of threads. The default is torch.get_num_threads(), or OpenMP's number if PyTorch is not
             loaded. Small calls use one thread. So does a process forked from one with several threads, because OpenMP
             threads do not survive fork.

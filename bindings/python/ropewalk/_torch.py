@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ropewalk import _operators, _ropewalk, _vmap
+from ropewalk import _operators, _ropewalk, _tables, _vmap
 from ropewalk._encoding import check_encoding
-from ropewalk._operators import Arguments, batch, differentiate, is_batched, present, transform
+from ropewalk._operators import Arguments, batch, differentiate, is_batched, learned, present, transform
 
 # Unwraps a saved tensor of a finished transform of torch.func. PyTorch has no public function for it.
 _unwrap = getattr(getattr(torch._C, "_functorch", None), "unwrap_if_dead", lambda tensor: tensor)
@@ -43,13 +43,19 @@ def _transformed() -> bool:
     return forward_ad._current_level >= 0 or (within is not None and within.key().name != "Functionalize")
 
 
-def _records(q: Tensor | None, k: Tensor | None) -> bool:
+def _learns_table(arguments: Arguments) -> bool:
+    """Return whether the table gets a gradient."""
+    cos, sin = arguments.cos, arguments.sin
+    return cos is not None and sin is not None and torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad)
+
+
+def _records(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> bool:
     """Return whether autograd needs a Function here. In a graph or a trace, the operator has the gradients."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
-    return any([x.requires_grad for x in present(q, k)])
+    return any([x.requires_grad for x in learned(q, k, arguments)])
 
 
 def _run(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequence[Tensor]:
@@ -69,7 +75,15 @@ def _rotated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Sequen
     if _transformed():
         results: Sequence[Tensor] = _TransformedRotation.apply(q, k, arguments)
         return results
-    return _Rotation.apply(q, k, arguments) if _records(q, k) else _run(q, k, arguments)
+    return _recorded(q, k, arguments) if _records(q, k, arguments) else _run(q, k, arguments)
+
+
+def _recorded(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:
+    """Rotate into new tensors by the Function that has the gradients."""
+    if _learns_table(arguments):
+        rest = arguments._replace(cos=None, sin=None)
+        return _TableRotation.apply(q, k, arguments.cos, arguments.sin, rest)
+    return _Rotation.apply(q, k, arguments)
 
 
 def _rows(gradient: Tensor | None) -> Tensor | None:
@@ -150,10 +164,55 @@ class _RotationInPlace(torch.autograd.Function):
     backward = _Rotation.backward
 
 
+class _TableRotation(torch.autograd.Function):
+    """Rotation of q, k or both into new tensors by a table that may have gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, cos: Tensor, sin: Tensor, arguments: Arguments) -> Any:
+        _TableRotation.save(ctx, q, k, arguments._replace(cos=cos, sin=sin))
+        return _run(q, k, arguments._replace(cos=cos, sin=sin))
+
+    @staticmethod
+    def save(ctx: Any, q: Tensor | None, k: Tensor | None, arguments: Arguments) -> None:
+        ctx.arguments = arguments._replace(**dict.fromkeys(_TENSORS))
+        ctx.save_for_backward(q, k, *(getattr(arguments, name) for name in _TENSORS))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        q, k, *tensors = ctx.saved_tensors
+        arguments: Arguments = ctx.arguments._replace(**dict(zip(_TENSORS, tensors)))
+        of_q, of_k = gradients if len(gradients) == 2 else gradients * 2
+        of_q, of_k = _rows(of_q) if q is not None else None, _rows(of_k) if k is not None else None
+        asked = [x if needed else None for x, needed in zip((of_q, of_k), ctx.needs_input_grad)]
+        results: Any = iter(())
+        if present(*asked):
+            results = iter(_rotated(*asked, arguments._replace(adjoint=not arguments.adjoint)))
+        table = _tables.gradients([(q, of_q), (k, of_k)], arguments, ctx.needs_input_grad[2:4])
+        return (*(x if x is None else next(results) for x in asked), *table, None)
+
+
+class _TableRotationInPlace(torch.autograd.Function):
+    """The same of q or k in place. It keeps a copy of the values, which the gradient of the table needs."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, cos: Tensor, sin: Tensor, arguments: Arguments) -> Any:
+        (x,) = present(q, k)
+        ctx.mark_dirty(x)
+        arguments = arguments._replace(cos=cos, sin=sin)
+        _TableRotation.save(ctx, *(x if x is None else x.clone() for x in (q, k)), arguments)
+        torch.ops.ropewalk.rotate_(q, k, *arguments)
+        return x
+
+    backward = _TableRotation.backward
+
+
 def _write(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> tuple[Tensor | None, Tensor | None]:
     """Rotate in place, with gradients where they are needed."""
     for x, pair in ((q, (q, None)), (k, (None, k))):
-        if x is not None and x.requires_grad:
+        if x is not None and _learns_table(arguments):
+            rest = arguments._replace(cos=None, sin=None)
+            _TableRotationInPlace.apply(*pair, arguments.cos, arguments.sin, rest)
+        elif x is not None and x.requires_grad:
             _RotationInPlace.apply(*pair, arguments)
         elif x is not None:
             torch.ops.ropewalk.rotate_(*pair, *arguments)
@@ -161,7 +220,7 @@ def _write(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> tuple[Te
 
 
 def _differentiated(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> Any:
-    return (_TransformedRotation if _transformed() else _Rotation).apply(q, k, arguments)
+    return _TransformedRotation.apply(q, k, arguments) if _transformed() else _recorded(q, k, arguments)
 
 
 def _differentiated_(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> None:
@@ -216,11 +275,18 @@ def _as_offsets(offset: Any) -> Tensor:
     """Return the offsets of sequences as a tensor, which a graph or a transform cannot read."""
     offsets: Tensor = _as_tensor(offset, "offset", "int64")
     if offsets.is_floating_point() or offsets.is_complex() or offsets.dtype == torch.bool:
+        if offsets.dim() == 0:
+            _ropewalk.as_offset(offset)  # raises the error
         kind = str(offsets.dtype).removeprefix("torch.")
         raise _ropewalk.Error(
             f"ropewalk: offset {kind} {list(offsets.shape)}: expected int64, or integers of at most 32 bits"
         )
     return offsets
+
+
+def _has_derivatives(x: Tensor) -> bool:
+    """Return whether forward mode or torch.func takes derivatives with respect to a tensor."""
+    return x.requires_grad or forward_ad.unpack_dual(x).tangent is not None
 
 
 def _prepare(
@@ -245,16 +311,17 @@ def _prepare(
                 f"ropewalk: {name} is a nested tensor; pass its values(), and cu_seqlens=its offsets()"
             )
     check_encoding(encoding)
-    if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
-        raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
-    cos, sin = (None, None) if table is None else table
+    types = "float32, float16, bfloat16 or float64"
+    cos, sin = (
+        (None, None) if table is None else _tables.split(table, encoding, lambda x: _as_tensor(x, "table", types))
+    )
     if table is not None and (cos is None or sin is None):  # an operator would take None for no table
         raise TypeError(f"ropewalk: {'cos' if cos is None else 'sin'} must be an array, got NoneType")
-    types = "float32, float16, bfloat16 or float64"
     cos, sin = _as_tensor(cos, "cos", types), _as_tensor(sin, "sin", types)
-    for name, x in (("cos", cos), ("sin", sin)):
-        if x is not None and x.requires_grad:
-            raise _ropewalk.Error(f"ropewalk: {name} requires grad, but a table gets no gradient; pass {name}.detach()")
+    if table is not None and _transformed() and any(_has_derivatives(x) for x in (cos, sin)):
+        raise _ropewalk.Error(
+            "ropewalk: a table has no derivatives in forward mode and by torch.func; use torch.autograd, or detach it"
+        )
     offsets = None
     if type(offset) is not int and isinstance(offset, (Tensor, np.ndarray, *_SEQUENCES)):
         if not torch.compiler.is_compiling():
@@ -299,6 +366,10 @@ def _is_distributed(q: Any, k: Any, arguments: Arguments) -> bool:
     if kind is None:
         return False
     if isinstance(q, kind) or isinstance(k, kind):
+        if _learns_table(arguments):
+            raise _ropewalk.Error(
+                "ropewalk: a table gets no gradient from DTensors; pass a table without requires_grad"
+            )
         return True
     for name, x in zip(Arguments._fields, arguments):
         if isinstance(x, kind):
@@ -326,7 +397,7 @@ def rotate_(q: Any, k: Any, *arguments: Any) -> Any:
         from ropewalk import _dtensor
 
         return _dtensor.rotate_(_rotated, q, k, prepared, arguments[0])
-    if _records(q, k):
+    if _records(q, k, prepared):
         _check_writable("q", q)
         _check_writable("k", k)
         if q is not None and k is not None:
