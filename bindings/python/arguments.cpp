@@ -579,13 +579,13 @@ owned_table as_cos_sin_cache(py::handle object, const array& like, std::int64_t 
 
 }  // namespace
 
-owned_table as_table(py::handle pair, const array& like, const Encoding& encoding) {
+owned_table as_table(py::handle pair, const array& like, const Encoding* encoding) {
     if (pair.is_none()) return {};
     RW_EXPECTS(!table_wants_gradient(pair),
                "the table requires grad, and this call would lose its gradient; detach it");
     const bool listed = PyTuple_Check(pair.ptr()) != 0 || PyList_Check(pair.ptr()) != 0;
-    if (!listed && is_array(pair)) return as_cos_sin_cache(pair, like, encoding.pairs());
-    RW_EXPECTS(py::isinstance<py::sequence>(pair) && py::len(pair) == 2,
+    if (!listed && encoding != nullptr && is_array(pair)) return as_cos_sin_cache(pair, like, encoding->pairs());
+    RW_EXPECTS(py::isinstance<py::sequence>(pair) && (listed || !is_array(pair)) && py::len(pair) == 2,
                "table must be a pair (cos, sin) or one array [positions, rotary_dim], got {}",
                Py_TYPE(pair.ptr())->tp_name);
     py::object cos_object = pair[py::int_(0)], sin_object = pair[py::int_(1)];

@@ -32,9 +32,13 @@ std::int64_t as_offset(py::handle number, const char* name = "offset");
 
 /// The position of the first token: one integer, or integers per sequence that are not read yet.
 struct token_offset {
-    std::int64_t first = 0;
-    py::handle each{};  ///< null: `first` counts
-    const char* name = "offset";
+    std::int64_t first;
+    py::handle each;  ///< null: `first` counts
+    const char* name;
+
+    token_offset(std::int64_t first_ = 0, py::handle each_ = {},  // NOLINT(google-explicit-constructor)
+                 const char* name_ = "offset")
+        : first(first_), each(each_), name(name_) {}
 };
 
 /// Takes an integer, or a list or an array of integers. A number on a device is not read, which would wait for it.
@@ -106,8 +110,9 @@ struct owned_table {
 
 /// A caller-supplied table on the device of `like`. A pair (cos, sin) of two axes has rows by position, of three it is
 /// [batch or 1, tokens, columns]. One array [positions, rotary_dim] has cosines in the first half of a row and sines in
-/// the second one, as the cos_sin_cache of inference engines.
-owned_table as_table(py::handle table, const array& like, const Encoding& encoding);
+/// the second one, as the cos_sin_cache of inference engines. Without an encoding, which knows rotary_dim, it is
+/// refused.
+owned_table as_table(py::handle table, const array& like, const Encoding* encoding = nullptr);
 
 /// True for a table that wants a gradient.
 bool table_wants_gradient(py::handle table);

@@ -74,7 +74,7 @@ struct rotation {
           encoding(as_encoding(given.encoding)),
           order(given.order),
           positions(encoding, given.ids, numbers.offset, given.cu_seqlens, like, &rotated, order, given.ids_name),
-          table(as_table(given.table, like, encoding)) {
+          table(as_table(given.table, like, &encoding)) {
         options.direction = given.inverse   ? (given.adjoint ? direction::inverse_adjoint : direction::inverse)
                             : given.adjoint ? direction::adjoint
                                             : direction::forward;
@@ -121,8 +121,9 @@ private:
 /// The package takes NotImplemented as the request to make the call another way.
 py::object not_implemented() { return py::reinterpret_borrow<py::object>(Py_NotImplemented); }
 
-/// True if the call consists of simpler ones: packed q, k and v.
+/// True if the call consists of simpler ones: packed q, k and v, or an encoding per sequence.
 bool is_composite(const python_arguments& given) {
+    if (PyList_Check(given.encoding.ptr()) != 0 || PyTuple_Check(given.encoding.ptr()) != 0) return true;
     return PyUnicode_Check(given.order.ptr()) != 0 &&
            PyUnicode_FindChar(given.order.ptr(), '3', 0, PyUnicode_GET_LENGTH(given.order.ptr()), 1) >= 0;
 }
@@ -193,6 +194,39 @@ void check_pair(const py::object& q_object, const py::object& k_object, py::hand
     check_order(q.memory, k.memory, order, true);
     detail::check_tensors({.q_in = q.view, .k_in = k.view, .q_out = q.view, .k_out = k.view},
                           as_encoding(encoding).geometry.head_dim);
+}
+
+/// Throws what rotate_() or, with outputs or without any, rotate() would throw. Calls that PyTorch must see are checked
+/// as they run.
+void check_rotation(const py::object& q_object, const py::object& k_object, const py::object& q_out_object,
+                    const py::object& k_out_object, py::handle encoding, py::handle ids, py::handle offset,
+                    py::handle cu_seqlens, py::handle order, bool in_place) {
+    const python_arguments given{.q = q_object,
+                                 .k = k_object,
+                                 .encoding = encoding,
+                                 .ids = ids,
+                                 .offset = offset,
+                                 .cu_seqlens = cu_seqlens,
+                                 .order = order,
+                                 .inverse = false,
+                                 .adjoint = false,
+                                 .table = py::none(),
+                                 .threads = py::none()};
+    if (is_for_package(given, false)) return;
+    const call_integers numbers(given);
+    const auto side = [&](const py::object& object, const py::object& out_object, const char* name) {
+        output in, out;
+        if (object.is_none()) return std::pair{in, out};
+        in.memory = read_array(object, name), in.view = as_tensor(in.memory, name, order);
+        out = output(in_place ? object : out_object, name, in_place ? "rotate_" : "rotate", order);
+        return std::pair{in, out};
+    };
+    const auto [q, q_out] = side(q_object, q_out_object, "q");
+    const auto [k, k_out] = side(k_object, k_out_object, "k");
+    check_tokens(q.view, k.view);
+    const array& like = on_one_device(q.memory, k.memory);
+    const rotation rotation(like, q.memory.source ? q.view : k.view, numbers, given);
+    rotation.check(q.view, k.view, q_out.view, k_out.view);
 }
 
 /// Throws what two calls, for q and for k with positions of its own, would throw, and for q and k that do not fit
@@ -419,6 +453,7 @@ void bind_rotate(py::module_& m) {
     m.def("rerotate_", &rerotate);
     m.def("check_plain", &check_plain);
     m.def("check_pair", &check_pair);
+    m.def("check_rotation", &check_rotation);
     m.def("check_apart", &check_apart);
     m.def("as_offset", [](py::handle offset) { return as_offset(offset); });
     m.def("as_int", [](py::handle number, const std::string& name) { return as_int64(number, name.c_str()); });

@@ -51,7 +51,7 @@ def test_an_array_of_two_rows_is_no_pair():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c[:4], "position 5 lies outside the table of 4 rows"),
+        (lambda c: c[:4], "position 9 lies outside the table of 4 rows"),
         (lambda c: c[:, :22], r"table .*\[10, 22\].*24"),
         (lambda c: c[None], r"table .*\[1, 10, 24\].*24"),
         (lambda c: c[0], r"table .*\[24\].*24"),

@@ -1,6 +1,6 @@
 """Calls of rotate() and rotate_() that consist of simpler ones.
 
-They are packed q, k and v, keys with positions of their own, and packed sequences with padding.
+They are packed q, k and v, keys with positions of their own, packed sequences with padding, and encodings per sequence.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ropewalk import _ropewalk
+from ropewalk import _ropewalk, _several
 
 _ORDERS = ("thd", "bshd", "bhsd", "sbhd")
 _Function = Callable[..., Any]
 
 
+def is_composite(order: str | None, encoding: Any) -> bool:
+    """Return whether a call without k_positions, k_offset and padded_tail is one for rotate()."""
+    return is_packed(order) or isinstance(encoding, (list, tuple))
+
+
 def is_packed(order: str | None) -> bool:
-    """Return whether an order is that of q, k and v in one array. Such a call is one for rotate()."""
+    """Return whether an order is that of q, k and v in one array."""
     return isinstance(order, str) and "3" in order
 
 
@@ -36,6 +41,9 @@ def rotate(
                 "k_offset and out"
             )
         return _packed(function, q, {**arguments, "padded_tail": padded_tail})
+    if isinstance(arguments["encoding"], (list, tuple)):
+        apart = {"padded_tail": padded_tail, "k_positions": k_positions, "k_offset": k_offset}
+        return _several.rotate(function, q, k, {**arguments, **apart})
     if padded_tail:
         arguments = _with_positions(q if k is None else k, arguments)
     if k_positions is None and k_offset is None:

@@ -16,6 +16,7 @@ class Array(Protocol):
 
 
 Positions = Union[Array, Sequence[int], Sequence[Sequence[int]], None]
+Encodings = Union[_ropewalk.Encoding, Sequence[_ropewalk.Encoding]]
 Table = Union[tuple[Array, Array], Array, None]
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     class Arguments(TypedDict, total=False):
         """The arguments that rotate_() and rotate() have in common, except for q and k."""
 
-        encoding: Required[_ropewalk.Encoding]
+        encoding: Required[Encodings]
         positions: Positions
         offset: int | Array | Sequence[int]
         cu_seqlens: Positions
@@ -67,7 +68,7 @@ def rotate_(
     q: Array | None,
     k: Array | None = None,
     *,
-    encoding: _ropewalk.Encoding,
+    encoding: Encodings,
     positions: Positions = None,
     offset: int | Array | Sequence[int] = 0,
     cu_seqlens: Positions = None,
@@ -99,7 +100,8 @@ def rotate_(
             1. No copy is made. None for keys only.
         k: Keys of the same type, batch and, without k_positions and k_offset, tokens. The heads of q must be a multiple
             of those of k. None for queries only.
-        encoding: From encoding() or from_config().
+        encoding: From encoding() or from_config(), or a list with one per batch row or packed sequence, which differ in
+            their angles only. A call then makes one call per run of equal encodings, and needs cu_seqlens on the host.
         positions: Position of each token, which may be negative: integers of any type but uint64, [tokens] or
             [batch or 1, tokens]. Other types than int32 and int64 are converted. For mrope also
             [3, batch or 1, tokens], the positions t, h and w of each token, and [1, batch or 1, tokens], one position
@@ -145,7 +147,7 @@ def rotate_(
         )
         if done is not NotImplemented:
             return done
-    if not simple or _composite.is_packed(order):
+    if not simple or _composite.is_composite(order, encoding):
         return _composite.rotate(
             rotate_,
             q,
@@ -180,7 +182,7 @@ def rotate(
     q: Array | None,
     k: Array | None = None,
     *,
-    encoding: _ropewalk.Encoding,
+    encoding: Encodings,
     positions: Positions = None,
     offset: int | Array | Sequence[int] = 0,
     cu_seqlens: Positions = None,
@@ -220,7 +222,7 @@ def rotate(
         )
         if done is not NotImplemented:
             return done
-    if not simple or _composite.is_packed(order):
+    if not simple or _composite.is_composite(order, encoding):
         return _composite.rotate(
             rotate,
             q,
