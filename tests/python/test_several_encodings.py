@@ -96,8 +96,8 @@ def test_gradients_and_one_graph():
     assert torch.autograd.gradcheck(lambda x: rw.rotate(x, **given), packed, fast_mode=True)
     compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x.detach()), call(x.detach()))
-    with pytest.raises(rw.Error, match="an encoding per packed sequence needs cu_seqlens on the host"):
-        torch.compile(lambda x: rw.rotate(x, **given), backend="eager")(packed.detach())
+    breaks = torch.compile(lambda x: rw.rotate(x, **given), backend="eager")  # bounds of sequences are no constants
+    assert torch.equal(breaks(packed.detach()), rw.rotate(packed.detach(), **given))
 
 
 def test_one_table_serves_several_encodings():

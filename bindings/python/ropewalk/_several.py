@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Callable
 
 import numpy as np
@@ -93,11 +92,12 @@ def _check_encodings(encodings: Sequence[_ropewalk.Encoding]) -> None:
 
 def _runs(encodings: Sequence[_ropewalk.Encoding]) -> list[tuple[int, int, _ropewalk.Encoding]]:
     """Return the bounds of runs of equal encodings."""
-    runs, start = [], 0
-    for one, group in groupby(encodings):
-        end = start + len(list(group))
-        runs.append((start, end, one))
-        start = end
+    runs: list[tuple[int, int, _ropewalk.Encoding]] = []
+    for i, one in enumerate(encodings):
+        if runs and runs[-1][2].key == one.key:
+            runs[-1] = (runs[-1][0], i + 1, one)
+        else:
+            runs.append((i, i + 1, one))
     return runs
 
 
