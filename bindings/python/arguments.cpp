@@ -381,7 +381,7 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, const
                    rotated->tokens);
         read_shape(cu_seqlens, "cu_seqlens", 1);
         if (rotated != nullptr && source.on_host() && value.count > 0) check_sequences(rotated->tokens);
-        if (offset.each) load_offsets(offset, std::max<std::int64_t>(value.count, 1) - 1, like, draws);
+        if (offset.each) load_offsets(offset, std::max<std::int64_t>(value.count, 1) - 1, true, like, draws);
         // A repeated start is many empty sequences, and two entries say the same.
         if (source.on_host() && source.strides[0] == 0 && !value.offsets.exists())
             value.count = std::min<std::int64_t>(value.count, 2);
@@ -389,7 +389,7 @@ token_positions::token_positions(const Encoding& encoding, py::handle ids, const
         value.source =
             value.source == positions::kind::ids32 ? positions::kind::cu_seqlens32 : positions::kind::cu_seqlens64;
     } else if (offset.each) {
-        load_offsets(offset, rotated == nullptr ? -1 : rotated->batch, like, draws);
+        load_offsets(offset, rotated == nullptr ? -1 : rotated->batch, false, like, draws);
         value.source = positions::kind::row_offsets;
     }
     value.first = offset.first;
@@ -502,10 +502,11 @@ void token_positions::load(const char* name, const array& like, bool draws) {
     if (axes > 1) value.stride_axis = rows * value.count;
 }
 
-void token_positions::load_offsets(const token_offset& given, std::int64_t sequences, const array& like, bool draws) {
+void token_positions::load_offsets(const token_offset& given, std::int64_t sequences, bool ragged, const array& like,
+                                   bool draws) {
     const char* const name = given.name;
     const auto check_entries = [&](std::int64_t count) {
-        const char* const what = value.count > 0 ? sequences == 1 ? "sequence of cu_seqlens" : "sequences of cu_seqlens"
+        const char* const what = ragged ? sequences == 1 ? "sequence of cu_seqlens" : "sequences of cu_seqlens"
                                  : sequences == 1 ? "batch row; packed sequences need cu_seqlens="
                                                   : "batch rows";
         RW_EXPECTS(sequences < 0 || count == 1 || count == sequences, "{} has {} entries for {} {}", name, count,

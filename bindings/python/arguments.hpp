@@ -98,7 +98,7 @@ private:
     void check_ids(const tensor& rotated, const array& like, py::handle order, const char* name) const;
     void check_sequences(std::int64_t tokens) const;
     void load(const char* name, const array& like, bool draws);
-    void load_offsets(const token_offset& given, std::int64_t sequences, const array& like, bool draws);
+    void load_offsets(const token_offset& given, std::int64_t sequences, bool ragged, const array& like, bool draws);
 };
 
 /// A table with the objects that keep it alive: a sequence may make its arrays, and an array its memory, on demand.

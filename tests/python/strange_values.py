@@ -192,7 +192,10 @@ def entries(tmp_path):
                 **{"cos_sin_cache": functools.partial(np.ones, (4, 8), np.float32), "is_neox": True},
             },
         ),
-        "rotate_ by one table": Entry(rw.rotate_, {**ROTATE, "table": functools.partial(np.ones, (4, 8), np.float32)}),
+        "rotate_ by one table": Entry(
+            rw.rotate_,
+            {**ROTATE, "positions": [0, 1, 2, 3], "table": functools.partial(np.ones, (4, 8), np.float32)},
+        ),
         "rotate of rows with offsets": Entry(rw.rotate, {**ROTATE, "cu_seqlens": [0, 2, 4], "offset": [1, 2]}),
         "rerotate_": Entry(
             rw.rerotate_,

@@ -93,7 +93,7 @@ def test_cos_sin_cache_in_numpy_and_its_errors():
     for arguments, message in (
         ((encode(policy="xpos"), 3), "'xpos.*' scales queries and keys"),
         ((encode(policy="randomized:64"), 3), "'randomized.*' draws random positions"),
-        ((encoding, -1), "length must not be negative, got -1"),
+        ((encoding, -1), "length must be from 0 to 2.31 - 1, got -1"),
         ((encoding, 3, "int8"), "dtype must be one of float32"),
         ((encoding, 3, torch.int8), "dtype must be one of float32"),
     ):

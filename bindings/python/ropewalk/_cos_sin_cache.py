@@ -33,13 +33,13 @@ def cos_sin_cache(encoding: _ropewalk.Encoding, length: int, dtype: Any = "float
         A torch.Tensor if dtype or device is one of PyTorch, else a NumPy array.
 
     Raises:
-        Error: The encoding has no such table, length is negative, or dtype is another one.
+        Error: The encoding has no such table, or length, dtype or device is not supported.
         TypeError: An argument is of the wrong kind.
     """
     check_encoding(encoding)
     rows = _ropewalk.as_int(length, "length")
-    if rows < 0:
-        raise _ropewalk.Error(f"ropewalk: length must not be negative, got {rows}")
+    if not 0 <= rows < 1 << 31:
+        raise _ropewalk.Error(f"ropewalk: length must be from 0 to 2^31 - 1, got {rows}")
     if encoding.draws_positions or encoding.magnitude_rates.any():
         cause = "draws random positions" if encoding.draws_positions else "scales queries and keys by their positions"
         raise _ropewalk.Error(f"ropewalk: '{encoding.expression}' {cause}, which a table does not hold")
@@ -57,24 +57,38 @@ def cos_sin_cache(encoding: _ropewalk.Encoding, length: int, dtype: Any = "float
     import torch
 
     try:
-        cache = torch.empty(rows, encoding.rotary_dim, dtype=getattr(torch, name), device=device)
-    except (TypeError, RuntimeError) as problem:
-        raise _ropewalk.Error(f"ropewalk: device {_ropewalk.repr_of(device)} is not supported: {problem}") from None
+        where = torch.get_default_device() if device is None else torch.device(device)
+        if where.type == "meta":
+            raise TypeError
+    except (TypeError, RuntimeError, ValueError, OverflowError):
+        raise _ropewalk.Error(f"ropewalk: device must be one of PyTorch with memory, got {_shown(device)}") from None
+    cache = torch.empty(rows, encoding.rotary_dim, dtype=getattr(torch, name), device=where)
     on_host = cache if cache.device.type == "cpu" else torch.empty_like(cache, device="cpu")
     _filled(on_host, encoding)
     return cache if on_host is cache else cache.copy_(on_host)
 
 
 def _name_of(dtype: Any) -> str:
-    name = str(dtype).removeprefix("torch.") if type(dtype).__module__ in ("torch", "builtins") else ""
-    if isinstance(dtype, (type, np.dtype)):
+    name = dtype if isinstance(dtype, str) else ""
+    if type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype":
+        name = str(dtype).removeprefix("torch.")
+    elif isinstance(dtype, (type, np.dtype)):
         try:
             name = np.dtype(dtype).name
         except TypeError:
             name = ""
     if name not in _TYPES:
-        raise _ropewalk.Error(f"ropewalk: dtype must be one of {', '.join(_TYPES)}, got {_ropewalk.repr_of(dtype)}")
+        raise _ropewalk.Error(f"ropewalk: dtype must be one of {', '.join(_TYPES)}, got {_shown(dtype)}")
     return name
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: text, a number or a type that is short, and the type of others."""
+    text = _ropewalk.repr_of(value) if isinstance(value, (str, float, type, np.dtype)) else ""
+    is_dtype = type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device")
+    if is_dtype:
+        text = str(value)
+    return text if 0 < len(text) <= 60 and text.isprintable() else type(value).__name__
 
 
 def _filled(cache: Any, encoding: _ropewalk.Encoding) -> Any:
@@ -157,6 +171,8 @@ def _heads_of(x: Any, name: str, axes: int, size: int) -> Any:
     """Return a view of x with an axis for heads."""
     shape = _shape_of(x, name)
     if len(shape) == axes + 2:
+        if shape[-1] != size:
+            raise _ropewalk.Error(f"ropewalk: {name} {list(shape)} does not end with head_size, which is {size}")
         return x
     if len(shape) != axes + 1 or shape[-1] % size != 0:
         raise _ropewalk.Error(

@@ -323,7 +323,8 @@ def _prepare(
             "ropewalk: a table has no derivatives in forward mode and by torch.func; use torch.autograd, or detach it"
         )
     offsets = None
-    if type(offset) is not int and isinstance(offset, (Tensor, np.ndarray, *_SEQUENCES)):
+    several = isinstance(offset, np.ndarray) and offset.ndim > 0  # others are numbers
+    if several or (type(offset) is not int and isinstance(offset, (Tensor, *_SEQUENCES))):
         if not torch.compiler.is_compiling():
             _check_size(offset, "offset", k if q is None else q, cu_seqlens)
         offsets, offset = _as_offsets(offset), 0
