@@ -12,6 +12,7 @@ ALSO = {
     "head_dim": "rotary_dim|config",
     "rotary_offset": "rotary_dim",
     "positions": "position",
+    "k_offset": "position",  # a row of a table
     "expression": "policy",
     "policy": "encoding",
     "order": "cu_seqlens",
