@@ -23,6 +23,9 @@ struct bandwidth_loops {
     void (*convert_f16)(ropewalk::f16* data, std::int64_t count, float factor);         ///< widen, multiply, narrow
     void (*convert_bf16)(ropewalk::bf16* data, std::int64_t count, float factor);       ///< widen, multiply, narrow
     void (*store)(float* data, std::int64_t count, float value);                        ///< data = value
+    /// RMSNorm of heads in place, rounded to their type.
+    void (*norm)(ropewalk::element_type type, void* heads, std::int64_t count, std::int64_t head_dim,
+                 const float* weights, float epsilon);
     /// The loop written by hand in AVX2 intrinsics, where the set has AVX2; otherwise a loop that the compiler
     /// vectorises.
     rotation_loop (*rotation)(ropewalk::element_type type, ropewalk::layout_kind layout, bool in_cache);

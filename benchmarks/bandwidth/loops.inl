@@ -1,6 +1,7 @@
 // Bandwidth loops of an xsimd architecture A. Each loops_<set>.cpp includes them, compiled for its instruction set.
 #pragma once
 
+#include <ropewalk/cpu/fused_heads.hpp>
 #include <ropewalk/cpu/simd/load_store.hpp>
 
 #include "loops.hpp"
@@ -68,6 +69,28 @@ void store(float* data, std::int64_t count, float value) {
         [=](std::int64_t i) { data[i] = value; });
 }
 
+template <class A, class T>
+void norm_heads(T* x, std::int64_t count, std::int64_t head_dim, const float* weights, float epsilon) {
+    namespace simd = ropewalk::cpu::detail;
+    for (const T* const end = x + count * head_dim; x != end; x += head_dim) {
+        const float mean = simd::sum_of_squares<A>(x, head_dim) / static_cast<float>(head_dim);
+        const floats<A> factor(1.0F / std::sqrt(mean + epsilon));
+        for (std::int64_t i = 0; i < head_dim; i += static_cast<std::int64_t>(floats<A>::size))
+            simd::store_elements<A>(x + i,
+                                    simd::load_elements<A>(x + i) * factor * floats<A>::load_unaligned(weights + i));
+    }
+}
+
+template <class A>
+void norm(ropewalk::element_type type, void* x, std::int64_t count, std::int64_t head_dim, const float* weights,
+          float epsilon) {
+    if (type == ropewalk::element_type::f32)
+        return norm_heads<A>(static_cast<float*>(x), count, head_dim, weights, epsilon);
+    if (type == ropewalk::element_type::f16)
+        return norm_heads<A>(static_cast<ropewalk::f16*>(x), count, head_dim, weights, epsilon);
+    norm_heads<A>(static_cast<ropewalk::bf16*>(x), count, head_dim, weights, epsilon);
+}
+
 /// A rotation in portable C++. It has no __restrict, like the loops of engines: GCC vectorises it after a check that
 /// the token does not overlap the table.
 template <class A>
@@ -116,6 +139,7 @@ constexpr bandwidth_loops loops_of(std::string_view instruction_set,
             .convert_f16 = convert_f16<A>,
             .convert_bf16 = convert_bf16<A>,
             .store = store<A>,
+            .norm = norm<A>,
             .rotation = rotation};
 }
 
