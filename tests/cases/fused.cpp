@@ -17,7 +17,7 @@ TEST_CASE("norms, rotations and caches of every type, in every combination", "[f
     for (const rw::layout_kind layout : test::all_layouts) {
         for (const rw::element_type type : test::all_types) {
             for (const rw::cache_type cache : test::all_cache_types) {
-                for (std::int64_t i = 0; i < test::cases(40); ++i) {
+                for (std::int64_t i = 0; i < test::cases(15); ++i) {
                     test::fused_case c = test::random_fused_case(numbers, any_head(numbers));
                     c.type = type, c.layout = layout;
                     if (c.k_cache) c.k_cache = cache;

@@ -15,7 +15,8 @@ void scale_head(const T* from, std::int64_t count, float factor, const float* we
     const floats<A> factors(factor);
     const std::int64_t full = count & -lane_count<A>;
     for (std::int64_t i = 0; i < full; i += lane_count<A>)
-        floats<A>(load_elements<A>(from + i) * factors * floats<A>::load_unaligned(weights + i)).store_unaligned(to + i);
+        floats<A>(load_elements<A>(from + i) * factors * floats<A>::load_unaligned(weights + i))
+            .store_unaligned(to + i);
     for (std::int64_t i = full; i < count; ++i) to[i] = static_cast<float>(from[i]) * factor * weights[i];
 }
 
@@ -53,14 +54,7 @@ float sum_of_squares(const T* from, std::int64_t count) {
         RW_UNROLL
         for (std::int64_t i = 0; i < half; ++i) sum[i] = sum[i] + sum[i + half];
     }
-    float lanes[static_cast<std::size_t>(n)];
-    sum[0].store_unaligned(lanes);
-    RW_UNROLL
-    for (std::int64_t half = n / 2; half > 0; half /= 2) {
-        RW_UNROLL
-        for (std::int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    return lanes[0];
+    return sum_of_lanes<A>(sum[0]);
 }
 
 /// The largest |x| of a head, as its bits: those of a NaN if there is one.
@@ -100,8 +94,7 @@ RW_INLINE words<A> rounded_to_f8(const floats<A>& value) {
     floats<A> code = select(size < number(Format::smallest_normal), as<float>(subnormal), as<float>(normal));
     code = select(size >= number(Format::limit), number(Format::largest), code);
     const words<A> sign = (bits >> 24) & words<A>(0x80U);
-    return as<std::uint32_t>(
-        select(isnan(size), number(0x7fU), as<float>(words<A>(as<std::uint32_t>(code) | sign))));
+    return as<std::uint32_t>(select(isnan(size), number(0x7fU), as<float>(words<A>(as<std::uint32_t>(code) | sign))));
 }
 
 /// The destination of some heads of one token. Steps are in elements.
@@ -109,8 +102,8 @@ struct head_target {
     void* data;
     std::int64_t step;
     cache_type type;
-    float scale;          ///< of f8
-    float* scales;        ///< of i8
+    float scale;    ///< of f8
+    float* scales;  ///< of i8
     std::int64_t scale_step;
 };
 

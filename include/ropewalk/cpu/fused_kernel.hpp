@@ -29,14 +29,13 @@ RW_INLINE void with_cache_element(cache_type type, const F& f) {
 /// The heads of a destination at an entry of a page.
 RW_INLINE head_target target_at(const cache_tensor& c, std::int64_t page, std::int64_t entry) {
     const std::int64_t element = page * c.stride_page + entry * c.stride_token;
-    return {.data = static_cast<std::byte*>(c.data) + element * size_of(c.type),
-            .step = c.stride_head,
-            .type = c.type,
-            .scale = c.scale,
-            .scales = c.scales == nullptr
-                          ? nullptr
-                          : c.scales + page * c.scale_stride_page + entry * c.scale_stride_token,
-            .scale_step = c.scale_stride_head};
+    return {
+        .data = static_cast<std::byte*>(c.data) + element * size_of(c.type),
+        .step = c.stride_head,
+        .type = c.type,
+        .scale = c.scale,
+        .scales = c.scales == nullptr ? nullptr : c.scales + page * c.scale_stride_page + entry * c.scale_stride_token,
+        .scale_step = c.scale_stride_head};
 }
 
 /// A range of tokens of a fused call.
@@ -44,7 +43,9 @@ template <class A>
 class fused_range {
 public:
     fused_range(const fused_params& params, float* scratch)
-        : params_(params), pair_order_(scratch), rows_(scratch + first_row(params.rotation)),
+        : params_(params),
+          pair_order_(scratch),
+          rows_(scratch + first_row(params.rotation)),
           loops_(*params.typed, params.rotation) {
         float* next = rows_ + params.rotation.row_floats();
         for (int i = 0; i < 3; ++i) {
@@ -113,7 +114,12 @@ private:
         for (std::int64_t first = 0; first < side.in.heads; first += group) {
             const std::int64_t heads = side.in.heads - first < group ? side.in.heads - first : group;
             load_heads(side, weights_[i], in, first, heads);
-            if (side.rotates) rotate_held(side, heads);
+            if (side.rotates && count == 1 && targets[0].type == cache_type::f32) {
+                float* const out = static_cast<float*>(targets[0].data) + first * targets[0].step;
+                rotate_held(side, out, targets[0].step, heads);
+                continue;
+            }
+            if (side.rotates) rotate_held(side, held_, held_head(side.in.head_dim), heads);
             for (int t = 0; t < count; ++t) store_heads(side, targets[t], first, heads);
         }
     }
@@ -140,28 +146,36 @@ private:
     /// Widens the heads [first, first + count) into the scratch, normed if they have a norm.
     void load_heads(const fused_side& side, const float* weights, const std::byte* in, std::int64_t first,
                     std::int64_t count) const {
-        const std::int64_t dim = side.in.head_dim, stride = held_head(dim);
-        const auto epsilon = static_cast<float>(side.norm.epsilon);
-        const float reciprocal_dim = 1 / static_cast<float>(dim);
+        const std::int64_t dim = side.in.head_dim, held = held_head(dim), stride = side.in.stride_head;
         with_element(side.in.type, [&]<class T>(std::type_identity<T>) {
-            const T* from = reinterpret_cast<const T*>(in) + first * side.in.stride_head;
-            float* to = held_;
-            for (std::int64_t head = 0; head < count; ++head, from += side.in.stride_head, to += stride) {
-                if (weights == nullptr) {
-                    widen_elements<A>(from, dim, to);
-                    continue;
-                }
-                const float mean = RW_FMA((sum_of_squares<A>(from, dim)), reciprocal_dim, epsilon);
-                scale_head<A>(from, dim, 1.0F / __builtin_sqrtf(mean), weights, to);
+            const T* const from = reinterpret_cast<const T*>(in) + first * stride;
+            if (weights == nullptr) {
+                for (std::int64_t head = 0; head < count; ++head)
+                    widen_elements<A>(from + head * stride, dim, held_ + head * held);
+                return;
             }
+            const auto epsilon = static_cast<float>(side.norm.epsilon);
+            const float reciprocal_dim = 1 / static_cast<float>(dim);
+            // The sums of several heads run in parallel. Each head of the scratch keeps its factor until it is written.
+            for (std::int64_t head = 0; head < count; ++head)
+                held_[head * held] = sum_of_squares<A>(from + head * stride, dim);
+            for (std::int64_t head = 0; head < count; ++head) {
+                float& factor = held_[head * held];
+                factor = 1.0F / __builtin_sqrtf(RW_FMA(factor, reciprocal_dim, epsilon));
+            }
+            for (std::int64_t head = 0; head < count; ++head)
+                scale_head<A>(from + head * stride, dim, held_[head * held], weights, held_ + head * held);
         });
     }
 
-    void rotate_held(const fused_side& side, std::int64_t count) const {
-        auto* const heads = reinterpret_cast<std::byte*>(held_ + params_.rotation.rotary_offset);
-        const std::int64_t stride = held_head(side.in.head_dim) * static_cast<std::int64_t>(sizeof(float));
-        params_.floats->by_columns(params_.rotation.pairs, row_of(float_row_, side),
-                                   {heads, heads, count, stride, stride}, {});
+    /// Rotates held heads to a destination of floats, which may be the scratch.
+    void rotate_held(const fused_side& side, float* out, std::int64_t step, std::int64_t count) const {
+        constexpr auto size = static_cast<std::int64_t>(sizeof(float));
+        const std::int64_t dim = side.in.head_dim;
+        const auto bytes = [](float* x) { return reinterpret_cast<std::byte*>(x); };
+        token_heads heads({bytes(held_), bytes(out), count, held_head(dim) * size, step * size}, dim * size);
+        heads.enter_rotary_part(*params_.floats, params_.rotation, 1);
+        params_.floats->by_columns(params_.rotation.pairs, row_of(float_row_, side), heads.span, {});
     }
 
     void store_heads(const fused_side& side, const head_target& target, std::int64_t first, std::int64_t count) const {

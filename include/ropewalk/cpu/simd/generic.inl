@@ -13,6 +13,10 @@ RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floa
 }
 
 template <class A>
+RW_INLINE float sum_of_lanes(const floats<A>& a) {
+    return (a.data[0] + a.data[2]) + (a.data[1] + a.data[3]);
+}
+template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
     return floats<A>(__builtin_shufflevector(a.data, b.data, 0, 2, 4, 6));
 }

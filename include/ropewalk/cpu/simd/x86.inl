@@ -44,6 +44,22 @@ RW_INLINE floats<A> choose(const words<A>& which, const floats<A>& a, const floa
     }
 }
 
+/// The sum of all lanes, added by halves: lane 0 and the one half a register on first.
+template <class A>
+RW_INLINE float sum_of_lanes(const floats<A>& a) {
+    __m128 quarter;
+    if constexpr (is_avx512<A>) {
+        const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+        quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    } else if constexpr (is_avx2<A>) {
+        quarter = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    } else {
+        quarter = a;
+    }
+    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
 /// Lanes 0, 2, 4, … of a, then those of b.
 template <class A>
 RW_INLINE floats<A> even_lanes(const floats<A>& a, const floats<A>& b) {
