@@ -251,7 +251,7 @@ static inline ropewalk_view ropewalk_bhsd(void* data, int32_t type, int64_t batc
 
 /// Returns the positions first, first + 1, … of every sequence.
 static inline ropewalk_positions ropewalk_offset(int64_t first) {
-    ropewalk_positions positions = {sizeof(ropewalk_positions), ROPEWALK_OFFSET, 0, 0, NULL, 0, 0, 0, 0, 0};
+    ropewalk_positions positions = {sizeof(ropewalk_positions), ROPEWALK_OFFSET, 0, 0, NULL, 0, 0, 0, 0, 0, NULL, 0, 0};
     positions.first = first;
     return positions;
 }
