@@ -187,6 +187,21 @@ static void test_rotations(int layout) {
     CHECK(ropewalk_rotate(&q_view, NULL, encoding, &positions, NULL) == ROPEWALK_OK);
     CHECK(largest_error(q, HEADS, counted, 2, layout) < bound);
     positions = ropewalk_cu_seqlens64(bounds64, 4);
+    // The same sequences, each after a cache of its own length.
+    const int32_t cached[3] = {700, 0, -12};
+    int64_t continued[TOKENS];
+    for (int i = 0; i < TOKENS; ++i) continued[i] = counted[i] + cached[i < 3 ? 0 : i < 4 ? 1 : 2];
+    ropewalk_positions chunks = positions;
+    chunks.offsets = cached, chunks.offset_count = 3, chunks.offset_bits = 32;
+    fill(k, K_SIZE);
+    CHECK(ropewalk_rotate(NULL, &k_view, encoding, &chunks, NULL) == ROPEWALK_OK);
+    CHECK(largest_error(k, KV_HEADS, continued, 2, layout) < bound);
+    chunks.offset_bits = 16;
+    CHECK_INVALID(ropewalk_rotate(NULL, &k_view, encoding, &chunks, NULL), "offset_bits must be 32 or 64, got 16");
+    chunks.offset_bits = 32, chunks.offset_count = 2;
+    CHECK_INVALID(ropewalk_rotate(NULL, &k_view, encoding, &chunks, NULL), "2 offsets are given for 3 sequences");
+    chunks.kind = ROPEWALK_ROW_OFFSETS, chunks.first = 0, chunks.offset_count = 1, chunks.offsets = NULL;
+    CHECK_INVALID(ropewalk_rotate(NULL, &k_view, encoding, &chunks, NULL), "offsets is NULL");
     fill(k, K_SIZE);
     CHECK(ropewalk_rotate(NULL, &k_view, encoding, &positions, NULL) == ROPEWALK_OK);
     CHECK(largest_error(k, KV_HEADS, counted, 2, layout) < bound);
