@@ -65,9 +65,10 @@ TEST_CASE("positions refer to the ids", "[positions]") {
     CHECK((ragged.source == kind::cu_seqlens32 && ragged.first == 10 && ragged.count == 6));
     CHECK(rw::cu_seqlens(wide).source == kind::cu_seqlens64);
     CHECK_FALSE(ragged.offsets.exists());
-    const auto behind = rw::cu_seqlens(narrow, wide);
-    CHECK((behind.ragged() && behind.first == 0 && behind.offsets.data == wide.data() && behind.offsets.count == 2));
-    CHECK((behind.offsets.wide && !rw::cu_seqlens(wide, narrow).offsets.wide));
+    const auto following = rw::cu_seqlens(narrow, wide);
+    CHECK((following.ragged() && following.first == 0 && following.offsets.data == wide.data() &&
+           following.offsets.count == 2));
+    CHECK((following.offsets.wide && !rw::cu_seqlens(wide, narrow).offsets.wide));
     const auto per_row = rw::offsets(narrow);
     CHECK((per_row.source == kind::row_offsets && per_row.offsets.data == narrow.data() && !per_row.offsets.wide));
     CHECK((per_row.offsets.count == 6 && rw::offsets(wide).offsets.wide && !per_row.ragged()));
