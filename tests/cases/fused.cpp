@@ -61,6 +61,24 @@ TEST_CASE("every kind of slot in every order of a cache", "[fused]") {
     }
 }
 
+TEST_CASE("outputs of every type, with and without a cache, and f8 divisors in memory", "[fused]") {
+    SEEDED(numbers);
+    for (const auto type : test::all_cache_types) {
+        for (const bool in_memory : {false, true}) {
+            test::fused_case c;
+            c.type = rw::element_type::bf16, c.layout = test::all_layouts[numbers.integer(0, 1)];
+            c.quantised[0] = type, c.scale_in_memory = in_memory;
+            CHECK_THAT(run(c, numbers), test::matches_oracle());
+            c.quantised[1] = type, c.q_norm = true;
+            CHECK_THAT(run(c, numbers), test::matches_oracle());
+            c.k_cache = rw::cache_type::f8e4m3, c.v_cache = type;
+            CHECK_THAT(run(c, numbers), test::matches_oracle());
+            c.quantised[2] = rw::cache_type::i8;
+            CHECK_THAT(run(c, numbers), test::matches_oracle());
+        }
+    }
+}
+
 TEST_CASE("keys alone, values to a tensor, queries absent", "[fused]") {
     SEEDED(numbers);
     for (const auto type : test::all_types) {

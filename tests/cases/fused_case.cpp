@@ -5,7 +5,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "support/e4m3.hpp"
+#include "support/fp8.hpp"
 
 namespace rw = ropewalk;
 using rw::cache_type;
@@ -13,7 +13,7 @@ using rw::cache_type;
 namespace test {
 
 cache_memory::cache_memory(cache_type type, const extents& size, cache_order axes, float scale,
-                           std::int64_t misalignment) {
+                           std::int64_t misalignment, bool scale_in_memory) {
     const auto [pages, page_size, heads, head_dim] = size;
     float* const none = nullptr;
     shape_ = axes == cache_order::hnd ? rw::hnd_cache(none, pages, heads, page_size, head_dim)
@@ -31,13 +31,15 @@ cache_memory::cache_memory(cache_type type, const extents& size, cache_order axe
     bytes.assign(static_cast<std::size_t>((pages * shape_.stride_page + 2 * guard) * element), pattern);
     if (type == cache_type::i8)
         scales.assign(static_cast<std::size_t>((pages * shape_.scale_stride_page + 2 * guard) * 4), pattern);
+    if (scale_in_memory && rw::is_f8(type)) divisor.assign(1, scale);
     named_.assign(bytes.size(), 0), named_scales_.assign(scales.size(), 0);
 }
 
-rw::cache_tensor cache_memory::tensor_over(void* data, void* scale_data) const {
+rw::cache_tensor cache_memory::tensor_over(void* data, void* scale_data, const void* divisor_data) const {
     rw::cache_tensor result = shape_;
     result.data = static_cast<unsigned char*>(data) + first_;
     if (!scales.empty()) result.scales = static_cast<float*>(scale_data) + guard;
+    if (!divisor.empty()) result.scale = 1, result.scale_at = static_cast<const float*>(divisor_data);
     return result;
 }
 
@@ -50,12 +52,13 @@ bool cache_memory::holds(const unsigned char* element, double exact, double room
         return std::nearbyint(static_cast<double>(scaled) - slack) <= static_cast<double>(got) &&
                static_cast<double>(got) <= std::nearbyint(static_cast<double>(scaled) + slack);
     }
-    if (shape_.type == cache_type::f8e4m3) {
-        const auto number = [](std::uint32_t code) {
-            return oracle::e4m3_number(static_cast<int>(code & 127)) * ((code & 128) != 0 ? -1 : 1);
+    if (rw::is_f8(shape_.type)) {
+        const oracle::fp8& format = shape_.type == cache_type::f8e4m3 ? oracle::e4m3 : oracle::e5m2;
+        const auto number = [&](std::uint32_t code) {
+            return oracle::fp8_number(format, static_cast<int>(code & 127)) * ((code & 128) != 0 ? -1 : 1);
         };
         const auto stored = [&](double x) {
-            return number(oracle::e4m3_code(static_cast<double>(static_cast<float>(x) / shape_.scale)));
+            return number(oracle::fp8_code(format, static_cast<double>(static_cast<float>(x) / shape_.scale)));
         };
         return stored(exact - room) <= number(*element) && number(*element) <= stored(exact + room);
     }
@@ -142,12 +145,13 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
         draw_mapping(made, kind == slot_kind::mapping32, batch * tokens, cache, numbers, checked);
         return made;
     }
+    const bool list = is_list(kind);
     const bool paged =
-        kind == slot_kind::table_offset || kind == slot_kind::table_ids || kind == slot_kind::table_ragged;
+        list || kind == slot_kind::table_offset || kind == slot_kind::table_ids || kind == slot_kind::table_ragged;
     const std::int64_t sequences = is_ragged(kind) ? 3 : batch, max_pages = paged ? cache.pages / sequences : 1;
     const std::int64_t capacity = max_pages * cache.page_size;
     rw::positions entries;
-    if (kind == slot_kind::by_sequence_ids || kind == slot_kind::table_ids) {
+    if (kind == slot_kind::by_sequence_ids || kind == slot_kind::table_ids || kind == slot_kind::list_ids) {
         for (std::int64_t row = 0; row < batch; ++row) {
             const std::int64_t start = numbers.integer(0, capacity - tokens);
             for (std::int64_t t = 0; t < tokens; ++t) made.ids.push_back(start + t);
@@ -158,15 +162,22 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
     } else if (is_ragged(kind)) {
         made.starts = {0, tokens / 3, tokens / 3, tokens};  // the second sequence is empty
         // The last tokens of a long sequence may lie outside.
-        made.first = numbers.integer(0, capacity - tokens + tokens / 3);
+        made.first = kind == slot_kind::list_last ? 0 : numbers.integer(0, capacity - tokens + tokens / 3);
         entries = rw::cu_seqlens(std::span<const std::int64_t>(made.starts), made.first);
     } else {
         made.first = numbers.integer(0, capacity - tokens);
         entries = rw::offset{made.first};
     }
+    // The pages of sequence s are table[starts[s]] to table[starts[s + 1] - 1].
+    std::vector<std::int32_t> starts{0};
+    for (std::int64_t s = 0; paged && s < sequences; ++s) {
+        // Lists have different lengths, so that the last tokens of a sequence may lie outside.
+        const std::int64_t pages = list && !checked ? numbers.integer(1, max_pages) : max_pages;
+        starts.push_back(starts.back() + static_cast<std::int32_t>(pages));
+    }
     if (paged) {
         const auto order = shuffled(cache.pages, numbers);
-        for (std::int64_t i = 0; i < sequences * max_pages; ++i) {
+        for (std::int64_t i = 0; i < starts.back(); ++i) {
             // Some pages do not exist.
             const std::int64_t page = !checked && numbers.integer(0, 5) == 0
                                           ? numbers.one_of<std::int64_t>({-1, cache.pages, 1 << 30})
@@ -174,7 +185,16 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
             made.table.push_back(static_cast<std::int32_t>(page));
         }
     }
-    made.slots = paged ? rw::by_page_table(made.table, sequences, entries) : rw::by_sequence(entries);
+    if (list) {
+        made.indptr = starts;
+        for (std::int64_t s = 0; kind == slot_kind::list_last && s < sequences; ++s)
+            made.last_page_len.push_back(static_cast<std::int32_t>(numbers.integer(1, cache.page_size)));
+        made.slots = kind == slot_kind::list_last
+                         ? rw::by_page_list(made.indptr, made.table, made.last_page_len, entries)
+                         : rw::by_page_list(made.indptr, made.table, entries);
+    } else {
+        made.slots = paged ? rw::by_page_table(made.table, sequences, entries) : rw::by_sequence(entries);
+    }
     for (std::int64_t i = 0; i < batch * tokens; ++i) {
         std::int64_t sequence = i / tokens, entry = made.first + i % tokens;
         if (!made.ids.empty()) entry = made.ids[static_cast<std::size_t>(i)];
@@ -182,14 +202,25 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
             while (made.starts[static_cast<std::size_t>(sequence + 1)] <= i) ++sequence;
             entry = made.first + i - made.starts[static_cast<std::size_t>(sequence)];
         }
+        const auto s = static_cast<std::size_t>(sequence);
+        const std::int64_t pages = paged ? starts[s + 1] - starts[s] : 1;
+        if (kind == slot_kind::list_last) {
+            // The tokens of the call are the last ones of their sequences.
+            const std::int64_t length = (pages - 1) * cache.page_size + made.last_page_len[s];
+            entry = length - made.starts[s + 1] + i;
+        }
         std::int64_t page = sequence;
-        const bool fits = entry >= 0 && entry < capacity;
-        if (fits && paged) page = made.table[static_cast<std::size_t>(sequence * max_pages + entry / cache.page_size)];
+        const bool fits = entry >= 0 && entry < pages * cache.page_size;
+        if (fits && paged) page = made.table[static_cast<std::size_t>(starts[s] + entry / cache.page_size)];
         made.of_token.push_back(fits && page >= 0 && page < cache.pages
                                     ? std::optional(cache_slot{page, paged ? entry % cache.page_size : entry})
                                     : std::nullopt);
     }
     return made;
+}
+
+static cache_type any_cache_type(random& numbers) {
+    return all_cache_types[numbers.integer(0, std::ssize(all_cache_types) - 1)];
 }
 
 fused_case random_fused_case(random& numbers, const rw::Geometry& head) {
@@ -209,9 +240,12 @@ fused_case random_fused_case(random& numbers, const rw::Geometry& head) {
     c.q_norm = numbers.coin(), c.k_norm = numbers.coin(), c.one_plus = numbers.coin();
     c.weight_type = all_types[numbers.integer(0, 2)];
     if (numbers.integer(0, 3) > 0) {
-        c.k_cache = all_cache_types[numbers.integer(0, 4)];
-        if (numbers.integer(0, 3) > 0) c.v_cache = all_cache_types[numbers.integer(0, 4)];
+        c.k_cache = any_cache_type(numbers);
+        if (numbers.integer(0, 3) > 0) c.v_cache = any_cache_type(numbers);
     }
+    for (auto& quantised : c.quantised)
+        if (numbers.integer(0, 3) == 0) quantised = any_cache_type(numbers);
+    c.scale_in_memory = numbers.coin();
     c.cache_axes = wide ? cache_order::hnd : static_cast<cache_order>(numbers.integer(0, 3));
     c.page_size = numbers.one_of<std::int64_t>({1, 4, 16, 32, 5});
     c.slots = all_slot_kinds[numbers.integer(0, std::ssize(all_slot_kinds) - 1)];
@@ -234,7 +268,7 @@ fused_call::fused_call(const fused_case& c, random& numbers) : setup(c) {
                     .first_head = c.packed && i > 0 ? c.q.heads + (i == 2 ? c.kv_heads : 0) : 0,
                     .heads = heads[i],
                     .in_place = i < 2 && c.in_place,
-                    .has_output = !is_cached || (i == 1 ? c.k_output : c.v_output)};
+                    .has_output = !c.quantised[i] && (!is_cached || (i == 1 ? c.k_output : c.v_output))};
         if (!c.packed) add_memory(heads[i], dims[i]);
     }
     const bool is_norm[] = {c.q_norm, c.k_norm};
@@ -247,10 +281,14 @@ fused_call::fused_call(const fused_case& c, random& numbers) : setup(c) {
     const std::int64_t sequences = is_ragged(c.slots) ? 3 : c.q.batch;
     cache_memory::extents size{by_sequence ? sequences : pages,
                                by_sequence ? std::max(c.page_size, c.q.tokens) : c.page_size, c.kv_heads, c.q.head_dim};
-    if (c.k_cache) caches[0].emplace(*c.k_cache, size, c.cache_axes, 0.03F, c.misalignment);
+    if (c.k_cache) caches[0].emplace(*c.k_cache, size, c.cache_axes, 0.03F, c.misalignment, c.scale_in_memory);
     slots = random_slots(c.slots, c.q.batch, c.q.tokens, size, numbers, c.checked_slots);
     size.head_dim = c.v_dim;
-    if (c.v_cache) caches[1].emplace(*c.v_cache, size, c.cache_axes, 0.5F, c.misalignment);
+    if (c.v_cache) caches[1].emplace(*c.v_cache, size, c.cache_axes, 0.5F, c.misalignment, c.scale_in_memory);
+    for (std::size_t i = 0; i < 3; ++i)
+        if (c.quantised[i])
+            quantised[i].emplace(*c.quantised[i], cache_memory::extents{c.q.batch, c.q.tokens, heads[i], dims[i]},
+                                 c.cache_axes, 0.07F, c.misalignment, c.scale_in_memory);
 
     positions = from_offset(c.q, c.first);
     if (slots.starts.empty()) return;
@@ -278,6 +316,16 @@ rw::fusion fused_call::fusion() {
         if (caches[i]) *tensors[i] = caches[i]->tensor();
     }
     if (caches[0] || caches[1]) result.slots = slots.slots;
+    rw::cache_tensor* const outputs[] = {&result.quantised.q, &result.quantised.k, &result.quantised.v};
+    for (std::size_t i = 0; i < 3; ++i)
+        if (quantised[i] && parts[i].heads > 0) *outputs[i] = quantised[i]->tensor();
+    return result;
+}
+
+std::vector<cache_memory*> fused_call::written() {
+    std::vector<cache_memory*> result;
+    for (auto* const each : {&caches[0], &caches[1], &quantised[0], &quantised[1], &quantised[2]})
+        if (*each) result.push_back(&**each);
     return result;
 }
 
@@ -329,15 +377,22 @@ std::string fused_call::compare(const std::array<std::vector<double>, 3>& heads,
                            std::to_string(out[j]) + " in the output, exact is " + std::to_string(exact[j - row * dim]);
             }
             const auto token = row / count;
+            if (quantised[i]) {
+                const auto tokens = static_cast<std::size_t>(setup.q.tokens);
+                const cache_slot slot{static_cast<std::int64_t>(token / tokens),
+                                      static_cast<std::int64_t>(token % tokens)};
+                const std::string wrong = quantised[i]->check(slot, head - p.first_head, exact, room);
+                if (!wrong.empty()) return std::string("the quantised output of ") + "qkv"[i] + ", " + wrong;
+            }
             if (i == 0 || !caches[i - 1] || !slots.of_token[token]) continue;
             const std::string wrong = caches[i - 1]->check(*slots.of_token[token], head - p.first_head, exact, room);
             if (!wrong.empty()) return std::string("the cache of ") + "qkv"[i] + ", " + wrong;
         }
         if (!x.in.guards_intact() || !x.out.guards_intact()) return "bytes around a tensor changed";
     }
-    for (std::size_t i = 0; i < 2; ++i) {
-        const std::string wrong = caches[i] ? caches[i]->check_rest() : "";
-        if (!wrong.empty()) return std::string("the cache of ") + "kv"[i] + ": " + wrong;
+    for (const cache_memory* const each : written()) {
+        const std::string wrong = each->check_rest();
+        if (!wrong.empty()) return "a cache or a quantised output: " + wrong;
     }
     return {};
 }
@@ -351,8 +406,10 @@ std::string describe(const fused_case& c) {
          << " heads " << c.q.heads << '/' << c.kv_heads << (c.packed ? ", packed" : "") << ", order "
          << static_cast<int>(c.axes) << (c.in_place ? ", in place" : ", out of place") << ", outputs " << c.k_output
          << c.v_output << ", norms " << c.q_norm << c.k_norm << c.one_plus << ", caches " << name(c.k_cache) << ' '
-         << name(c.v_cache) << " axes " << static_cast<int>(c.cache_axes) << " pages of " << c.page_size << " slots "
-         << static_cast<int>(c.slots) << ", '" << c.encoding.ours.expression << "' from " << c.first;
+         << name(c.v_cache) << ", quantised " << name(c.quantised[0]) << ' ' << name(c.quantised[1]) << ' '
+         << name(c.quantised[2]) << (c.scale_in_memory ? ", scales in memory" : "") << ", axes "
+         << static_cast<int>(c.cache_axes) << " pages of " << c.page_size << " slots " << static_cast<int>(c.slots)
+         << ", '" << c.encoding.ours.expression << "' from " << c.first;
     return text.str();
 }
 

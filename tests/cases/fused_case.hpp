@@ -15,9 +15,9 @@ namespace test {
 /// share one buffer; `padded` has odd gaps on every axis.
 enum class cache_order { nhd, hnd, interleaved, padded };
 
-inline constexpr ropewalk::cache_type all_cache_types[] = {ropewalk::cache_type::f32, ropewalk::cache_type::f16,
-                                                           ropewalk::cache_type::bf16, ropewalk::cache_type::f8e4m3,
-                                                           ropewalk::cache_type::i8};
+inline constexpr ropewalk::cache_type all_cache_types[] = {ropewalk::cache_type::f32,    ropewalk::cache_type::f16,
+                                                           ropewalk::cache_type::bf16,   ropewalk::cache_type::f8e4m3,
+                                                           ropewalk::cache_type::f8e5m2, ropewalk::cache_type::i8};
 
 /// A slot of a cache.
 struct cache_slot {
@@ -35,11 +35,11 @@ public:
     static constexpr unsigned char pattern = array::pattern;
 
     cache_memory(ropewalk::cache_type type, const extents& size, cache_order axes, float scale = 1,
-                 std::int64_t misalignment = 0);
+                 std::int64_t misalignment = 0, bool scale_in_memory = false);
 
-    [[nodiscard]] ropewalk::cache_tensor tensor() { return tensor_over(bytes.data(), scales.data()); }
-    /// The cache over copies of `bytes` and `scales`.
-    [[nodiscard]] ropewalk::cache_tensor tensor_over(void* data, void* scale_data) const;
+    [[nodiscard]] ropewalk::cache_tensor tensor() { return tensor_over(bytes.data(), scales.data(), divisor.data()); }
+    /// The cache over copies of `bytes`, `scales` and `divisor`.
+    [[nodiscard]] ropewalk::cache_tensor tensor_over(void* data, void* scale_data, const void* divisor_data) const;
 
     /// Compares one head with exact values that may be off by `room`. Returns the first problem, or "".
     std::string check(const cache_slot& slot, std::int64_t head, std::span<const double> exact, double room);
@@ -50,6 +50,7 @@ public:
     [[nodiscard]] const std::vector<std::uint8_t>& named_scales() const { return named_scales_; }
 
     std::vector<unsigned char> bytes, scales;
+    std::vector<float> divisor;  ///< of an f8 cache whose divisor is in memory; otherwise empty
 
 private:
     [[nodiscard]] bool holds(const unsigned char* element, double exact, double room, double largest) const;
@@ -66,21 +67,31 @@ enum class slot_kind {
     table_offset,
     table_ids,
     table_ragged,
+    list_offset,
+    list_ids,
+    list_ragged,
+    list_last,  ///< ragged, with last_page_len
     mapping32,
     mapping64
 };
 inline constexpr slot_kind all_slot_kinds[] = {
     slot_kind::by_sequence_offset, slot_kind::by_sequence_ids, slot_kind::by_sequence_ragged, slot_kind::table_offset,
-    slot_kind::table_ids,          slot_kind::table_ragged,    slot_kind::mapping32,          slot_kind::mapping64};
+    slot_kind::table_ids,          slot_kind::table_ragged,    slot_kind::list_offset,        slot_kind::list_ids,
+    slot_kind::list_ragged,        slot_kind::list_last,       slot_kind::mapping32,          slot_kind::mapping64};
 inline bool is_ragged(slot_kind kind) {
-    return kind == slot_kind::by_sequence_ragged || kind == slot_kind::table_ragged;
+    return kind == slot_kind::by_sequence_ragged || kind == slot_kind::table_ragged || kind == slot_kind::list_ragged ||
+           kind == slot_kind::list_last;
+}
+inline bool is_list(slot_kind kind) {
+    return kind == slot_kind::list_offset || kind == slot_kind::list_ids || kind == slot_kind::list_ragged ||
+           kind == slot_kind::list_last;
 }
 
 /// The slots of the tokens of a call, and the memory that holds them.
 struct slot_case {
     ropewalk::cache_slots slots;
     std::vector<std::int64_t> ids, starts;
-    std::vector<std::int32_t> table;
+    std::vector<std::int32_t> table, indptr, last_page_len;
     std::int64_t first = 0;
     std::vector<std::optional<cache_slot>> of_token;  ///< batch row by batch row; nothing: no slot in the cache
 };
@@ -105,6 +116,9 @@ struct fused_case {
     bool q_norm = false, k_norm = false, one_plus = false;
     ropewalk::element_type weight_type = ropewalk::element_type::f32;
     std::optional<ropewalk::cache_type> k_cache{}, v_cache{};
+    /// Types of the outputs of q, k and v, in place of the ordinary outputs.
+    std::array<std::optional<ropewalk::cache_type>, 3> quantised{};
+    bool scale_in_memory = false;  ///< of f8 caches and outputs
     cache_order cache_axes = cache_order::nhd;
     std::int64_t page_size = 16;
     slot_kind slots = slot_kind::mapping64;
@@ -149,8 +163,10 @@ struct fused_call {
 
     /// The heads of part number i as a tensor over an array of its memory, or an absent tensor.
     [[nodiscard]] ropewalk::tensor heads_of(const ropewalk::tensor& array, std::size_t i) const;
-    /// The norms and caches of the call, in host memory.
+    /// The norms, caches and quantised outputs of the call, in host memory.
     [[nodiscard]] ropewalk::fusion fusion();
+    /// Every cache and quantised output that exists.
+    [[nodiscard]] std::vector<cache_memory*> written();
     /// The exact heads of part number i in the order of its memory: [batch, tokens, heads of the memory, head_dim].
     [[nodiscard]] std::vector<double> exact(std::size_t i) const;
     /// Compares outputs and caches with the heads [batch, tokens, heads of the memory, head_dim] of each part.
@@ -161,6 +177,7 @@ struct fused_call {
     std::array<part, 3> parts;
     std::array<array, 2> weights;                       ///< of the norms of q and k
     std::array<std::optional<cache_memory>, 2> caches;  ///< of k and v
+    std::array<std::optional<cache_memory>, 3> quantised;
     slot_case slots;
     token_positions positions;
     std::string problem{};  ///< found by the backend

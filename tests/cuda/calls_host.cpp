@@ -46,9 +46,9 @@ void fused_calls<T, L>::run(const tensors& in, const tensors& out, const gpu::fu
     const auto plan = gpu::make_fused_plan<T>(
         rw::kind_of<L>, {view_of<const T>(in.q), view_of<const T>(in.k), view_of<const T>(in.v)},
         {view_of<T>(out.q), view_of<T>(out.k), view_of<T>(out.v)}, with, encoding, where, chosen, shape);
-    gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto params = gpu::kernel_params<Rates>(plan);
-        const gpu::fused_body<T, L, bytes(), Rates> body{params};
+    gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
+        const auto params = gpu::kernel_params<typename Kind::Rates>(plan);
+        const gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts> body{params};
         for (std::int64_t i = 0; i < plan.shape.threads; i += gpu::host_warp::width)
             gpu::run_lanes<gpu::host_warp>(body, i);
     });

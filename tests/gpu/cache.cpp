@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "host.hpp"
-#include "support/e4m3.hpp"
 #include "support/effort.hpp"
 #include "support/errors.hpp"
+#include "support/fp8.hpp"
 
 namespace rw = ropewalk;
 namespace gpu = ropewalk::gpu;
@@ -17,9 +17,7 @@ namespace {
 template <class E, int V>
 std::vector<E> stored(const float (&x)[V], float scale = 1, float factor = 0) {
     std::vector<E> memory(16);
-    const gpu::cache_sink sink{
-        .data = memory.data(), .type = gpu::cache_type_of<E>(), .scale = scale, .inverse_scale = 1 / scale};
-    gpu::detail::store_as<E, gpu::plain_access>(memory.data() + V, sink, factor, x);
+    gpu::detail::store_as<E, gpu::plain_access>(memory.data() + V, {scale, 1 / scale}, factor, x);
     return {memory.begin() + V, memory.begin() + 2 * V};
 }
 
@@ -59,6 +57,27 @@ TEST_CASE("a quotient by a scale is rounded once", "[gpu][cache]") {
     CHECK(gpu::quotient_of(-3e38F, 0x1p-60F, 0x1p60F) == -HUGE_VALF);
 }
 
+TEST_CASE("a divisor in memory replaces the one in the arguments", "[gpu][cache]") {
+    const float in_memory = 3;
+    gpu::cache_sink sink{.scale = 0.7F, .inverse_scale = 1 / 0.7F};
+    CHECK((gpu::f8_divisor::of(sink).value == 0.7F && gpu::f8_divisor::of(sink).reciprocal == 1 / 0.7F));
+    sink.scale_at = &in_memory;
+    CHECK((gpu::f8_divisor::of(sink).value == 3 && gpu::f8_divisor::of(sink).reciprocal == 1.0F / 3));
+}
+
+TEST_CASE("divisors in memory that no host can check give a code for every number", "[gpu][cache]") {
+    for (const float divisor : {0.0F, 1e-45F, 1e38F, HUGE_VALF, std::nanf("")}) {
+        const gpu::cache_sink sink{.scale_at = &divisor};
+        const gpu::f8_divisor read = gpu::f8_divisor::of(sink);
+        std::vector<rw::f8e4m3> memory(3);
+        const float one[1] = {-3.0F};
+        gpu::detail::store_as<rw::f8e4m3, gpu::plain_access>(&memory[1], read, 0, one);
+        INFO("divisor " << divisor);
+        CHECK((memory[0].bits == 0 && memory[2].bits == 0));
+        if (std::isnan(divisor)) CHECK(memory[1].bits == 0x7f);
+    }
+}
+
 TEST_CASE("int8 heads use -127 to 127, and mark numbers that they cannot represent", "[gpu][cache]") {
     SEEDED(numbers);
     for (int i = 0; i < 1000; ++i) {
@@ -86,15 +105,17 @@ TEST_CASE("elements are stored in the type of the cache", "[gpu][cache]") {
     const auto halves = stored<rw::f16>(x);
     const auto brains = stored<rw::bf16>(x);
     const auto eighths = stored<rw::f8e4m3>(x, 2);
+    const auto wide_eighths = stored<rw::f8e5m2>(x, 2);
     for (std::size_t i = 0; i < 8; ++i) {
         CHECK(floats[i] == x[i]);
         const auto exact = static_cast<double>(x[i]);
         CHECK(halves[i].bits == oracle::encode(oracle::rounded(exact, oracle::f16), oracle::f16));
         CHECK(brains[i].bits == oracle::encode(oracle::rounded(exact, oracle::bf16), oracle::bf16));
-        CHECK(eighths[i].bits == oracle::e4m3_code(exact / 2));
+        CHECK(eighths[i].bits == oracle::fp8_code(oracle::e4m3, exact / 2));
+        CHECK(wide_eighths[i].bits == oracle::fp8_code(oracle::e5m2, exact / 2));
     }
     const float one[1] = {-3.0F};
-    CHECK(stored<rw::f8e4m3>(one)[0].bits == oracle::e4m3_code(-3));
+    CHECK(stored<rw::f8e4m3>(one)[0].bits == oracle::fp8_code(oracle::e4m3, -3));
     CHECK(stored<std::int8_t>(one, 1, 2)[0] == -6);
 }
 

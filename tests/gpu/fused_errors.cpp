@@ -90,6 +90,37 @@ TEST_CASE("scales of caches are checked", "[gpu][fused]") {
         {"not aligned to the 4 bytes"});
 }
 
+TEST_CASE("divisors in memory and quantised outputs are checked", "[gpu][fused]") {
+    static const float divisor = 2;
+    const auto quantise = [](fused_args& c, gpu::cache_type type) {
+        static std::vector<char> memory(4 * 2 * 3 * 4 * 64 + 4);
+        c.out.q = {};
+        auto& q = c.fusion.quantised.q = gpu::nhd_cache(reinterpret_cast<rw::f8e4m3*>(memory.data()), 2, 3, 4, 64);
+        q.type = type;
+    };
+    refuses([](fused_args& c) { c.fusion.cache.k.scale_at = &divisor; }, {"only f8 caches have a scale in memory"});
+    refuses(
+        [](fused_args& c) {
+            c.fusion.cache.v.scale_at = reinterpret_cast<const float*>(reinterpret_cast<const char*>(&divisor) + 1);
+        },
+        {"scale at", "not aligned to the 4 bytes of f32"});
+    CHECK(message_of([&](fused_args& c) { quantise(c, gpu::cache_type::f8e5m2); }) == "");
+    CHECK(message_of([&](fused_args& c) {
+              quantise(c, gpu::cache_type::f8e4m3), c.fusion.quantised.q.scale_at = &divisor;
+          }) == "");
+    refuses([&](fused_args& c) { quantise(c, gpu::cache_type::i8); }, {"quantised output of q i8", "needs scales"});
+    refuses([&](fused_args& c) { quantise(c, gpu::cache_type::bf16), c.out.q = c.in.q; }, {"q has two outputs"});
+    refuses([&](fused_args& c) { quantise(c, gpu::cache_type::bf16), c.fusion.quantised.q.page_size = 2; },
+            {"quantised output of q", "page_size 2", "tokens 3"});
+    refuses([&](fused_args& c) { quantise(c, gpu::cache_type::bf16), c.fusion.quantised.q.heads = 3; },
+            {"heads 3", "heads 4"});
+    refuses([&](fused_args& c) { quantise(c, gpu::cache_type::bf16), c.fusion.quantised.q.data = c.in.k.data; },
+            {"quantised output of q", "overlaps"});
+    refuses(
+        [&](fused_args& c) { quantise(c, gpu::cache_type::f8e4m3), c.fusion.quantised.q.data = c.fusion.cache.v.data; },
+        {"the cache of v", "overlaps the quantised output of q"});
+}
+
 TEST_CASE("slots outside the cache are refused where the host knows them", "[gpu][fused]") {
     refuses([](fused_args& c) { c.fusion.slots.entries = rw::offset{62}; }, {"3 tokens from entry 62", "64 entries"});
     refuses([](fused_args& c) { c.fusion.slots.entries = rw::offset{-1}; }, {"from entry -1"});
@@ -112,6 +143,8 @@ TEST_CASE("slots outside the cache are refused where the host knows them", "[gpu
             c.fusion.slots.mapping = nullptr;
         },
         {"mapping of 6 tokens is a null pointer"});
+    refuses([](fused_args& c) { c.fusion.slots = gpu::by_page_list(c.table, c.table, rw::offset{0}); },
+            {"indptr has 8 entries for 2 sequences"});
     refuses([](fused_args& c) { c.fusion.slots.entries = rw::ids(std::span<const std::int32_t>(c.table).first(2)); },
             {"2 entries for 3 tokens"});
     refuses([](fused_args& c) { c.fusion.slots.entries.source = rw::positions::kind::fixed; }, {"whole numbers"});

@@ -14,9 +14,9 @@ namespace {
 
 template <class T, class L>
 void run(const rw::gpu::fused_plan& plan) {
-    rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto params = rw::gpu::kernel_params<Rates>(plan);
-        const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{params};
+    rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
+        const auto params = rw::gpu::kernel_params<typename Kind::Rates>(plan);
+        const rw::gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts, recorded_access> body{params};
         for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
             rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
     });
@@ -133,10 +133,9 @@ fused_call run(const fused_case& c, random& numbers) {
     for (const array& w : call.weights) {
         if (!w.bytes().empty()) log.watch(w);
     }
-    for (const auto& cache : call.caches) {
-        if (!cache) continue;
-        log.watch(cache->bytes.data(), cache->bytes.size());
-        if (!cache->scales.empty()) log.watch(cache->scales.data(), cache->scales.size());
+    for (const cache_memory* const each : call.written()) {
+        log.watch(each->bytes.data(), each->bytes.size());
+        if (!each->scales.empty()) log.watch(each->scales.data(), each->scales.size());
     }
     const std::array<std::vector<double>, 3> heads{composed(call, 0), composed(call, 1), composed(call, 2)};
     const rw::gpu::fused_plan plan =
@@ -149,12 +148,11 @@ fused_call run(const fused_case& c, random& numbers) {
     if (call.problem.empty()) {
         fused_call marked = call;
         call.problem = marked.compare(heads, true);
-        for (std::size_t i = 0; i < 2 && call.problem.empty(); ++i) {
-            if (!call.caches[i]) continue;
-            const cache_memory &cache = *call.caches[i], &expected = *marked.caches[i];
-            if (log.writes(cache.bytes.data()) != expected.named() ||
-                (!cache.scales.empty() && log.writes(cache.scales.data()) != expected.named_scales()))
-                call.problem = "not every byte of a cache was written once";
+        const auto written = call.written(), expected = marked.written();
+        for (std::size_t i = 0; i < written.size() && call.problem.empty(); ++i) {
+            if (log.writes(written[i]->bytes.data()) != expected[i]->named() ||
+                (!written[i]->scales.empty() && log.writes(written[i]->scales.data()) != expected[i]->named_scales()))
+                call.problem = "not every byte of a cache or a quantised output was written once";
         }
     }
     for (std::size_t m = 0; m < call.memories.size() && call.problem.empty(); ++m)

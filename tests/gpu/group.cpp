@@ -43,6 +43,7 @@ struct summing {
 
     void begin(state& s, std::int64_t index) const { s.index = index; }
     void load(state& /*s*/) const {}
+    void prepare(state& /*s*/) const {}
     void widen(state& /*s*/, int /*head*/) const {}
     [[nodiscard]] float sum(const state& s) const {
         float part[N];

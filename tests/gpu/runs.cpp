@@ -69,7 +69,7 @@ TEST_CASE("the lanes of a warp of a fused call load one contiguous run per head 
     const auto made = gpu::make_fused_plan<rw::bf16>(rw::layout_kind::half_split, {heads(), {}, {}}, {heads(), {}, {}},
                                                      {}, encoding, rw::offset{0}, {}, small);
     using rates = gpu::plain_rates<gpu::few_pairs>;
-    using body = gpu::fused_body<rw::bf16, rw::half_split, 16, rates, loads>;
+    using body = gpu::fused_body<rw::bf16, rw::half_split, 16, rates, gpu::fused_parts{}, loads>;
     const auto params = gpu::kernel_params<rates>(made);
     REQUIRE(params.side[0].heads_per_thread > body::heads_in_flight);
     loads::addresses.clear();

@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "support/e4m3.hpp"
+#include "support/fp8.hpp"
 #include "support/oracle.hpp"
 
 namespace rw = ropewalk;
@@ -42,7 +42,7 @@ cache_contents::cache_contents(cache_type type, const extents& size, cache_axes 
         if (type == cache_type::i8) {
             bits = static_cast<std::uint32_t>(numbers.integer(-127, 127)) & 0xffU;
         } else if (type == cache_type::f8e4m3) {
-            bits = oracle::e4m3_code(numbers.normal() / static_cast<double>(shape_.scale));
+            bits = oracle::fp8_code(oracle::e4m3, numbers.normal() / static_cast<double>(shape_.scale));
         } else {
             bits = oracle::encode(oracle::rounded(numbers.normal(), format_of_cache(type)), format_of_cache(type));
         }
@@ -78,8 +78,9 @@ double cache_contents::at(std::int64_t page, std::int64_t token, std::int64_t he
         return value * static_cast<double>(scales_[scale_of(page, token, head)]);
     }
     if (shape_.type == cache_type::f8e4m3) {
-        const double magnitude = (bits & 0x7fU) == 0x7fU ? std::numeric_limits<double>::quiet_NaN()
-                                                         : oracle::e4m3_number(static_cast<int>(bits & 0x7fU));
+        const double magnitude = (bits & 0x7fU) == 0x7fU
+                                     ? std::numeric_limits<double>::quiet_NaN()
+                                     : oracle::fp8_number(oracle::e4m3, static_cast<int>(bits & 0x7fU));
         return (bits & 0x80U ? -magnitude : magnitude) * static_cast<double>(shape_.scale);
     }
     return oracle::decode(bits, format_of_cache(shape_.type));

@@ -63,9 +63,9 @@ void host_backend::append(rw::layout_kind layout, const rw::gpu::qkv<T>& heads, 
     const auto run = [&]<class L>(L) {
         const auto plan = rw::gpu::make_fused_plan<T>(rw::kind_of<L>, heads, {heads.q, {}, {}},
                                                       {.cache = cache, .slots = slots}, encoding, where, {});
-        rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-            const auto job = rw::gpu::kernel_params<Rates>(plan);
-            const rw::gpu::fused_body<T, L, bytes(), Rates, recorded_access> body{job};
+        rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
+            const auto job = rw::gpu::kernel_params<typename Kind::Rates>(plan);
+            const rw::gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts, recorded_access> body{job};
             for (std::int64_t i = 0; i < job.threads; i += rw::gpu::warp_lanes)
                 rw::gpu::run_lanes<rw::gpu::host_warp>(body, i);
         });

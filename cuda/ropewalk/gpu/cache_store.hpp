@@ -10,14 +10,34 @@ namespace ropewalk::gpu {
 
 using ropewalk::cache_slot, ropewalk::slot_of_token, ropewalk::slot_reader;
 
-/// The keys or the values of a cache as a kernel writes them. Strides are in elements.
+/// A destination of the heads of one side as a kernel writes it: a cache, or an output, whose pages are batch rows and
+/// whose entries are tokens. Strides are in elements.
 struct cache_sink {
     void* data = nullptr;  ///< null: absent
     cache_type type = cache_type::f32;
+    bool by_slot = false;   ///< a cache
+    bool in_place = false;  ///< the output is the input
     std::int64_t stride_page = 0, stride_token = 0, stride_head = 0;
     float scale = 1, inverse_scale = 1;
+    const float* scale_at = nullptr;  ///< replaces `scale` where it exists
     float* scales = nullptr;
     std::int64_t scale_stride_page = 0, scale_stride_token = 0, scale_stride_head = 0;
+};
+
+/// The divisor of the elements of an f8 tensor, and its rounded reciprocal.
+struct f8_divisor {
+    float value = 1, reciprocal = 1;
+
+    /// Reads device memory where the divisor is there. The reciprocal has the same bits as on the host.
+    static RW_HD RW_INLINE f8_divisor of(const cache_sink& sink) {
+        if (sink.scale_at == nullptr) return {sink.scale, sink.inverse_scale};
+        const float divisor = *sink.scale_at;
+#if defined(RW_GPU_CODE)
+        return {divisor, __frcp_rn(divisor)};
+#else
+        return {divisor, 1 / divisor};
+#endif
+    }
 };
 
 /// x / divisor rounded once, from the rounded reciprocal of the divisor: a quotient and its correction (Markstein). The
@@ -68,7 +88,7 @@ RW_HD RW_INLINE std::uint32_t f8_bits(float a, float b, float c, float d) {
 
 /// Stores V elements in the element type of a cache. `factor` is int8_scale::factor.
 template <CacheElement E, class Memory, int V>
-RW_HD RW_INLINE void store_as(E* to, const cache_sink& sink, float factor, const float (&x)[V]) {
+RW_HD RW_INLINE void store_as(E* to, const f8_divisor& divisor, float factor, const float (&x)[V]) {
     if constexpr (Element<E>) {
         store_elements<E, Memory>(to, x);
     } else {
@@ -80,7 +100,7 @@ RW_HD RW_INLINE void store_as(E* to, const cache_sink& sink, float factor, const
         } else {
             float scaled[4 * count] = {};
             RW_UNROLL
-            for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], sink.scale, sink.inverse_scale);
+            for (int i = 0; i < V; ++i) scaled[i] = quotient_of(x[i], divisor.value, divisor.reciprocal);
             RW_UNROLL
             for (int i = 0; i < count; ++i)
                 words[i] = f8_bits<E>(scaled[4 * i], scaled[4 * i + 1], scaled[4 * i + 2], scaled[4 * i + 3]);

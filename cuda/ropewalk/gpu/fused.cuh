@@ -11,12 +11,12 @@ namespace ropewalk::gpu {
 namespace detail {
 
 /// Runs whole warps to the end: threads and blocks are multiples of a warp.
-template <Element T, Layout L, int Bytes, class Rates>
+template <Element T, Layout L, int Bytes, class Rates, fused_parts Parts>
 RW_HIDDEN __global__ void __launch_bounds__(max_threads)
     fused_kernel(const __grid_constant__ fused_kernel_params<Rates> params) {
     start_next();
     const std::int64_t index = launch_index();
-    if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates>{params}, index);
+    if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates, Parts>{params}, index);
 }
 
 inline void check_pointers(const fused_plan& plan, int device) {
@@ -26,22 +26,31 @@ inline void check_pointers(const fused_plan& plan, int device) {
     if (plan.v_out.data != plan.v.data) check_pointer("v's output", plan.v_out.data, device);
     check_pointer("the norm's weights of q", with.q_norm.weight, device);
     check_pointer("the norm's weights of k", with.k_norm.weight, device);
-    check_pointer("the cache of k", with.cache.k.data, device);
-    check_pointer("the cache of v", with.cache.v.data, device);
-    check_pointer("the scales of k", with.cache.k.scales, device);
-    check_pointer("the scales of v", with.cache.v.scales, device);
+    const auto check_sink = [&](std::string_view name, const cache_tensor& sink) {
+        check_pointer(name, sink.data, device);
+        check_pointer(ropewalk::detail::format("the scales of {}", name), sink.scales, device);
+        check_pointer(ropewalk::detail::format("the scale of {}", name), sink.scale_at, device);
+    };
+    check_sink("the cache of k", with.cache.k);
+    check_sink("the cache of v", with.cache.v);
+    check_sink("the quantised output of q", with.quantised.q);
+    check_sink("the quantised output of k", with.quantised.k);
+    check_sink("the quantised output of v", with.quantised.v);
     check_pointer("the entries of the cache", with.slots.entries.data, device);
     check_pointer("the page table", with.slots.table, device);
+    check_pointer("the starts of the page lists", with.slots.starts, device);
+    check_pointer("the lengths of the last pages", with.slots.last_page_len, device);
     check_pointer("the slot mapping", with.slots.mapping, device);
 }
 
-/// Launches a plan; does nothing where it has no threads.
-template <Element T, Layout L>
+/// Launches a plan; does nothing where it has no threads. `Used` are the parts that the plan may have.
+template <Element T, Layout L, fused_parts Used = fused_parts{}>
 RW_HIDDEN void run(const fused_plan& plan, int device, const options& options) {
     if (plan.shape.threads == 0) return;
     if (options.check_pointers) check_pointers(plan, device);
-    with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        launch(&fused_kernel<T, L, bytes(), Rates>, kernel_params<Rates>(plan), plan.shape, options);
+    with_fused_kernel<T, Used>(plan, [&]<class Kind>(Kind) {
+        using Rates = typename Kind::Rates;
+        launch(&fused_kernel<T, L, Kind::bytes, Rates, Kind::parts>, kernel_params<Rates>(plan), plan.shape, options);
     });
 }
 

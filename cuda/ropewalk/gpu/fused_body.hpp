@@ -68,6 +68,12 @@ RW_HD RW_INLINE void add_squares(const float (&a)[V], const float (&b)[V], bool 
     for (int j = 0; j < V; ++j) squares[j] = RW_FMA(b[j], b[j], a[j] * a[j]);
 }
 
+/// Chooses between two values, not between their addresses, so that both can stay in registers.
+template <class Value>
+RW_HD RW_INLINE Value choose(bool first, Value a, Value b) {
+    return first ? a : b;
+}
+
 /// Loads V elements where they exist, otherwise zeros, which change neither a sum nor a maximum.
 template <Element E, class Memory, int V>
 RW_HD RW_INLINE void load_if(bool exists, const E* from, float (&x)[V]) {
@@ -101,9 +107,9 @@ RW_HD RW_INLINE void load_weights(const norm_params& norm, bool exists, std::int
 }  // namespace detail
 
 /// A body for run_lanes(). A lane has `lane_chunks` neighbouring chunks of each head, and keeps their offsets, cosines,
-/// sines and weights for all heads of its group. Strides and types are also in the state, because reads of
-/// `params.side` take an instruction each.
-template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_access>
+/// sines and weights for all heads of its group. Strides are also in the state, because reads of `params.side` take an
+/// instruction each.
+template <Element T, Layout L, int Bytes, class Rates, fused_parts Parts = fused_parts{}, class Memory = plain_access>
 struct fused_body {
     static constexpr int V = Bytes / static_cast<int>(sizeof(T));
     static constexpr int lane_chunks = chunks_per_lane(V, Rates::capacity);
@@ -113,17 +119,19 @@ struct fused_body {
 
     struct state {
         const fused_heads* side;
-        const T* in = nullptr;                   ///< the next head to load
-        T* out = nullptr;                        ///< the next head to store; null: none
-        std::int64_t in_step = 0, out_step = 0;  ///< elements from a head of the group to the next one
-        std::uint8_t* cache = nullptr;           ///< the next head to store; null: no slot
-        float* scale_of_head = nullptr;          ///< its scale
-        std::int64_t cache_step = 0;             ///< bytes from a head of the group to the next one
-        cache_type type = cache_type::f32;       ///< of the cache
-        bool is_first_lane = false, has_norm = false;
-        int heads = 0;  ///< remaining to store
+        const T* in = nullptr;                 ///< the next head to load
+        std::int64_t in_step = 0;              ///< elements from a head of the group to the next one
+        std::uint8_t* to[max_sinks] = {};      ///< the next head to store; null: none
+        std::int64_t to_step[max_sinks] = {};  ///< bytes from a head of the group to the next one
+        f8_divisor divisor[max_sinks];
+        float* scale_of_head[max_sinks] = {};
+        std::int64_t row = 0, token = 0, first_head = 0;
+        std::int32_t first_chunk = 0;
+        bool is_first_lane = false, is_key = false, has_norm = false;
+        int heads = 0;     ///< remaining to store
+        int unloaded = 0;  ///< remaining to load
         detail::chunk_vecs vecs[lane_chunks];
-        bool writes[lane_chunks];  ///< the chunk to `out`
+        bool writes[lane_chunks];  ///< the chunk to the first sink
         cos_sin_values<V> cos_sin[lane_chunks];
         float weight[lane_chunks][2][V];
         /// Vecs outside the head stay zeros, which change neither a sum nor a maximum.
@@ -135,9 +143,10 @@ struct fused_body {
 
     [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
     [[nodiscard]] RW_HD RW_INLINE int group() const { return params.lanes; }
-    [[nodiscard]] RW_HD RW_INLINE bool sums() const { return params.sums; }
-    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return params.measures; }
+    [[nodiscard]] RW_HD RW_INLINE bool sums() const { return Parts.norms && params.sums; }
+    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return Parts.converts && params.measures; }
 
+    /// Finds the heads of a lane and the addresses that depend on parameters only.
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
         const auto [item, lane] = ropewalk::detail::divide(index, params.lanes);
         const auto [batch_token, group] = ropewalk::detail::divide(item, params.groups);
@@ -146,37 +155,21 @@ struct fused_body {
         const fused_heads& side = params.side[which];
         s.side = &side;
         s.is_first_lane = lane == 0;
-        if (item >= params.items) return;  // idle lane; takes part in shuffles only
-        const std::int64_t first = group - params.first_group[which];
-        s.heads = side.heads_of_group(first);
-        s.has_norm = side.norm.weight != nullptr;
-        s.in = static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first * side.in_head;
-        s.in_step = side.in_step;
-        if (side.out != nullptr) {
-            s.out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first * side.out_head;
-            s.out_step = side.out_step;
-        }
-        const auto first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
-        RW_UNROLL
-        for (int i = 0; i < lane_chunks; ++i) {
-            const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, first_chunk + i);
-            // In place, elements that are neither normed nor rotated need no store.
-            s.writes[i] = side.out != nullptr && (vecs.rotates || s.has_norm || side.out != side.in);
-        }
         detail::wait_for_previous();
-        find_slot(s, row, token, first);
-        token_angles angles;
-        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, row, token);
+        if (item >= params.items) return;  // idle lane; takes part in shuffles only
+        s.row = row, s.token = token, s.first_head = group - params.first_group[which];
+        s.is_key = which == 1;
+        s.heads = s.unloaded = side.heads_of_group(s.first_head);
+        s.has_norm = Parts.norms && side.norm.weight != nullptr;
+        s.in =
+            static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + s.first_head * side.in_head;
+        s.in_step = side.in_step;
+        s.first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
-            const auto& vecs = s.vecs[i];
-            if (vecs.rotates)
-                s.cos_sin[i] =
-                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
-                                          detail::rotating_chunk<L, V>(first_chunk + i, side.pairs), which == 1);
-            if (!s.has_norm) continue;
-            detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
-            detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);
+            const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, s.first_chunk + i);
+            // In place, elements that are neither normed nor rotated need no store.
+            s.writes[i] = vecs.rotates || s.has_norm || !side.sinks[0].in_place;
         }
     }
 
@@ -184,7 +177,7 @@ struct fused_body {
     RW_HD RW_INLINE void load(state& s) const {
         RW_UNROLL
         for (int head = 0; head < heads_in_flight; ++head) {
-            if (head >= s.heads) continue;
+            if (head >= s.unloaded) continue;
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
                 const auto& vecs = s.vecs[i];
@@ -192,6 +185,27 @@ struct fused_body {
                 if (vecs.has_second) s.loaded[head][i][1] = Memory::template load<Bytes>(s.in + vecs.second);
             }
             s.in += s.in_step;
+        }
+        s.unloaded -= heads_in_flight;
+    }
+
+    /// Finds everything that all heads of the group share: destinations, cosines, sines and weights.
+    RW_HD RW_INLINE void prepare(state& s) const {
+        if (s.heads <= 0) return;
+        find_sinks(s);
+        const fused_heads& side = *s.side;
+        token_angles angles;
+        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, s.row, s.token);
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto& vecs = s.vecs[i];
+            if (vecs.rotates)
+                s.cos_sin[i] =
+                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                                          detail::rotating_chunk<L, V>(s.first_chunk + i, side.pairs), s.is_key);
+            if (!s.has_norm) continue;
+            detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
+            detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);
         }
     }
 
@@ -239,7 +253,6 @@ struct fused_body {
     /// The largest magnitude of this lane's results.
     [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s) const {
         std::uint32_t largest = 0;
-        if (s.cache == nullptr) return largest;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             const auto& [a, b] = s.value[i];
@@ -254,50 +267,72 @@ struct fused_body {
     /// Stores the head in work and continues with the next one.
     RW_HD RW_INLINE void store(state& s) const {
         if (s.heads <= 0) return;  // the pointers of an idle lane are invalid
-        RW_UNROLL
-        for (int i = 0; i < lane_chunks; ++i) {
-            const auto& vecs = s.vecs[i];
-            if (!s.writes[i]) continue;
-            if (vecs.has_first) detail::store_elements<T, Memory>(s.out + vecs.first, s.value[i][0]);
-            if (vecs.has_second) detail::store_elements<T, Memory>(s.out + vecs.second, s.value[i][1]);
+        if constexpr (Parts.converts) {
+            // One copy of the code of all types. Indices that are not constants would move the state to local memory.
+            RW_KEEP_LOOP
+            for (int sink = 0; sink < max_sinks; ++sink) {
+                const bool is_first = sink == 0;
+                std::uint8_t* const to = detail::choose(is_first, s.to[0], s.to[1]);
+                if (to == nullptr) continue;
+                const f8_divisor divisor{detail::choose(is_first, s.divisor[0].value, s.divisor[1].value),
+                                         detail::choose(is_first, s.divisor[0].reciprocal, s.divisor[1].reciprocal)};
+                float* const scale = detail::choose(is_first, s.scale_of_head[0], s.scale_of_head[1]);
+                detail::with_cache_element(s.side->sinks[sink].type, [&]<class E>(std::type_identity<E>) {
+                    store_head(s, is_first, reinterpret_cast<E*>(to), divisor);
+                    if constexpr (std::same_as<E, std::int8_t>) {
+                        if (s.is_first_lane) detail::store_elements<float, Memory>(scale, {s.scale.stored});
+                    }
+                });
+            }
+            RW_UNROLL
+            for (int sink = 0; sink < max_sinks; ++sink)
+                if (s.scale_of_head[sink] != nullptr)
+                    s.scale_of_head[sink] += s.side->groups * s.side->sinks[sink].scale_stride_head;
+        } else {
+            RW_UNROLL
+            for (int sink = 0; sink < max_sinks; ++sink)
+                if (s.to[sink] != nullptr) store_head(s, sink == 0, reinterpret_cast<T*>(s.to[sink]), {});
         }
-        if (s.cache != nullptr) store_to_cache(s);
         --s.heads;
-        s.out += s.out_step;
+        RW_UNROLL
+        for (int sink = 0; sink < max_sinks; ++sink)
+            if (s.to[sink] != nullptr) s.to[sink] += s.to_step[sink];
     }
 
 private:
-    RW_HD RW_INLINE void find_slot(state& s, std::int64_t row, std::int64_t token, std::int64_t head) const {
-        const cache_sink& sink = s.side->sink;
-        if (sink.data == nullptr) return;
-        const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
-        if (slot.page < 0) return;
-        s.type = sink.type;
-        const std::int64_t size = size_of(sink.type);
-        s.cache_step = s.side->groups * sink.stride_head * size;
-        s.cache = static_cast<std::uint8_t*>(sink.data) +
-                  (slot.page * sink.stride_page + slot.entry * sink.stride_token + head * sink.stride_head) * size;
-        if (sink.type == cache_type::i8)
-            s.scale_of_head = sink.scales + slot.page * sink.scale_stride_page + slot.entry * sink.scale_stride_token +
-                              head * sink.scale_stride_head;
+    /// Finds the first head of the group in each sink. The head of a token without a slot has none in the cache.
+    RW_HD RW_INLINE void find_sinks(state& s) const {
+        const auto& sinks = s.side->sinks;
+        cache_slot slot;
+        if (sinks[0].by_slot || sinks[1].by_slot) slot = slot_of_token(params.slots, s.row, s.token, params.tokens);
+        RW_UNROLL
+        for (int i = 0; i < max_sinks; ++i) {
+            const cache_sink& sink = sinks[i];
+            const std::int64_t page = sink.by_slot ? slot.page : s.row, entry = sink.by_slot ? slot.entry : s.token;
+            if (sink.data == nullptr || page < 0) continue;
+            const std::int64_t size = Parts.converts ? size_of(sink.type) : static_cast<std::int64_t>(sizeof(T));
+            s.to_step[i] = s.side->groups * sink.stride_head * size;
+            s.to[i] = static_cast<std::uint8_t*>(sink.data) +
+                      (page * sink.stride_page + entry * sink.stride_token + s.first_head * sink.stride_head) * size;
+            if constexpr (Parts.converts) {
+                s.divisor[i] = f8_divisor::of(sink);
+                if (sink.type == cache_type::i8)
+                    s.scale_of_head[i] = sink.scales + page * sink.scale_stride_page + entry * sink.scale_stride_token +
+                                         s.first_head * sink.scale_stride_head;
+            }
+        }
     }
 
-    RW_HD RW_INLINE void store_to_cache(state& s) const {
-        detail::with_cache_element(s.type, [&]<class E>(std::type_identity<E>) {
-            const cache_sink& sink = s.side->sink;
-            E* const to = reinterpret_cast<E*>(s.cache);
-            RW_UNROLL
-            for (int i = 0; i < lane_chunks; ++i) {
-                const auto& vecs = s.vecs[i];
-                if (vecs.has_first) detail::store_as<E, Memory>(to + vecs.first, sink, s.scale.factor, s.value[i][0]);
-                if (vecs.has_second) detail::store_as<E, Memory>(to + vecs.second, sink, s.scale.factor, s.value[i][1]);
-            }
-            if constexpr (std::same_as<E, std::int8_t>) {
-                if (s.is_first_lane) detail::store_elements<float, Memory>(s.scale_of_head, {s.scale.stored});
-                s.scale_of_head += s.side->groups * sink.scale_stride_head;
-            }
-        });
-        s.cache += s.cache_step;
+    /// Stores this lane's part of a head.
+    template <class E>
+    RW_HD RW_INLINE void store_head(const state& s, bool is_first, E* to, const f8_divisor& divisor) const {
+        RW_UNROLL
+        for (int i = 0; i < lane_chunks; ++i) {
+            const auto& vecs = s.vecs[i];
+            if (is_first && !s.writes[i]) continue;
+            if (vecs.has_first) detail::store_as<E, Memory>(to + vecs.first, divisor, s.scale.factor, s.value[i][0]);
+            if (vecs.has_second) detail::store_as<E, Memory>(to + vecs.second, divisor, s.scale.factor, s.value[i][1]);
+        }
     }
 };
 

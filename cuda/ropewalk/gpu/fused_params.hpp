@@ -15,10 +15,13 @@ struct norm_params {
     float reciprocal_dim = 0;  ///< 1 / head_dim
 };
 
-/// The heads of queries, keys or values, with their norm and their cache. `out` or the data of the sink may be null.
+/// Destinations per side: an output and a cache.
+inline constexpr int max_sinks = 2;
+
+/// The heads of queries, keys or values, with their norm and their destinations. `out` is unused.
 struct fused_heads : heads_params {
     norm_params norm{};
-    cache_sink sink{};
+    cache_sink sinks[max_sinks]{};  ///< the output first where there are both
     std::int32_t head_dim = 0, rotary_offset = 0;
     std::int32_t pairs = 0;            ///< 0 for values, which are not rotated
     std::int32_t rotating_chunks = 0;  ///< per head
@@ -41,6 +44,12 @@ struct fused_kernel_base {
     std::int32_t steps = 0;  ///< of Body::heads_in_flight heads each
     bool sums = false;       ///< at least one side has a norm
     bool measures = false;   ///< at least one side goes to int8
+};
+
+/// The optional parts of a fused kernel. A kernel without a part has no code for it.
+struct fused_parts {
+    bool norms = true;     ///< RMSNorm of queries or keys
+    bool converts = true;  ///< destinations of another type than the input
 };
 
 /// Chunks per lane, for chunks of two vecs of v elements, so that a warp holds the widest head.

@@ -15,6 +15,7 @@ struct fused_plan {
     tensor v{}, v_out{};
     fusion with{};
     fused_kernel_base kernel{};
+    bool converts = false;  ///< a destination has another type than the input
     launch_shape shape{};
 };
 
@@ -56,21 +57,39 @@ inline bool allows_widest(const fused_plan& plan) {
     return allows_vecs(params.any().head_dim, params.rotary_offset, params.pairs, elements) &&
            (!plan.v.exists() || allows_vecs(plan.v.head_dim, 0, 0, elements)) &&
            allows_vecs(plan.with.cache.k, elements) && allows_vecs(plan.with.cache.v, elements) &&
-           allows_vecs(plan.with.q_norm, elements) && allows_vecs(plan.with.k_norm, elements);
+           allows_vecs(plan.with.quantised.q, elements) && allows_vecs(plan.with.quantised.k, elements) &&
+           allows_vecs(plan.with.quantised.v, elements) && allows_vecs(plan.with.q_norm, elements) &&
+           allows_vecs(plan.with.k_norm, elements);
 }
 
-inline cache_sink make_sink(const cache_tensor& cache) {
+inline cache_sink make_sink(const cache_tensor& cache, bool by_slot) {
     return {.data = cache.data,
             .type = cache.type,
+            .by_slot = by_slot,
             .stride_page = cache.stride_page,
             .stride_token = cache.stride_token,
             .stride_head = cache.stride_head,
             .scale = cache.scale,
             .inverse_scale = 1 / cache.scale,
+            .scale_at = is_f8(cache.type) ? cache.scale_at : nullptr,
             .scales = cache.scales,
             .scale_stride_page = cache.scale_stride_page,
             .scale_stride_token = cache.scale_stride_token,
             .scale_stride_head = cache.scale_stride_head};
+}
+
+/// The storage type of the elements of tensors.
+constexpr cache_type storage_of(element_type type) {
+    return type == element_type::f32 ? cache_type::f32 : type == element_type::f16 ? cache_type::f16 : cache_type::bf16;
+}
+
+inline cache_sink make_sink(const tensor& out, const tensor& in) {
+    return {.data = out.data,
+            .type = storage_of(out.type),
+            .in_place = out.data == in.data,
+            .stride_page = out.stride_batch,
+            .stride_token = out.stride_token,
+            .stride_head = out.stride_head};
 }
 
 inline norm_params make_norm(const head_norm& norm, std::int64_t head_dim) {
@@ -82,11 +101,17 @@ inline norm_params make_norm(const head_norm& norm, std::int64_t head_dim) {
 }
 
 /// The heads of one side, in chunks of two vecs of v elements.
-inline fused_heads make_side(const tensor& in, const tensor& out, std::int64_t rotary_offset, std::int64_t pairs,
+inline fused_heads make_side(const tensor& in, const tensor& out, const cache_tensor& quantised,
+                             const cache_tensor& cache, std::int64_t rotary_offset, std::int64_t pairs,
                              std::int64_t v) {
-    if (!in.exists() || in.elements() == 0) return {};
+    fused_heads side;
+    if (!in.exists() || in.elements() == 0) return side;
     const std::int64_t rotating = pairs / v, rest = divide_up(divide_up(in.head_dim - 2 * pairs, 2), v);
-    fused_heads side{make_heads(in, out, 1)};
+    static_cast<heads_params&>(side) = make_heads(in, {}, 1);
+    int sinks = 0;
+    if (out.exists()) side.sinks[sinks++] = make_sink(out, in);
+    if (quantised.exists()) side.sinks[sinks++] = make_sink(quantised, false);
+    if (cache.exists()) side.sinks[sinks] = make_sink(cache, true);
     // check_width() limits heads to 1024 elements.
     side.head_dim = static_cast<std::int32_t>(in.head_dim);
     side.rotary_offset = static_cast<std::int32_t>(rotary_offset), side.pairs = static_cast<std::int32_t>(pairs);
@@ -111,21 +136,25 @@ inline std::int32_t lanes_per_head(const fused_kernel_base& kernel, int lane_chu
     return static_cast<std::int32_t>(lanes);
 }
 
-/// Fills in the heads of every side with their norms and caches.
+/// Fills in the heads of every side with their norms and destinations.
 inline void set_sides(fused_plan& plan, std::int64_t v) {
     const ropewalk::rotate_params& params = plan.kernel.rotation;
     const fusion& with = plan.with;
     fused_kernel_base& kernel = plan.kernel;
-    kernel.side[0] = make_side(params.q_in, params.q_out, params.rotary_offset, params.pairs, v);
-    kernel.side[1] = make_side(params.k_in, params.k_out, params.rotary_offset, params.pairs, v);
-    kernel.side[2] = make_side(plan.v, plan.v_out, 0, 0, v);
+    kernel.side[0] = make_side(params.q_in, params.q_out, with.quantised.q, {}, params.rotary_offset, params.pairs, v);
+    kernel.side[1] =
+        make_side(params.k_in, params.k_out, with.quantised.k, with.cache.k, params.rotary_offset, params.pairs, v);
+    kernel.side[2] = make_side(plan.v, plan.v_out, with.quantised.v, with.cache.v, 0, 0, v);
     kernel.side[0].norm = make_norm(with.q_norm, params.any().head_dim);
     kernel.side[1].norm = make_norm(with.k_norm, params.any().head_dim);
-    kernel.side[1].sink = make_sink(with.cache.k);
-    kernel.side[2].sink = make_sink(with.cache.v);
     kernel.sums = with.q_norm.weight != nullptr || with.k_norm.weight != nullptr;
-    kernel.measures = (with.cache.k.exists() && with.cache.k.type == cache_type::i8) ||
-                      (with.cache.v.exists() && with.cache.v.type == cache_type::i8);
+    for (const fused_heads& side : kernel.side) {
+        for (const cache_sink& sink : side.sinks) {
+            if (sink.data == nullptr) continue;
+            kernel.measures = kernel.measures || sink.type == cache_type::i8;
+            plan.converts = plan.converts || sink.type != storage_of(params.any().type);
+        }
+    }
 }
 
 inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
@@ -158,18 +187,36 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
 
 }  // namespace detail
 
-/// Calls f(std::type_identity<Rates>, std::integral_constant<int, bytes>) with the template arguments of the kernel.
-/// Three kernels per type and layout serve all calls: the widest accesses for heads of at most 256 elements, the widest
-/// accesses for xPos and wider heads, and single elements.
-template <Element T, class F>
+/// Template arguments of a fused kernel.
+template <class R, int B, fused_parts P>
+struct fused_kernel_kind {
+    using Rates = R;
+    static constexpr int bytes = B;
+    static constexpr fused_parts parts = P;
+};
+
+/// Calls f(fused_kernel_kind) with the template arguments of the kernel. `Used` are the parts that the plans of the
+/// caller may have. Kernels for the widest accesses and heads of at most 256 elements have only the parts of the plan.
+/// Two more kernels per type and layout serve the other calls: the widest accesses for xPos and wider heads, and single
+/// elements.
+template <Element T, fused_parts Used = fused_parts{}, class F>
 void with_fused_kernel(const fused_plan& plan, const F& f) {
-    if (plan.shape.bytes < 16) {
-        f(std::type_identity<full_rates<few_pairs>>{}, std::integral_constant<int, static_cast<int>(sizeof(T))>{});
-    } else if (detail::capacity_of(plan) == few_pairs) {
-        f(std::type_identity<plain_rates<few_pairs>>{}, std::integral_constant<int, 16>{});
-    } else {
-        f(std::type_identity<full_rates<max_pairs>>{}, std::integral_constant<int, 16>{});
+    if (plan.shape.bytes < 16)
+        return f(fused_kernel_kind<full_rates<few_pairs>, static_cast<int>(sizeof(T)), fused_parts{}>{});
+    if (detail::capacity_of(plan) != few_pairs) return f(fused_kernel_kind<full_rates<max_pairs>, 16, fused_parts{}>{});
+    const auto run = [&]<bool Norms, bool Converts>() {
+        f(fused_kernel_kind<plain_rates<few_pairs>, 16, fused_parts{.norms = Norms, .converts = Converts}>{});
+    };
+    if constexpr (Used.norms && Used.converts) {
+        if (plan.kernel.sums && plan.converts) return run.template operator()<true, true>();
     }
+    if constexpr (Used.converts) {
+        if (plan.converts) return run.template operator()<false, true>();
+    }
+    if constexpr (Used.norms) {
+        if (plan.kernel.sums) return run.template operator()<true, false>();
+    }
+    run.template operator()<false, false>();
 }
 
 /// The parameter of the kernel that a plan launches.

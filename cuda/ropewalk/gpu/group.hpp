@@ -70,16 +70,19 @@ struct host_warp {
 
 /// Runs lanes [index, index + Lanes::width) of a body: one lane per device thread, a whole warp on the host.
 ///
-/// begin() initialises the state of a lane. Each of steps() steps loads Body::heads_in_flight heads. Then it widens
-/// each head, reduces a sum(), calls rotate(), reduces a largest measure(), and stores. steps(), group(), sums() and
-/// measures() are uniform over the launch, so that all lanes reach the reductions.
+/// begin() initialises the state of a lane as far as load() needs it, and prepare() the rest, while the first heads
+/// load. Each of steps() steps loads Body::heads_in_flight heads. Then it widens each head, reduces a sum(), calls
+/// rotate(), reduces a largest measure(), and stores. steps(), group(), sums() and measures() are uniform over the
+/// launch, so that all lanes reach the reductions.
 template <class Lanes, class Body>
 RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     constexpr int width = Lanes::width;
     typename Body::state state[width];
     for (int i = 0; i < width; ++i) body.begin(state[i], index + i);
-    for (int step = 0; step < body.steps(); ++step) {
-        for (int i = 0; i < width; ++i) body.load(state[i]);
+    for (int i = 0; i < width; ++i) body.load(state[i]);
+    for (int i = 0; i < width; ++i) body.prepare(state[i]);
+    RW_KEEP_LOOP
+    for (int step = 1;; ++step) {
         RW_UNROLL
         for (int head = 0; head < Body::heads_in_flight; ++head) {
             for (int i = 0; i < width; ++i) body.widen(state[i], head);
@@ -98,6 +101,8 @@ RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
             }
             for (int i = 0; i < width; ++i) body.store(state[i]);
         }
+        if (step >= body.steps()) return;
+        for (int i = 0; i < width; ++i) body.load(state[i]);
     }
 }
 
