@@ -81,7 +81,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 ropewalk_house(include_size include_size.py --compiler ${CMAKE_CXX_COMPILER} ${house_includes})
 ropewalk_house(nvcc nvcc.py --nvcc "${ROPEWALK_NVCC}")
-set_tests_properties(house.nvcc house.snippets_cuda PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600)
+ropewalk_house(instructions instructions.py --nvcc "${ROPEWALK_NVCC}")
+set_tests_properties(house.nvcc house.instructions house.snippets_cuda PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600)
 
 # The longest tests start first, so that the last one does not run alone. ctest learns this, but not in a clean clone.
 set_tests_properties(house.headers PROPERTIES LABELS house COST 90 PROCESSORS 2 TIMEOUT 900)
