@@ -44,11 +44,13 @@ bool shape(int device, gpu::device_shape& shape, failure& failure) noexcept {
     return without_exceptions(failure, [&] { shape = gpu::detail::shape_of_device(device); });
 }
 
-bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
-         failure& failure) noexcept {
+/// Launches the plan of a call on elements of a type.
+template <class Plan>
+bool launch_on(element_type type, layout_kind layout, const Plan& plan, int device, const gpu::options& options,
+               failure& failure) noexcept {
     return without_exceptions(failure, [&] {
         const device_guard guard(device);
-        switch (plan.kernel.rotation.any().type) {
+        switch (type) {
             case element_type::f32:
                 return launch<float>(layout, plan, device, options);
             case element_type::f16:
@@ -59,8 +61,18 @@ bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu
     });
 }
 
+bool run(layout_kind layout, const gpu::launch_plan& plan, int device, const gpu::options& options,
+         failure& failure) noexcept {
+    return launch_on(plan.kernel.rotation.any().type, layout, plan, device, options, failure);
+}
+
+bool run_fused(layout_kind layout, const gpu::fused_plan& plan, int device, const gpu::options& options,
+               failure& failure) noexcept {
+    return launch_on(plan.kernel.rotation.any().type, layout, plan, device, options, failure);
+}
+
 }  // namespace
 
-const device_functions functions{interface_version, sizeof(gpu::launch_plan), shape, run};
+const device_functions functions{interface_version, plan_bytes, shape, run, run_fused};
 
 }  // namespace ropewalk::cuda

@@ -64,8 +64,13 @@ number number_of(char kind, int bytes) {
     return number::other;
 }
 
+/// DLDataTypeCode of DLPack 1.1 for the 8-bit floats that caches use: e4m3fn and e5m2.
+constexpr int dl_float8_e4m3fn = 10, dl_float8_e5m2 = 12;
+
 number type_of(const DLDataType& type) {
     if (type.lanes != 1) return number::other;
+    if (type.code == dl_float8_e4m3fn && type.bits == 8) return number::f8e4m3;
+    if (type.code == dl_float8_e5m2 && type.bits == 8) return number::f8e5m2;
     if (type.code == kDLBfloat) return type.bits == 16 ? number::bf16 : number::other;
     const char kind = type.code == kDLFloat ? 'f' : type.code == kDLInt ? 'i' : type.code == kDLUInt ? 'u' : ' ';
     return number_of(kind, type.bits / 8);
@@ -187,6 +192,8 @@ number torch_type(PyObject* dtype) {
     if (dtype == torch.int32) return number::i32;
     const auto name = std::string(py::str(dtype));
     for (const auto& [known, type] : {std::pair{"torch.float64", number::f64},
+                                      {"torch.float8_e4m3fn", number::f8e4m3},
+                                      {"torch.float8_e5m2", number::f8e5m2},
                                       {"torch.int8", number::i8},
                                       {"torch.int16", number::i16},
                                       {"torch.uint8", number::u8},
@@ -249,21 +256,23 @@ struct array_interface {
 };
 constexpr int native_byte_order = 0x200, writable = 0x400;
 
-/// NumPy has no bfloat16. The one of ml_dtypes, which JAX uses too, appears as two opaque bytes.
-bool is_bfloat16(py::handle array_object) {
-    static PyObject* known = nullptr;  // the last such dtype, never released
-    if (PyObject_HasAttr(array_object.ptr(), names().dtype) == 0) return false;
-    const py::object dtype = attribute(array_object, names().dtype);
-    if (dtype.ptr() == known) return true;
-    if (std::string(py::str(dtype.attr("name"))) != "bfloat16") return false;
-    known = dtype.inc_ref().ptr();
-    return true;
+/// NumPy has no bfloat16 and no 8-bit floats. Those of ml_dtypes, which JAX uses too, appear as opaque bytes.
+number opaque_type(py::handle array_object) {
+    static PyObject* known_bfloat16 = nullptr;  // the last such dtype, never released
+    if (PyObject_HasAttr(array_object.ptr(), names().dtype) == 0) return number::other;
+    py::object dtype = attribute(array_object, names().dtype);
+    if (dtype.ptr() == known_bfloat16) return number::bf16;
+    const auto name = std::string(py::str(dtype.attr("name")));
+    if (name == "bfloat16") return known_bfloat16 = dtype.release().ptr(), number::bf16;
+    if (name == "float8_e4m3fn") return number::f8e4m3;
+    return name == "float8_e5m2" ? number::f8e5m2 : number::other;
 }
 
 number numpy_type(const array_interface& raw, py::handle array_object) {
     const bool native = (raw.flags & native_byte_order) != 0;
-    if (raw.kind != 'V') return native || raw.item_size == 1 ? number_of(raw.kind, raw.item_size) : number::other;
-    return raw.item_size == 2 && is_bfloat16(array_object) ? number::bf16 : number::other;
+    const bool opaque = raw.kind == 'V' || (raw.kind == 'f' && raw.item_size == 1);
+    if (!opaque) return native || raw.item_size == 1 ? number_of(raw.kind, raw.item_size) : number::other;
+    return raw.item_size <= 2 ? opaque_type(array_object) : number::other;
 }
 
 bool is_overridden(py::handle type, py::handle ndarray, const char* method) {

@@ -10,7 +10,7 @@
 
 namespace ropewalk::python {
 
-enum class number : std::uint8_t { f32, f16, bf16, f64, i8, i16, i32, i64, u8, u16, u32, other };
+enum class number : std::uint8_t { f32, f16, bf16, f64, f8e4m3, f8e5m2, i8, i16, i32, i64, u8, u16, u32, other };
 
 /// Non-owning, valid while the Python object lives.
 struct array {

@@ -17,10 +17,10 @@ const cuda::device_functions& functions_of(const py::module_& module) {
     const auto* const functions =
         static_cast<const cuda::device_functions*>(PyCapsule_GetPointer(capsule.ptr(), cuda::capsule_name));
     if (functions == nullptr) throw py::error_already_set();
-    RW_EXPECTS(functions->version == cuda::interface_version && functions->plan_bytes == sizeof(gpu::launch_plan),
+    RW_EXPECTS(functions->version == cuda::interface_version && functions->plan_bytes == cuda::plan_bytes,
                "ropewalk._cuda is of another build (interface {} of {} bytes, expected {} of {}); install ropewalk "
                "again",
-               functions->version, functions->plan_bytes, cuda::interface_version, sizeof(gpu::launch_plan));
+               functions->version, functions->plan_bytes, cuda::interface_version, cuda::plan_bytes);
     return *functions;
 }
 
@@ -74,16 +74,10 @@ array draw_on_device(const array& like, const Encoding& encoding, const tensor& 
     return copy;
 }
 
-}  // namespace
-
-namespace {
-
-/// Plans a rotation and, unless `only_plans`, runs it.
-void plan_and_run(const array& like, rotate_args args, bool only_plans) {
+/// Calls launch(module, device, options, failure) without the GIL, and throws its failure.
+template <class Launch>
+void call_module(const array& like, const Launch& launch) {
     const cuda::device_functions& module = module_for(like);
-    const array target_owner = draw_on_device(like, *args.target, args.any(), args.target_positions);
-    array source_owner;
-    if (args.source != nullptr) source_owner = draw_on_device(like, *args.source, args.any(), args.source_positions);
     gpu::options options;
     options.stream = current_stream(like);
     // PyTorch knows the device of its tensors; other arrays are checked.
@@ -91,10 +85,21 @@ void plan_and_run(const array& like, rotate_args args, bool only_plans) {
     cuda::failure failure;
     const py::gil_scoped_release released;
     gpu::device_shape shape;
-    if (!module.shape(like.device, shape, failure)) throw error(failure.text);
-    const gpu::launch_plan plan = gpu::make_plan(args, shape);
-    if (only_plans) return;
-    if (!module.run(args.layout, plan, like.device, options, failure)) throw error(failure.text);
+    if (!module.shape(like.device, shape, failure) || !launch(module, shape, options, failure))
+        throw error(failure.text);
+}
+
+/// Plans a rotation and, unless `only_plans`, runs it.
+void plan_and_run(const array& like, rotate_args args, bool only_plans) {
+    (void)module_for(like);
+    const array target_owner = draw_on_device(like, *args.target, args.any(), args.target_positions);
+    array source_owner;
+    if (args.source != nullptr) source_owner = draw_on_device(like, *args.source, args.any(), args.source_positions);
+    call_module(like, [&](const cuda::device_functions& module, const gpu::device_shape& shape,
+                          const gpu::options& options, cuda::failure& failure) {
+        const gpu::launch_plan plan = gpu::make_plan(args, shape);
+        return only_plans || module.run(args.layout, plan, like.device, options, failure);
+    });
 }
 
 }  // namespace
@@ -102,5 +107,16 @@ void plan_and_run(const array& like, rotate_args args, bool only_plans) {
 void run_on_device(const array& like, rotate_args args) { plan_and_run(like, args, false); }
 
 void check_on_device(const array& like, rotate_args args) { plan_and_run(like, args, true); }
+
+void run_fused_on_device(const array& like, fused_args args) {
+    (void)module_for(like);
+    rotate_args& rotation = args.rotation;
+    const array owner = draw_on_device(like, *rotation.target, rotation.any(), rotation.target_positions);
+    call_module(like, [&](const cuda::device_functions& module, const gpu::device_shape& shape,
+                          const gpu::options& options, cuda::failure& failure) {
+        const gpu::fused_plan plan = gpu::make_fused_plan(args, shape);
+        return module.run_fused(rotation.layout, plan, like.device, options, failure);
+    });
+}
 
 }  // namespace ropewalk::python

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ropewalk/rotation/args.hpp>
+#include <ropewalk/rotation/fused_args.hpp>
 
 #include "array.hpp"
 
@@ -10,6 +11,9 @@ namespace ropewalk::python {
 /// Runs on the device of `like`: on PyTorch's current stream for its tensors, on the legacy default stream for arrays
 /// of other libraries, as DLPack specifies. Throws, with the way to get the module, if it is missing.
 void run_on_device(const array& like, rotate_args args);
+
+/// Runs a fused call in the same way.
+void run_fused_on_device(const array& like, fused_args args);
 
 /// Throws what run_on_device() would throw before the launch.
 void check_on_device(const array& like, rotate_args args);

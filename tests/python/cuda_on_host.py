@@ -5,6 +5,7 @@ of its own.
 """
 
 import ctypes
+import functools
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import types
 from pathlib import Path
 
+import fused_calls
 import numpy as np
 import on_device
 import pytest
@@ -144,3 +146,58 @@ def test_other_arguments_on_another_device_are_refused():
         rw.rotate(on_gpu(Q), encoding=encode(), out=Q.copy())
     with pytest.raises(rw.Error, match=f"positions is {THERE}"):
         encode().cos_sin(on_gpu(IDS))
+
+
+def test_fused_calls_of_every_kind_of_slots():
+    for slots in fused_calls.SLOTS.values():
+        q, k, v = fused_calls.heads("bfloat16")
+        k_cache, v_cache = (
+            fused_calls.cache(name, pages=slots.pages, page_size=slots.page_size) for name in ("bfloat16", "float16")
+        )
+        arguments = {name: on_gpu(x) if isinstance(x, np.ndarray) else x for name, x in slots.arguments.items()}
+        expected = [fused_calls.rotated(x, slots.positions) for x in (q, k)]
+        ours = on_gpu(q)
+        result = rw.append(
+            *(ours, on_gpu(k), on_gpu(v)),
+            **{"encoding": fused_calls.ENCODING, "k_cache": on_gpu(k_cache), "v_cache": on_gpu(v_cache)},
+            **arguments,
+        )
+        assert result is ours
+        fused_calls.assert_stored(q, expected[0])
+        fused_calls.assert_cache(k_cache, "nhd", slots, expected[1])
+        fused_calls.assert_cache(v_cache, "nhd", slots, reference.exact(v))
+
+
+def test_fused_norms_and_mla():
+    q, k, _ = fused_calls.heads()
+    weight = np.linspace(0.5, 2, fused_calls.DIM).astype(np.float32)
+    expected = [
+        fused_calls.rotated(fused_calls.normed(x, weight, 1e-6), np.arange(fused_calls.TOKENS) + 3) for x in (q, k)
+    ]
+    weights = {"q_weight": on_gpu(weight), "k_weight": on_gpu(weight)}
+    rw.norm_rotate_(on_gpu(q), on_gpu(k), encoding=fused_calls.ENCODING, offset=3, **weights)
+    for x, exact in zip((q, k), expected):
+        fused_calls.assert_stored(x, exact)
+    encoding = rw.encoding("default", head_dim=64, layout="interleaved")
+    q, rows, latent = (reference.make("numpy", "bfloat16", shape) for shape in ((5, 4, 64), (5, 64), (5, 512)))
+    cache, on_cpu = (np.ones((3, 4, 576), q.dtype) for _ in range(2))
+    mapping = np.array([9, -1, 3, 0, 5])
+    rw.append_mla(q.copy(), rows, latent, encoding=encoding, cache=on_cpu, slot_mapping=mapping)
+    given = [on_gpu(x) for x in (q, rows, latent)]
+    rw.append_mla(*given, encoding=encoding, cache=on_gpu(cache), slot_mapping=on_gpu(mapping))
+    np.testing.assert_array_equal(cache.view(np.int16), on_cpu.view(np.int16))
+
+
+def test_refused_fused_calls_write_nothing():
+    q, k, v = fused_calls.heads()
+    caches = {name: on_gpu(fused_calls.cache("float32")) for name in ("k_cache", "v_cache")}
+    good = {"encoding": fused_calls.ENCODING, **caches, "slot_mapping": on_gpu(np.arange(fused_calls.TOKENS))}
+    for message, arguments in (
+        (f"k_cache is {HERE}", {"k_cache": fused_calls.cache("float32")}),
+        (f"slot_mapping is {HERE}", {"slot_mapping": np.arange(fused_calls.TOKENS)}),
+        (f"v_cache is {NEXT}", {"v_cache": on_gpu(fused_calls.cache("float32"), device=1)}),
+        (f"page_table is {HERE}", {"slot_mapping": None, "page_table": np.zeros((1, 2), np.int32)}),
+    ):
+        arrays = [x.memory for x in caches.values()]
+        call = functools.partial(rw.append, on_gpu(q), on_gpu(k), on_gpu(v), **{**good, **arguments})
+        assert_refused(message, call, q, *arrays)

@@ -2,6 +2,8 @@
 // path from the arguments in Python to a launch thus runs without a device.
 #include "cuda/interface.hpp"
 
+#include <ropewalk/gpu/fused_body.hpp>
+
 #include "gpu/host.hpp"
 
 namespace {
@@ -20,7 +22,31 @@ bool run(rw::layout_kind layout, const rw::gpu::launch_plan& plan, int, const rw
     return true;
 }
 
-constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, sizeof(rw::gpu::launch_plan), shape, run};
+template <class T, class L>
+void run_warps(const rw::gpu::fused_plan& plan) {
+    rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
+        const auto params = rw::gpu::kernel_params<Rates>(plan);
+        const rw::gpu::fused_body<T, L, bytes(), Rates> body{params};
+        for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
+            rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
+    });
+}
+
+template <class T>
+void run_warps(rw::layout_kind layout, const rw::gpu::fused_plan& plan) {
+    if (layout == rw::layout_kind::half_split) return run_warps<T, rw::half_split>(plan);
+    run_warps<T, rw::interleaved>(plan);
+}
+
+bool run_fused(rw::layout_kind layout, const rw::gpu::fused_plan& plan, int, const rw::gpu::options&,
+               rw::cuda::failure&) noexcept {
+    const rw::element_type type = plan.kernel.rotation.any().type;
+    if (type == rw::element_type::f32) return run_warps<float>(layout, plan), true;
+    return type == rw::element_type::f16 ? run_warps<rw::f16>(layout, plan) : run_warps<rw::bf16>(layout, plan), true;
+}
+
+constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, rw::cuda::plan_bytes, shape, run,
+                                               run_fused};
 
 }  // namespace
 

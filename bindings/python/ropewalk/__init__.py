@@ -30,6 +30,7 @@ from ropewalk import (
     _ropewalk,
 )
 from ropewalk._encoding import encoding, from_config, to_hf_config, to_llama_cpp_flags, to_vllm_overrides
+from ropewalk._fused import append, append_mla, fused, norm_rotate, norm_rotate_, split_qkv
 from ropewalk._ropewalk import (
     Encoding,
     Error,
@@ -97,15 +98,20 @@ __all__ = [
     "RotaryEmbedding",
     "__version__",
     "alibi_slopes",
+    "append",
+    "append_mla",
     "apply_cos_sin_cache_",
     "apply_rotary_transformers",
     "cos_sin_cache",
     "decompositions",
     "encoding",
     "from_config",
+    "fused",
     "inspect",
     "instruction_set",
     "instruction_sets",
+    "norm_rotate",
+    "norm_rotate_",
     "patch",
     "policies",
     "policy",
@@ -113,6 +119,7 @@ __all__ = [
     "rerotate_",
     "rotate",
     "rotate_",
+    "split_qkv",
     "to_hf_config",
     "to_llama_cpp_flags",
     "to_vllm_overrides",

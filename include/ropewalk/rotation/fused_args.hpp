@@ -48,12 +48,13 @@ qkv<T> split_qkv(T* packed, std::int64_t tokens, std::int64_t width, std::int64_
 }
 
 /// The two parts of a cache of multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), which stores one head per
-/// token: the first latent_dim elements as values, and the rest, which is rotated, as keys. With the latent vectors as v
-/// and the rotary part as k, one append stores both. Throws for an absent cache, more heads and int8, whose two parts
+/// token: the first latent_dim elements as values, and the rest, which is rotated, as keys. With the latent vectors as
+/// v and the rotary part as k, one append stores both. Throws for an absent cache, more heads and int8, whose two parts
 /// would have one scale.
 inline kv_cache mla_cache(const cache_tensor& whole, std::int64_t latent_dim) {
     RW_EXPECTS(whole.exists() && whole.heads == 1,
-               "a cache of multi-head latent attention has one head per token, got {}", whole.exists() ? whole.heads : 0);
+               "a cache of multi-head latent attention has one head per token, got {}",
+               whole.exists() ? whole.heads : 0);
     RW_EXPECTS(latent_dim > 0 && latent_dim < whole.head_dim,
                "a latent part of {} elements leaves no rotary part in a cache of {}", latent_dim, whole.head_dim);
     RW_EXPECTS(whole.type != cache_type::i8, "the latent and the rotary part cannot share the scale of an i8 head");

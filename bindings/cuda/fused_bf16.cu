@@ -1,0 +1,5 @@
+#include "fused.inl"
+
+namespace ropewalk::cuda {
+template void launch<bf16>(layout_kind, const gpu::fused_plan&, int, const gpu::options&);
+}  // namespace ropewalk::cuda

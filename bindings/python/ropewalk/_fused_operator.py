@@ -1,0 +1,163 @@
+"""Fused calls as the PyTorch operator `torch.ops.ropewalk.fused_`, without gradients."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ropewalk import _operators, _ropewalk
+from ropewalk._encoding import check_encoding
+from ropewalk._fused import Arguments
+from ropewalk._torch import _as_tensor, _starting_at
+
+# A result goes to q, k or v, and comes from q_in, k_in or v_in; without these the call is in place.
+_TENSORS_WRITTEN = ("q", "k", "v", "k_cache", "v_cache", "q_scales", "k_scales", "v_scales")
+_TENSORS_READ = (
+    *("q_in", "k_in", "v_in", "q_scale_at", "k_scale_at", "v_scale_at", "positions", "cu_seqlens", "cos", "sin"),
+    *("q_weight", "k_weight", "slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len", "entries"),
+)
+_OTHERS = (
+    "str encoding, float? q_scale=None, float? k_scale=None, float? v_scale=None, SymInt offset=0, str? order=None, "
+    "float epsilon=1e-06, bool one_plus=False, SymInt? first_entry=None, str cache_order='nhd', "
+    "str? cache_dtype=None, bool latent=False, SymInt? threads=None"
+)
+_NAMES = (*_TENSORS_WRITTEN, *_TENSORS_READ, *(part.split()[-1].partition("=")[0] for part in _OTHERS.split(", ")))
+
+_library = torch.library.Library("ropewalk", "FRAGMENT")
+_library.define(
+    "fused_("
+    + ", ".join(f"Tensor({letter}!)? {name}" for letter, name in zip("abcdefgh", _TENSORS_WRITTEN))
+    + "".join(f", Tensor? {name}" for name in _TENSORS_READ)
+    + f", {_OTHERS}) -> ()"
+)
+
+
+def _fused(*given: Any) -> None:
+    """Run the kernel."""
+    of = dict(zip(_NAMES, given))
+
+    def scale(name: str) -> Any:
+        return next(
+            (x for x in (of[f"{name}_scales"], of[f"{name}_scale_at"], of[f"{name}_scale"]) if x is not None), None
+        )
+
+    shared = {name: of[name] for name in Arguments._fields if name in of and name not in ("q", "k", "v")}
+    arguments = Arguments(
+        **{
+            **shared,
+            **{f"{x}_out": of[x] for x in "qkv"},
+            **{x: of[f"{x}_in"] for x in "qkv"},
+            **{f"{x}_scale": scale(x) for x in "qkv"},
+            "encoding": _operators.encoding_of(of["encoding"]),
+            "table": None if of["cos"] is None else (of["cos"], of["sin"]),
+            "entries": of["first_entry"] if of["entries"] is None else of["entries"],
+        }
+    )
+    _ropewalk.fused(arguments, True)
+
+
+for _device in ("CPU", "CUDA"):
+    _library.impl("fused_", _fused, _device)
+
+
+@torch.library.register_fake("ropewalk::fused_", lib=_library)
+def _(*arguments: Any) -> None:
+    return None
+
+
+_HINT = (
+    "fused calls have no gradients; train with torch.nn.functional.rms_norm() and rotate(), or call under "
+    "torch.no_grad()"
+)
+
+
+def _check_gradients(named: Any) -> None:
+    if not torch.is_grad_enabled():
+        return
+    for name, x in named:
+        if isinstance(x, Tensor) and x.requires_grad:
+            raise _ropewalk.Error(f"ropewalk: {name} {list(x.shape)} requires grad, and {_HINT}")
+
+
+def _without_gradients(keys: Any, *arguments: Any) -> None:
+    if _operators._has_tangents(*arguments):
+        raise _ropewalk.Error(f"ropewalk: a tensor has a tangent, and {_HINT}")
+    _check_gradients(zip(_NAMES, arguments))
+    torch.ops.ropewalk.fused_.default.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+
+def _refuse_vmap(*arguments: Any) -> NoReturn:
+    raise _ropewalk.Error("ropewalk: fused calls do not run under torch.vmap; the batch is an axis of q, k and v")
+
+
+_library.impl("fused_", _without_gradients, "Autograd", with_keyset=True)
+_library.impl("fused_", _refuse_vmap, "Batched")
+torch.library.register_vmap("ropewalk::fused_", _refuse_vmap, lib=_library)
+# See _operators: the writes of a call must also happen when a checkpoint computes its part again.
+_operators._always_recomputed.add(torch.ops.ropewalk.fused_.default)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def run(arguments: Arguments) -> None:
+    """ropewalk.fused() of tensors through the operator."""
+    check_encoding(arguments.encoding)
+    kind: Any = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    for name, x in zip(Arguments._fields, arguments):
+        is_heads = name in ("q", "k", "v", "q_out", "k_out", "v_out", "k_cache", "v_cache")
+        if is_heads and x is not None and not isinstance(x, Tensor):
+            raise _ropewalk.Error(f"ropewalk: {name} is a {type(x).__name__}, but another argument is a torch.Tensor")
+        if isinstance(x, kind):
+            raise _ropewalk.Error(f"ropewalk: {name} is a DTensor; pass {name}.to_local()")
+        if isinstance(x, Tensor) and x.is_nested:
+            raise _ropewalk.Error(
+                f"ropewalk: {name} is a nested tensor; pass its values(), and cu_seqlens=its offsets()"
+            )
+    _check_gradients(zip(Arguments._fields, arguments))
+    table = arguments.table
+    if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
+        raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
+    cos, sin = (None, None) if table is None else (_as_tensor(x, n, "floats") for x, n in zip(table, ("cos", "sin")))
+    of: dict[str, Any] = dict.fromkeys(_NAMES)
+    of.update({name: x for name, x in zip(Arguments._fields, arguments) if name in of})
+    for x in "qkv":
+        source, to = getattr(arguments, x), getattr(arguments, f"{x}_out")
+        of[x] = to
+        of[f"{x}_in"] = None if source is to else source
+        scale = getattr(arguments, f"{x}_scale")
+        of[f"{x}_scale"] = None
+        if isinstance(scale, Tensor):
+            stored = [y for y in (to, None if x == "q" else getattr(arguments, f"{x}_cache")) if y is not None]
+            to_int8 = any(y.dtype == torch.int8 for y in stored)
+            of[f"{x}_scales" if to_int8 else f"{x}_scale_at"] = scale
+        elif scale is not None:
+            of[f"{x}_scale"] = scale if _is_number(scale) else _ropewalk.as_double(scale, f"{x}_scale")
+    positions, offset = arguments.positions, arguments.offset
+    q: Any = arguments.q if arguments.q_out is None else arguments.q_out
+    k: Any = arguments.k if arguments.k_out is None else arguments.k_out
+    if isinstance(offset, Tensor) and positions is None and arguments.cu_seqlens is None:
+        positions, offset = _starting_at(offset, q, k, arguments.order), 0
+    elif isinstance(offset, bool) or not isinstance(offset, (int, torch.SymInt)):
+        offset = _ropewalk.as_offset(offset)
+    entries = arguments.entries
+    is_first = isinstance(entries, (int, torch.SymInt)) and not isinstance(entries, bool)
+    of.update(
+        encoding=arguments.encoding.key,
+        cos=cos,
+        sin=sin,
+        offset=offset,
+        first_entry=entries if is_first else None,
+        entries=_as_tensor(None if is_first else entries, "entries", "int64"),
+        positions=_as_tensor(positions, "positions", "int64"),
+    )
+    for name in ("cu_seqlens", "slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len"):
+        given = of[name]
+        made = _as_tensor(given, name, "int32")
+        narrow = name not in ("cu_seqlens", "slot_mapping") and not isinstance(given, Tensor) and made is not None
+        of[name] = made.int() if narrow and type(given) in (list, tuple, range) else made
+    torch.ops.ropewalk.fused_(*of.values())
