@@ -336,7 +336,7 @@ private:
     /// Numbers first: `__index__` may move an array.
     void read_numbers() {
         latent_ = as_bool(given_[argument::latent], "latent");
-        first_ = as_offset(given_[argument::offset]);
+        first_ = as_token_offset(given_[argument::offset]);
         const py::handle entries = given_[argument::entries];
         has_first_entry_ = PyIndex_Check(entries.ptr()) != 0 && !is_array(entries);
         if (has_first_entry_) first_entry_ = as_int64(entries, "entries");
@@ -401,7 +401,7 @@ private:
         const py::handle starts = are_positions ? given_[argument::cu_seqlens] : py::handle(Py_None);
         positions_.emplace(encoding, given_[argument::positions], first_, starts, memory(like_), &rotated(), order());
         args_.rotation.target_positions = positions_->value;
-        table_ = as_table(given_[argument::table], memory(like_));
+        table_ = as_table(given_[argument::table], memory(like_), &encoding);
         args_.rotation.table = table_.value;
     }
 
@@ -552,7 +552,9 @@ private:
         const int kinds = static_cast<int>(has(argument::slot_mapping)) + static_cast<int>(has(argument::page_table)) +
                           static_cast<int>(has(argument::kv_indptr));
         RW_EXPECTS(kinds <= 1, "slot_mapping, page_table and kv_indptr exclude each other; pass one of them");
-        RW_EXPECTS(has_cache() || (kinds == 0 && !has(argument::entries)), "slots are given but no cache");
+        for (const argument a : {argument::slot_mapping, argument::page_table, argument::kv_indptr,
+                                 argument::kv_indices, argument::last_page_len, argument::entries})
+            RW_EXPECTS(has_cache() || !has(a), "{} is given but no cache", name_of(a));
         RW_EXPECTS(has(argument::kv_indptr) == has(argument::kv_indices), "kv_indptr and kv_indices need each other");
         RW_EXPECTS(!has(argument::last_page_len) || has(argument::kv_indptr),
                    "last_page_len needs kv_indptr and kv_indices");
@@ -575,11 +577,16 @@ private:
         if (!given && !ends && !elsewhere && positions_->value.axes == 1) return positions_->value;
         static const Encoding plain;
         const py::handle none(Py_None);
-        const py::handle ids = given && !has_first_entry_ ? given_[argument::entries]
-                               : given || ends            ? none
-                                                          : given_[argument::positions];
-        const std::int64_t first = given ? first_entry_ : ends ? 0 : first_;
-        entries_.emplace(plain, ids, ids.is_none() ? first : 0, starts, memory(like_), &rotated(), order(), "entries");
+        const bool each = given && !has_first_entry_ && !starts.is_none();  // one per packed sequence
+        const py::handle ids = given && !has_first_entry_ && !each ? given_[argument::entries]
+                               : given || ends                     ? none
+                                                                   : given_[argument::positions];
+        const token_offset first = each    ? token_offset(0, given_[argument::entries], "entries")
+                                   : given ? token_offset(first_entry_)
+                                   : ends  ? token_offset()
+                                           : first_;
+        entries_.emplace(plain, ids, ids.is_none() ? first : token_offset(), starts, memory(like_), &rotated(), order(),
+                         "entries");
         return entries_->value;
     }
 
@@ -612,7 +619,8 @@ private:
     argument like_ = argument::q;
     std::optional<token_positions> positions_, entries_;
     owned_table table_;
-    std::int64_t first_ = 0, first_entry_ = 0;
+    token_offset first_;
+    std::int64_t first_entry_ = 0;
     bool has_first_entry_ = false, one_plus_ = false, latent_ = false;
     int threads_ = 0;
     double epsilon_ = 0;

@@ -144,6 +144,26 @@ ROTATE = {
     **{"padded_tail": False, "k_positions": None, "k_offset": None, "order": None, "inverse": False},
     **{"adjoint": False, "table": None, "threads": None},
 }
+SLOTS = {
+    **{"slot_mapping": [0, 1, 2, 3], "page_table": None, "kv_indptr": None, "kv_indices": None},
+    **{"last_page_len": None, "entries": None},
+}
+PLACES = {"positions": None, "offset": 0, "cu_seqlens": None, "order": None, "table": None, "threads": None}
+cache = functools.partial(np.zeros, (2, 4, 2, 8), np.float32)
+NORMS = {
+    **{"q": array, "k": array, "encoding": ENCODING, "q_weight": np.ones(8, np.float32)},
+    **{"k_weight": np.ones(8, np.float32), "epsilon": 1e-6, "one_plus": False, **PLACES},
+}
+APPEND = {
+    **{"q": array, "k": array, "v": array, "encoding": ENCODING, "k_cache": cache, "v_cache": cache, **SLOTS},
+    **{**PLACES, "cache_order": "nhd", "cache_dtype": None, "k_scale": None, "v_scale": None},
+}
+MLA = {
+    **{"q_rope": array, "k_rope": functools.partial(np.zeros, (4, 8), np.float32)},
+    **{"latent": functools.partial(np.zeros, (4, 16), np.float32), "encoding": ENCODING},
+    **{"cache": functools.partial(np.zeros, (2, 4, 24), np.float32), **SLOTS, **PLACES},
+    **{"cache_dtype": None, "scale": None},
+}
 GEOMETRY = {
     **{"head_dim": 8, "base": 1e4, "rotary_dim": None, "rotary_offset": 0, "layout": "half_split"},
     **{"sequence_length": None},
@@ -202,6 +222,19 @@ def entries(tmp_path):
             {
                 **{"k": array, "old_encoding": ENCODING, "new_encoding": ENCODING, "positions": None, "offset": 0},
                 **{"new_positions": None, "new_offset": None, "order": None, "threads": None},
+            },
+        ),
+        "append": Entry(rw.append, APPEND),
+        "append of tensors": Entry(rw.append, {**APPEND, "q": tensor, "k": tensor, "v": tensor}),
+        "append_mla": Entry(rw.append_mla, MLA),
+        "norm_rotate_": Entry(rw.norm_rotate_, NORMS),
+        "norm_rotate": Entry(rw.norm_rotate, NORMS),
+        "fused": Entry(rw.fused, {**NORMS, **APPEND, "q_scale": None, "dtype": "float16", "out": None}),
+        "split_qkv": Entry(
+            rw.split_qkv,
+            {
+                **{"packed": functools.partial(np.zeros, (4, 8), np.float32), "q_heads": 2, "kv_heads": 1},
+                "head_dim": 2,
             },
         ),
         "encoding": Entry(rw.encoding, {"policy": "default", **GEOMETRY}),

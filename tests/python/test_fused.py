@@ -338,7 +338,7 @@ def test_refused_calls_write_nothing(message, arguments):
 
 
 def test_other_errors():
-    with pytest.raises(rw.Error, match="slots are given but no cache"):
+    with pytest.raises(rw.Error, match="slot_mapping is given but no cache"):
         rw.fused(Q, encoding=ENCODING, slot_mapping=np.arange(TOKENS))
     with pytest.raises(rw.Error, match="q and k are both None"):
         rw.fused(None, encoding=ENCODING)

@@ -19,9 +19,13 @@ ALSO = {
     "model": "rotary_emb",
     "q": "rotary_dim",
     "cos": "rotary_dim",
+    "latent": "cache",
+    "k_rope": "no k",
+    **{name: "cache" for name in ("k_cache", "v_cache")},
     **{name: "config" for name in ("config", "rope_theta", "rope_scaling", "text_config")},
 }
 FLAGS = {"padded_tail", "is_neox", "inverse", "adjoint", "elementwise", "truncate", "interleaved"}
+FLAGS = {"padded_tail", "inverse", "adjoint", "elementwise", "truncate", "interleaved", "one_plus"}
 LONGEST = 600  # characters of a message
 
 

@@ -55,6 +55,17 @@ def rotate(q: torch.Tensor, k: NDArray[np.float32], encoding: rw.Encoding) -> No
     assert len(both) == 2 and module(q).shape == q.shape
 
 
+def append(packed: torch.Tensor, cache: torch.Tensor, encoding: rw.Encoding) -> None:
+    q, k, v = rw.split_qkv(packed, 4, 2, encoding.head_dim)
+    slots = torch.arange(q.shape[0])
+    same: torch.Tensor = rw.append(
+        q, k, v, encoding=encoding, k_cache=cache[:, 0], v_cache=cache[:, 1], slot_mapping=slots, positions=slots
+    )
+    weight = torch.ones(encoding.head_dim)
+    new, *_ = rw.fused(q, k, encoding=encoding, q_weight=weight, epsilon=1e-5, dtype=torch.float8_e4m3fn, q_scale=2.0)
+    assert same is q and new.dtype == torch.float8_e4m3fn and rw.norm_rotate_(q, encoding=encoding, offset=3) is q
+
+
 def refused(value: str) -> str:
     try:
         rw.policy(value)
@@ -67,6 +78,7 @@ def main() -> None:
     first, *_, last = encodings()
     assert numbers(first).shape == (8,)
     rotate(torch.randn(5, 2, 64), np.ones((5, 2, 64), np.float32), last)
+    append(torch.randn(5, 8 * 64), torch.zeros(2, 2, 4, 2, 64), last)
     report: rw.Inspection = rw.inspect(last, 4096)
     write: Callable[[rw.Encoding, str], Path] = rw.write_hf_config
     assert report and callable(write) and "unknown policy" in refused("liner:8")

@@ -9,7 +9,7 @@ from ropewalk import _ropewalk
 from ropewalk._rotate import Array, _traced
 
 if TYPE_CHECKING:
-    from ropewalk._rotate import K, Positions, Q, Table
+    from ropewalk._rotate import Positions, Q, Table
 
     X = TypeVar("X", bound=Array)
 
@@ -239,8 +239,8 @@ def append_mla(
 
 
 def norm_rotate_(
-    q: Q,
-    k: K = None,  # type: ignore[assignment]
+    q: Any,
+    k: Any = None,
     *,
     encoding: _ropewalk.Encoding,
     q_weight: Array | None = None,
@@ -421,14 +421,15 @@ def fused(
     if out is not None and (not isinstance(out, (tuple, list)) or len(out) != 3):
         raise _ropewalk.Error(f"ropewalk: out must hold three arrays or None, for q, k and v, got {type(out).__name__}")
     given = (None, None, None) if out is None else tuple(out)
-    results = []
+    results, makes = [], False
     for name, x, to, cache in zip("qkv", (q, k, v), given, (None, k_cache, v_cache)):
         if x is None and to is not None:
             raise _ropewalk.Error(f"ropewalk: out of {name} is given but {name} is None")
         is_new = to is None and x is not None and cache is None
+        makes = makes or is_new
         results.append(_new(x, name, dtype) if is_new else to)
-    if dtype is not None and all(to is not None or x is None for x, to in zip((q, k, v), given)):
-        raise _ropewalk.Error("ropewalk: dtype is the type of new arrays, and there is none; drop it")
+    if dtype is not None and not makes:
+        raise _ropewalk.Error("ropewalk: dtype is the type of new arrays, and none of q, k and v gets one; drop it")
     _run(
         Arguments(
             q_out=results[0],
@@ -488,18 +489,19 @@ def split_qkv(packed: X, q_heads: int, kv_heads: int, head_dim: int) -> tuple[X,
             for x, name in ((q_heads, "q_heads"), (kv_heads, "kv_heads"), (head_dim, "head_dim"))
         )
     _library_of(packed, "packed")
-    width = packed.shape[-1] if packed.ndim else 0  # type: ignore[attr-defined]
+    array: Any = packed
+    width = array.shape[-1] if array.ndim else 0
     if min(q_heads, kv_heads, head_dim) < 0 or width != (q_heads + 2 * kv_heads) * head_dim:
         raise _ropewalk.Error(
-            f"ropewalk: packed {list(packed.shape)} is not {q_heads} + 2 * {kv_heads} heads of {head_dim}: q_heads, "  # type: ignore[attr-defined]
+            f"ropewalk: packed {list(array.shape)} is not {q_heads} + 2 * {kv_heads} heads of {head_dim}: q_heads, "
             "kv_heads and head_dim must not be negative, and make up the last axis"
         )
-    ends = [0, q_heads, q_heads + kv_heads, q_heads + 2 * kv_heads]
-    parts = []
-    for first, last in zip(ends, ends[1:]):
-        part: Any = packed[..., first * head_dim : last * head_dim]  # type: ignore[index]
-        parts.append(part.reshape(*part.shape[:-1], last - first, head_dim))
-    return parts[0], parts[1], parts[2]
+
+    def heads(first: int, count: int) -> Any:
+        part = array[..., first * head_dim : (first + count) * head_dim]
+        return part.reshape(*part.shape[:-1], count, head_dim)
+
+    return heads(0, q_heads), heads(q_heads, kv_heads), heads(q_heads + kv_heads, kv_heads)
 
 
 _TYPES = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8")
@@ -523,9 +525,13 @@ def _new(x: Any, name: str, dtype: Any) -> Any:
     library = _library_of(x, name)
     if dtype is None:
         return library.empty_like(x)
-    text = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else dtype.__name__
+    text = dtype if isinstance(dtype, str) else dtype.__name__ if isinstance(dtype, type) else ""
+    if isinstance(dtype, library.dtype):
+        text = str(dtype).removeprefix("torch.")
     if text not in _TYPES:
-        raise _ropewalk.Error(f"ropewalk: dtype must be one of {', '.join(_TYPES)}, got {_ropewalk.repr_of(dtype)}")
+        raise _ropewalk.Error(
+            f"ropewalk: dtype must be one of {', '.join(_TYPES)}, got {_ropewalk.repr_of(dtype):.200}"
+        )
     if library.__name__ == "torch":
         return library.empty_like(x, dtype=getattr(library, text))
     if text in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):

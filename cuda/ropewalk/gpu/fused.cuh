@@ -88,6 +88,16 @@ RW_HIDDEN void append(const view<T>& q, const std::type_identity_t<view<const T>
     fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, positions, options);
 }
 
+/// Rotates the rotary parts of queries in place, and writes one row per token to a cache of multi-head latent
+/// attention: latent [batch, tokens, 1, latent_dim], then rotated k_rope [batch, tokens, 1, rope_dim]. See mla_cache().
+template <Layout L, class T>
+RW_HIDDEN void append_mla(const view<T>& q_rope, const std::type_identity_t<view<const T>>& k_rope,
+                          const std::type_identity_t<view<const T>>& latent, const cache_tensor& cache,
+                          const cache_slots& slots, const Encoding& encoding, const positions& positions,
+                          const options& options = {}) {
+    append<L, T>(q_rope, k_rope, latent, mla_cache(cache, latent.head_dim), slots, encoding, positions, options);
+}
+
 /// Norms and rotates queries and keys in place.
 template <Layout L, class T>
 RW_HIDDEN void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,

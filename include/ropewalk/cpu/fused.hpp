@@ -16,9 +16,9 @@ namespace ropewalk::cpu {
 /// float), rotated (likewise), and rounded once to the type of the output or of the cache. Bits do not depend on the
 /// number of threads.
 ///
-/// Throws ropewalk::error, with nothing written, where shapes, strides, pointers, slots or layout do not fit. A negative
-/// slot skips its token; any other slot outside the cache is an error. Two tokens of one call must not have the same
-/// slot, which is not checked.
+/// Throws ropewalk::error, with nothing written, where shapes, strides, pointers, slots or layout do not fit. A
+/// negative slot skips its token; any other slot outside the cache is an error. Two tokens of one call must not have
+/// the same slot, which is not checked.
 template <Layout L, class T, class A = native_arch>
 void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
            const Encoding& encoding, const positions& positions, const options& options = {}) {
@@ -37,6 +37,15 @@ void append(const view<T>& q, const std::type_identity_t<view<const T>>& k,
             const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     fused<L, T, A>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, positions, options);
+}
+
+/// Rotates the rotary parts of queries in place, and writes one row per token to a cache of multi-head latent
+/// attention: latent [batch, tokens, 1, latent_dim], then rotated k_rope [batch, tokens, 1, rope_dim]. See mla_cache().
+template <Layout L, class T, class A = native_arch>
+void append_mla(const view<T>& q_rope, const std::type_identity_t<view<const T>>& k_rope,
+                const std::type_identity_t<view<const T>>& latent, const cache_tensor& cache, const cache_slots& slots,
+                const Encoding& encoding, const positions& positions, const options& options = {}) {
+    append<L, T, A>(q_rope, k_rope, latent, mla_cache(cache, latent.head_dim), slots, encoding, positions, options);
 }
 
 /// Norms and rotates queries and keys in place.
