@@ -8,6 +8,7 @@ from torch_heads import compiled
 
 DIM, TOKENS, Q_HEADS, KV_HEADS, PAGES, PAGE = 16, 5, 4, 2, 4, 3
 ENCODING = rw.encoding("yarn:8,original_length=64", head_dim=DIM)
+INTERLEAVED = rw.encoding("default", head_dim=DIM, layout="interleaved")
 MAPPING = torch.tensor([7, -1, 0, 11, 4])
 WEIGHT = torch.linspace(0.5, 2, DIM)
 
@@ -48,8 +49,7 @@ def norm_and_store(q, k, v, cache, weight, scale):
 
 
 def append_mla(q, k, latent, cache):
-    encoding = rw.encoding("default", head_dim=DIM, layout="interleaved")
-    return rw.append_mla(q, k[:, :1], latent, encoding=encoding, cache=cache, slot_mapping=MAPPING, offset=4)
+    return rw.append_mla(q, k[:, :1], latent, encoding=INTERLEAVED, cache=cache, slot_mapping=MAPPING, offset=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -98,14 +98,14 @@ def test_opcheck(dtype):
     slots = {"slot_mapping": MAPPING, "k_cache": cache[0].clone(), "v_cache": cache[1].clone()}
     int8 = {name: torch.ones(PAGES, PAGE, KV_HEADS, DIM, dtype=torch.int8) for name in ("k_cache", "v_cache")}
     scales = {name: torch.ones(PAGES, PAGE, KV_HEADS) for name in ("k_scales", "v_scales")}
-    f8 = cache[0].to(torch.float8_e5m2)
+    f8 = torch.ones(PAGES, PAGE, KV_HEADS, DIM, dtype=torch.uint8)  # opcheck cannot compare 8-bit floats
     mla = {"k_cache": torch.ones(PAGES, PAGE, 2 * DIM, dtype=dtype), "latent": True, "slot_mapping": MAPPING}
-    ids = torch.arange(TOKENS)
+    ids, e5m2 = torch.arange(TOKENS), {"cache_dtype": "float8_e5m2"}
     for named in (
         {"q": q, "k_in": k, "v_in": v, **slots},
         {"q": q, "k": k, "positions": ids, "q_weight": WEIGHT, "k_weight": WEIGHT, "one_plus": True},
         {"q": q.clone(), "q_in": q, "k_in": k, "v_in": v, **slots, **int8, **scales, "offset": 3},
-        {"k_in": k, "k_cache": f8, "k_scale_at": torch.tensor([2.0]), "slot_mapping": MAPPING.int()},
+        {"k_in": k, "k_cache": f8, "k_scale_at": torch.tensor([2.0]), "slot_mapping": MAPPING, **e5m2},
         {"q": q, "k_in": k[:, 0].contiguous(), "v_in": v[:, 0].contiguous(), **mla},
     ):
         made = {name: x.clone() if isinstance(x, torch.Tensor) else x for name, x in named.items()}

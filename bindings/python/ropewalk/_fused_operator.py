@@ -25,6 +25,11 @@ _OTHERS = (
     "str? cache_dtype=None, bool latent=False, SymInt? threads=None"
 )
 _NAMES = (*_TENSORS_WRITTEN, *_TENSORS_READ, *(part.split()[-1].partition("=")[0] for part in _OTHERS.split(", ")))
+# PyTorch leaves out the last arguments of a call that have their default.
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(_NAMES),
+    **{"offset": 0, "epsilon": 1e-6, "one_plus": False, "cache_order": "nhd", "latent": False},
+}
 
 _library = torch.library.Library("ropewalk", "FRAGMENT")
 _library.define(
@@ -37,7 +42,7 @@ _library.define(
 
 def _fused(*given: Any) -> None:
     """Run the kernel."""
-    of = dict(zip(_NAMES, given))
+    of: dict[str, Any] = {**_DEFAULTS, **dict(zip(_NAMES, given))}
 
     def scale(name: str) -> Any:
         return next(
@@ -123,7 +128,7 @@ def run(arguments: Arguments) -> None:
     if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
         raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
     cos, sin = (None, None) if table is None else (_as_tensor(x, n, "floats") for x, n in zip(table, ("cos", "sin")))
-    of: dict[str, Any] = dict.fromkeys(_NAMES)
+    of = dict(_DEFAULTS)
     of.update({name: x for name, x in zip(Arguments._fields, arguments) if name in of})
     for x in "qkv":
         source, to = getattr(arguments, x), getattr(arguments, f"{x}_out")
