@@ -24,8 +24,7 @@ ALSO = {
     **{name: "cache" for name in ("k_cache", "v_cache")},
     **{name: "config" for name in ("config", "rope_theta", "rope_scaling", "text_config")},
 }
-FLAGS = {"padded_tail", "is_neox", "inverse", "adjoint", "elementwise", "truncate", "interleaved"}
-FLAGS = {"padded_tail", "inverse", "adjoint", "elementwise", "truncate", "interleaved", "one_plus"}
+FLAGS = {"padded_tail", "is_neox", "inverse", "adjoint", "elementwise", "truncate", "interleaved", "one_plus"}
 LONGEST = 600  # characters of a message
 
 

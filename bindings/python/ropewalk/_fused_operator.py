@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ropewalk import _operators, _ropewalk
-from ropewalk._encoding import check_encoding
 from ropewalk._fused import Arguments
-from ropewalk._torch import _as_tensor, _starting_at
+from ropewalk._torch import _as_tensor, _prepare
 
 # A result goes to q, k or v, and comes from q_in, k_in or v_in; without these the call is in place.
 _TENSORS_WRITTEN = ("q", "k", "v", "k_cache", "v_cache", "q_scales", "k_scales", "v_scales")
 _TENSORS_READ = (
     *("q_in", "k_in", "v_in", "q_scale_at", "k_scale_at", "v_scale_at", "positions", "cu_seqlens", "cos", "sin"),
     *("q_weight", "k_weight", "slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len", "entries"),
+    "offsets",
 )
 _OTHERS = (
     "str encoding, float? q_scale=None, float? k_scale=None, float? v_scale=None, SymInt offset=0, str? order=None, "
@@ -58,6 +58,7 @@ def _fused(*given: Any) -> None:
             **{f"{x}_scale": scale(x) for x in "qkv"},
             "encoding": _operators.encoding_of(of["encoding"]),
             "table": None if of["cos"] is None else (of["cos"], of["sin"]),
+            "offset": of["offset"] if of["offsets"] is None else of["offsets"],
             "entries": of["first_entry"] if of["entries"] is None else of["entries"],
         }
     )
@@ -111,7 +112,6 @@ def _is_number(x: Any) -> bool:
 
 def run(arguments: Arguments) -> None:
     """ropewalk.fused() of tensors through the operator."""
-    check_encoding(arguments.encoding)
     kind: Any = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
     for name, x in zip(Arguments._fields, arguments):
         is_heads = name in ("q", "k", "v", "q_out", "k_out", "v_out", "k_cache", "v_cache")
@@ -124,10 +124,6 @@ def run(arguments: Arguments) -> None:
                 f"ropewalk: {name} is a nested tensor; pass its values(), and cu_seqlens=its offsets()"
             )
     _check_gradients(zip(Arguments._fields, arguments))
-    table = arguments.table
-    if table is not None and (not isinstance(table, (tuple, list)) or len(table) != 2):
-        raise _ropewalk.Error(f"ropewalk: table must be a pair (cos, sin), got {type(table).__name__}")
-    cos, sin = (None, None) if table is None else (_as_tensor(x, n, "floats") for x, n in zip(table, ("cos", "sin")))
     of = dict(_DEFAULTS)
     of.update({name: x for name, x in zip(Arguments._fields, arguments) if name in of})
     for x in "qkv":
@@ -142,27 +138,18 @@ def run(arguments: Arguments) -> None:
             of[f"{x}_scales" if to_int8 else f"{x}_scale_at"] = scale
         elif scale is not None:
             of[f"{x}_scale"] = scale if _is_number(scale) else _ropewalk.as_double(scale, f"{x}_scale")
-    positions, offset = arguments.positions, arguments.offset
     q: Any = arguments.q if arguments.q_out is None else arguments.q_out
     k: Any = arguments.k if arguments.k_out is None else arguments.k_out
-    if isinstance(offset, Tensor) and positions is None and arguments.cu_seqlens is None:
-        positions, offset = _starting_at(offset, q, k, arguments.order), 0
-    elif isinstance(offset, bool) or not isinstance(offset, (int, torch.SymInt)):
-        offset = _ropewalk.as_offset(offset)
+    a = arguments
+    prepared = _prepare(
+        q, k, a.encoding, a.positions, a.offset, a.cu_seqlens, a.order, False, False, a.table, a.threads
+    )
     entries = arguments.entries
     is_first = isinstance(entries, (int, torch.SymInt)) and not isinstance(entries, bool)
-    of.update(
-        encoding=arguments.encoding.key,
-        cos=cos,
-        sin=sin,
-        offset=offset,
-        first_entry=entries if is_first else None,
-        entries=_as_tensor(None if is_first else entries, "entries", "int64"),
-        positions=_as_tensor(positions, "positions", "int64"),
-    )
-    for name in ("cu_seqlens", "slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len"):
-        given = of[name]
-        made = _as_tensor(given, name, "int32")
-        narrow = name not in ("cu_seqlens", "slot_mapping") and not isinstance(given, Tensor) and made is not None
-        of[name] = made.int() if narrow and type(given) in (list, tuple, range) else made
+    of.update({name: x for name, x in zip(prepared._fields, prepared) if name in of})
+    of["first_entry"] = entries if is_first else None
+    of["entries"] = _as_tensor(None if is_first else entries, "entries", "int64")
+    for name in ("slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len"):
+        made = _as_tensor(of[name], name, "int32")
+        of[name] = made.int() if name != "slot_mapping" and isinstance(of[name], (list, tuple, range)) else made
     torch.ops.ropewalk.fused_(*of.values())
