@@ -71,8 +71,16 @@ bool run_fused(layout_kind layout, const gpu::fused_plan& plan, int device, cons
     return launch_on(plan.kernel.rotation.any().type, layout, plan, device, options, failure);
 }
 
+bool run_rerotate_cache(layout_kind layout, const gpu::rerotate_cache_plan& plan, int device,
+                        const gpu::options& options, failure& failure) noexcept {
+    return without_exceptions(failure, [&] {
+        const device_guard guard(device);
+        launch(layout, plan, device, options);
+    });
+}
+
 }  // namespace
 
-const device_functions functions{interface_version, plan_bytes, shape, run, run_fused};
+const device_functions functions{interface_version, plan_bytes, shape, run, run_fused, run_rerotate_cache};
 
 }  // namespace ropewalk::cuda

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <ropewalk/gpu/fused_plan.hpp>
+#include <ropewalk/gpu/rerotate_cache_plan.hpp>
 
 namespace ropewalk::cuda {
 
@@ -28,13 +29,17 @@ struct device_functions {
     /// The same for a fused call.
     bool (*run_fused)(layout_kind layout, const gpu::fused_plan& plan, int device, const gpu::options& options,
                       failure& failure) noexcept;
+    /// The same for cached keys.
+    bool (*run_rerotate_cache)(layout_kind layout, const gpu::rerotate_cache_plan& plan, int device,
+                               const gpu::options& options, failure& failure) noexcept;
 };
 
-inline constexpr std::uint32_t interface_version = 2;
-inline constexpr std::uint32_t plan_bytes = sizeof(gpu::launch_plan) + sizeof(gpu::fused_plan);
+inline constexpr std::uint32_t interface_version = 3;
+inline constexpr std::uint32_t plan_bytes =
+    sizeof(gpu::launch_plan) + sizeof(gpu::fused_plan) + sizeof(gpu::rerotate_cache_plan);
 inline constexpr char capsule_name[] = "ropewalk._cuda.interface";
 
 static_assert(std::is_trivially_copyable_v<gpu::launch_plan> && std::is_trivially_copyable_v<gpu::fused_plan> &&
-              std::is_trivially_copyable_v<gpu::options>);
+              std::is_trivially_copyable_v<gpu::rerotate_cache_plan> && std::is_trivially_copyable_v<gpu::options>);
 
 }  // namespace ropewalk::cuda

@@ -11,6 +11,10 @@ RW_HIDDEN void launch(layout_kind layout, const gpu::launch_plan& plan, int devi
 template <Element T>
 RW_HIDDEN void launch(layout_kind layout, const gpu::fused_plan& plan, int device, const gpu::options& options);
 
+/// Launches the re-encoding of a cache of any type. Defined in rerotate_cache.cu.
+RW_HIDDEN void launch(layout_kind layout, const gpu::rerotate_cache_plan& plan, int device,
+                      const gpu::options& options);
+
 /// The table that the module exports.
 RW_HIDDEN extern const device_functions functions;
 

@@ -17,6 +17,7 @@ void bind_encoding(py::module_& m);
 void bind_config(py::module_& m);
 void bind_rotate(py::module_& m);
 void bind_fused(py::module_& m);
+void bind_rerotate_cache(py::module_& m);
 void bind_score(py::module_& m);
 void bind_xla(py::module_& m);
 

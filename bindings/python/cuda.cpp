@@ -119,4 +119,17 @@ void run_fused_on_device(const array& like, fused_args args) {
     });
 }
 
+void run_rerotate_cache_on_device(const array& like, rerotate_cache_args args) {
+    (void)module_for(like);
+    tensor tokens;
+    tokens.batch = args.at.batch, tokens.tokens = args.at.tokens;
+    const array target_owner = draw_on_device(like, *args.target, tokens, args.target_positions);
+    const array source_owner = draw_on_device(like, *args.source, tokens, args.source_positions);
+    call_module(like, [&](const cuda::device_functions& module, const gpu::device_shape& shape,
+                          const gpu::options& options, cuda::failure& failure) {
+        const gpu::rerotate_cache_plan plan = gpu::make_rerotate_cache_plan(args, shape);
+        return module.run_rerotate_cache(args.layout, plan, like.device, options, failure);
+    });
+}
+
 }  // namespace ropewalk::python

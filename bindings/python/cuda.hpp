@@ -3,6 +3,7 @@
 
 #include <ropewalk/rotation/args.hpp>
 #include <ropewalk/rotation/fused_args.hpp>
+#include <ropewalk/rotation/rerotate_cache_args.hpp>
 
 #include "array.hpp"
 
@@ -14,6 +15,7 @@ void run_on_device(const array& like, rotate_args args);
 
 /// Runs a fused call in the same way.
 void run_fused_on_device(const array& like, fused_args args);
+void run_rerotate_cache_on_device(const array& like, rerotate_cache_args args);
 
 /// Throws what run_on_device() would throw before the launch.
 void check_on_device(const array& like, rotate_args args);

@@ -47,6 +47,7 @@ PYBIND11_MODULE(_ropewalk, m) {
     rp::bind_config(m);
     rp::bind_rotate(m);
     rp::bind_fused(m);
+    rp::bind_rerotate_cache(m);
     rp::bind_score(m);
     rp::bind_xla(m);
     m.def(

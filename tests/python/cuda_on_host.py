@@ -201,3 +201,19 @@ def test_refused_fused_calls_write_nothing():
         arrays = [x.memory for x in caches.values()]
         call = functools.partial(rw.append, on_gpu(q), on_gpu(k), on_gpu(v), **{**good, **arguments})
         assert_refused(message, call, q, *arrays)
+
+
+def test_cached_keys_of_a_paged_cache():
+    mapping, encoding = np.array([9, -1, 3, 0, 5]), encode("linear:8")
+    for name in ("bfloat16", "float8_e4m3fn", "int8"):
+        values = np.random.default_rng(0).standard_normal((3, 4, 2, DIM)) * 20
+        cache, on_cpu = (values.astype(fused_calls.CACHE_TYPES[name]) for _ in range(2))
+        scales = [np.full((3, 4, 2), 0.1, np.float32) if name == "int8" else None for _ in range(2)]
+        rw.rerotate_cache_(on_cpu, encoding, encode("xpos:64"), slot_mapping=mapping, new_offset=3, k_scale=scales[0])
+        rw.rerotate_cache_(
+            *(on_gpu(cache), encoding, encode("xpos:64")),
+            **{"slot_mapping": on_gpu(mapping), "new_offset": 3},
+            **{"k_scale": None if scales[1] is None else on_gpu(scales[1])},
+        )
+        np.testing.assert_array_equal(cache.view(np.uint8), on_cpu.view(np.uint8))
+        assert scales[0] is None or np.array_equal(*scales)

@@ -3,6 +3,7 @@
 #include "cuda/interface.hpp"
 
 #include <ropewalk/gpu/fused_body.hpp>
+#include <ropewalk/gpu/rerotate_cache_body.hpp>
 
 #include "gpu/host.hpp"
 
@@ -45,8 +46,24 @@ bool run_fused(rw::layout_kind layout, const rw::gpu::fused_plan& plan, int, con
     return type == rw::element_type::f16 ? run_warps<rw::f16>(layout, plan) : run_warps<rw::bf16>(layout, plan), true;
 }
 
-constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, rw::cuda::plan_bytes, shape, run,
-                                               run_fused};
+template <class L>
+void run_warps(const rw::gpu::rerotate_cache_plan& plan) {
+    const auto params = rw::gpu::kernel_params(plan);
+    rw::gpu::with_rerotate_cache_kernel(plan, [&](auto size, auto wide) {
+        const rw::gpu::rerotate_cache_body<size(), L, wide(), rw::gpu::rerotate_cache_rates> body{params};
+        for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
+            rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
+    });
+}
+
+bool run_rerotate_cache(rw::layout_kind layout, const rw::gpu::rerotate_cache_plan& plan, int, const rw::gpu::options&,
+                        rw::cuda::failure&) noexcept {
+    if (layout == rw::layout_kind::half_split) return run_warps<rw::half_split>(plan), true;
+    return run_warps<rw::interleaved>(plan), true;
+}
+
+constexpr rw::cuda::device_functions functions{rw::cuda::interface_version, rw::cuda::plan_bytes, shape, run, run_fused,
+                                               run_rerotate_cache};
 
 }  // namespace
 

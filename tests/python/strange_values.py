@@ -237,6 +237,15 @@ def entries(tmp_path):
                 "head_dim": 2,
             },
         ),
+        "rerotate_cache_": Entry(
+            rw.rerotate_cache_,
+            {
+                **{"k_cache": functools.partial(np.zeros, (1, 4, 2, 8), np.float32), "old_encoding": ENCODING},
+                **{"new_encoding": ENCODING, "slot_mapping": [1, 0, 2, 3], "page_table": None, "kv_indptr": None},
+                **{"kv_indices": None, "entries": None, "positions": None, "offset": 0, "new_positions": None},
+                **{"new_offset": None, "cache_order": "nhd", "cache_dtype": None, "k_scale": None, "threads": None},
+            },
+        ),
         "encoding": Entry(rw.encoding, {"policy": "default", **GEOMETRY}),
         "Encoding": Entry(rw.Encoding, {"policy": "default", **GEOMETRY}),
         "Encoding.from_key": Entry(rw.Encoding.from_key, {"key": ENCODING.key}),

@@ -31,6 +31,7 @@ from ropewalk import (
 )
 from ropewalk._encoding import encoding, from_config, to_hf_config, to_llama_cpp_flags, to_vllm_overrides
 from ropewalk._fused import append, append_mla, fused, norm_rotate, norm_rotate_, split_qkv
+from ropewalk._rerotate_cache import rerotate_cache_
 from ropewalk._ropewalk import (
     Encoding,
     Error,
@@ -117,6 +118,7 @@ __all__ = [
     "policy",
     "query_temperature",
     "rerotate_",
+    "rerotate_cache_",
     "rotate",
     "rotate_",
     "split_qkv",
