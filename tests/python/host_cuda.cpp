@@ -25,9 +25,9 @@ bool run(rw::layout_kind layout, const rw::gpu::launch_plan& plan, int, const rw
 
 template <class T, class L>
 void run_warps(const rw::gpu::fused_plan& plan) {
-    rw::gpu::with_fused_kernel<T>(plan, [&]<class Rates>(std::type_identity<Rates>, auto bytes) {
-        const auto params = rw::gpu::kernel_params<Rates>(plan);
-        const rw::gpu::fused_body<T, L, bytes(), Rates> body{params};
+    rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
+        const auto params = rw::gpu::kernel_params<typename Kind::Rates>(plan);
+        const rw::gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts> body{params};
         for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
             rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
     });
