@@ -21,10 +21,10 @@ struct fused_params {
     rotate_params rotation{};
     fused_side sides[3]{};  ///< q, k and v
     slot_reader slots{};
-    const rotate_kernel* typed = nullptr;   ///< of the element type
-    const rotate_kernel* floats = nullptr;  ///< of float and the same layout
+    const rotate_kernel* typed = nullptr;    ///< of the element type
+    const rotate_kernel* floats = nullptr;   ///< of float and the same layout
     std::int64_t batch = 0, row_tokens = 0;  ///< 0 where there are no elements
-    std::int64_t bytes = 0;                 ///< that the call reads
+    std::int64_t bytes = 0;                  ///< that the call reads
 };
 
 namespace detail {

@@ -15,8 +15,8 @@ inline void check_page_list(const slot_reader& slots) {
         RW_EXPECTS(first <= end, "indptr must ascend, got {} after {} at entry {}", end, first, s + 1);
         if (slots.last_page_len == nullptr || first == end) continue;
         const std::int64_t last = slots.last_page_len[s];
-        RW_EXPECTS(last >= 1 && last <= slots.page_size, "last_page_len of sequence {} must lie within 1 and {}, got {}",
-                   s, slots.page_size, last);
+        RW_EXPECTS(last >= 1 && last <= slots.page_size,
+                   "last_page_len of sequence {} must lie within 1 and {}, got {}", s, slots.page_size, last);
     }
     const std::int64_t end = slots.starts[slots.sequences];
     RW_EXPECTS(end <= slots.max_pages, "indptr ends with {} but there are {} pages", end, slots.max_pages);
@@ -49,12 +49,11 @@ inline void check_entry(const slot_reader& slots, std::int64_t row, std::int64_t
         if (entry < 0) return;
     } else {
         entry = last_entry(slots, sequence, token);
-        RW_EXPECTS(entry >= 0,
-                   "sequence {} has {} tokens in the call, but its {} pages with last_page_len {} hold {} entries",
-                   sequence,
-                   slots.entry_reader.sequence_start(sequence + 1) - slots.entry_reader.sequence_start(sequence), pages,
-                   slots.last_page_len[sequence],
-                   pages == 0 ? 0 : (pages - 1) * slots.page_size + slots.last_page_len[sequence]);
+        RW_EXPECTS(
+            entry >= 0, "sequence {} has {} tokens in the call, but its {} pages with last_page_len {} hold {} entries",
+            sequence, slots.entry_reader.sequence_start(sequence + 1) - slots.entry_reader.sequence_start(sequence),
+            pages, slots.last_page_len[sequence],
+            pages == 0 ? 0 : (pages - 1) * slots.page_size + slots.last_page_len[sequence]);
     }
     const quotient parts = divide(entry, slots.page_size);
     RW_EXPECTS(parts.whole < pages, "token {} has entry {} of sequence {}, which has {} pages of {} entries", token,
@@ -65,8 +64,8 @@ inline void check_entry(const slot_reader& slots, std::int64_t row, std::int64_t
                sequence, slots.pages);
 }
 
-/// Checks the slots of all tokens [batch, tokens], in host memory. Negative slots and entries skip a token. Throws where
-/// any other slot lies outside the cache.
+/// Checks the slots of all tokens [batch, tokens], in host memory. Negative slots and entries skip a token. Throws
+/// where any other slot lies outside the cache.
 inline void check_slot_values(const slot_reader& slots, std::int64_t batch, std::int64_t tokens) {
     using kind = cache_slots::kind;
     if (slots.source == kind::none) return;
