@@ -150,7 +150,7 @@ TEST_CASE("more than 2^31 tokens, elements and threads are counted in 64 bits", 
     const auto made = plan(tokens, 1, 1);
     CHECK(made.kernel.threads == tokens * 2 * 8);
     CHECK(made.shape.grid == (tokens * 16 + 127) / 128);
-    CHECK(made.kernel.tokens == tokens);
+    CHECK(made.kernel.split.outer == tokens);
     // More blocks than a grid holds: about 2^45 bytes of queries.
     CHECK_REFUSED(plan(std::int64_t{1} << 36, 16, 0), "blocks of 128 threads", "2147483647");
 }

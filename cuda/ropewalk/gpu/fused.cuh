@@ -10,9 +10,14 @@ namespace ropewalk::gpu {
 
 namespace detail {
 
+/// Resident blocks per multiprocessor that limit the registers of a kernel without norms and conversions, for ordinary
+/// heads. The other kernels spill under such a limit.
+template <class Rates, fused_parts Parts>
+inline constexpr int fused_blocks_resident = Rates::full || Parts.norms || Parts.converts ? 1 : 6;
+
 /// Runs whole warps to the end: threads and blocks are multiples of a warp.
 template <Element T, Layout L, int Bytes, class Rates, fused_parts Parts>
-RW_HIDDEN __global__ void __launch_bounds__(max_threads)
+RW_HIDDEN __global__ void __launch_bounds__(max_threads, fused_blocks_resident<Rates, Parts>)
     fused_kernel(const __grid_constant__ fused_kernel_params<Rates> params) {
     start_next();
     const std::int64_t index = launch_index();
@@ -54,6 +59,17 @@ RW_HIDDEN void run(const fused_plan& plan, int device, const options& options) {
     });
 }
 
+/// Plans a call on the current device and launches it. `Used` are the parts that the call may have, so that a program
+/// contains no other kernels.
+template <Layout L, class T, fused_parts Used = fused_parts{}>
+RW_HIDDEN void plan_and_run(const qkv<const T>& in, const qkv<T>& out, const fusion& with, const Encoding& encoding,
+                            const positions& positions, const options& options) {
+    const int device = current_device();
+    run<T, L, Used>(
+        make_fused_plan<T>(kind_of<L>, in, out, with, encoding, positions, options, shape_of_device(device)), device,
+        options);
+}
+
 }  // namespace detail
 
 /// Norms, rotates and stores the heads of one attention layer in one launch on the current device. q and k are normed
@@ -73,10 +89,7 @@ template <Layout L, class T>
 RW_HIDDEN void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
                      const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "outputs are written: their elements cannot be const");
-    const int device = detail::current_device();
-    detail::run<T, L>(
-        make_fused_plan<T>(kind_of<L>, in, out, with, encoding, positions, options, detail::shape_of_device(device)),
-        device, options);
+    detail::plan_and_run<L, T>(in, out, with, encoding, positions, options);
 }
 
 /// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache. k is not changed.
@@ -85,7 +98,8 @@ RW_HIDDEN void append(const view<T>& q, const std::type_identity_t<view<const T>
                       const std::type_identity_t<view<const T>>& v, const kv_cache& cache, const cache_slots& slots,
                       const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    fused<L, T>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots}, encoding, positions, options);
+    detail::plan_and_run<L, T, fused_parts{.norms = false}>({q, k, v}, {q, {}, {}}, {.cache = cache, .slots = slots},
+                                                            encoding, positions, options);
 }
 
 /// Rotates the rotary parts of queries in place, and writes one row per token to a cache of multi-head latent
@@ -103,7 +117,8 @@ template <Layout L, class T>
 RW_HIDDEN void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, const head_norm& k_norm,
                            const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
-    fused<L, T>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
+    detail::plan_and_run<L, T, fused_parts{.converts = false}>(
+        {q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
 }
 
 }  // namespace ropewalk::gpu

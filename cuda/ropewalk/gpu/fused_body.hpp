@@ -148,15 +148,13 @@ struct fused_body {
 
     /// Finds the heads of a lane and the addresses that depend on parameters only.
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
-        const auto [item, lane] = ropewalk::detail::divide(index, params.lanes);
-        const auto [batch_token, group] = ropewalk::detail::divide(item, params.groups);
-        const auto [row, token] = ropewalk::detail::divide(batch_token, params.tokens);
+        const auto [row, token, group, lane] = params.split(index);
         const int which = group >= params.first_group[2] ? 2 : group >= params.first_group[1] ? 1 : 0;
         const fused_heads& side = params.side[which];
         s.side = &side;
         s.is_first_lane = lane == 0;
         detail::wait_for_previous();
-        if (item >= params.items) return;  // idle lane; takes part in shuffles only
+        if (index >= params.items * params.lanes) return;  // idle lane; takes part in shuffles only
         s.row = row, s.token = token, s.first_head = group - params.first_group[which];
         s.is_key = which == 1;
         s.heads = s.unloaded = side.heads_of_group(s.first_head);

@@ -35,10 +35,11 @@ struct fused_kernel_base {
     ropewalk::rotate_params rotation{};  ///< of q and k; see rotate_kernel_base
     fused_heads side[3];                 ///< q, k, v
     slot_reader slots;
-    std::int64_t threads = 0;       ///< a multiple of the lanes of a warp
-    std::int64_t items = 0;         ///< groups of heads of all tokens
-    std::int64_t tokens = 0;        ///< per batch row
-    std::int32_t first_group[3]{};  ///< of each side
+    std::int64_t threads = 0;                  ///< a multiple of the lanes of a warp
+    std::int64_t items = 0;                    ///< groups of heads of all tokens
+    std::int64_t tokens = 0;                   ///< per batch row
+    ropewalk::detail::index_splitter split{};  ///< of a thread's index: tokens, groups, lanes
+    std::int32_t first_group[3]{};             ///< of each side
     std::int32_t groups = 0;
     std::int32_t lanes = 1;  ///< per head; a power of two where lanes reduce values
     std::int32_t steps = 0;  ///< of Body::heads_in_flight heads each

@@ -180,6 +180,7 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
         kernel.steps =
             std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }
+    kernel.split = {kernel.tokens, kernel.groups, kernel.lanes};
     kernel.items = tokens * kernel.groups;
     kernel.threads = divide_up(kernel.items * kernel.lanes, warp_lanes) * warp_lanes;
     plan.shape = shape_of_launch(kernel.threads, plan.shape.bytes, device);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "ropewalk/core/compiler.hpp"
+#include "ropewalk/core/divide.hpp"
 #include "ropewalk/rotation/params.hpp"
 
 namespace ropewalk::gpu {
@@ -60,11 +61,11 @@ struct rotate_kernel_base {
     ropewalk::rotate_params rotation{};  ///< its steps and rates are in host memory: kernels read `rates` instead
     heads_params side[2];                ///< q, k
     std::int64_t threads = 0;
-    std::int64_t tokens = 0;           ///< per batch row
-    std::int32_t rotating_chunks = 0;  ///< per head
-    std::int32_t chunks = 0;           ///< per head, those that only copy included
-    std::int32_t q_groups = 0;         ///< groups of query heads
-    std::int32_t groups = 0;           ///< groups of query and key heads
+    ropewalk::detail::index_splitter split{};  ///< of a thread's index: tokens, groups, chunks
+    std::int32_t rotating_chunks = 0;          ///< per head
+    std::int32_t chunks = 0;                   ///< per head, those that only copy included
+    std::int32_t q_groups = 0;                 ///< groups of query heads
+    std::int32_t groups = 0;                   ///< groups of query and key heads
 };
 
 /// Parameters of a rotation kernel.

@@ -252,11 +252,11 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
     rotate_kernel_base& kernel = plan.kernel;
     kernel.side[0] = detail::make_heads(params.q_in, params.q_out, max_heads);
     kernel.side[1] = detail::make_heads(params.k_in, params.k_out, max_heads);
-    kernel.tokens = params.tokens();
     kernel.rotating_chunks = static_cast<std::int32_t>(rotating);
     kernel.chunks = static_cast<std::int32_t>(rotating + copying);
     kernel.q_groups = kernel.side[0].groups;
     kernel.groups = kernel.q_groups + kernel.side[1].groups;
+    kernel.split = {params.tokens(), kernel.groups, kernel.chunks};
     kernel.threads = chunks * kernel.groups;
     plan.shape = detail::shape_of_launch(kernel.threads, bytes, device);
     return plan;

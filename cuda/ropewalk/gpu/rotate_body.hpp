@@ -68,9 +68,7 @@ struct chunk_of_heads {
 template <Element T, Layout L, int Bytes, class Rates, class Memory = plain_access>
 RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std::int64_t index) {
     constexpr int V = Bytes / static_cast<int>(sizeof(T));
-    const auto [item, chunk] = ropewalk::detail::divide(index, params.chunks);
-    const auto [batch_token, group] = ropewalk::detail::divide(item, params.groups);
-    const auto [row, token] = ropewalk::detail::divide(batch_token, params.tokens);
+    const auto [row, token, group, chunk] = params.split(index);
     const bool is_key = group >= params.q_groups;
     const heads_params& side = params.side[is_key ? 1 : 0];
     const std::int64_t first_head = group - (is_key ? params.q_groups : 0);

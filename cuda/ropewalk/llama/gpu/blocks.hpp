@@ -130,6 +130,8 @@ struct softmax_params : launch_size {
             values[i][0] = write_weights<Wide, Memory>(s[i]);
         }
         Lanes::combine(values, 1, warp_lanes, add{});
+        // Lane 0 replaces the states that all lanes have read.
+        Lanes::order_memory();
         for (int i = 0; i < width; ++i) finish<Wide, Memory>(s[i], values[i][0]);
     }
 

@@ -42,11 +42,20 @@ struct device_lanes {
         (void)values, (void)first, (void)last, (void)operation;
 #endif
     }
+
+    /// Orders the accesses of all lanes to memory before the call and after it.
+    static RW_HD RW_INLINE void order_memory() {
+#if defined(RW_GPU_CODE)
+        __syncwarp();
+#endif
+    }
 };
 
 /// All lanes of a warp, executed in step by the host. Tests run the kernels this way.
 struct host_lanes {
     static constexpr int width = warp_lanes;
+
+    static void order_memory() {}
 
     template <int N, class Operation>
     static void combine(float (&values)[warp_lanes][N], int first, int last, const Operation& operation) {
