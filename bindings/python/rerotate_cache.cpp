@@ -121,10 +121,8 @@ private:
                    "int8 heads need k_scale, an array of float32 of the shape of k_cache without its last axis");
         if (given_.k_scale.is_none()) return;
         RW_EXPECTS(by_head || is_f8(keys.type), "k_scale is given, but k_cache has no elements of 8 bits");
-        if (number) {
-            keys.scale = *number;
-            return;
-        }
+        keys.scale = number.value_or(1.0F);
+        if (number) return;
         scale_ = read_array(given_.k_scale, "k_scale");
         RW_EXPECTS(scale_.type == number::f32, "{}: expected float32", describe(scale_, "k_scale"));
         check_device(scale_, "k_scale", cache_);

@@ -12,16 +12,17 @@ namespace detail {
 
 /// Resident blocks per multiprocessor that limit the registers of a kernel without norms and conversions, for ordinary
 /// heads. The other kernels spill under such a limit.
-template <class Rates, fused_parts Parts>
-inline constexpr int fused_blocks_resident = Rates::full || Parts.norms || Parts.converts ? 1 : 6;
+template <class Rates, bool Norms, bool Converts>
+inline constexpr int fused_blocks_resident = Rates::full || Norms || Converts ? 1 : 6;
 
 /// Runs whole warps to the end: threads and blocks are multiples of a warp.
-template <Element T, Layout L, int Bytes, class Rates, fused_parts Parts>
-RW_HIDDEN __global__ void __launch_bounds__(max_threads, fused_blocks_resident<Rates, Parts>)
+template <Element T, Layout L, int Bytes, class Rates, bool Norms, bool Converts>
+RW_HIDDEN __global__ void __launch_bounds__(max_threads, fused_blocks_resident<Rates, Norms, Converts>)
     fused_kernel(const __grid_constant__ fused_kernel_params<Rates> params) {
     start_next();
     const std::int64_t index = launch_index();
-    if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates, Parts>{params}, index);
+    constexpr fused_parts parts{.norms = Norms, .converts = Converts};
+    if (index < params.threads) run_lanes<device_lane>(fused_body<T, L, Bytes, Rates, parts>{params}, index);
 }
 
 inline void check_pointers(const fused_plan& plan, int device) {
@@ -55,7 +56,8 @@ RW_HIDDEN void run(const fused_plan& plan, int device, const options& options) {
     if (options.check_pointers) check_pointers(plan, device);
     with_fused_kernel<T, Used>(plan, [&]<class Kind>(Kind) {
         using Rates = typename Kind::Rates;
-        launch(&fused_kernel<T, L, Kind::bytes, Rates, Kind::parts>, kernel_params<Rates>(plan), plan.shape, options);
+        launch(&fused_kernel<T, L, Kind::bytes, Rates, Kind::norms, Kind::converts>, kernel_params<Rates>(plan),
+               plan.shape, options);
     });
 }
 

@@ -188,12 +188,14 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
 
 }  // namespace detail
 
-/// Template arguments of a fused kernel.
-template <class R, int B, fused_parts P>
+/// Template arguments of a fused kernel. Its parts are two arguments, because nvcc 13 cannot name a kernel whose
+/// template arguments contain a structure.
+template <class R, int B, bool Norms, bool Converts>
 struct fused_kernel_kind {
     using Rates = R;
     static constexpr int bytes = B;
-    static constexpr fused_parts parts = P;
+    static constexpr bool norms = Norms, converts = Converts;
+    static constexpr fused_parts parts{.norms = Norms, .converts = Converts};
 };
 
 /// Calls f(fused_kernel_kind) with the template arguments of the kernel. `Used` are the parts that the plans of the
@@ -203,10 +205,10 @@ struct fused_kernel_kind {
 template <Element T, fused_parts Used = fused_parts{}, class F>
 void with_fused_kernel(const fused_plan& plan, const F& f) {
     if (plan.shape.bytes < 16)
-        return f(fused_kernel_kind<full_rates<few_pairs>, static_cast<int>(sizeof(T)), fused_parts{}>{});
-    if (detail::capacity_of(plan) != few_pairs) return f(fused_kernel_kind<full_rates<max_pairs>, 16, fused_parts{}>{});
+        return f(fused_kernel_kind<full_rates<few_pairs>, static_cast<int>(sizeof(T)), true, true>{});
+    if (detail::capacity_of(plan) != few_pairs) return f(fused_kernel_kind<full_rates<max_pairs>, 16, true, true>{});
     const auto run = [&]<bool Norms, bool Converts>() {
-        f(fused_kernel_kind<plain_rates<few_pairs>, 16, fused_parts{.norms = Norms, .converts = Converts}>{});
+        f(fused_kernel_kind<plain_rates<few_pairs>, 16, Norms, Converts>{});
     };
     if constexpr (Used.norms && Used.converts) {
         if (plan.kernel.sums && plan.converts) return run.template operator()<true, true>();
