@@ -29,7 +29,7 @@ template __global__ void gpu::detail::rotate_kernel<rw::bf16, rw::half_split, 16
     const __grid_constant__ gpu::rotate_kernel_params<rotated_rates>);
 #define FUSED(norms, converts) \\
     template __global__ void gpu::detail::fused_kernel<rw::bf16, rw::half_split, 16, fused_rates, \\
-        gpu::fused_parts{norms, converts}>(const __grid_constant__ gpu::fused_kernel_params<fused_rates>)
+        norms, converts>(const __grid_constant__ gpu::fused_kernel_params<fused_rates>)
 FUSED(false, false);
 FUSED(true, false);
 FUSED(false, true);
