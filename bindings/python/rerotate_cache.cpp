@@ -100,29 +100,28 @@ private:
                                dtype = read_cache_dtype(given_.cache_dtype);
         RW_EXPECTS(order == "nhd" || order == "hnd", "cache_order must be 'nhd' or 'hnd', got '{}'", order);
         RW_EXPECTS(!given_.k_cache.is_none(), "k_cache is None");
-        const std::optional<float> number =
-            given_.k_scale.is_none() || is_array(given_.k_scale)
-                ? std::nullopt
-                : std::optional(static_cast<float>(as_double(given_.k_scale, "k_scale")));
+        // `__float__` may move an array, so that the number is read before addresses.
+        const bool is_number = !given_.k_scale.is_none() && !is_array(given_.k_scale);
+        const float number = is_number ? static_cast<float>(as_double(given_.k_scale, "k_scale")) : 1.0F;
         cache_ = read_array(given_.k_cache, "k_cache");
         check_writable(cache_, "k_cache", "rerotate_cache_");
         check_gradient(cache_, "k_cache", "rerotate_cache_");
         const bool one_head = cache_.axes == 3;  // a cache of multi-head latent attention
         const head_axes axes = axes_of_cache(cache_, "k_cache", order, one_head);
         args_.keys = cache_over(cache_, "k_cache", axes, cache_type_of(cache_, "k_cache", dtype));
-        read_scale(axes, number);
+        read_scale(axes, is_number, number);
     }
 
     /// The divisor of 8-bit floats, or the scales of int8 heads.
-    void read_scale(const head_axes& axes, const std::optional<float>& number) {
+    void read_scale(const head_axes& axes, bool is_number, float number) {
         cache_tensor& keys = args_.keys;
         const bool by_head = keys.type == cache_type::i8;
-        RW_EXPECTS(!by_head || (!given_.k_scale.is_none() && !number),
+        RW_EXPECTS(!by_head || (!given_.k_scale.is_none() && !is_number),
                    "int8 heads need k_scale, an array of float32 of the shape of k_cache without its last axis");
         if (given_.k_scale.is_none()) return;
         RW_EXPECTS(by_head || is_f8(keys.type), "k_scale is given, but k_cache has no elements of 8 bits");
-        keys.scale = number.value_or(1.0F);
-        if (number) return;
+        keys.scale = number;
+        if (is_number) return;
         scale_ = read_array(given_.k_scale, "k_scale");
         RW_EXPECTS(scale_.type == number::f32, "{}: expected float32", describe(scale_, "k_scale"));
         check_device(scale_, "k_scale", cache_);

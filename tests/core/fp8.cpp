@@ -14,7 +14,7 @@ namespace rw = ropewalk;
 namespace {
 
 template <class F8>
-constexpr const oracle::fp8& fp8_format = std::same_as<F8, rw::f8e4m3> ? oracle::e4m3 : oracle::e5m2;
+constexpr const oracle::fp8& defined_format = std::same_as<F8, rw::f8e4m3> ? oracle::e4m3 : oracle::e5m2;
 
 template <class F8>
 F8 of_code(std::uint32_t code) {
@@ -25,14 +25,14 @@ F8 of_code(std::uint32_t code) {
 
 template <class F8>
 bool rounds_to_nearest(float value) {
-    return F8(value).bits == oracle::fp8_code(fp8_format<F8>, static_cast<double>(value));
+    return F8(value).bits == oracle::fp8_code(defined_format<F8>, static_cast<double>(value));
 }
 
 }  // namespace
 
 TEMPLATE_TEST_CASE("all 256 codes of 8-bit floats convert to float and back as the format defines", "[fp8]", rw::f8e4m3,
                    rw::f8e5m2) {
-    const oracle::fp8& f = fp8_format<TestType>;
+    const oracle::fp8& f = defined_format<TestType>;
     for (std::uint32_t code = 0; code < 256; ++code) {
         const auto value = static_cast<float>(of_code<TestType>(code));
         const auto magnitude = static_cast<int>(code % 128);
@@ -53,7 +53,7 @@ TEMPLATE_TEST_CASE("all 256 codes of 8-bit floats convert to float and back as t
 
 TEMPLATE_TEST_CASE("floats near every number and every midpoint of 8-bit floats round to nearest, ties to even",
                    "[fp8]", rw::f8e4m3, rw::f8e5m2) {
-    const oracle::fp8& f = fp8_format<TestType>;
+    const oracle::fp8& f = defined_format<TestType>;
     const double largest = oracle::fp8_number(f, f.largest);
     const double step = largest - oracle::fp8_number(f, f.largest - 1);
     std::vector<double> values{largest + step / 4, largest + step / 2, largest + step, 2 * largest, 1e30};
@@ -74,7 +74,7 @@ TEMPLATE_TEST_CASE("floats near every number and every midpoint of 8-bit floats 
 
 TEMPLATE_TEST_CASE("random floats round to the nearest 8-bit float", "[fp8]", rw::f8e4m3, rw::f8e5m2) {
     SEEDED(numbers);
-    const oracle::fp8& f = fp8_format<TestType>;
+    const oracle::fp8& f = defined_format<TestType>;
     const double smallest = oracle::fp8_number(f, 1), largest = oracle::fp8_number(f, f.largest);
     std::int64_t wrong = 0;
     for (std::int64_t i = 0; i < test::cases(100000); ++i) {
@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("random floats round to the nearest 8-bit float", "[fp8]", rw
 
 TEMPLATE_TEST_CASE("numbers beyond the largest 8-bit float saturate, and every NaN has one code", "[fp8]", rw::f8e4m3,
                    rw::f8e5m2) {
-    const auto largest = static_cast<std::uint32_t>(fp8_format<TestType>.largest);
+    const auto largest = static_cast<std::uint32_t>(defined_format<TestType>.largest);
     for (const float large : {HUGE_VALF, 1e30F}) {
         CHECK(TestType(large).bits == largest);
         CHECK(TestType(-large).bits == (largest | 0x80U));
