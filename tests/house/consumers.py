@@ -12,6 +12,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import pybind11
 from common import ROOT, finish
 
 PROJECTS = ROOT / "tests" / "consumer"
@@ -78,10 +79,10 @@ class Bare:
 
     def compiles(self):
         """Compiles the replacement of the file that needs JSON. The other files do not."""
-        python = f"-I{sysconfig.get_paths()['include']}"
+        python = [f"-I{folder}" for folder in (sysconfig.get_paths()["include"], pybind11.get_include())]
         source = ROOT / "bindings" / "python" / "config_none.cpp"
         folders = [f"-I{ROOT / folder}" for folder in ("include", "bindings")]
-        return run(self.compiler, "-std=c++20", "-fsyntax-only", python, *folders, str(source))
+        return run(self.compiler, "-std=c++20", "-fsyntax-only", *python, *folders, str(source))
 
     def lacks_dispatch(self, build, installed):
         message = cmake_project(self.cmake, self.compiler, "find_dispatch", build, *installed) or "found dispatch"

@@ -125,7 +125,9 @@ def check_sources(folder):
         names = [name.partition("/")[2] for name in tar.getnames()]
         tar.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
+    # The Python of this environment, which has pybind11; that of PATH may lack it.
     options = ("-DSKBUILD=2", "-DROPEWALK_BUILD_CUDA=OFF", "-DROPEWALK_INSTRUCTION_SETS=native")
+    options += (f"-DPython_EXECUTABLE={sys.executable}",)
     printed = run("cmake", "-S", unpacked, "-B", folder / "configured", *options)
     if not re.search(r"^-- ropewalk: kernels for \w+$", printed, re.MULTILINE):
         return [f"ROPEWALK_INSTRUCTION_SETS=native chose no single instruction set:\n{printed}"]
