@@ -114,4 +114,23 @@ array read_indices(py::handle object, const char* name, const array& like, int m
     return a;
 }
 
+cache_slots slots_by_mapping(const array& mapping) {
+    cache_slots slots;
+    slots.source = mapping.type == number::i32 ? cache_slots::kind::mapping32 : cache_slots::kind::mapping64;
+    slots.mapping = mapping.data, slots.count = count_of(mapping);
+    return slots;
+}
+
+cache_slots slots_by_page_table(const array& table, const positions& entries) {
+    RW_EXPECTS(table.axes == 2, "{}: expected [sequences, max_pages]", describe(table, "page_table"));
+    RW_EXPECTS(table.strides[1] == 1 || table.shape[1] <= 1, "{}: a row must be contiguous (last stride 1)",
+               describe(table, "page_table"));
+    return {.source = cache_slots::kind::page_table,
+            .entries = entries,
+            .table = static_cast<const std::int32_t*>(table.data),
+            .sequences = table.shape[0],
+            .max_pages = table.shape[1],
+            .stride_sequence = table.strides[0]};
+}
+
 }  // namespace ropewalk::python

@@ -34,4 +34,11 @@ std::string_view read_cache_dtype(py::handle dtype);
 /// Integers of a call that are no positions, in the memory where the call reads them: slots and pages.
 array read_indices(py::handle object, const char* name, const array& like, int max_axes, bool wide);
 
+/// Slots by number from the result of read_indices() for slot_mapping.
+cache_slots slots_by_mapping(const array& mapping);
+
+/// Slots from the result of read_indices() for page_table. Throws unless it is [sequences, max_pages] with contiguous
+/// rows.
+cache_slots slots_by_page_table(const array& table, const positions& entries);
+
 }  // namespace ropewalk::python

@@ -405,19 +405,9 @@ private:
             const array& mapping = read_indices_of(argument::slot_mapping, 2, true);
             RW_EXPECTS(mapping.is_contiguous() || mapping.is_empty(), "{} must be contiguous",
                        describe(mapping, "slot_mapping"));
-            slots.source = mapping.type == number::i32 ? cache_slots::kind::mapping32 : cache_slots::kind::mapping64;
-            slots.mapping = mapping.data, slots.count = count_of(mapping);
+            slots = slots_by_mapping(mapping);
         } else if (given_.has(argument::page_table)) {
-            const array& table = read_indices_of(argument::page_table, 2, false);
-            RW_EXPECTS(table.axes == 2, "{}: expected [sequences, max_pages]", describe(table, "page_table"));
-            RW_EXPECTS(table.strides[1] == 1 || table.shape[1] <= 1, "{}: a row must be contiguous (last stride 1)",
-                       describe(table, "page_table"));
-            slots = {.source = cache_slots::kind::page_table,
-                     .entries = read_entries(),
-                     .table = static_cast<const std::int32_t*>(table.data),
-                     .sequences = table.shape[0],
-                     .max_pages = table.shape[1],
-                     .stride_sequence = table.strides[0]};
+            slots = slots_by_page_table(read_indices_of(argument::page_table, 2, false), read_entries());
         } else if (given_.has(argument::kv_indptr)) {
             const auto starts = read_list(argument::kv_indptr), pages = read_list(argument::kv_indices);
             slots = given_.has(argument::last_page_len)

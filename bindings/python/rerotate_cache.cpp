@@ -184,20 +184,10 @@ private:
                    "slot_mapping has the slots of the tokens already; drop entries");
         cache_slots& slots = args_.at.slots;
         if (mapped) {
-            const array& mapping = read_list(given_.slot_mapping, "slot_mapping", first_list_, true);
-            slots.source = mapping.type == number::i32 ? cache_slots::kind::mapping32 : cache_slots::kind::mapping64;
-            slots.mapping = mapping.data, slots.count = count_of(mapping);
+            slots = slots_by_mapping(read_list(given_.slot_mapping, "slot_mapping", first_list_, true));
         } else if (tabled) {
-            const array& table = first_list_ = read_indices(given_.page_table, "page_table", cache_, 2, false);
-            RW_EXPECTS(table.axes == 2, "{}: expected [sequences, max_pages]", describe(table, "page_table"));
-            RW_EXPECTS(table.strides[1] == 1 || table.shape[1] <= 1, "{}: a row must be contiguous (last stride 1)",
-                       describe(table, "page_table"));
-            slots = {.source = cache_slots::kind::page_table,
-                     .entries = read_entries(),
-                     .table = static_cast<const std::int32_t*>(table.data),
-                     .sequences = table.shape[0],
-                     .max_pages = table.shape[1],
-                     .stride_sequence = table.strides[0]};
+            first_list_ = read_indices(given_.page_table, "page_table", cache_, 2, false);
+            slots = slots_by_page_table(first_list_, read_entries());
         } else if (listed) {
             const array &starts = read_list(given_.kv_indptr, "kv_indptr", first_list_, false),
                         &pages = read_list(given_.kv_indices, "kv_indices", pages_, false);

@@ -24,6 +24,19 @@ RW_HD RW_INLINE constexpr std::uint32_t magnitude_bits(float x) {
     return ropewalk::detail::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
 }
 
+/// The largest magnitude of the elements of a lane, as an integer.
+template <int Chunks, int V>
+RW_HD RW_INLINE std::uint32_t largest_magnitude(const float (&values)[Chunks][2][V]) {
+    std::uint32_t largest = 0;
+    RW_UNROLL
+    for (int i = 0; i < Chunks; ++i) {
+        const auto& [a, b] = values[i];
+        RW_UNROLL
+        for (int j = 0; j < V; ++j) largest = larger{}(largest, larger{}(magnitude_bits(a[j]), magnitude_bits(b[j])));
+    }
+    return largest;
+}
+
 /// The sum of N values, N a power of two: adds neighbours, then neighbouring sums. A group continues in the same order,
 /// so the bits of a sum depend only on the order of the values, and neither on the number of values per lane nor on
 /// trailing zeros.

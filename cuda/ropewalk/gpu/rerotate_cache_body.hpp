@@ -158,17 +158,7 @@ struct rerotate_cache_body {
     }
 
     /// The largest magnitude of this lane's results.
-    [[nodiscard]] RW_HD RW_INLINE std::uint32_t measure(const state& s) const {
-        std::uint32_t largest = 0;
-        RW_UNROLL
-        for (int i = 0; i < lane_chunks; ++i) {
-            const auto& [a, b] = s.value[i];
-            RW_UNROLL
-            for (int j = 0; j < V; ++j)
-                largest = larger{}(largest, larger{}(magnitude_bits(a[j]), magnitude_bits(b[j])));
-        }
-        return largest;
-    }
+    [[nodiscard]] RW_HD RW_INLINE static std::uint32_t measure(const state& s) { return largest_magnitude(s.value); }
     RW_HD RW_INLINE void take_measure(state& s, std::uint32_t largest) const { s.scale = int8_scale::of(largest); }
 
     /// Stores the head in work and continues with the next one.
