@@ -187,8 +187,13 @@ slot_case random_slots(slot_kind kind, std::int64_t batch, std::int64_t tokens, 
     }
     if (list) {
         made.indptr = starts;
-        for (std::int64_t s = 0; kind == slot_kind::list_last && s < sequences; ++s)
-            made.last_page_len.push_back(static_cast<std::int32_t>(numbers.integer(1, cache.page_size)));
+        for (std::size_t s = 0; kind == slot_kind::list_last && s + 1 < starts.size(); ++s) {
+            // Where slots are checked, the pages hold at least the tokens of the call.
+            const std::int64_t in_call = made.starts[s + 1] - made.starts[s];
+            const std::int64_t needed = in_call - (starts[s + 1] - starts[s] - 1) * cache.page_size;
+            const std::int64_t smallest = checked ? std::max<std::int64_t>(needed, 1) : 1;
+            made.last_page_len.push_back(static_cast<std::int32_t>(numbers.integer(smallest, cache.page_size)));
+        }
         made.slots = kind == slot_kind::list_last
                          ? rw::by_page_list(made.indptr, made.table, made.last_page_len, entries)
                          : rw::by_page_list(made.indptr, made.table, entries);

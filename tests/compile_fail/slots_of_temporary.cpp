@@ -5,8 +5,8 @@
 namespace rw = ropewalk;
 void use(const std::vector<std::int32_t>& named) {
 #ifdef RW_FAIL
-    (void)rw::gpu::by_mapping(std::vector<std::int32_t>(named));
+    (void)rw::by_mapping(std::vector<std::int32_t>(named));
 #else
-    (void)rw::gpu::by_mapping(named);
+    (void)rw::by_mapping(named);
 #endif
 }
