@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     rw.RotaryEmbedding(64, bse=5e5)  # type: ignore[call-arg]
     rw.RotaryEmbedding(64, layout="interlaced")  # type: ignore[arg-type]
     rw.RotaryEmbedding(64).forward(torch.zeros(1), ofset=3)  # type: ignore[call-arg]
-    rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[call-overload]
+    rw.rotate_(torch.zeros(1), encoding="linear:8")  # type: ignore[arg-type]
     rw.rotate(torch.zeros(1), encoding=rw.encoding("default", 8), layout="half_split")  # type: ignore[call-overload]
     rw.rotate_([1.0], encoding=rw.encoding("default", 8))  # type: ignore[call-overload]
     _ = rw.rotate(torch.zeros(1), encoding=rw.encoding("default", 8)).nothing  # type: ignore[attr-defined]

@@ -98,7 +98,7 @@ def _filled(cache: Any, encoding: _ropewalk.Encoding) -> Any:
     cos = slice(start, start + pairs * step, step)
     first_sine = start + (pairs if step == 1 else 1)
     sin = slice(first_sine, first_sine + pairs * step, step)
-    as_input = np.asarray
+    as_input: Any = np.asarray
     if not isinstance(cache, np.ndarray):
         import torch
 

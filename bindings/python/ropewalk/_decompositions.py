@@ -153,10 +153,12 @@ def token_positions(
             if arguments.offsets is not None and not _equal(first.shape[0], 1):
                 first = torch.index_select(first, 0, sequence)
         elif arguments.offsets is not None:
-            rows = first.shape[0]
-            _expect(not _differ(rows, 1) or not _differ(rows, batch), f"offset has {rows} entries for {batch} rows")
-            return (index + first[:, None])[..., None]
-        return (index + first)[None, :, None]
+            count = first.shape[0]
+            _expect(not _differ(count, 1) or not _differ(count, batch), f"offset has {count} entries for {batch} rows")
+            by_row: Tensor = index + first[:, None]
+            return by_row[..., None]
+        by_token: Tensor = index + first
+        return by_token[None, :, None]
     _expect(arguments.offsets is None, "positions and an offset exclude each other; pass one of them")
     _expect(arguments.cu_seqlens is None, "positions and cu_seqlens exclude each other; pass one of them")
     # For mrope, [3, tokens] where q and k have no batch axis, or [3 or 1, batch or 1, tokens].

@@ -65,10 +65,9 @@ def learned(q: Tensor | None, k: Tensor | None, arguments: Arguments) -> list[Te
 def _call(function: Any, q: Any, k: Any, arguments: tuple[Any, ...], *last: Any) -> Any:
     encoding, positions, offset, cu_seqlens, order, inverse, adjoint, cos, sin, threads, offsets = Arguments(*arguments)
     table = None if cos is None else (cos, sin)
-    if offsets is not None:
-        offset = offsets
+    first = offset if offsets is None else offsets
     e = encoding_of(encoding)
-    return function(q, k, e, positions, offset, cu_seqlens, order, inverse, adjoint, table, threads, *last)
+    return function(q, k, e, positions, first, cu_seqlens, order, inverse, adjoint, table, threads, *last)
 
 
 _BATCHED: Any = torch._C._parse_dispatch_key("Batched")

@@ -92,10 +92,11 @@ def _rows(gradient: Tensor | None) -> Tensor | None:
 
 
 _TENSORS = ("positions", "cu_seqlens", "cos", "sin", "offsets")
+_NO_TENSORS: dict[str, Any] = dict.fromkeys(_TENSORS)
 
 
 def _save(ctx: Any, arguments: Arguments) -> None:
-    ctx.arguments = arguments._replace(**dict.fromkeys(_TENSORS))
+    ctx.arguments = arguments._replace(**_NO_TENSORS)
     ctx.save_for_backward(*(getattr(arguments, name) for name in _TENSORS))
 
 
@@ -174,7 +175,7 @@ class _TableRotation(torch.autograd.Function):
 
     @staticmethod
     def save(ctx: Any, q: Tensor | None, k: Tensor | None, arguments: Arguments) -> None:
-        ctx.arguments = arguments._replace(**dict.fromkeys(_TENSORS))
+        ctx.arguments = arguments._replace(**_NO_TENSORS)
         ctx.save_for_backward(q, k, *(getattr(arguments, name) for name in _TENSORS))
 
     @staticmethod
@@ -183,12 +184,12 @@ class _TableRotation(torch.autograd.Function):
         arguments: Arguments = ctx.arguments._replace(**dict(zip(_TENSORS, tensors)))
         of_q, of_k = gradients if len(gradients) == 2 else gradients * 2
         of_q, of_k = _rows(of_q) if q is not None else None, _rows(of_k) if k is not None else None
-        asked = [x if needed else None for x, needed in zip((of_q, of_k), ctx.needs_input_grad)]
+        asked_q, asked_k = (x if needed else None for x, needed in zip((of_q, of_k), ctx.needs_input_grad))
         results: Any = iter(())
-        if present(*asked):
-            results = iter(_rotated(*asked, arguments._replace(adjoint=not arguments.adjoint)))
+        if present(asked_q, asked_k):
+            results = iter(_rotated(asked_q, asked_k, arguments._replace(adjoint=not arguments.adjoint)))
         table = _tables.gradients([(q, of_q), (k, of_k)], arguments, ctx.needs_input_grad[2:4])
-        return (*(x if x is None else next(results) for x in asked), *table, None)
+        return (*(x if x is None else next(results) for x in (asked_q, asked_k)), *table, None)
 
 
 class _TableRotationInPlace(torch.autograd.Function):
@@ -199,7 +200,8 @@ class _TableRotationInPlace(torch.autograd.Function):
         (x,) = present(q, k)
         ctx.mark_dirty(x)
         arguments = arguments._replace(cos=cos, sin=sin)
-        _TableRotation.save(ctx, *(x if x is None else x.clone() for x in (q, k)), arguments)
+        kept_q, kept_k = (x if x is None else x.clone() for x in (q, k))
+        _TableRotation.save(ctx, kept_q, kept_k, arguments)
         torch.ops.ropewalk.rotate_(q, k, *arguments)
         return x
 

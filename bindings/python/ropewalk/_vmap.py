@@ -73,7 +73,7 @@ def _counted(arguments: Arguments, axes: Arguments, q: Any, k: Any, mapped: Sequ
     ids = offsets.movedim(axes.offsets, 0)[..., None] + torch.arange(tokens, device=offsets.device)
     if encoding_of(arguments.encoding).has_axes and ids.dim() == 3:
         ids = ids[:, None]  # one position for all axes
-    return arguments._replace(positions=ids, offsets=None), axes._replace(positions=0, offsets=None)
+    return arguments._replace(positions=ids, offsets=None), axes._replace(positions=0, offsets=None)  # type: ignore[arg-type]
 
 
 def _in_front(x: Any, axis: int | None, size: int) -> Any:
