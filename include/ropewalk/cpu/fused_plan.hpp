@@ -86,7 +86,7 @@ inline fused_plan make_fused_plan(const fused_args& args, const tuning_profile& 
     });
     fused_plan plan{.params = {}, .drawn = std::move(rotation.target_positions)};
     fused_params& params = plan.params;
-    params.rotation = std::move(rotation.params);
+    params.rotation = rotation.params;
     params.slots = valid.slots;
     const auto& with = valid.with;
     auto& [q, k, v] = params.sides;
