@@ -208,12 +208,27 @@ def test_cached_keys_of_a_paged_cache():
     for name in ("bfloat16", "float8_e4m3fn", "int8"):
         values = np.random.default_rng(0).standard_normal((3, 4, 2, DIM)) * 20
         cache, on_cpu = (values.astype(fused_calls.CACHE_TYPES[name]) for _ in range(2))
+        dtype = name if name.startswith("float8") else None
+        if dtype is not None:  # DLPack of this test has no code for it
+            cache, on_cpu = cache.view(np.uint8), on_cpu.view(np.uint8)
         scales = [np.full((3, 4, 2), 0.1, np.float32) if name == "int8" else None for _ in range(2)]
-        rw.rerotate_cache_(on_cpu, encoding, encode("xpos:64"), slot_mapping=mapping, new_offset=3, k_scale=scales[0])
+        rw.rerotate_cache_(
+            on_cpu,
+            encoding,
+            encode("xpos:64"),
+            slot_mapping=mapping,
+            new_offset=3,
+            k_scale=scales[0],
+            cache_dtype=dtype,
+        )
         rw.rerotate_cache_(
             *(on_gpu(cache), encoding, encode("xpos:64")),
             **{"slot_mapping": on_gpu(mapping), "new_offset": 3},
-            **{"k_scale": None if scales[1] is None else on_gpu(scales[1])},
+            **{"k_scale": None if scales[1] is None else on_gpu(scales[1]), "cache_dtype": dtype},
         )
-        np.testing.assert_array_equal(cache.view(np.uint8), on_cpu.view(np.uint8))
-        assert scales[0] is None or np.array_equal(*scales)
+        if scales[0] is None:
+            np.testing.assert_array_equal(cache.view(np.uint8), on_cpu.view(np.uint8))
+            continue
+        # Magnitudes of xPos differ in the last bit, and so may the scale of a head and a rounded element.
+        np.testing.assert_allclose(*scales, rtol=1e-6)
+        assert np.abs(cache.astype(int) - on_cpu.astype(int)).max() <= 1

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 CUDA = 2  # kDLCUDA
-CODES = {"i": 0, "f": 2}  # kDLInt, kDLFloat; kDLBfloat is 4
+CODES = {"u": 1, "i": 0, "f": 2}  # kDLInt, kDLFloat; kDLBfloat is 4
 
 
 class Tensor(ctypes.Structure):

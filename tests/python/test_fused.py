@@ -306,7 +306,7 @@ REFUSED = [
     ("cache_dtype must be 'float8_e4m3fn' or 'float8_e5m2', got 'fp9'", {"cache_dtype": "fp9"}),
     ("slot_mapping, page_table and kv_indptr exclude each other", {"page_table": np.zeros((1, 2), np.int32)}),
     ("slot_mapping has the slots of the tokens already", {"entries": 3}),
-    ("the slot mapping has 3 entries for 7 tokens", {"slot_mapping": np.arange(3)}),
+    ("slot_mapping has 3 entries for 7 tokens", {"slot_mapping": np.arange(3)}),
     ("slot_mapping .*expected int32 or int64", {"slot_mapping": np.arange(7.0)}),
     ("slot_mapping .*must be contiguous", {"slot_mapping": np.arange(14)[::2]}),
     ("slot", {"slot_mapping": np.array([0, 1, 2, 3, 4, 5, PAGES * PAGE])}),

@@ -131,7 +131,7 @@ inline void check_slots(const cache_slots& slots, const cache_tensor& cache, con
     RW_EXPECTS(slots.source != kind::none, "a cache is given but no slots; set slots to the cache slots of the tokens");
     if (slots.source == kind::mapping32 || slots.source == kind::mapping64) {
         const std::int64_t all = product_of(batch, tokens);
-        RW_EXPECTS(slots.count == all, "the slot mapping has {} entries for {} tokens", slots.count, all);
+        RW_EXPECTS(slots.count == all, "slot_mapping has {} entries for {} tokens", slots.count, all);
         const std::size_t size = slots.source == kind::mapping32 ? 4 : 8;
         RW_EXPECTS(slots.mapping != nullptr || slots.count == 0, "the slot mapping of {} tokens is a null pointer",
                    slots.count);
