@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -73,14 +74,19 @@ const T& required(const char* name, const T* pointer) {
     return *pointer;
 }
 
+/// Size in bytes of a struct in the first version that had it. Later members need their default where it is zero.
+template <class Struct>
+constexpr std::size_t first_size = sizeof(Struct);
+template <>
+constexpr std::size_t first_size<ropewalk_positions> = offsetof(ropewalk_positions, offsets);
+
 /// Returns a copy of the caller's struct, with zeros for members that an older caller lacks.
 template <class Struct>
 Struct read(const char* name, const Struct* given) {
-    // The size in version 0.1. A struct that grows needs its old size here.
-    constexpr std::size_t smallest = sizeof(Struct), implausible = 4096;
+    constexpr std::size_t implausible = 4096;
     const std::size_t size = required(name, given).struct_size;
-    RW_EXPECTS(size >= smallest && size <= implausible, "{}.struct_size is {}, expected its sizeof, {}", name, size,
-               sizeof(Struct));
+    RW_EXPECTS(size >= first_size<Struct> && size <= implausible, "{}.struct_size is {}, expected its sizeof, {}", name,
+               size, sizeof(Struct));
     const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
     if (std::any_of(bytes + sizeof(Struct), bytes + std::max(size, sizeof(Struct)),
                     [](auto byte) { return byte != 0; }))

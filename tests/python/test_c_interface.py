@@ -85,6 +85,9 @@ class Positions(Sized):
         ("stride_row", I64),
         ("axes", I64),
         ("stride_axis", I64),
+        ("offsets", c.c_void_p),
+        ("offset_count", I64),
+        ("offset_bits", I64),
     )
 
 
@@ -268,6 +271,22 @@ def test_ids_of_every_batch_row_and_another_output(number):
     rw.ropewalk_encoding_destroy(encoding)
 
 
+def test_caller_of_an_older_version():
+    """A struct that ends where the first version of it ended: members after its end are never read."""
+    q = Tensor(random.Random(12), F32, 1, 4, 2, 16)
+    encoding = create(head_dim=16, layout=HALF_SPLIT)
+    wanted = expected(q, HALF_SPLIT, frequencies(16), lambda row, token: 30 + token)
+    positions = Positions(first=30, offsets=1, offset_count=7, offset_bits=5)
+    positions.struct_size = Positions.offsets.offset
+    check(rw.ropewalk_rotate(q.view, None, encoding, positions, None))
+    assert largest_error(q, wanted) < BOUND[F32]
+    for size in (positions.struct_size - 1, positions.struct_size - 8, 0):
+        positions.struct_size = size
+        assert rw.ropewalk_rotate(q.view, None, encoding, positions, None) == INVALID_ARGUMENT
+        assert f"positions.struct_size is {size}, expected its sizeof, {c.sizeof(Positions)}" in message()
+    rw.ropewalk_encoding_destroy(encoding)
+
+
 @pytest.mark.parametrize("number", [I32, I64])
 def test_ragged_batch(number):
     bounds = [0, 3, 3, 4, 9]
@@ -437,6 +456,9 @@ def test_version_and_refusals():
         ((q.view, None, None, Positions(), None), "encoding is NULL"),
         ((q.view, None, encoding, None, None), "positions is NULL"),
         ((q.view, None, encoding, Positions(kind=IDS64, count=2), None), "positions.data is NULL"),
+        ((q.view, None, encoding, Positions(offsets=1, offset_bits=32), None), "offsets"),
+        ((q.view, None, encoding, Positions(kind=SHIFT, offset_count=1, offset_bits=32), None), "offsets"),
+        ((q.view, None, encoding, Positions(kind=IDS64, data=1, count=2, offsets=1, offset_bits=64), None), "offsets"),
         ((q.view, None, encoding, Positions(), Options(threads=-1)), "threads must not be negative, got -1"),
         ((q.view, None, encoding, Positions(), Options(threads=4097)), "threads must be at most 4096, got 4097"),
         ((View(), None, encoding, Positions(), None), "q.type must be"),
