@@ -201,9 +201,7 @@ def test_one_graph_per_unsqueeze_dim():
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 @pytest.mark.parametrize("make", [heads, learning])
-def test_two_graphs_for_all_offsets_of_a_decode_loop(backend, make, monkeypatch):
-    monkeypatch.setenv("CI", "")  # where it is set, Inductor refuses an operator that ONNX can decompose
-
+def test_two_graphs_for_all_offsets_of_a_decode_loop(backend, make):
     def step(x, n):
         q, k = rotate(x, x[:, :1], offset=n)
         return torch.cat([q, rotate_(k * 2, offset=n, threads=n + 1)], 1)

@@ -6,6 +6,7 @@ torch.compile, torch.export and fake tensors record these operators. ropewalk._t
 from __future__ import annotations
 
 import functools
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -40,7 +41,11 @@ _SCHEMA = (
     "Tensor? offsets=None"
 )
 _library = torch.library.Library("ropewalk", "DEF")
-_library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]")  # the results of q and k, without those of None
+# Layout of inputs in Inductor: the strides that the call was traced with. Every version's default for an operator without
+# a decomposition.
+LAYOUT = (getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),)
+# The results of q and k, without those of None
+_library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]", tags=LAYOUT)
 _library.define(f"rotate_(Tensor(a!)? q, Tensor(b!)? k, {_SCHEMA}) -> ()")
 
 # Returns the innermost transform of torch.func, or None. PyTorch has no public function for it.
@@ -104,7 +109,6 @@ for _name, _kernel in _KERNELS.items():
         _library.impl(_name, _kernel, _device)
 
 
-@torch.library.register_fake("ropewalk::rotate", lib=_library)
 def _like_rotate(q: Tensor | None, k: Tensor | None, *arguments: Any) -> list[Tensor]:
     return [torch.empty_like(x) for x in present(q, k)]
 
@@ -114,22 +118,30 @@ def _(*arguments: Any) -> None:
     return None
 
 
-def decompose(name: str, fake: Any) -> None:
-    """Register the decomposition of an operator where torch.onnx finds it. The module is imported when it is needed.
+def decompose(library: Any, name: str, fake: Any) -> None:
+    """Register the fake function of an operator, and its decomposition where torch.onnx finds it.
 
-    Fake tensors would also run it in place of the operator's fake function, unless there is one in the table for meta
-    tensors.
+    The module of the decompositions is imported when it is needed. Fake tensors would also run a decomposition in place
+    of the fake function, unless there is one in the table for meta tensors. Inductor calls the operator, but refuses
+    operators that have a decomposition and are not in its list where the environment variable CI is set.
     """
+    operator = getattr(torch.ops.ropewalk, name).default
 
     def decomposition(*arguments: Any, **named: Any) -> Any:
         return getattr(import_module("ropewalk._decompositions"), name)(*arguments, **named)
 
-    operator = getattr(torch.ops.ropewalk, name).default
+    def like(*arguments: Any, **named: Any) -> Any:
+        # Inductor is imported by its first compilation, which calls this function before it looks at the list.
+        lowering = sys.modules.get("torch._inductor.lowering")
+        getattr(lowering, "FALLBACK_ALLOW_LIST", set()).add(operator._schema.name)
+        return fake(*arguments, **named)
+
+    torch.library.register_fake(f"ropewalk::{name}", like, lib=library)
     torch._decomp.decomposition_table[operator] = decomposition
-    torch._decomp.meta_table[operator] = fake
+    torch._decomp.meta_table[operator] = like
 
 
-decompose("rotate", _like_rotate)
+decompose(_library, "rotate", _like_rotate)
 
 # A selective checkpoint skips operators whose results its policy saves. rotate_ has no results, and its writes would be
 # missing in backward: it runs again whatever the policy says.

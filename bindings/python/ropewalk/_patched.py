@@ -11,7 +11,7 @@ import torch
 
 from ropewalk import _ropewalk
 from ropewalk._encoding import encoding as make_encoding
-from ropewalk._operators import decompose
+from ropewalk._operators import LAYOUT, decompose
 from ropewalk._rotate import rotate
 from ropewalk._trial import Fit, Rotation, deinterleave, has_axes
 
@@ -365,8 +365,7 @@ def install(functions: list[tuple[str, str]]) -> None:
 # register an operator twice.
 _operators: Any = torch.library  # not annotated
 _library = _operators.Library("ropewalk", "FRAGMENT")
-_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)")
+_library.define("late_cos_sin(Tensor positions, Tensor? draw, str encoding) -> (Tensor, Tensor)", tags=LAYOUT)
 for _device in ("CPU", "CUDA"):
     _library.impl("late_cos_sin", _late_cos_sin, _device)
-_operators.register_fake("ropewalk::late_cos_sin", _like_late_cos_sin, lib=_library)
-decompose("late_cos_sin", _like_late_cos_sin)
+decompose(_library, "late_cos_sin", _like_late_cos_sin)
