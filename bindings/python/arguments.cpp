@@ -232,7 +232,8 @@ std::int64_t as_offset(py::handle number, const char* name) {
 
 token_offset as_token_offset(py::handle object, const char* name) {
     if (PyLong_CheckExact(object.ptr()) != 0) return {as_int64(object, name), {}, name};
-    bool several = PyList_Check(object.ptr()) != 0 || PyTuple_Check(object.ptr()) != 0 || PyRange_Check(object.ptr());
+    bool several = PySequence_Check(object.ptr()) != 0 && PyIndex_Check(object.ptr()) == 0 &&
+                   PyUnicode_Check(object.ptr()) == 0 && PyBytes_Check(object.ptr()) == 0;
     if (!several && PyLong_Check(object.ptr()) == 0 && is_array(object)) {
         const array numbers = read_array(object, name);
         several = numbers.axes > 0 || !numbers.on_host();

@@ -326,7 +326,8 @@ def _prepare(
         )
     offsets = None
     several = isinstance(offset, np.ndarray) and offset.ndim > 0  # others are numbers
-    if several or (type(offset) is not int and isinstance(offset, (Tensor, *_SEQUENCES))):
+    several = several or (isinstance(offset, (Tensor, Sequence)) and not isinstance(offset, (str, bytes)))
+    if several:
         if not torch.compiler.is_compiling():
             _check_size(offset, "offset", k if q is None else q, cu_seqlens)
         offsets, offset = _as_offsets(offset), 0
