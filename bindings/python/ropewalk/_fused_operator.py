@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ropewalk import _operators, _ropewalk
 from ropewalk._fused import Arguments
-from ropewalk._torch import _as_tensor, _prepare
+from ropewalk._torch import _as_tensor, _indices, _prepare
 
 # A result goes to q, k or v, and comes from q_in, k_in or v_in; without these the call is in place.
 _TENSORS_WRITTEN = ("q", "k", "v", "k_cache", "v_cache", "q_scales", "k_scales", "v_scales")
@@ -65,45 +65,14 @@ def _fused(*given: Any) -> None:
     _ropewalk.fused(arguments, True)
 
 
-for _device in ("CPU", "CUDA"):
-    _library.impl("fused_", _fused, _device)
-
-
-@torch.library.register_fake("ropewalk::fused_", lib=_library)
-def _(*arguments: Any) -> None:
-    return None
-
-
 _HINT = (
     "fused calls have no gradients; train with torch.nn.functional.rms_norm() and rotate(), or call under "
     "torch.no_grad()"
 )
-
-
-def _check_gradients(named: Any) -> None:
-    if not torch.is_grad_enabled():
-        return
-    for name, x in named:
-        if isinstance(x, Tensor) and x.requires_grad:
-            raise _ropewalk.Error(f"ropewalk: {name} {list(x.shape)} requires grad, and {_HINT}")
-
-
-def _without_gradients(keys: Any, *arguments: Any) -> None:
-    if _operators._has_tangents(*arguments):
-        raise _ropewalk.Error(f"ropewalk: a tensor has a tangent, and {_HINT}")
-    _check_gradients(zip(_NAMES, arguments))
-    torch.ops.ropewalk.fused_.default.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
-
-
-def _refuse_vmap(*arguments: Any) -> NoReturn:
-    raise _ropewalk.Error("ropewalk: fused calls do not run under torch.vmap; the batch is an axis of q, k and v")
-
-
-_library.impl("fused_", _without_gradients, "Autograd", with_keyset=True)
-_library.impl("fused_", _refuse_vmap, "Batched")
-torch.library.register_vmap("ropewalk::fused_", _refuse_vmap, lib=_library)
-# See _operators: the writes of a call must also happen when a checkpoint computes its part again.
-_operators._always_recomputed.add(torch.ops.ropewalk.fused_.default)
+_operators.add_without_gradients(
+    *(_library, "fused_", _fused, _HINT),
+    "fused calls do not run under torch.vmap; the batch is an axis of q, k and v",
+)
 
 
 def _is_number(x: Any) -> bool:
@@ -123,7 +92,7 @@ def run(arguments: Arguments) -> None:
             raise _ropewalk.Error(
                 f"ropewalk: {name} is a nested tensor; pass its values(), and cu_seqlens=its offsets()"
             )
-    _check_gradients(zip(Arguments._fields, arguments))
+    _operators.check_no_gradients(zip(Arguments._fields, arguments), _HINT)
     of = dict(_DEFAULTS)
     of.update({name: x for name, x in zip(Arguments._fields, arguments) if name in of})
     for x in "qkv":
@@ -150,6 +119,5 @@ def run(arguments: Arguments) -> None:
     of["first_entry"] = entries if is_first else None
     of["entries"] = _as_tensor(None if is_first else entries, "entries", "int64")
     for name in ("slot_mapping", "page_table", "kv_indptr", "kv_indices", "last_page_len"):
-        made = _as_tensor(of[name], name, "int32")
-        of[name] = made.int() if name != "slot_mapping" and isinstance(of[name], (list, tuple, range)) else made
+        of[name] = _indices(of[name], name, narrow=name != "slot_mapping")
     torch.ops.ropewalk.fused_(*of.values())

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -147,6 +148,42 @@ decompose(_library, "rotate", _like_rotate)
 # missing in backward: it runs again whatever the policy says.
 _always_recomputed: set[Any] = getattr(checkpoint, "SAC_IGNORED_OPS", set())
 _always_recomputed.add(torch.ops.ropewalk.rotate_.default)
+
+
+def check_no_gradients(named: Iterable[tuple[str, Any]], hint: str) -> None:
+    """Refuse tensors that require grad, where autograd records."""
+    if not torch.is_grad_enabled():
+        return
+    for name, x in named:
+        if isinstance(x, Tensor) and x.requires_grad:
+            raise _ropewalk.Error(f"ropewalk: {name} {list(x.shape)} requires grad, and {hint}")
+
+
+def add_without_gradients(library: Any, name: str, kernel: Any, hint: str, batched: str) -> None:
+    """Register what an operator of the library does that writes its arguments and has no gradients.
+
+    `hint` ends the messages of calls that need gradients, and `batched` is that of calls under torch.vmap.
+    """
+    operator = getattr(torch.ops.ropewalk, name).default
+    names = [argument.name for argument in operator._schema.arguments]
+
+    def run_without_gradients(keys: Any, *arguments: Any, **named: Any) -> None:
+        given = {**dict(zip(names, arguments)), **named}
+        if _has_tangents(*given.values()):
+            raise _ropewalk.Error(f"ropewalk: a tensor has a tangent, and {hint}")
+        check_no_gradients(given.items(), hint)
+        operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments, **named)
+
+    def refuse_vmap(*arguments: Any, **named: Any) -> NoReturn:
+        raise _ropewalk.Error(f"ropewalk: {batched}")
+
+    for device in ("CPU", "CUDA"):
+        library.impl(name, kernel, device)
+    torch.library.register_fake(f"ropewalk::{name}", lambda *arguments, **named: None, lib=library)
+    library.impl(name, run_without_gradients, "Autograd", with_keyset=True)
+    library.impl(name, refuse_vmap, "Batched")
+    torch.library.register_vmap(f"ropewalk::{name}", refuse_vmap, lib=library)
+    _always_recomputed.add(operator)
 
 
 def differentiate(name: str, function: Any) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ropewalk import _operators, _ropewalk
 from ropewalk._encoding import check_encoding
-from ropewalk._torch import _as_tensor
+from ropewalk._torch import _as_tensor, _indices
 
 _library = torch.library.Library("ropewalk", "FRAGMENT")
 _library.define(
@@ -51,44 +51,11 @@ def _rerotate_cache(
     )
 
 
-for _device in ("CPU", "CUDA"):
-    _library.impl("rerotate_cache_", _rerotate_cache, _device)
-
-
-@torch.library.register_fake("ropewalk::rerotate_cache_", lib=_library)
-def _(*arguments: Any, **named: Any) -> None:
-    return None
-
-
-_HINT = "rerotate_cache_ has no gradients; pass detach() or call under torch.no_grad()"
-
-
-def _without_gradients(keys: Any, *arguments: Any, **named: Any) -> None:
-    for x in (*arguments, *named.values()):
-        if torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad:
-            raise _ropewalk.Error(f"ropewalk: a tensor {list(x.shape)} requires grad, and {_HINT}")
-    if _operators._has_tangents(*arguments):
-        raise _ropewalk.Error(f"ropewalk: a tensor has a tangent, and {_HINT}")
-    operator = torch.ops.ropewalk.rerotate_cache_.default
-    operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments, **named)
-
-
-def _refuse_vmap(*arguments: Any, **named: Any) -> NoReturn:
-    raise _ropewalk.Error("ropewalk: rerotate_cache_ does not run under torch.vmap; pass all slots in one call")
-
-
-_library.impl("rerotate_cache_", _without_gradients, "Autograd", with_keyset=True)
-_library.impl("rerotate_cache_", _refuse_vmap, "Batched")
-torch.library.register_vmap("ropewalk::rerotate_cache_", _refuse_vmap, lib=_library)
-# See _operators: the writes of a call must also happen when a checkpoint computes its part again.
-_operators._always_recomputed.add(torch.ops.ropewalk.rerotate_cache_.default)
-
-
-def _indices(given: Any, name: str, narrow: bool) -> Tensor | None:
-    """Return integers as a tensor; those of Python are int32 where only that is read."""
-    made: Tensor | None = _as_tensor(given, name, "int32" if narrow else "int64")
-    is_python = made is not None and type(given) in (list, tuple, range)
-    return made.int() if narrow and is_python and made is not None else made
+_operators.add_without_gradients(
+    *(_library, "rerotate_cache_", _rerotate_cache),
+    "rerotate_cache_ has no gradients; pass detach() or call under torch.no_grad()",
+    "rerotate_cache_ does not run under torch.vmap; pass all slots in one call",
+)
 
 
 def run(

@@ -265,6 +265,13 @@ def _as_tensor(array: Any, name: str, types: str) -> Any:
         raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
 
 
+def _indices(given: Any, name: str, narrow: bool) -> Tensor | None:
+    """Return integers as a tensor; those of Python are int32 where only that is read."""
+    made: Tensor | None = _as_tensor(given, name, "int32" if narrow else "int64")
+    is_python = made is not None and type(given) in (list, tuple, range)
+    return made.int() if narrow and is_python and made is not None else made
+
+
 def _check_size(array: Any, name: str, x: Tensor, starts: Any = None) -> None:
     """Refuse positions that are longer than every axis of q or k, and than `starts`, before NumPy copies them."""
     sizes = array.shape if isinstance(array, np.ndarray) else (len(array),) if isinstance(array, _SEQUENCES) else ()
