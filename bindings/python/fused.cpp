@@ -261,8 +261,8 @@ private:
         const array &q = memory(argument::q), &v = memory(argument::v);
         const std::string_view names = order().is_none() ? "" : as_text(order(), "order");
         const int axes = !names.empty() ? static_cast<int>(names.size())
-                         : v.source     ? v.axes + 1
                          : q.source     ? q.axes
+                         : v.source     ? v.axes + 1
                                         : 3;
         if (a.axes != axes - 1) return;
         const auto at = std::min(names.find('h'), static_cast<std::size_t>(a.axes - 1));

@@ -46,7 +46,7 @@ CALLS = [
     rotate(leaf()),
     rotate((leaf() * 1).unbind(1)[0][:, None]),
     rotate(read_only()),
-    rotate(q(2, 4, 2, 128), offset=torch.tensor([3, 4])),
+    rotate(q(8, 2, 128), offset=torch.tensor([3, 4])),
     rotate(q(), positions=range(4), cu_seqlens=[0, 4]),
     rotate(q(3, 4, 2, 128), encoding=rw.encoding("mrope:[16,24,24]", 128), positions=np.zeros((3, 4), int)),
     lambda: rw.encoding("yarn:4", 128),
