@@ -112,17 +112,6 @@ RW_HD RW_INLINE void store_as(E* to, const f8_divisor& divisor, float factor, co
     }
 }
 
-/// Calls f(std::type_identity<E>) with the element type of a cache.
-template <class F>
-RW_HD RW_INLINE void with_cache_element(cache_type type, const F& f) {
-    if (type == cache_type::f32) return f(std::type_identity<float>{});
-    if (type == cache_type::f16) return f(std::type_identity<f16>{});
-    if (type == cache_type::bf16) return f(std::type_identity<bf16>{});
-    if (type == cache_type::i8) return f(std::type_identity<std::int8_t>{});
-    if (type == cache_type::f8e5m2) return f(std::type_identity<f8e5m2>{});
-    f(std::type_identity<f8e4m3>{});
-}
-
 }  // namespace detail
 
 }  // namespace ropewalk::gpu

@@ -265,7 +265,7 @@ struct fused_body {
                 const f8_divisor divisor{detail::choose(is_first, s.divisor[0].value, s.divisor[1].value),
                                          detail::choose(is_first, s.divisor[0].reciprocal, s.divisor[1].reciprocal)};
                 float* const scale = detail::choose(is_first, s.scale_of_head[0], s.scale_of_head[1]);
-                detail::with_cache_element(s.side->sinks[sink].type, [&]<class E>(std::type_identity<E>) {
+                ropewalk::detail::with_cache_element(s.side->sinks[sink].type, [&]<class E>(std::type_identity<E>) {
                     store_head(s, is_first, reinterpret_cast<E*>(to), divisor);
                     if constexpr (std::same_as<E, std::int8_t>) {
                         if (s.is_first_lane) detail::store_elements<float, Memory>(scale, {s.scale.stored});

@@ -78,14 +78,9 @@ inline cache_sink make_sink(const cache_tensor& cache, bool by_slot) {
             .scale_stride_head = cache.scale_stride_head};
 }
 
-/// The storage type of the elements of tensors.
-constexpr cache_type storage_of(element_type type) {
-    return type == element_type::f32 ? cache_type::f32 : type == element_type::f16 ? cache_type::f16 : cache_type::bf16;
-}
-
 inline cache_sink make_sink(const tensor& out, const tensor& in) {
     return {.data = out.data,
-            .type = storage_of(out.type),
+            .type = cache_type_of(out.type),
             .in_place = out.data == in.data,
             .stride_page = out.stride_batch,
             .stride_token = out.stride_token,
@@ -152,7 +147,7 @@ inline void set_sides(fused_plan& plan, std::int64_t v) {
         for (const cache_sink& sink : side.sinks) {
             if (sink.data == nullptr) continue;
             kernel.measures = kernel.measures || sink.type == cache_type::i8;
-            plan.converts = plan.converts || sink.type != storage_of(params.any().type);
+            plan.converts = plan.converts || sink.type != cache_type_of(params.any().type);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/element.hpp"
@@ -37,6 +38,11 @@ constexpr cache_type cache_type_of() {
     return std::same_as<E, f8e5m2> ? cache_type::f8e5m2 : cache_type::i8;
 }
 
+/// The type of a cache with the elements of a tensor of f32, f16 or bf16.
+constexpr cache_type cache_type_of(element_type type) {
+    return type == element_type::f32 ? cache_type::f32 : type == element_type::f16 ? cache_type::f16 : cache_type::bf16;
+}
+
 /// Returns the bytes per element.
 RW_HD constexpr std::int64_t size_of(cache_type type) {
     return type == cache_type::f32 ? 4 : type == cache_type::f16 || type == cache_type::bf16 ? 2 : 1;
@@ -61,5 +67,20 @@ struct int8_scale {
         return {127.0F / magnitude, magnitude / 127.0F};
     }
 };
+
+namespace detail {
+
+/// Calls f(std::type_identity<E>) with the element type of a cache.
+template <class F>
+RW_HD RW_INLINE void with_cache_element(cache_type type, const F& f) {
+    if (type == cache_type::f32) return f(std::type_identity<float>{});
+    if (type == cache_type::f16) return f(std::type_identity<f16>{});
+    if (type == cache_type::bf16) return f(std::type_identity<bf16>{});
+    if (type == cache_type::i8) return f(std::type_identity<std::int8_t>{});
+    if (type == cache_type::f8e5m2) return f(std::type_identity<f8e5m2>{});
+    f(std::type_identity<f8e4m3>{});
+}
+
+}  // namespace detail
 
 }  // namespace ropewalk

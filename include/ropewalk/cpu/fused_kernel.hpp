@@ -15,17 +15,6 @@ RW_INLINE void with_element(element_type type, const F& f) {
     f(std::type_identity<bf16>{});
 }
 
-/// Calls f(std::type_identity<E>) with the element type of a destination.
-template <class F>
-RW_INLINE void with_cache_element(cache_type type, const F& f) {
-    if (type == cache_type::f32) return f(std::type_identity<float>{});
-    if (type == cache_type::f16) return f(std::type_identity<f16>{});
-    if (type == cache_type::bf16) return f(std::type_identity<bf16>{});
-    if (type == cache_type::f8e4m3) return f(std::type_identity<f8e4m3>{});
-    if (type == cache_type::f8e5m2) return f(std::type_identity<f8e5m2>{});
-    f(std::type_identity<std::int8_t>{});
-}
-
 /// The heads of a destination at an entry of a page.
 RW_INLINE head_target target_at(const cache_tensor& c, std::int64_t page, std::int64_t entry) {
     const std::int64_t element = page * c.stride_page + entry * c.stride_token;
@@ -180,7 +169,7 @@ private:
 
     void store_heads(const fused_side& side, const head_target& target, std::int64_t first, std::int64_t count) const {
         const std::int64_t dim = side.in.head_dim, stride = held_head(dim);
-        with_cache_element(target.type, [&]<class E>(std::type_identity<E>) {
+        ropewalk::detail::with_cache_element(target.type, [&]<class E>(std::type_identity<E>) {
             E* to = static_cast<E*>(target.data) + first * target.step;
             for (std::int64_t head = 0; head < count; ++head, to += target.step)
                 store_head<A>(target, first + head, held_ + head * stride, dim, to);

@@ -18,11 +18,6 @@ struct fused_plan {
 namespace detail {
 inline namespace RW_ISA {
 
-/// The type of a cache with the elements of a tensor.
-constexpr cache_type cache_type_of(element_type type) {
-    return type == element_type::f32 ? cache_type::f32 : type == element_type::f16 ? cache_type::f16 : cache_type::bf16;
-}
-
 /// An output as a destination by batch row and token.
 inline cache_tensor destination_of(const tensor& out) {
     return {.data = out.data,

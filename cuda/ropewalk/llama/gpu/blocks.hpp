@@ -278,11 +278,6 @@ struct block_attention {
         }
     }
 
-    static cache_type cache_type_of(element_type type) {
-        return type == element_type::f32   ? cache_type::f32
-               : type == element_type::f16 ? cache_type::f16
-                                           : cache_type::bf16;
-    }
     static void* at(void* data, std::int64_t element, element_type type) {
         return static_cast<char*>(data) + element * static_cast<std::int64_t>(size_of(type));
     }
