@@ -327,6 +327,49 @@ rw::fusion fused_call::fusion() {
     return result;
 }
 
+rw::fused_args fused_call::args() {
+    rw::fused_args result;
+    result.rotation.layout = setup.layout, result.rotation.target = &setup.encoding.ours;
+    result.rotation.target_positions = positions.given;
+    result.with = fusion();
+    rw::tensor* const in[] = {&result.rotation.q_in, &result.rotation.k_in, &result.v_in};
+    rw::tensor* const out[] = {&result.rotation.q_out, &result.rotation.k_out, &result.v_out};
+    for (std::size_t i = 0; i < 3; ++i) {
+        memory& m = memories[parts[i].memory];
+        *in[i] = heads_of(m.in.tensor(), i);
+        if (parts[i].has_output) *out[i] = parts[i].in_place ? *in[i] : heads_of(m.out.tensor(), i);
+    }
+    return result;
+}
+
+void norm_alone(rw::layout_kind layout, const rw::tensor& x, const rw::head_norm& norm, const rw::Encoding& encoding,
+                const std::function<void(const rw::fused_args&)>& run) {
+    const std::vector<std::int64_t> zeros(static_cast<std::size_t>(x.tokens), 0);
+    rw::fused_args args;
+    args.rotation.layout = layout, args.rotation.target = &encoding;
+    args.rotation.q_in = args.rotation.q_out = x;
+    args.rotation.target_positions = rw::ids(std::span<const std::int64_t>(zeros));
+    args.with.q_norm = norm;
+    run(args);
+}
+
+std::vector<double> composed(fused_call& call, std::size_t i, const std::function<void(const rw::fused_args&)>& fused,
+                             const std::function<void(const rw::tensor& q, const rw::tensor& k)>& rotate) {
+    const array& before = call.memories[call.parts[i].memory].before;
+    if (i == 2 || call.parts[i].heads == 0) return before.values();
+    array floats(rw::element_type::f32, before.size());
+    floats.set(before.values());
+    const rw::tensor x = call.heads_of(floats.tensor(), i), none{};
+    const rw::fusion fusion = call.fusion();
+    const rw::head_norm& norm = i == 0 ? fusion.q_norm : fusion.k_norm;
+    // At position 0 an encoding without magnitudes changes nothing.
+    if (norm.weight != nullptr)
+        norm_alone(call.setup.layout, x, norm, rw::make_encoding(call.setup.encoding.ours.geometry, rw::Default{}),
+                   fused);
+    rotate(i == 0 ? x : none, i == 1 ? x : none);
+    return floats.values();
+}
+
 std::vector<cache_memory*> fused_call::written() {
     std::vector<cache_memory*> result;
     for (auto* const each : {&caches[0], &caches[1], &quantised[0], &quantised[1], &quantised[2]})

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <optional>
 
 #include <ropewalk/rotation/cache.hpp>
@@ -165,6 +166,8 @@ struct fused_call {
     [[nodiscard]] ropewalk::tensor heads_of(const ropewalk::tensor& array, std::size_t i) const;
     /// The norms, caches and quantised outputs of the call, in host memory.
     [[nodiscard]] ropewalk::fusion fusion();
+    /// The arguments of the call, in the memory of this object.
+    [[nodiscard]] ropewalk::fused_args args();
     /// Every cache and quantised output that exists.
     [[nodiscard]] std::vector<cache_memory*> written();
     /// The exact heads of part number i in the order of its memory: [batch, tokens, heads of the memory, head_dim].
@@ -183,6 +186,16 @@ struct fused_call {
     std::string problem{};  ///< found by the backend
     int access_bytes = 0;   ///< 0: not known to the backend
 };
+
+/// Calls run() with the arguments that norm heads in place, over all tokens: a fused call at position 0.
+void norm_alone(ropewalk::layout_kind layout, const ropewalk::tensor& x, const ropewalk::head_norm& norm,
+                const ropewalk::Encoding& encoding, const std::function<void(const ropewalk::fused_args&)>& run);
+
+/// The heads of part i after norm and rotation as calls of their own, in float32. fused(args) and rotate(q, k), in
+/// place, are the calls of a backend.
+std::vector<double> composed(fused_call& call, std::size_t i,
+                             const std::function<void(const ropewalk::fused_args&)>& fused,
+                             const std::function<void(const ropewalk::tensor& q, const ropewalk::tensor& k)>& rotate);
 
 std::string describe(const fused_case& c);
 

@@ -35,23 +35,8 @@ memory_log& unchecked_log() {
     return log;
 }
 
-/// The heads of part i after norm and rotation as calls of their own, in float32.
-std::vector<double> composed(fused_call& call, std::size_t i) {
-    const array& before = call.memories[call.parts[i].memory].before;
-    if (i == 2 || call.parts[i].heads == 0) return before.values();
-    array floats(rw::element_type::f32, before.size());
-    floats.set(before.values());
-    const rw::tensor x = call.heads_of(floats.tensor(), i), none{};
-    const rw::Encoding& encoding = call.setup.encoding.ours;
-    const rw::gpu::fusion fusion = call.fusion();
-    const rw::gpu::head_norm& norm = i == 0 ? fusion.q_norm : fusion.k_norm;
-    // At position 0 an encoding without magnitudes changes nothing.
-    if (norm.weight != nullptr)
-        norm_on_host(call.setup.layout, x, norm, rw::make_encoding(encoding.geometry, rw::Default{}));
-    const rw::tensor &q = i == 0 ? x : none, &k = i == 1 ? x : none;
-    run_on_host(call.setup.layout,
-                rw::gpu::make_plan(call.setup.layout, q, k, q, k, encoding, call.positions.given, {}), unchecked_log());
-    return floats.values();
+void run_unchecked(const rw::fused_args& args) {
+    run_on_host(args.rotation.layout, rw::gpu::make_fused_plan(args), unchecked_log());
 }
 
 /// Compares the accesses of every byte of an array with one read per element of its parts and one write per element of
@@ -102,33 +87,22 @@ rw::gpu::fused_plan make_plan_of(rw::layout_kind layout, const fused_tensors& in
                                  const rw::gpu::fusion& fusion, const rw::Encoding& encoding,
                                  const rw::positions& positions, const rw::gpu::options& options,
                                  const rw::gpu::device_shape& device) {
-    return with_type(in.q.exists() ? in.q.type : in.k.type, [&](auto element) {
-        using T = decltype(element);
-        return rw::gpu::make_fused_plan<T>(
-            layout, {view_of<const T>(in.q), view_of<const T>(in.k), view_of<const T>(in.v)},
-            {view_of<T>(out.q), view_of<T>(out.k), view_of<T>(out.v)}, fusion, encoding, positions, options, device);
-    });
+    rw::fused_args args;
+    args.rotation.layout = layout, args.rotation.target = &encoding, args.rotation.target_positions = positions;
+    args.rotation.q_in = in.q, args.rotation.k_in = in.k, args.rotation.q_out = out.q, args.rotation.k_out = out.k;
+    args.rotation.direction = options.direction, args.rotation.table = options.table;
+    args.v_in = in.v, args.v_out = out.v, args.with = fusion;
+    return rw::gpu::make_fused_plan(args, rw::gpu::detail::with_heads_of(options, device));
 }
 
 void norm_on_host(rw::layout_kind layout, const rw::tensor& x, const rw::gpu::head_norm& norm,
                   const rw::Encoding& encoding) {
-    const std::vector<std::int64_t> zeros(static_cast<std::size_t>(x.tokens), 0);
-    run_on_host(layout,
-                make_plan_of(layout, {x, {}, {}}, {x, {}, {}}, {.q_norm = norm}, encoding,
-                             rw::ids(std::span<const std::int64_t>(zeros))),
-                unchecked_log());
+    norm_alone(layout, x, norm, encoding, run_unchecked);
 }
 
 fused_call run(const fused_case& c, random& numbers) {
     fused_call call(c, numbers);
     memory_log log;
-    rw::tensor in[3], out[3];
-    for (std::size_t i = 0; i < 3; ++i) {
-        const fused_call::part& p = call.parts[i];
-        fused_call::memory& m = call.memories[p.memory];
-        in[i] = call.heads_of(m.in.tensor(), i);
-        if (p.has_output) out[i] = p.in_place ? in[i] : call.heads_of(m.out.tensor(), i);
-    }
     for (const auto& m : call.memories) log.watch(m.in), log.watch(m.out);
     for (const array& w : call.weights) {
         if (!w.bytes().empty()) log.watch(w);
@@ -137,10 +111,14 @@ fused_call run(const fused_case& c, random& numbers) {
         log.watch(each->bytes.data(), each->bytes.size());
         if (!each->scales.empty()) log.watch(each->scales.data(), each->scales.size());
     }
-    const std::array<std::vector<double>, 3> heads{composed(call, 0), composed(call, 1), composed(call, 2)};
-    const rw::gpu::fused_plan plan =
-        make_plan_of(c.layout, {in[0], in[1], in[2]}, {out[0], out[1], out[2]}, call.fusion(), c.encoding.ours,
-                     call.positions.given, {}, random_device(numbers));
+    const auto alone = [&](std::size_t i) {
+        return composed(call, i, run_unchecked, [&](const rw::tensor& q, const rw::tensor& k) {
+            run_on_host(c.layout, rw::gpu::make_plan(c.layout, q, k, q, k, c.encoding.ours, call.positions.given, {}),
+                        unchecked_log());
+        });
+    };
+    const std::array<std::vector<double>, 3> heads{alone(0), alone(1), alone(2)};
+    const rw::gpu::fused_plan plan = rw::gpu::make_fused_plan(call.args(), random_device(numbers));
     call.access_bytes = plan.shape.bytes;
     run_on_host(c.layout, plan, log);
 
