@@ -2,8 +2,6 @@
 // norm and rotation one after the other to the bit, and they must read and write every element once.
 #include "fused_host.hpp"
 
-#include <ropewalk/gpu/fused_body.hpp>
-
 #include "backend.hpp"
 
 namespace rw = ropewalk;
@@ -11,23 +9,6 @@ namespace rw = ropewalk;
 namespace test {
 
 namespace {
-
-template <class T, class L>
-void run(const rw::gpu::fused_plan& plan) {
-    rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
-        const auto params = rw::gpu::kernel_params<typename Kind::Rates>(plan);
-        const rw::gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts, recorded_access> body{params};
-        for (std::int64_t index = 0; index < params.threads; index += rw::gpu::warp_lanes)
-            rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
-    });
-}
-
-/// Calls f with an element of the type.
-template <class F>
-auto with_type(rw::element_type type, const F& f) {
-    if (type == rw::element_type::f32) return f(float{});
-    return type == rw::element_type::f16 ? f(rw::f16{}) : f(rw::bf16{});
-}
 
 /// A log that records accesses but reports none.
 memory_log& unchecked_log() {
@@ -74,14 +55,6 @@ std::string counts_problem(const fused_call& call, std::size_t memory, const mem
 }
 
 }  // namespace
-
-void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& plan, memory_log& log) {
-    recorded_access::log = &log;
-    with_type(plan.kernel.rotation.any().type, [&](auto type) {
-        using T = decltype(type);
-        layout == rw::layout_kind::half_split ? run<T, rw::half_split>(plan) : run<T, rw::interleaved>(plan);
-    });
-}
 
 rw::gpu::fused_plan make_plan_of(rw::layout_kind layout, const fused_tensors& in, const fused_tensors& out,
                                  const rw::gpu::fusion& fusion, const rw::Encoding& encoding,

@@ -1,15 +1,10 @@
-/// @file  Fused kernels executed on the host.
+/// @file  Fused calls as launches on the host.
 #pragma once
-
-#include <ropewalk/gpu/fused_plan.hpp>
 
 #include "cases/fused_case.hpp"
 #include "host.hpp"
 
 namespace test {
-
-/// Executes the launch of a fused call, a warp at a time.
-void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::fused_plan& plan, memory_log& log);
 
 /// The plan of a fused call on tensors of any type.
 ropewalk::gpu::fused_plan make_plan_of(ropewalk::layout_kind layout, const fused_tensors& in, const fused_tensors& out,

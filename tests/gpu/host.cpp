@@ -1,5 +1,7 @@
 #include "host.hpp"
 
+#include <ropewalk/gpu/fused_body.hpp>
+#include <ropewalk/gpu/rerotate_cache_body.hpp>
 #include <ropewalk/gpu/rotate_body.hpp>
 
 namespace rw = ropewalk;
@@ -37,34 +39,73 @@ void memory_log::record(const void* address, int bytes, bool writes) {
 namespace {
 
 template <class T, class L>
-void run(const rw::gpu::launch_plan& prepared) {
-    rw::gpu::with_rates(prepared.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
-        const auto params = rw::gpu::kernel_params<Rates>(prepared);
-        rw::gpu::with_access<T, Rates>(prepared.shape.bytes, [&](auto bytes) {
-            for_each_thread(prepared.shape, [&](std::int64_t index) {
+void run(const rw::gpu::launch_plan& plan) {
+    rw::gpu::with_rates(plan.kernel.rotation, [&]<class Rates>(std::type_identity<Rates>) {
+        const auto params = rw::gpu::kernel_params<Rates>(plan);
+        rw::gpu::with_access<T, Rates>(plan.shape.bytes, [&](auto bytes) {
+            for_each_thread(plan.shape, [&](std::int64_t index) {
                 rw::gpu::rotate_body<T, L, bytes(), Rates, recorded_access>(params, index);
             });
         });
     });
 }
 
+/// Runs the warps of a body for run_lanes().
+template <class Body>
+void run_warps(const Body& body, std::int64_t threads) {
+    for (std::int64_t index = 0; index < threads; index += rw::gpu::warp_lanes)
+        rw::gpu::run_lanes<rw::gpu::host_warp>(body, index);
+}
+
+template <class T, class L>
+void run(const rw::gpu::fused_plan& plan) {
+    rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
+        using Rates = typename Kind::Rates;
+        const auto params = rw::gpu::kernel_params<Rates>(plan);
+        run_warps(rw::gpu::fused_body<T, L, Kind::bytes, Rates, Kind::parts, recorded_access>{params}, params.threads);
+    });
+}
+
+template <class L>
+void run(const rw::gpu::rerotate_cache_plan& plan) {
+    using Rates = rw::gpu::rerotate_cache_rates;
+    const auto params = rw::gpu::kernel_params(plan);
+    rw::gpu::with_rerotate_cache_kernel(plan, [&](auto size, auto wide) {
+        run_warps(rw::gpu::rerotate_cache_body<size(), L, wide(), Rates, recorded_access>{params}, params.threads);
+    });
+}
+
 template <class T>
-void run(rw::layout_kind layout, const rw::gpu::launch_plan& prepared) {
-    layout == rw::layout_kind::half_split ? run<T, rw::half_split>(prepared) : run<T, rw::interleaved>(prepared);
+void run(rw::layout_kind layout, const auto& plan) {
+    layout == rw::layout_kind::half_split ? run<T, rw::half_split>(plan) : run<T, rw::interleaved>(plan);
+}
+
+void run(rw::layout_kind layout, const auto& plan) {
+    switch (plan.kernel.rotation.any().type) {
+        case rw::element_type::f32:
+            return run<float>(layout, plan);
+        case rw::element_type::f16:
+            return run<rw::f16>(layout, plan);
+        default:
+            return run<rw::bf16>(layout, plan);
+    }
 }
 
 }  // namespace
 
-void run_on_host(rw::layout_kind layout, const rw::gpu::launch_plan& prepared, memory_log& log) {
+void run_on_host(rw::layout_kind layout, const rw::gpu::launch_plan& plan, memory_log& log) {
     recorded_access::log = &log;
-    switch (prepared.kernel.rotation.any().type) {
-        case rw::element_type::f32:
-            return run<float>(layout, prepared);
-        case rw::element_type::f16:
-            return run<rw::f16>(layout, prepared);
-        default:
-            return run<rw::bf16>(layout, prepared);
-    }
+    run(layout, plan);
+}
+
+void run_on_host(rw::layout_kind layout, const rw::gpu::fused_plan& plan, memory_log& log) {
+    recorded_access::log = &log;
+    run(layout, plan);
+}
+
+void run_on_host(rw::layout_kind layout, const rw::gpu::rerotate_cache_plan& plan, memory_log& log) {
+    recorded_access::log = &log;
+    layout == rw::layout_kind::half_split ? run<rw::half_split>(plan) : run<rw::interleaved>(plan);
 }
 
 }  // namespace test

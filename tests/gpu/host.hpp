@@ -6,7 +6,9 @@
 #include <vector>
 
 #include <ropewalk/gpu/access.hpp>
+#include <ropewalk/gpu/fused_plan.hpp>
 #include <ropewalk/gpu/plan.hpp>
+#include <ropewalk/gpu/rerotate_cache_plan.hpp>
 
 #include "support/tensors.hpp"
 
@@ -70,8 +72,10 @@ void for_each_thread(const ropewalk::gpu::launch_shape& shape, const Body& body)
     }
 }
 
-/// Executes a rotation's launch.
-void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::launch_plan& prepared, memory_log& log);
+/// Executes the launch of a rotation, a fused call or a re-rotation of a cache.
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::launch_plan& plan, memory_log& log);
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::fused_plan& plan, memory_log& log);
+void run_on_host(ropewalk::layout_kind layout, const ropewalk::gpu::rerotate_cache_plan& plan, memory_log& log);
 
 /// The same call by the CPU's kernels, compiled with the same flags.
 void rotate_on_cpu(ropewalk::layout_kind layout, const ropewalk::tensor& q, const ropewalk::tensor& k,

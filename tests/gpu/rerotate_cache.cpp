@@ -1,5 +1,4 @@
 // The bodies that re-encode cached keys on the host: they must read and write every element once.
-#include <ropewalk/gpu/rerotate_cache_body.hpp>
 #include <ropewalk/gpu/rerotate_cache_plan.hpp>
 
 #include "backend.hpp"
@@ -13,17 +12,6 @@ namespace gpu = ropewalk::gpu;
 namespace test {
 
 namespace {
-
-template <class L>
-void run_bodies(const gpu::rerotate_cache_plan& plan) {
-    using rates = gpu::rerotate_cache_rates;
-    const auto params = gpu::kernel_params(plan);
-    gpu::with_rerotate_cache_kernel(plan, [&](auto size, auto wide) {
-        const gpu::rerotate_cache_body<size(), L, wide(), rates, recorded_access> body{params};
-        for (std::int64_t warp = 0; warp < plan.shape.threads; warp += gpu::warp_lanes)
-            gpu::run_lanes<gpu::host_warp>(body, warp);
-    });
-}
 
 /// The first byte that is not accessed as often as it is written.
 std::string counts_problem(const rerotate_cache_call& call, const memory_log& log) {
@@ -50,8 +38,7 @@ rerotate_cache_call run(const rerotate_cache_case& c, random& numbers) {
     memory_log log;
     log.watch(call.cache.bytes.data(), call.cache.bytes.size());
     if (!call.cache.scales.empty()) log.watch(call.cache.scales.data(), call.cache.scales.size());
-    recorded_access::log = &log;
-    c.layout == rw::layout_kind::half_split ? run_bodies<rw::half_split>(plan) : run_bodies<rw::interleaved>(plan);
+    run_on_host(c.layout, plan, log);
     call.problem = log.problem().empty() ? counts_problem(call, log) : log.problem();
     return call;
 }

@@ -59,18 +59,10 @@ template <class T>
 void host_backend::append(rw::layout_kind layout, const rw::gpu::qkv<T>& heads, const rw::gpu::kv_cache& cache,
                           const rw::gpu::cache_slots& slots, const rw::Encoding& encoding,
                           const rw::positions& where) const {
-    recorded_access::log = &log_;
-    const auto run = [&]<class L>(L) {
-        const auto plan = rw::gpu::make_fused_plan<T>(rw::kind_of<L>, heads, {heads.q, {}, {}},
-                                                      {.cache = cache, .slots = slots}, encoding, where, {});
-        rw::gpu::with_fused_kernel<T>(plan, [&]<class Kind>(Kind) {
-            const auto job = rw::gpu::kernel_params<typename Kind::Rates>(plan);
-            const rw::gpu::fused_body<T, L, Kind::bytes, typename Kind::Rates, Kind::parts, recorded_access> body{job};
-            for (std::int64_t i = 0; i < job.threads; i += rw::gpu::warp_lanes)
-                rw::gpu::run_lanes<rw::gpu::host_warp>(body, i);
-        });
-    };
-    layout == rw::layout_kind::half_split ? run(rw::half_split{}) : run(rw::interleaved{});
+    run_on_host(layout,
+                rw::gpu::make_fused_plan<T>(layout, heads, {heads.q, {}, {}}, {.cache = cache, .slots = slots},
+                                            encoding, where, {}),
+                log_);
     ++launches;
 }
 template void host_backend::append(rw::layout_kind, const rw::gpu::qkv<float>&, const rw::gpu::kv_cache&,

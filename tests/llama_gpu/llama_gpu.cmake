@@ -1,7 +1,7 @@
 # Kernels and stack of the CUDA Llama, executed by the host.
 
 file(GLOB sources CONFIGURE_DEPENDS llama_gpu/*.cpp)
-add_executable(ropewalk_tests_llama_gpu ${sources} gpu/host.cpp)
+add_executable(ropewalk_tests_llama_gpu ${sources} $<TARGET_OBJECTS:ropewalk_gpu_on_host>)
 target_link_libraries(ropewalk_tests_llama_gpu PRIVATE ropewalk_test_support ropewalk_development)
 set_target_properties(ropewalk_tests_llama_gpu PROPERTIES CXX_EXTENSIONS OFF)
 ropewalk_quick_to_compile(ropewalk_tests_llama_gpu gpu)

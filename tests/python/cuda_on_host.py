@@ -7,11 +7,8 @@ of its own.
 import ctypes
 import functools
 import os
-import shutil
-import subprocess
 import sys
 import types
-from pathlib import Path
 
 import fused_calls
 import numpy as np
@@ -22,22 +19,12 @@ import ropewalk as rw
 from checks import assert_refused
 from device_calls import CASES, DIM, TOKENS, encode, pair
 
-ROOT = Path(__file__).resolve().parents[2]
 IDS = np.arange(TOKENS) * 7 - 20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def module_on_host(tmp_path_factory):
-    library = tmp_path_factory.mktemp("host") / "host_cuda.so"
-    compiler = [*(["ccache"] if shutil.which("ccache") else []), os.environ.get("CXX", "g++")]
-    includes = [f"-I{ROOT / folder}" for folder in ("include", "cuda", "bindings", "tests/cuda", "tests")]
-    objects = []
-    for source in ("tests/python/host_cuda.cpp", "tests/gpu/host.cpp"):
-        objects.append(f"{library}.{len(objects)}.o")
-        command = [*compiler, "-std=c++20", "-O1", "-fPIC", *includes, "-c", str(ROOT / source), "-o", objects[-1]]
-        subprocess.run(command, check=True)
-    subprocess.run([*compiler, "-shared", *objects, "-o", str(library)], check=True)
-    host = ctypes.CDLL(str(library))
+def module_on_host():
+    host = ctypes.CDLL(os.environ["ROPEWALK_HOST_CUDA"])
     host.host_cuda.restype = ctypes.c_void_p
     stand_in = types.ModuleType("ropewalk._cuda")
     stand_in.interface = on_device.new_capsule(host.host_cuda(), b"ropewalk._cuda.interface", None)

@@ -16,6 +16,7 @@ from torch._subclasses import FakeTensorMode
 
 HERE = Path(__file__).resolve().parent
 ENCODING = rw.encoding("linear:8", head_dim=8)
+HOST_CUDA = HERE.parents[1] / "build" / "tests" / "libropewalk_host_cuda.so"
 MODULE = importlib.util.find_spec("ropewalk._cuda")
 needs_module = pytest.mark.skipif(MODULE is None, reason="built without nvcc: there is no ropewalk._cuda")
 
@@ -38,9 +39,12 @@ except rw.Error as problem:
 """)
 
 
+@pytest.mark.skipif(not HOST_CUDA.exists(), reason=f"the kernels on the host are not built: {HOST_CUDA} is missing")
 def test_calls_reach_their_launch():
     """Runs cuda_on_host.py in a process of its own, because ropewalk._cuda stays loaded after the first call."""
-    done = checks.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "cuda_on_host.py")
+    program = HERE / "cuda_on_host.py"
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", program)
+    done = checks.run(*command, ROPEWALK_HOST_CUDA=str(HOST_CUDA))
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
