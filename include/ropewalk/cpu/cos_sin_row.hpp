@@ -17,7 +17,7 @@ RW_INLINE quads<A> wrapping_products(const token_position& position, const std::
     const auto r = quads<A>::load_unaligned(rates);
     quads<A> result = multiply_low<A>(r, quads<A>(position.whole[0]));
     if (position.fraction != 0) {
-        const quads<A> fraction(position.fraction);
+        const quads<A> fraction(std::uint64_t{position.fraction});
         result = result + multiply_low<A>(r >> 32, fraction) +
                  (multiply_low<A>(r & quads<A>(std::uint64_t{0xffffffffU}), fraction) >> 32);
     }

@@ -11,14 +11,16 @@ namespace ropewalk {
 /// The position of one token, in tokens: one number per axis, and the fraction of the first one.
 struct token_position {
     std::uint64_t whole[position_axes] = {};  ///< modulo 2^64; only the first counts where a token has one position
-    std::uint64_t fraction = 0;               ///< of whole[0], in 2^-32 tokens
+    std::uint32_t fraction = 0;               ///< of whole[0], in 2^-32 tokens
 };
 
 /// position · rate modulo 2^64, of the first axis: a phase where `rate` is a step, an exponent where it is a magnitude
 /// rate.
 RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const token_position& position, std::uint64_t rate) {
-    return rate * position.whole[0] + (rate >> 32) * position.fraction +
-           (((rate & 0xffffffffU) * position.fraction) >> 32);
+    // The factors of the last two products have 32 bits, which saves a GPU half of the instructions.
+    const auto fraction = std::uint64_t{position.fraction};
+    const auto upper = static_cast<std::uint32_t>(rate >> 32), lower = static_cast<std::uint32_t>(rate);
+    return rate * position.whole[0] + upper * fraction + (lower * fraction >> 32);
 }
 
 /// Plain data that tells a kernel the position of each token. Made by read_positions() or draw_positions().
@@ -69,7 +71,7 @@ struct position_reader {
         position.whole[0] = static_cast<std::uint64_t>(index(row, token));
         if (kind == positions::kind::fixed) {
             const std::int64_t value = static_cast<const fixed_position*>(data)[row * stride_row + token].value;
-            position.fraction = static_cast<std::uint64_t>(value) & 0xffffffffU;
+            position.fraction = static_cast<std::uint32_t>(value);
         }
         if (axes > 1) {
             // Constant bounds keep the array in a GPU's registers.
