@@ -2,7 +2,8 @@
 
 A kernel's main loop processes a fixed number of heads per iteration, and its prologue runs once per thread. Both are
 counted on the shortest path among those that compute the most: a loop that norms, rotates, converts and stores each
-head once, and a prologue with all cosines and sines from phases. The search of a cache slot is not counted.
+head once, and a prologue with all cosines and sines from phases. Values count like keys, although they do not rotate.
+The search of a cache slot is not counted.
 
 The printed share of the copy is the part of its speed that the instructions allow, at most 1. It was not measured: no
 device is needed. Without cuobjdump (in CUDA's toolkit and in the Python package triton), the check exits with 77, which
@@ -40,21 +41,27 @@ class Case(NamedTuple):
     """A kernel with its ceilings, 10 % above what it reaches."""
 
     kernel: str  # a pattern of its mangled name
-    marker: str  # instructions that the path through the loop must have
-    stores: int  # per head
+    marker: str  # instructions of the path through the loop, for keys and values
+    without: str  # instructions that this call does without
+    stores: int  # per head of keys and values
     bytes: tuple[int, ...]  # moved per thread and head of q, k and v (0: no such heads)
     instructions: float  # per 16 bytes, 40 and 40 heads
     few_heads: float  # likewise, 32 and 8 heads
     registers: int
+    query_marker: str = "BF16.*PACK_AB"  # of the path of queries, which keep their type
 
 
+SCALE = "FMNMX|FCHK"  # of the maximum and the divisions that make the scale of an int8 head
 CASES = {
-    "rotate": Case("rotate_kernel", "", 2, (64, 64, 0), 39, 56, 64),
-    "append": Case("fused_kernel.*Lb0ELb0E", "", 2, (64, 64, 64), 42, 59, 80),
-    "norm": Case("fused_kernel.*Lb1ELb0E", "SHFL", 2, (64, 64, 0), 78, 95, 112),
-    "append to fp8": Case("fused_kernel.*Lb0ELb1E", "E4M3", 2, (64, 48, 48), 128, 139, 112),
-    "append to int8": Case("fused_kernel.*Lb0ELb1E", "SHFL|12582912|0x4b400000", 3, (64, 48, 48), 114, 127, 112),
+    "rotate": Case("rotate_kernel", "STG", SCALE, 2, (64, 64, 0), 36, 51, 64),
+    "append": Case("fused_kernel.*Lb0ELb0E", "STG", SCALE, 2, (64, 64, 64), 39, 53, 80),
+    "norm": Case("fused_kernel.*Lb1ELb0E", "SHFL", SCALE, 2, (64, 64, 0), 70, 84, 112, "SHFL"),
+    "append to fp8": Case("fused_kernel.*Lb0ELb1E", "E4M3", f"SHFL|{SCALE}", 2, (64, 48, 48), 82, 88, 112),
+    "append to int8": Case(
+        "fused_kernel.*Lb0ELb1E", "SHFL|12582912|0x4b400000", "E4M3", 3, (64, 48, 48), 92, 99, 112, "SHFL|BF16.*PACK_AB"
+    ),
 }
+QUERY_STORES = 2  # per head
 # Heads of q and k, and heads per thread of a launch of 8192 tokens on 132 multiprocessors.
 MODELS = {"40/40": (40, 40, 8), "32/8": (32, 8, 4)}
 HEADS_IN_FLIGHT = 2
@@ -156,18 +163,26 @@ def main_loop(code):
 
 
 def count(code, case):
-    """Instructions of the prologue and per head, and the loads before the first use of a loaded value."""
+    """Instructions of the prologue, per head of queries and of keys, and the loads before the first use of their values."""
 
-    def weight(each):
-        # Never the subroutines of divisions by 64-bit numbers, nor a reduction that the call does without.
-        is_avoided = each.name.startswith("CALL") or (each.name.startswith("SHFL") and "SHFL" not in case.marker)
-        is_marked = bool(case.marker and re.search(case.marker, each.name + each.operands))
-        return (-is_avoided, is_marked, each.name.startswith(("FFMA", "FMUL")), -1)
+    def weight_of(marker, without):
+        def weight(each):
+            # Never the subroutines of divisions by 64-bit numbers.
+            is_avoided = bool(re.match(f"CALL|{without}", each.name))
+            is_marked = bool(re.search(marker, each.name + each.operands))
+            return (-is_avoided, is_marked, each.name.startswith(("FFMA", "FMUL")), -1)
+
+        return weight
 
     first, last = main_loop(code)
-    per_iteration = best_path(code, first, last, weight, case.stores * HEADS_IN_FLIGHT)
-    prologue = best_path(code, 0, first, weight) - 1
-    return prologue, per_iteration / HEADS_IN_FLIGHT, loads_in_flight(code[first : last + 1])
+    of_queries = weight_of(case.query_marker, f"{case.without}|{SCALE}")
+    of_keys = weight_of(case.marker, case.without)
+    prologue = best_path(code, 0, first, of_keys) - 1
+    per_head = [
+        best_path(code, first, last, weight, stores * HEADS_IN_FLIGHT) / HEADS_IN_FLIGHT
+        for weight, stores in ((of_queries, QUERY_STORES), (of_keys, case.stores))
+    ]
+    return prologue, per_head, loads_in_flight(code[first : last + 1])
 
 
 def loads_in_flight(loop):
@@ -187,9 +202,9 @@ def loads_in_flight(loop):
 def per_16_bytes(case, prologue, per_head, model):
     q, k, per_thread = MODELS[model]
     instructions = moved = 0
-    for heads, each in zip((q, k, k), case.bytes):
+    for heads, each, of_head in zip((q, k, k), case.bytes, (*per_head, per_head[-1])):
         if each:
-            instructions += heads * per_head + -(-heads // per_thread) * prologue
+            instructions += heads * of_head + -(-heads // per_thread) * prologue
             moved += heads * each
     return instructions / moved * 16
 
@@ -219,8 +234,8 @@ def main():
         each = {model: per_16_bytes(case, prologue, per_head, model) for model in MODELS}
         shares = {model: min(1, ISSUE_RATE / each[model] * 16 / COPY) for model in MODELS}
         print(
-            f"{label}: {registers} registers, {loads * 16} B in flight, {prologue} instructions per thread and "
-            f"{per_head:.1f} per head; per 16 B "
+            f"{label}: {registers} registers, {loads * 16} B in flight, {prologue} instructions per thread, "
+            f"{per_head[0]:.1f} per head of q and {per_head[1]:.1f} of k; per 16 B "
             + ", ".join(f"{each[m]:.1f} ({shares[m]:.2f} of the copy) for {m} heads" for m in MODELS)
         )
         limits = {"40/40": case.instructions, "32/8": case.few_heads}

@@ -41,12 +41,12 @@ struct f8_divisor {
 };
 
 /// x / divisor rounded once, from the rounded reciprocal of the divisor: a quotient and its correction (Markstein). The
-/// divisor must be within 2^±64. A quotient beyond 2^17, where every f8 saturates, may be one unit off.
+/// divisor must be positive, within 2^±64. A quotient beyond 2^17, where every f8 saturates, may be one unit off.
 RW_HD RW_INLINE float quotient_of(float x, float divisor, float reciprocal) {
     const float estimate = x * reciprocal;
-    const float exact = __builtin_fmaf(__builtin_fmaf(-estimate, divisor, x), reciprocal, estimate);
-    // Zeros keep their sign.
-    return magnitude_bits(estimate) - 1U < 0x48000000U - 1U ? exact : estimate;
+    // Of this sign, so that a quotient of -0 stays -0.
+    const float excess = __builtin_fmaf(estimate, divisor, -x);
+    return __builtin_fabsf(estimate) < 0x1p17F ? __builtin_fmaf(-excess, reciprocal, estimate) : estimate;
 }
 
 namespace detail {

@@ -87,7 +87,12 @@ template <Element T, int Bytes, int V>
 RW_HD RW_INLINE void widen_vec(const vec_bits<Bytes>& bits, float (&x)[V]) {
     const auto values = vec<T, Bytes>::widen(bits);
     RW_UNROLL
-    for (int i = 0; i < V; ++i) x[i] = values.value[i];
+    for (int i = 0; i < V; ++i) {
+        x[i] = values.value[i];
+#if defined(RW_GPU_CODE)
+        asm("" : "+f"(x[i]));  // or nvcc widens it again for every use
+#endif
+    }
 }
 
 /// Loads the factors of V normed elements.
@@ -125,6 +130,7 @@ struct fused_body {
         std::int64_t to_step[max_sinks] = {};  ///< bytes from a head of the group to the next one
         f8_divisor divisor[max_sinks];
         float* scale_of_head[max_sinks] = {};
+        std::int64_t scale_step[max_sinks] = {};  ///< floats from a head of the group to the next one
         std::int64_t row = 0, token = 0, first_head = 0;
         std::int32_t first_chunk = 0;
         bool is_first_lane = false, is_key = false, has_norm = false;
@@ -249,7 +255,9 @@ struct fused_body {
     }
 
     /// The largest magnitude of this lane's results.
-    [[nodiscard]] RW_HD RW_INLINE static std::uint32_t measure(const state& s) { return largest_magnitude(s.value); }
+    [[nodiscard]] RW_HD RW_INLINE static std::uint32_t measure(const state& s) {
+        return s.side->measures ? largest_magnitude(s.value) : 0;
+    }
     RW_HD RW_INLINE void take_measure(state& s, std::uint32_t largest) const { s.scale = int8_scale::of(largest); }
 
     /// Stores the head in work and continues with the next one.
@@ -261,7 +269,7 @@ struct fused_body {
             for (int sink = 0; sink < max_sinks; ++sink) {
                 const bool is_first = sink == 0;
                 std::uint8_t* const to = detail::choose(is_first, s.to[0], s.to[1]);
-                if (to == nullptr) continue;
+                if (to == nullptr) break;  // a second sink is never alone
                 const f8_divisor divisor{detail::choose(is_first, s.divisor[0].value, s.divisor[1].value),
                                          detail::choose(is_first, s.divisor[0].reciprocal, s.divisor[1].reciprocal)};
                 float* const scale = detail::choose(is_first, s.scale_of_head[0], s.scale_of_head[1]);
@@ -273,9 +281,7 @@ struct fused_body {
                 });
             }
             RW_UNROLL
-            for (int sink = 0; sink < max_sinks; ++sink)
-                if (s.scale_of_head[sink] != nullptr)
-                    s.scale_of_head[sink] += s.side->groups * s.side->sinks[sink].scale_stride_head;
+            for (int sink = 0; sink < max_sinks; ++sink) s.scale_of_head[sink] += s.scale_step[sink];
         } else {
             RW_UNROLL
             for (int sink = 0; sink < max_sinks; ++sink)
@@ -283,8 +289,7 @@ struct fused_body {
         }
         --s.heads;
         RW_UNROLL
-        for (int sink = 0; sink < max_sinks; ++sink)
-            if (s.to[sink] != nullptr) s.to[sink] += s.to_step[sink];
+        for (int sink = 0; sink < max_sinks; ++sink) s.to[sink] += s.to_step[sink];  // by 0 where there is none
     }
 
 private:
@@ -304,9 +309,10 @@ private:
                       (page * sink.stride_page + entry * sink.stride_token + s.first_head * sink.stride_head) * size;
             if constexpr (Parts.converts) {
                 s.divisor[i] = f8_divisor::of(sink);
-                if (sink.type == cache_type::i8)
-                    s.scale_of_head[i] = sink.scales + page * sink.scale_stride_page + entry * sink.scale_stride_token +
-                                         s.first_head * sink.scale_stride_head;
+                if (sink.type != cache_type::i8) continue;
+                s.scale_step[i] = s.side->groups * sink.scale_stride_head;
+                s.scale_of_head[i] = sink.scales + page * sink.scale_stride_page + entry * sink.scale_stride_token +
+                                     s.first_head * sink.scale_stride_head;
             }
         }
     }

@@ -26,6 +26,7 @@ struct fused_heads : heads_params {
     std::int32_t pairs = 0;            ///< 0 for values, which are not rotated
     std::int32_t rotating_chunks = 0;  ///< per head
     std::int32_t chunks = 0;           ///< per head, those outside the rotary part included
+    bool measures = false;             ///< a destination is int8
 };
 
 /// Parameters of a fused kernel, except the rates. Lanes of a head are the innermost dimension of the thread index,
@@ -44,7 +45,7 @@ struct fused_kernel_base {
     std::int32_t lanes = 1;  ///< per head; a power of two where lanes reduce values
     std::int32_t steps = 0;  ///< of Body::heads_in_flight heads each
     bool sums = false;       ///< at least one side has a norm
-    bool measures = false;   ///< at least one side goes to int8
+    bool measures = false;   ///< at least one side does
 };
 
 /// The optional parts of a fused kernel. A kernel without a part has no code for it.

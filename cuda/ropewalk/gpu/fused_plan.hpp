@@ -143,12 +143,13 @@ inline void set_sides(fused_plan& plan, std::int64_t v) {
     kernel.side[0].norm = make_norm(with.q_norm, params.any().head_dim);
     kernel.side[1].norm = make_norm(with.k_norm, params.any().head_dim);
     kernel.sums = with.q_norm.weight != nullptr || with.k_norm.weight != nullptr;
-    for (const fused_heads& side : kernel.side) {
+    for (fused_heads& side : kernel.side) {
         for (const cache_sink& sink : side.sinks) {
             if (sink.data == nullptr) continue;
-            kernel.measures = kernel.measures || sink.type == cache_type::i8;
+            side.measures = side.measures || sink.type == cache_type::i8;
             plan.converts = plan.converts || sink.type != cache_type_of(params.any().type);
         }
+        kernel.measures = kernel.measures || side.measures;
     }
 }
 

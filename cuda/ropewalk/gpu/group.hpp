@@ -24,17 +24,28 @@ RW_HD RW_INLINE constexpr std::uint32_t magnitude_bits(float x) {
     return ropewalk::detail::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
 }
 
-/// The largest magnitude of the elements of a lane, as an integer.
+/// The larger magnitude of two numbers, or a NaN. One instruction, where a comparison of their bits takes three.
+RW_HD RW_INLINE float larger_magnitude(float a, float b) {
+#if defined(RW_GPU_CODE)
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(__builtin_fabsf(a)), "f"(__builtin_fabsf(b)));
+    return larger;
+#else
+    return __builtin_fabsf(a) > __builtin_fabsf(b) || a != a ? a : b;
+#endif
+}
+
+/// The largest magnitude of the elements of a lane, as an integer. Those of NaNs are larger than all others.
 template <int Chunks, int V>
 RW_HD RW_INLINE std::uint32_t largest_magnitude(const float (&values)[Chunks][2][V]) {
-    std::uint32_t largest = 0;
+    float largest = 0;
     RW_UNROLL
     for (int i = 0; i < Chunks; ++i) {
         const auto& [a, b] = values[i];
         RW_UNROLL
-        for (int j = 0; j < V; ++j) largest = larger{}(largest, larger{}(magnitude_bits(a[j]), magnitude_bits(b[j])));
+        for (int j = 0; j < V; ++j) largest = larger_magnitude(largest, larger_magnitude(a[j], b[j]));
     }
-    return largest;
+    return magnitude_bits(largest);
 }
 
 /// The sum of N values, N a power of two: adds neighbours, then neighbouring sums. A group continues in the same order,
