@@ -17,7 +17,7 @@ TEST_CASE("norms, rotations and caches of every type, in every combination", "[f
     for (const rw::layout_kind layout : test::all_layouts) {
         for (const rw::element_type type : test::all_types) {
             for (const rw::cache_type cache : test::all_cache_types) {
-                for (std::int64_t i = 0; i < test::cases(5); ++i) {
+                for (std::int64_t i = 0; i < test::cases(3); ++i) {
                     test::fused_case c = test::random_fused_case(numbers, any_head(numbers));
                     c.type = type, c.layout = layout;
                     if (c.k_cache) c.k_cache = cache;
@@ -51,6 +51,7 @@ TEST_CASE("every kind of slot in every order of a cache", "[fused]") {
     for (const auto slots : test::all_slot_kinds) {
         for (const auto axes : {test::cache_order::nhd, test::cache_order::hnd, test::cache_order::interleaved,
                                 test::cache_order::padded}) {
+            if (test::reduced() && numbers.integer(0, 2) > 0) continue;
             test::fused_case c;
             c.type = rw::element_type::bf16;
             c.q = {is_ragged(slots) ? 1 : 3, 7, 4, 64};
@@ -99,6 +100,7 @@ TEST_CASE("heads of models take the widest access, misaligned caches single elem
             const auto element = static_cast<int>(rw::size_of(type));
             for (const std::int64_t head_dim : {64, 80, 96, 128, 256}) {
                 for (const std::int64_t misalignment : {0, 1}) {
+                    if (test::reduced() && numbers.integer(0, 2) > 0) continue;
                     test::fused_case c;
                     c.type = type, c.layout = layout, c.encoding = test::plain_twin({.head_dim = head_dim});
                     c.q.head_dim = head_dim, c.v_dim = head_dim, c.misalignment = misalignment;
