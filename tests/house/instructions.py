@@ -163,7 +163,7 @@ def main_loop(code):
 
 
 def count(code, case):
-    """Instructions of the prologue, per head of queries and of keys, and the loads before the first use of their values."""
+    """Instructions of the prologue and per head of queries and of keys, and the loads before a loaded value is used."""
 
     def weight_of(marker, without):
         def weight(each):

@@ -42,8 +42,8 @@ _SCHEMA = (
     "Tensor? offsets=None"
 )
 _library = torch.library.Library("ropewalk", "DEF")
-# Layout of inputs in Inductor: the strides that the call was traced with. Every version's default for an operator without
-# a decomposition.
+# Layout of inputs in Inductor: the strides that the call was traced with, its default for operators without a
+# decomposition.
 LAYOUT = (getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),)
 # The results of q and k, without those of None
 _library.define(f"rotate(Tensor? q, Tensor? k, {_SCHEMA}) -> Tensor[]", tags=LAYOUT)
