@@ -35,23 +35,17 @@ RW_HD RW_INLINE token_angles angles_of_token(const ropewalk::rotate_params& para
 
 namespace detail {
 
-/// The phases of the pairs of a chunk, each of which follows one of `axes` positions. Almost all calls have one integer
-/// per token, which takes a third of the instructions.
-template <Layout L, int V, int Capacity>
-RW_HD RW_INLINE void phases_of(const steps_by_value<Capacity>& steps, std::int64_t axes, const token_position& position,
-                               std::int64_t chunk, std::int64_t pairs, std::uint64_t (&phases)[V]) {
-    if (axes == 1 && position.fraction == 0) {
-        RW_UNROLL
-        for (int i = 0; i < V; ++i) phases[i] = steps.step[chunks<L, V>::pair(chunk, i, pairs)] * position.whole[0];
-        return;
-    }
-    RW_UNROLL
-    for (int i = 0; i < V; ++i) {
-        const std::int64_t pair = chunks<L, V>::pair(chunk, i, pairs);
-        const int axis = axes == 1 ? 0 : steps.axis[pair];
-        const std::uint64_t whole = axis == 0 ? position.whole[0] : axis == 1 ? position.whole[1] : position.whole[2];
-        phases[i] = wrapping_product({{whole}, position.fraction}, steps.step[pair]);
-    }
+/// The phase of one pair, which follows one of `axes` positions. Almost all calls have one integer per token, which
+/// takes a third of the instructions. One choice for all pairs would take fewer still, but nvcc 13 then spills for
+/// sm_120.
+template <int Capacity>
+RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, std::int64_t axes,
+                                       const token_position& position, std::int64_t pair) {
+    const std::uint64_t step = steps.step[pair];
+    if (axes == 1 && position.fraction == 0) return step * position.whole[0];
+    if (axes == 1) return wrapping_product(position, step);
+    const int axis = steps.axis[pair];
+    return step * (axis == 0 ? position.whole[0] : axis == 1 ? position.whole[1] : position.whole[2]);
 }
 
 /// Cosines and sines from a table. The table contains its factor already.
@@ -81,25 +75,20 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const ropewalk::rotate_param
     target_distance.whole[0] -= static_cast<std::uint64_t>(params.target.centre);
     source_distance.whole[0] -= static_cast<std::uint64_t>(params.source.centre);
     const std::uint32_t negate = params.negate_angle ? 0x80000000U : 0U;
-    std::uint64_t phases[V];
-    phases_of<L>(rates.target, params.target.positions.axes, token.target, chunk, params.pairs, phases);
-    if constexpr (Rates::full) {
-        if (params.source.steps != nullptr) {
-            std::uint64_t sources[V];
-            phases_of<L>(rates.source, params.source.positions.axes, token.source, chunk, params.pairs, sources);
-            RW_UNROLL
-            for (int i = 0; i < V; ++i) phases[i] -= sources[i];
-        }
-    }
     cos_sin_values<V> result;
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
-        const auto value = cos_sin<float>(static_cast<std::uint32_t>(phases[i] >> 32));
+        const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
+        std::uint64_t phase = phase_of(rates.target, params.target.positions.axes, token.target, pair);
+        if constexpr (Rates::full) {
+            if (params.source.steps != nullptr)
+                phase -= phase_of(rates.source, params.source.positions.axes, token.source, pair);
+        }
+        const auto value = cos_sin<float>(static_cast<std::uint32_t>(phase >> 32));
         result.cos[i] = value.cos * params.factor;
         result.sin[i] = l::from_bits(l::to_bits(value.sin) ^ negate) * params.factor;
         if constexpr (Rates::full) {
             // Encodings without magnitudes have rates of 0, and their magnitude is 1.
-            const std::int64_t pair = chunks<L, V>::pair(chunk, i, params.pairs);
             const std::uint64_t bits = wrapping_product(target_distance, rates.magnitude_rates[pair]) -
                                        wrapping_product(source_distance, rates.source_magnitude_rates[pair]);
             const auto upper = static_cast<std::uint32_t>(bits >> 32);
