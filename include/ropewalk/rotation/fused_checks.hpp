@@ -193,9 +193,10 @@ inline void check_norm(std::string_view name, const head_norm& norm) {
 inline void check_apart(std::string_view name, const cache_tensor& cache, const rotate_params& params, const tensor& v,
                         const tensor& v_out) {
     if (!cache.exists()) return;
+    const byte_range written = range_of(cache);
     for (const tensor* const t : {&params.q_in, &params.k_in, &v, &params.q_out, &params.k_out, &v_out})
-        RW_EXPECTS(!t->exists() || !range_of(*t).overlaps(range_of(cache)), "{} at {} overlaps {} at {}",
-                   shape_of(name, cache), cache.data, shape_of("heads", *t), t->data);
+        RW_EXPECTS(!t->exists() || !range_of(*t).overlaps(written), "{} at {} overlaps {} at {}", shape_of(name, cache),
+                   cache.data, shape_of("heads", *t), t->data);
 }
 
 /// Checks norms, caches, slots and quantised outputs of a call with validated tensors.
