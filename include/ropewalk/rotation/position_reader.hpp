@@ -17,10 +17,8 @@ struct token_position {
 /// position · rate modulo 2^64, of the first axis: a phase where `rate` is a step, an exponent where it is a magnitude
 /// rate.
 RW_HD RW_INLINE constexpr std::uint64_t wrapping_product(const token_position& position, std::uint64_t rate) {
-    // The factors of the last two products have 32 bits, which saves a GPU half of the instructions.
-    const auto fraction = std::uint64_t{position.fraction};
-    const auto upper = static_cast<std::uint32_t>(rate >> 32), lower = static_cast<std::uint32_t>(rate);
-    return rate * position.whole[0] + upper * fraction + (lower * fraction >> 32);
+    return rate * position.whole[0] + (rate >> 32) * position.fraction +
+           (((rate & 0xffffffffU) * position.fraction) >> 32);
 }
 
 /// Plain data that tells a kernel the position of each token. Made by read_positions() or draw_positions().
