@@ -265,11 +265,10 @@ def _as_tensor(array: Any, name: str, types: str) -> Any:
         raise _ropewalk.Error(f"ropewalk: {name} {copy.dtype} {list(copy.shape)}: expected {types}") from None
 
 
-def _indices(given: Any, name: str, narrow: bool) -> Tensor | None:
+def _indices(given: Any, name: str, narrow: bool) -> Any:
     """Return integers as a tensor; those of Python are int32 where only that is read."""
-    made: Tensor | None = _as_tensor(given, name, "int32" if narrow else "int64")
-    is_python = made is not None and type(given) in (list, tuple, range)
-    return made.int() if narrow and is_python and made is not None else made
+    made = _as_tensor(given, name, "int32" if narrow else "int64")
+    return made.int() if narrow and isinstance(given, _SEQUENCES) else made
 
 
 def _check_size(array: Any, name: str, x: Tensor, starts: Any = None) -> None:
@@ -332,8 +331,10 @@ def _prepare(
             "ropewalk: a table has no derivatives in forward mode and by torch.func; use torch.autograd, or detach it"
         )
     offsets = None
-    several = isinstance(offset, np.ndarray) and offset.ndim > 0  # others are numbers
-    several = several or (isinstance(offset, (Tensor, Sequence)) and not isinstance(offset, (str, bytes)))
+    if isinstance(offset, np.ndarray):
+        several = offset.ndim > 0
+    else:
+        several = isinstance(offset, (Tensor, Sequence)) and not isinstance(offset, (str, bytes))
     if several:
         if not torch.compiler.is_compiling():
             _check_size(offset, "offset", k if q is None else q, cu_seqlens)
