@@ -30,6 +30,15 @@ TEST_CASE("the phase at the smallest and largest position is exact", "[phase]") 
     CHECK(rw::phase(highest, step) - rw::phase(lowest, step) == rw::phase(-1, step));
 }
 
+TEST_CASE("upper_phase is the upper half of a phase", "[phase]") {
+    SEEDED(numbers);
+    for (int i = 0; i < 1000; ++i) {
+        const std::uint64_t step = numbers.bits(), position = numbers.bits() >> numbers.integer(0, 63);
+        const std::uint64_t whole = rw::phase(static_cast<std::int64_t>(position), step);
+        CHECK(rw::upper_phase(position, step) == whole >> 32);
+    }
+}
+
 TEST_CASE("an integer fixed_position has the phase of the integer", "[phase]") {
     SEEDED(numbers);
     std::int64_t wrong = 0;

@@ -1,6 +1,7 @@
 #include <ropewalk/core/sincos.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "support/catch.hpp"
@@ -41,6 +42,18 @@ TEST_CASE("cos_sin stays within 9.6e-8 around every eighth of a turn", "[sincos]
         for (std::uint32_t i = 0; i < 2048; ++i) worst = std::max(worst, error_at((eighth << 29) + i - 1024));
     }
     CHECK(worst <= 9.6e-8);
+}
+
+TEST_CASE("negation changes the sign of the sine and no other bit", "[sincos]") {
+    SEEDED(numbers);
+    int wrong = 0;
+    for (int i = 0; i < 100000; ++i) {
+        const auto phase = static_cast<std::uint32_t>(numbers.bits());
+        const auto a = rw::cos_sin<float>(phase), b = rw::cos_sin<float>(phase, 0x80000000U);
+        wrong += std::bit_cast<std::uint32_t>(a.cos) != std::bit_cast<std::uint32_t>(b.cos);
+        wrong += (std::bit_cast<std::uint32_t>(a.sin) ^ std::bit_cast<std::uint32_t>(b.sin)) != 0x80000000U;
+    }
+    CHECK(wrong == 0);
 }
 
 TEST_CASE("quarter turns are exact and opposite phases are symmetric", "[sincos]") {

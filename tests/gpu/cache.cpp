@@ -1,5 +1,7 @@
 #include <ropewalk/gpu/cache_store.hpp>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -55,6 +57,19 @@ TEST_CASE("a quotient by a scale is rounded once", "[gpu][cache]") {
     CHECK(std::isnan(gpu::quotient_of(std::nanf(""), 2, 0.5F)));
     CHECK(gpu::quotient_of(HUGE_VALF, 2, 0.5F) == HUGE_VALF);
     CHECK(gpu::quotient_of(-3e38F, 0x1p-60F, 0x1p60F) == -HUGE_VALF);
+}
+
+TEST_CASE("a quotient by 127 is rounded once", "[gpu][cache]") {
+    std::int64_t wrong = 0;
+    for (const float power : {0x1p-120F, 0x1p-119F, 0x1p0F, 0x1p127F}) {
+        const auto first = std::bit_cast<std::uint32_t>(power);
+        const auto stride = static_cast<std::uint32_t>(std::max<std::int64_t>(1, (1 << 23) / test::cases(1 << 21)));
+        for (std::uint32_t i = 0; i < 1U << 23; i += stride) {
+            const auto x = std::bit_cast<float>(first + i);
+            wrong += rw::detail::quotient_by_127(x) != x / 127.0F;
+        }
+    }
+    CHECK(wrong == 0);
 }
 
 TEST_CASE("a divisor in memory replaces the one in the arguments", "[gpu][cache]") {

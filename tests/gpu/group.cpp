@@ -34,8 +34,10 @@ struct summing {
     };
     [[nodiscard]] int steps() const { return 1; }
     [[nodiscard]] int group() const { return lanes; }
-    [[nodiscard]] bool sums() const { return true; }
-    [[nodiscard]] bool measures() const { return true; }
+    // One lane that needs a reduction is enough.
+    static constexpr bool can_sum = true, can_measure = true;
+    [[nodiscard]] bool sums(const state& s) const { return s.index == 7; }
+    [[nodiscard]] bool measures(const state& s) const { return s.index == 0; }
     [[nodiscard]] float at(const state& s, int i) const {
         const auto place = static_cast<std::size_t>(s.index * N + i);
         return place < values.size() ? values[place] : 0.0F;

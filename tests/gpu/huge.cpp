@@ -60,7 +60,7 @@ TEST_CASE("the last of more than 2^32 threads finds its token", "[gpu]") {
     const rw::Encoding e = rw::make_encoding({.head_dim = 64});
     rw::tensor q;
     q.data = reinterpret_cast<void*>(std::uintptr_t{1} << 20);
-    q.tokens = 2 * two_31 + 3, q.heads = 1, q.head_dim = 64;
+    q.tokens = 2 * two_31 - 1, q.heads = 1, q.head_dim = 64;
     q.stride_head = 64, q.stride_token = 64, q.stride_batch = 64 * q.tokens;
     const auto made = rw::gpu::make_plan(rw::layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {});
     REQUIRE(made.kernel.threads == 8 * q.tokens);

@@ -1,7 +1,11 @@
+#include <ropewalk/gpu/fused_plan.hpp>
 #include <ropewalk/gpu/plan.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "support/catch.hpp"
 #include "support/errors.hpp"
@@ -36,7 +40,7 @@ rw::gpu::launch_plan plan(std::int64_t tokens, std::int64_t q_heads, std::int64_
 /// groups, g + 2 · groups, …
 std::int64_t heads_covered(const rw::gpu::heads_params& side, std::int32_t groups) {
     std::int64_t covered = 0;
-    for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int32_t g = 0; g < groups; ++g) {
         std::int64_t count = 0;
         for (std::int64_t head = g; head < side.heads; head += groups) ++count;
         if (side.groups != groups || side.heads_of_group(g) != count || count == 0) return -1;
@@ -102,6 +106,33 @@ TEST_CASE("few tokens use many multiprocessors, many tokens make full waves of t
     }
 }
 
+TEST_CASE("tests/house/instructions.py counts with the heads per thread of these plans", "[gpu]") {
+    const auto most = [](const auto& sides) {
+        std::int32_t heads = 0;
+        for (const auto& side : sides) heads = std::max(heads, side.heads_per_thread);
+        return heads;
+    };
+    const rw::Encoding e = rw::make_encoding({.head_dim = 128});
+    for (const auto& [q_heads, k_heads, rotated, appended] : {std::array{40, 40, 10, 10}, std::array{32, 8, 11, 8}}) {
+        CHECK(most(plan(8192, q_heads, k_heads).kernel.side) == rotated);
+        const rw::tensor q = shaped(rw::element_type::bf16, 8192, q_heads, 128, 0x1000000000);
+        const rw::tensor k = shaped(rw::element_type::bf16, 8192, k_heads, 128, std::uintptr_t{1} << 51);
+        const rw::tensor v = shaped(rw::element_type::bf16, 8192, k_heads, 128, std::uintptr_t{1} << 52);
+        rw::fused_args args{.rotation = {.layout = layout_kind::half_split,
+                                         .q_in = q,
+                                         .k_in = k,
+                                         .q_out = q,
+                                         .k_out = k,
+                                         .target = &e,
+                                         .target_positions = rw::offset{0}}};
+        const std::vector<float> weight(128);
+        args.with.q_norm.weight = args.with.k_norm.weight = weight.data();
+        CHECK(most(rw::gpu::make_fused_plan(args, h100).kernel.side) == rotated);
+        args.with = {}, args.v_in = v, args.v_out = v;
+        CHECK(most(rw::gpu::make_fused_plan(args, h100).kernel.side) == appended);
+    }
+}
+
 TEST_CASE("accesses are the widest that every chunk, base and stride allows", "[gpu]") {
     const auto bytes = [](rw::element_type type, rw::Geometry head, std::uintptr_t address = 0x10000,
                           std::int64_t padding = 0, bool in_place = true,
@@ -145,14 +176,19 @@ TEST_CASE("an axis with one entry need not be aligned", "[gpu]") {
     CHECK(rw::gpu::make_plan(layout_kind::half_split, q, {}, q, {}, e, rw::offset{0}, {}).shape.bytes == 2);
 }
 
-TEST_CASE("more than 2^31 tokens, elements and threads are counted in 64 bits", "[gpu]") {
-    const std::int64_t tokens = (std::int64_t{1} << 33) + 5;
+TEST_CASE("a launch refuses more tokens per row than its kernels can count", "[gpu]") {
+    CHECK_NOTHROW(plan((std::int64_t{1} << 32) - 1, 1, 0));
+    CHECK_REFUSED(plan(std::int64_t{1} << 32, 1, 0), "2^32 - 1", "4294967296");
+}
+
+TEST_CASE("more than 2^31 tokens and 2^32 threads are counted", "[gpu]") {
+    const std::int64_t tokens = (std::int64_t{1} << 32) - 5;
     const auto made = plan(tokens, 1, 1);
     CHECK(made.kernel.threads == tokens * 2 * 8);
     CHECK(made.shape.grid == (tokens * 16 + 127) / 128);
-    CHECK(made.kernel.split.outer == tokens);
-    // More blocks than a grid holds: about 2^45 bytes of queries.
-    CHECK_REFUSED(plan(std::int64_t{1} << 36, 16, 0), "blocks of 128 threads", "2147483647");
+    CHECK(made.kernel.split.by_outer.divisor == tokens);
+    // More blocks than a grid holds: 2^48 bytes of queries.
+    CHECK_REFUSED(plan(tokens, 256, 0), "blocks of 128 threads", "2147483647");
 }
 
 TEST_CASE("the kind of kernel parameters depends on the call", "[gpu]") {

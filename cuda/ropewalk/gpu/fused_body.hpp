@@ -119,20 +119,21 @@ struct fused_body {
     static constexpr int V = Bytes / static_cast<int>(sizeof(T));
     static constexpr int lane_chunks = chunks_per_lane(V, Rates::capacity);
     static constexpr int heads_in_flight = heads_at_once(V, Rates::capacity);
+    static constexpr std::int64_t size = sizeof(T);
 
     const fused_kernel_params<Rates>& params;
 
     struct state {
         const fused_heads* side;
-        const T* in = nullptr;                 ///< the next head to load
-        std::int64_t in_step = 0;              ///< elements from a head of the group to the next one
+        const std::uint8_t* in = nullptr;      ///< the next head to load
+        std::int64_t in_step = 0;              ///< bytes from a head of the group to the next one
         std::uint8_t* to[max_sinks] = {};      ///< the next head to store; null: none
         std::int64_t to_step[max_sinks] = {};  ///< bytes from a head of the group to the next one
         f8_divisor divisor[max_sinks];
         float* scale_of_head[max_sinks] = {};
         std::int64_t scale_step[max_sinks] = {};  ///< floats from a head of the group to the next one
-        std::int64_t row = 0, token = 0, first_head = 0;
-        std::int32_t first_chunk = 0;
+        std::uint32_t row = 0, token = 0;
+        std::int32_t first_head = 0, first_chunk = 0;
         bool is_first_lane = false, is_key = false, has_norm = false;
         int heads = 0;     ///< remaining to store
         int unloaded = 0;  ///< remaining to load
@@ -149,8 +150,9 @@ struct fused_body {
 
     [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
     [[nodiscard]] RW_HD RW_INLINE int group() const { return params.lanes; }
-    [[nodiscard]] RW_HD RW_INLINE bool sums() const { return Parts.norms && params.sums; }
-    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return Parts.converts && params.measures; }
+    static constexpr bool can_sum = Parts.norms, can_measure = Parts.converts;
+    [[nodiscard]] RW_HD RW_INLINE static bool sums(const state& s) { return s.has_norm; }
+    [[nodiscard]] RW_HD RW_INLINE static bool measures(const state& s) { return s.side->measures; }
 
     /// Finds the heads of a lane and the addresses that depend on parameters only.
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
@@ -165,10 +167,10 @@ struct fused_body {
         s.is_key = which == 1;
         s.heads = s.unloaded = side.heads_of_group(s.first_head);
         s.has_norm = Parts.norms && side.norm.weight != nullptr;
-        s.in =
-            static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + s.first_head * side.in_head;
+        s.in = static_cast<const std::uint8_t*>(side.in) + row * side.in_batch + token * side.in_token +
+               s.first_head * side.in_head;
         s.in_step = side.in_step;
-        s.first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
+        s.first_chunk = lane * lane_chunks;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             const auto& vecs = s.vecs[i] = detail::vecs_of<L, V>(side, s.first_chunk + i);
@@ -185,8 +187,8 @@ struct fused_body {
             RW_UNROLL
             for (int i = 0; i < lane_chunks; ++i) {
                 const auto& vecs = s.vecs[i];
-                if (vecs.has_first) s.loaded[head][i][0] = Memory::template load<Bytes>(s.in + vecs.first);
-                if (vecs.has_second) s.loaded[head][i][1] = Memory::template load<Bytes>(s.in + vecs.second);
+                if (vecs.has_first) s.loaded[head][i][0] = Memory::template load<Bytes>(s.in + vecs.first * size);
+                if (vecs.has_second) s.loaded[head][i][1] = Memory::template load<Bytes>(s.in + vecs.second * size);
             }
             s.in += s.in_step;
         }
@@ -198,14 +200,12 @@ struct fused_body {
         if (s.heads <= 0) return;
         find_sinks(s);
         const fused_heads& side = *s.side;
-        token_angles angles;
-        if (side.rotating_chunks > 0) angles = angles_of_token<Rates>(params.rotation, s.row, s.token);
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             const auto& vecs = s.vecs[i];
             if (vecs.rotates)
                 s.cos_sin[i] =
-                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                    values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token,
                                           detail::rotating_chunk<L, V>(s.first_chunk + i, side.pairs), s.is_key);
             if (!s.has_norm) continue;
             detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);

@@ -39,7 +39,7 @@ struct fused_kernel_base {
     std::int64_t threads = 0;                  ///< a multiple of the lanes of a warp
     std::int64_t items = 0;                    ///< groups of heads of all tokens
     std::int64_t tokens = 0;                   ///< per batch row
-    ropewalk::detail::index_splitter split{};  ///< of a thread's index: tokens, groups, lanes
+    ropewalk::detail::index_splitter split{};  ///< of a thread's index: rows, tokens, groups, lanes
     std::int32_t first_group[3]{};             ///< of each side
     std::int32_t groups = 0;
     std::int32_t lanes = 1;  ///< per head; a power of two where lanes reduce values

@@ -166,8 +166,8 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     // Extents of tensors without elements may be any numbers.
     const bool empty = heads_of(params.q_in) == 0 && heads_of(params.k_in) == 0 && heads_of(plan.v) == 0;
     const std::int64_t tokens = empty ? 0 : params.batch() * params.tokens();
-    const std::int64_t max_heads = heads_per_thread(tokens * kernel.lanes, kernel.side[0].heads,
-                                                    kernel.side[1].heads + kernel.side[2].heads, device);
+    const std::int64_t max_heads = heads_per_thread(
+        tokens * kernel.lanes, {kernel.side[0].heads, kernel.side[1].heads, kernel.side[2].heads}, device);
     for (int i = 0; i < 3; ++i) {
         fused_heads& side = kernel.side[i];
         set_groups(side, max_heads);
@@ -176,7 +176,7 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
         kernel.steps =
             std::max(kernel.steps, static_cast<std::int32_t>(divide_up(side.heads_per_thread, heads_in_flight)));
     }
-    kernel.split = {kernel.tokens, kernel.groups, kernel.lanes};
+    if (!empty) kernel.split = make_split(params.batch(), kernel.tokens, kernel.groups, kernel.lanes);
     kernel.items = tokens * kernel.groups;
     kernel.threads = divide_up(kernel.items * kernel.lanes, warp_lanes) * warp_lanes;
     plan.shape = shape_of_launch(kernel.threads, plan.shape.bytes, device);

@@ -66,6 +66,14 @@ RW_HD RW_INLINE float sum_of_neighbours(float (&values)[N]) {
 struct device_lane {
     static constexpr int width = 1;
 
+    static RW_HD RW_INLINE bool any(const bool (&values)[1]) {
+#if defined(RW_GPU_CODE)
+        return __any_sync(0xffffffffU, values[0]) != 0;
+#else
+        return values[0];
+#endif
+    }
+
     template <class Value, class Operation>
     static RW_HD RW_INLINE void combine(Value (&values)[1], int group, const Operation& operation) {
 #if defined(RW_GPU_CODE)
@@ -80,6 +88,12 @@ struct device_lane {
 /// All lanes of a warp in lockstep on the host, to test kernels with groups.
 struct host_warp {
     static constexpr int width = warp_lanes;
+
+    static bool any(const bool (&values)[warp_lanes]) {
+        bool result = false;
+        for (const bool value : values) result = result || value;
+        return result;
+    }
 
     template <class Value, class Operation>
     static void combine(Value (&values)[warp_lanes], int group, const Operation& operation) {
@@ -96,8 +110,8 @@ struct host_warp {
 ///
 /// begin() initialises the state of a lane as far as load() needs it, and prepare() the rest, while the first heads
 /// load. Each of steps() steps loads Body::heads_in_flight heads. Then it widens each head, reduces a sum(), calls
-/// rotate(), reduces a largest measure(), and stores. steps(), group(), sums() and measures() are uniform over the
-/// launch, so that all lanes reach the reductions.
+/// rotate(), reduces a largest measure(), and stores. steps() and group() are uniform over the launch. A warp in which
+/// no lane sums() or measures() leaves out that reduction.
 template <class Lanes, class Body>
 RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     constexpr int width = Lanes::width;
@@ -105,19 +119,28 @@ RW_HD RW_INLINE void run_lanes(const Body& body, std::int64_t index) {
     for (int i = 0; i < width; ++i) body.begin(state[i], index + i);
     for (int i = 0; i < width; ++i) body.load(state[i]);
     for (int i = 0; i < width; ++i) body.prepare(state[i]);
+    bool lanes[width], sums = false, measures = false;
+    if constexpr (Body::can_sum) {
+        for (int i = 0; i < width; ++i) lanes[i] = body.sums(state[i]);
+        sums = Lanes::any(lanes);
+    }
+    if constexpr (Body::can_measure) {
+        for (int i = 0; i < width; ++i) lanes[i] = body.measures(state[i]);
+        measures = Lanes::any(lanes);
+    }
     RW_KEEP_LOOP
     for (int step = 1;; ++step) {
         RW_UNROLL
         for (int head = 0; head < Body::heads_in_flight; ++head) {
             for (int i = 0; i < width; ++i) body.widen(state[i], head);
-            if (body.sums()) {
+            if (sums) {
                 float values[width];
                 for (int i = 0; i < width; ++i) values[i] = body.sum(state[i]);
                 Lanes::combine(values, body.group(), add{});
                 for (int i = 0; i < width; ++i) body.take_sum(state[i], values[i]);
             }
             for (int i = 0; i < width; ++i) body.rotate(state[i]);
-            if (body.measures()) {
+            if (measures) {
                 std::uint32_t values[width];
                 for (int i = 0; i < width; ++i) values[i] = body.measure(state[i]);
                 Lanes::combine(values, body.group(), larger{});

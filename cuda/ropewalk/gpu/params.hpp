@@ -37,7 +37,7 @@ struct full_rates {
     std::uint64_t magnitude_rates[Capacity], source_magnitude_rates[Capacity];
 };
 
-/// The heads of queries, keys or values. Strides are in elements.
+/// The heads of queries, keys or values. Strides are in bytes.
 struct heads_params {
     const void* in = nullptr;
     void* out = nullptr;
@@ -50,8 +50,8 @@ struct heads_params {
 
     /// The number of heads of group g: g, g + groups, g + 2 · groups, … Neighbouring groups thereby access neighbouring
     /// memory at the same time.
-    [[nodiscard]] RW_HD RW_INLINE int heads_of_group(std::int64_t g) const {
-        return g + std::int64_t{heads_per_thread - 1} * groups < heads ? heads_per_thread : heads_per_thread - 1;
+    [[nodiscard]] RW_HD RW_INLINE int heads_of_group(std::int32_t g) const {
+        return g + (heads_per_thread - 1) * groups < heads ? heads_per_thread : heads_per_thread - 1;
     }
 };
 
@@ -61,7 +61,7 @@ struct rotate_kernel_base {
     ropewalk::rotate_params rotation{};  ///< its steps and rates are in host memory: kernels read `rates` instead
     heads_params side[2];                ///< q, k
     std::int64_t threads = 0;
-    ropewalk::detail::index_splitter split{};  ///< of a thread's index: tokens, groups, chunks
+    ropewalk::detail::index_splitter split{};  ///< of a thread's index: rows, tokens, groups, chunks
     std::int32_t rotating_chunks = 0;          ///< per head
     std::int32_t chunks = 0;                   ///< per head, those that only copy included
     std::int32_t q_groups = 0;                 ///< groups of query heads

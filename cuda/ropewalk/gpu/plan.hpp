@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <type_traits>
 
 #include "ropewalk/gpu/options.hpp"
@@ -113,20 +114,31 @@ inline int access_bytes(const ropewalk::rotate_params& params) {
 /// The heads of a tensor that has elements, or 0.
 inline std::int64_t heads_of(const tensor& t) { return t.exists() && t.elements() != 0 ? t.heads : 0; }
 
-/// Heads per thread for `chunks` (tokens · chunks per head). One for a small call, so that it reaches every
-/// multiprocessor; more for a large one, to compute fewer cosines and to fill the last wave. The duration of a wave is
-/// proportional to heads + 1, because cosines and sines cost about as much as one head.
-inline std::int64_t heads_per_thread(std::int64_t chunks, std::int64_t q_heads, std::int64_t k_heads,
+/// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 13
+/// and 13 instead of 16, 16 and 8.
+constexpr std::int32_t even_share(std::int64_t heads, std::int64_t max_heads) {
+    return heads == 0 ? 1 : static_cast<std::int32_t>(divide_up(heads, divide_up(heads, max_heads)));
+}
+
+/// The limit of heads per thread for `chunks` (tokens · chunks per head) and the heads of each side. One for a small
+/// call, so that it reaches every multiprocessor; up to 16 for a large one, to compute fewer cosines and to fill the
+/// last wave. The duration of a wave is proportional to heads + 1, because cosines and sines cost about as much as one
+/// head.
+inline std::int64_t heads_per_thread(std::int64_t chunks, std::initializer_list<std::int64_t> sides,
                                      const device_shape& device) {
     if (device.heads_per_thread > 0) return device.heads_per_thread;
     // The registers of the kernels allow half of the threads to be resident.
     const std::int64_t resident = std::int64_t{device.multiprocessors} * device.threads_per_multiprocessor / 2;
     std::int64_t best = 1, lowest_cost = 0;
-    for (const std::int64_t heads : {1, 2, 4, 8, 16}) {
-        const std::int64_t threads = chunks * (divide_up(q_heads, heads) + divide_up(k_heads, heads));
-        const std::int64_t cost = divide_up(threads, resident) * (heads + 1);
+    for (std::int64_t heads = 1; heads <= 16; ++heads) {
+        std::int64_t groups = 0, longest = 0;
+        for (const std::int64_t side : sides) {
+            groups += divide_up(side, heads);
+            longest = std::max<std::int64_t>(longest, even_share(side, heads));
+        }
+        const std::int64_t waves = divide_up(chunks * groups, resident), cost = waves * (longest + 1);
         if (heads == 1 || cost <= lowest_cost) best = heads, lowest_cost = cost;
-        if (heads >= std::max(q_heads, k_heads)) break;
+        if (waves <= 1) break;
     }
     return best;
 }
@@ -139,12 +151,6 @@ inline device_shape with_heads_of(const options& options, device_shape device) {
     return device;
 }
 
-/// Heads per thread in equal groups of at most `max_heads`, which end at about the same time: 40 heads become 14, 13
-/// and 13 instead of 16, 16 and 8.
-constexpr std::int32_t even_share(std::int64_t heads, std::int64_t max_heads) {
-    return heads == 0 ? 1 : static_cast<std::int32_t>(divide_up(heads, divide_up(heads, max_heads)));
-}
-
 /// Divides the heads of a side into groups of at most `max_heads`.
 inline void set_groups(heads_params& side, std::int64_t max_heads) {
     side.heads_per_thread = even_share(side.heads, max_heads);
@@ -155,18 +161,27 @@ inline void set_groups(heads_params& side, std::int64_t max_heads) {
 /// The heads of a tensor, in groups of at most `max_heads`.
 inline heads_params make_heads(const tensor& in, const tensor& out, std::int64_t max_heads) {
     if (!in.exists() || in.elements() == 0) return {};
-    RW_EXPECTS(in.heads <= (1 << 30), "a launch supports at most 2^30 heads, got {}", in.heads);
+    RW_EXPECTS(in.heads <= (1 << 29), "a launch supports at most 2^29 heads, got {}", in.heads);
+    const auto size = static_cast<std::int64_t>(size_of(in.type));
     heads_params side{.in = in.data,
                       .out = out.data,
-                      .in_batch = in.stride_batch,
-                      .in_token = in.stride_token,
-                      .in_head = in.stride_head,
-                      .out_batch = out.stride_batch,
-                      .out_token = out.stride_token,
-                      .out_head = out.stride_head,
+                      .in_batch = in.stride_batch * size,
+                      .in_token = in.stride_token * size,
+                      .in_head = in.stride_head * size,
+                      .out_batch = out.stride_batch * size,
+                      .out_token = out.stride_token * size,
+                      .out_head = out.stride_head * size,
                       .heads = static_cast<std::int32_t>(in.heads)};
     set_groups(side, max_heads);
     return side;
+}
+
+/// How kernels split the index of a thread: batch rows, tokens, groups of heads, and chunks or lanes.
+inline ropewalk::detail::index_splitter make_split(std::int64_t batch, std::int64_t tokens, std::int32_t groups,
+                                                   std::int32_t inner) {
+    RW_EXPECTS(batch >> 32 == 0 && tokens >> 32 == 0,
+               "a launch supports at most 2^32 - 1 batch rows and tokens per row, got {} and {}", batch, tokens);
+    return {static_cast<std::uint32_t>(tokens), groups, inner};
 }
 
 inline launch_shape shape_of_launch(std::int64_t threads, int bytes, const device_shape& device) {
@@ -248,7 +263,7 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
     const bool empty = detail::heads_of(params.q_in) == 0 && detail::heads_of(params.k_in) == 0;
     const std::int64_t chunks = empty ? 0 : params.batch() * params.tokens() * (rotating + copying);
     const std::int64_t max_heads =
-        detail::heads_per_thread(chunks, detail::heads_of(params.q_in), detail::heads_of(params.k_in), device);
+        detail::heads_per_thread(chunks, {detail::heads_of(params.q_in), detail::heads_of(params.k_in)}, device);
     rotate_kernel_base& kernel = plan.kernel;
     kernel.side[0] = detail::make_heads(params.q_in, params.q_out, max_heads);
     kernel.side[1] = detail::make_heads(params.k_in, params.k_out, max_heads);
@@ -256,8 +271,8 @@ inline launch_plan make_plan(const rotate_args& args, const device_shape& device
     kernel.chunks = static_cast<std::int32_t>(rotating + copying);
     kernel.q_groups = kernel.side[0].groups;
     kernel.groups = kernel.q_groups + kernel.side[1].groups;
-    kernel.split = {params.tokens(), kernel.groups, kernel.chunks};
     kernel.threads = chunks * kernel.groups;
+    if (!empty) kernel.split = detail::make_split(params.batch(), params.tokens(), kernel.groups, kernel.chunks);
     plan.shape = detail::shape_of_launch(kernel.threads, bytes, device);
     return plan;
 }

@@ -55,7 +55,7 @@ struct rerotate_cache_body {
         std::uint8_t *from = nullptr, *to = nullptr;  ///< the next head to load, and to store
         float *scale_from = nullptr, *scale_to = nullptr;
         std::int64_t step = 0;  ///< bytes from a head of the group to the next one
-        std::int64_t row = 0, token = 0;
+        std::uint32_t row = 0, token = 0;
         std::int32_t first_chunk = 0;
         bool is_first_lane = false;
         int heads = 0;     ///< remaining to store
@@ -72,16 +72,14 @@ struct rerotate_cache_body {
 
     [[nodiscard]] RW_HD RW_INLINE int steps() const { return params.steps; }
     [[nodiscard]] RW_HD RW_INLINE int group() const { return params.lanes; }
-    [[nodiscard]] RW_HD RW_INLINE static constexpr bool sums() { return false; }
-    [[nodiscard]] RW_HD RW_INLINE bool measures() const { return has_head_scales(); }
+    static constexpr bool can_sum = false, can_measure = Size == 1;
+    [[nodiscard]] RW_HD RW_INLINE bool measures(const state& /*s*/) const { return has_head_scales(); }
 
     /// Finds the heads of a lane in the cache.
     RW_HD RW_INLINE void begin(state& s, std::int64_t index) const {
-        const auto [item, lane] = ropewalk::detail::divide(index, params.lanes);
-        const auto [batch_token, group] = ropewalk::detail::divide(item, params.keys.groups);
-        const auto [row, token] = ropewalk::detail::divide(batch_token, params.tokens);
+        const auto [row, token, group, lane] = params.split(index);
         detail::wait_for_previous();
-        if (item >= params.items) return;  // idle lane; takes part in shuffles only
+        if (index >= params.items * params.lanes) return;  // idle lane; takes part in shuffles only
         const cache_slot slot = slot_of_token(params.slots, row, token, params.tokens);
         if (slot.page < 0) return;
         const cache_sink& cache = params.cache;
@@ -95,7 +93,7 @@ struct rerotate_cache_body {
         if (has_head_scales())
             s.scale_from = s.scale_to = cache.scales + slot.page * cache.scale_stride_page +
                                         slot.entry * cache.scale_stride_token + group * cache.scale_stride_head;
-        s.first_chunk = static_cast<std::int32_t>(lane) * lane_chunks;
+        s.first_chunk = lane * lane_chunks;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) s.vecs[i] = detail::vecs_of<L, V>(params.keys, s.first_chunk + i);
     }
@@ -125,12 +123,11 @@ struct rerotate_cache_body {
     RW_HD RW_INLINE void prepare(state& s) const {
         if (s.heads <= 0) return;
         if constexpr (Size == 1) s.divisor = f8_divisor::of(params.cache);
-        const token_angles angles = angles_of_token<Rates>(params.rotation, s.row, s.token);
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             if (s.vecs[i].rotates)
                 s.cos_sin[i] =
-                    values_of_chunk<L, V>(params.rotation, params.rates, angles,
+                    values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token,
                                           detail::rotating_chunk<L, V>(s.first_chunk + i, params.keys.pairs), true);
         }
     }

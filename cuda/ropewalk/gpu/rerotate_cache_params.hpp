@@ -12,11 +12,12 @@ struct rerotate_cache_kernel_base {
     fused_heads keys{};                  ///< chunks outside the rotary part exist in i8 caches only
     cache_sink cache{};                  ///< read and written
     slot_reader slots{};
-    std::int64_t threads = 0;  ///< a multiple of the lanes of a warp
-    std::int64_t items = 0;    ///< groups of heads of all tokens
-    std::int64_t tokens = 0;   ///< per batch row
-    std::int32_t lanes = 1;    ///< per head; a power of two in i8 caches
-    std::int32_t steps = 0;    ///< of Body::heads_in_flight heads each
+    std::int64_t threads = 0;                  ///< a multiple of the lanes of a warp
+    std::int64_t items = 0;                    ///< groups of heads of all tokens
+    std::int64_t tokens = 0;                   ///< per batch row
+    ropewalk::detail::index_splitter split{};  ///< of a thread's index: rows, tokens, groups, lanes
+    std::int32_t lanes = 1;                    ///< per head; a power of two in i8 caches
+    std::int32_t steps = 0;                    ///< of Body::heads_in_flight heads each
 };
 
 /// Parameters of a kernel that re-encodes cached keys.

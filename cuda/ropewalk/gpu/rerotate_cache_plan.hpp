@@ -32,8 +32,8 @@ inline bool allows_widest(const rerotate_cache_plan& plan) {
 inline fused_heads make_cached_heads(const rerotate_cache_plan& plan, std::int64_t v) {
     const cache_tensor& keys = plan.keys;
     const ropewalk::rotate_params& params = plan.kernel.rotation;
-    RW_EXPECTS(keys.heads <= (1 << 30) && keys.head_dim <= (1 << 30),
-               "a launch supports at most 2^30 heads of at most 2^30 elements, got {} of {}", keys.heads,
+    RW_EXPECTS(keys.heads <= (1 << 29) && keys.head_dim <= (1 << 30),
+               "a launch supports at most 2^29 heads of at most 2^30 elements, got {} of {}", keys.heads,
                keys.head_dim);
     fused_heads heads;
     heads.heads = static_cast<std::int32_t>(keys.heads);
@@ -66,7 +66,8 @@ inline void choose_rerotate_cache_launch(rerotate_cache_plan& plan, const cached
     }
     const std::int64_t tokens = keys.elements() == 0 ? 0 : at.batch * at.tokens;
     kernel.tokens = at.tokens;
-    set_groups(kernel.keys, heads_per_thread(tokens * kernel.lanes, keys.heads, 0, device));
+    set_groups(kernel.keys, heads_per_thread(tokens * kernel.lanes, {keys.heads}, device));
+    if (tokens > 0) kernel.split = make_split(at.batch, at.tokens, kernel.keys.groups, kernel.lanes);
     kernel.steps = static_cast<std::int32_t>(divide_up(kernel.keys.heads_per_thread, rerotate_cache_heads));
     kernel.items = tokens * kernel.keys.groups;
     kernel.threads = divide_up(kernel.items * kernel.lanes, warp_lanes) * warp_lanes;

@@ -25,13 +25,14 @@ struct chunk_of_heads {
     /// that.
     static constexpr int flight = Bytes == 16 ? 2 : 4;
 
-    const T* in;
-    T* out;
-    std::int64_t distance;  ///< elements from the first vec to the second
+    const std::byte* in;
+    std::byte* out;
+    std::int64_t distance;  ///< bytes from the first vec to the second
     const heads_params& side;
     vec_bits<Bytes> a[flight], b[flight];
 
-    RW_HD RW_INLINE chunk_of_heads(const T* from, T* to, std::int64_t to_second, const heads_params& heads)
+    RW_HD RW_INLINE chunk_of_heads(const std::byte* from, std::byte* to, std::int64_t to_second,
+                                   const heads_params& heads)
         : in(from), out(to), distance(to_second), side(heads) {}
 
     RW_HD RW_INLINE void load(int heads) {
@@ -71,33 +72,35 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
     const auto [row, token, group, chunk] = params.split(index);
     const bool is_key = group >= params.q_groups;
     const heads_params& side = params.side[is_key ? 1 : 0];
-    const std::int64_t first_head = group - (is_key ? params.q_groups : 0);
+    const std::int32_t first_head = group - (is_key ? params.q_groups : 0);
     int heads = side.heads_of_group(first_head);
-    const T* in =
-        static_cast<const T*>(side.in) + row * side.in_batch + token * side.in_token + first_head * side.in_head;
-    T* out = static_cast<T*>(side.out) + row * side.out_batch + token * side.out_token + first_head * side.out_head;
+    const std::byte* const in = static_cast<const std::byte*>(side.in) + row * side.in_batch + token * side.in_token +
+                                first_head * side.in_head;
+    std::byte* const out =
+        static_cast<std::byte*>(side.out) + row * side.out_batch + token * side.out_token + first_head * side.out_head;
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
 
     if (chunk >= params.rotating_chunks) {
         if (side.in == side.out) return;
-        const std::int64_t element = detail::copied_element<V>(chunk - params.rotating_chunks,
-                                                               params.rotation.rotary_offset, params.rotation.pairs);
+        const std::int64_t byte =
+            size * detail::copied_element<V>(chunk - params.rotating_chunks, params.rotation.rotary_offset,
+                                             params.rotation.pairs);
         detail::wait_for_previous();
         RW_KEEP_LOOP
         for (int head = 0; head < heads; ++head)
-            Memory::template store<Bytes>(out + head * side.out_step + element,
-                                          Memory::template load<Bytes>(in + head * side.in_step + element));
+            Memory::template store<Bytes>(out + head * side.out_step + byte,
+                                          Memory::template load<Bytes>(in + head * side.in_step + byte));
         return;
     }
 
-    const std::int64_t first = chunks<L, V>::first(chunk, params.rotation.pairs);
-    detail::chunk_of_heads<T, Bytes, Memory> elements(in + params.rotation.rotary_offset + first,
-                                                      out + params.rotation.rotary_offset + first,
-                                                      chunks<L, V>::second(chunk, params.rotation.pairs) - first, side);
+    const std::int64_t pairs = params.rotation.pairs, first = chunks<L, V>::first(chunk, pairs);
+    const std::int64_t byte = size * (params.rotation.rotary_offset + first);
+    detail::chunk_of_heads<T, Bytes, Memory> elements(in + byte, out + byte,
+                                                      size * (chunks<L, V>::second(chunk, pairs) - first), side);
     detail::wait_for_previous();
     // The loads overlap with the computation of cosines and sines.
     elements.load(heads);
-    const cos_sin_values<V> values = values_of_chunk<L, V>(
-        params.rotation, params.rates, angles_of_token<Rates>(params.rotation, row, token), chunk, is_key);
+    const cos_sin_values<V> values = values_of_chunk<L, V>(params.rotation, params.rates, row, token, chunk, is_key);
     RW_KEEP_LOOP
     for (;;) {
         elements.template rotate_and_store<L>(heads, values);

@@ -30,4 +30,13 @@ RW_HD RW_INLINE constexpr bool same_bits(const double& a, const double& b) {
 /// std::is_constant_evaluated for host and device.
 RW_HD RW_INLINE constexpr bool is_constant_evaluated() { return __builtin_is_constant_evaluated(); }
 
+/// Returns the upper half of the product of two 32-bit numbers.
+RW_HD RW_INLINE constexpr std::uint32_t upper_product(std::uint32_t a, std::uint32_t b) {
+#if defined(RW_GPU_CODE)
+    // One instruction, which also adds; nvcc takes two for the expression below.
+    if (!is_constant_evaluated()) return __umulhi(a, b);
+#endif
+    return static_cast<std::uint32_t>(std::uint64_t{a} * b >> 32);
+}
+
 }  // namespace ropewalk::detail

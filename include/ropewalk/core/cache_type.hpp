@@ -53,6 +53,17 @@ constexpr std::string_view to_string(cache_type type) {
     return names[static_cast<int>(type)];
 }
 
+namespace detail {
+
+/// x / 127, rounded once, without a division: a quotient and its correction (Markstein). For 2^-120 ≤ x < 2^128.
+RW_HD RW_INLINE float quotient_by_127(float x) {
+    constexpr float reciprocal = 1.0F / 127.0F;
+    const float estimate = x * reciprocal;
+    return __builtin_fmaf(__builtin_fmaf(estimate, -127.0F, x), reciprocal, estimate);
+}
+
+}  // namespace detail
+
 /// Scale of one int8 head. A head whose largest magnitude is below 2^-120 becomes zeros with scale 0. A head with an
 /// infinity or a NaN gets a NaN as its scale, so that it reads back as NaN.
 struct int8_scale {
@@ -62,9 +73,13 @@ struct int8_scale {
     /// Returns the scale for the bit pattern of the largest |x| of the head.
     static RW_HD RW_INLINE int8_scale of(std::uint32_t largest) {
         const float magnitude = ropewalk::detail::bit_cast<float>(largest);
-        if (largest >= 0x7f800000U) return {0, __builtin_nanf("")};
-        if (largest < 0x03800000U) return {};
-        return {127.0F / magnitude, magnitude / 127.0F};
+        constexpr std::uint32_t least = 0x03800000U, infinity = 0x7f800000U;
+#if defined(RW_GPU_CODE)
+        if (largest - least < infinity - least) return {127.0F / magnitude, detail::quotient_by_127(magnitude)};
+#else
+        if (largest - least < infinity - least) return {127.0F / magnitude, magnitude / 127.0F};
+#endif
+        return {0, largest < least ? 0.0F : __builtin_nanf("")};
     }
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "ropewalk/core/bits.hpp"
 #include "ropewalk/core/compiler.hpp"
 #include "ropewalk/core/real.hpp"
 #include "ropewalk/core/wide.hpp"
@@ -29,6 +30,13 @@ constexpr std::uint64_t make_step(const real& theta) { return (theta / two_pi).s
 /// is the range reduction: phase(m, s) − phase(n, s) == phase(m − n, s) holds bit for bit.
 RW_HD RW_INLINE constexpr std::uint64_t phase(std::int64_t position, std::uint64_t step) {
     return static_cast<std::uint64_t>(position) * step;
+}
+
+/// Returns the upper half of the phase at an integer position modulo 2^64, in 2^-32 turns.
+RW_HD RW_INLINE constexpr std::uint32_t upper_phase(std::uint64_t position, std::uint64_t step) {
+    const auto low = static_cast<std::uint32_t>(position), step_low = static_cast<std::uint32_t>(step);
+    return detail::upper_product(low, step_low) + low * static_cast<std::uint32_t>(step >> 32) +
+           static_cast<std::uint32_t>(position >> 32) * step_low;
 }
 
 /// Returns the phase at a fractional position, rounded down to 2^-64 turn.

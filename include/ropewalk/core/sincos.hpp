@@ -15,19 +15,22 @@ struct cos_sin_pair {
     F sin;
 };
 
-/// Returns cosine and sine of `phase` · 2^-32 turns, the top half of a 64-bit phase. Max error 9.6e-8, with fused
-/// multiply-add 7.8e-8; both were found by testing every phase.
+/// Returns cosine and sine of `phase` · 2^-32 turns, the top half of a 64-bit phase, with the sine negated where
+/// `negate` is 2^31 instead of 0. Max error 9.6e-8, with fused multiply-add 7.8e-8; both were found by testing every
+/// phase.
 ///
 /// The phase is reduced to the nearest quarter turn, t in [−1/8, 1/8). Near-minimax polynomials approximate sin 2πt and
 /// cos 2πt there (fitted at Chebyshev nodes, truncation error below 1e-8). 2π is split into two floats to keep the
 /// error of the leading term of the sine below half a unit.
 template <class F>
-RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bits phase) {
+RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(
+    typename detail::lanes<F>::bits phase,
+    typename detail::lanes<F>::bits negate = detail::lanes<F>::broadcast_bits(0U)) {
     using l = detail::lanes<F>;
     using bits = typename l::bits;
     // The quarter is in the two highest bits of `phase` + 1/8. Shifting them out of the phase leaves 4 · 2^32 t,
     // signed.
-    const bits quarter = phase + l::broadcast_bits(0x20000000U);
+    const bits quarter = phase + (l::broadcast_bits(0x20000000U) + negate);
     const F t = l::from_signed(l::shift_left(phase, 2)) * l::broadcast(0x1p-34F);
     const F square = t * t;
 
@@ -45,7 +48,7 @@ RW_HD RW_INLINE constexpr cos_sin_pair<F> cos_sin(typename detail::lanes<F>::bit
     // cosine.
     const bits sign = l::broadcast_bits(0x80000000U);
     const F c = l::template choose<30>(quarter, sine, cosine), s = l::template choose<30>(quarter, cosine, sine);
-    return {l::from_bits(l::to_bits(c) ^ ((quarter + l::broadcast_bits(0x40000000U)) & sign)),
+    return {l::from_bits(l::to_bits(c) ^ ((phase + l::broadcast_bits(0x60000000U)) & sign)),
             l::from_bits(l::to_bits(s) ^ (quarter & sign))};
 }
 
