@@ -40,27 +40,46 @@ int main() {
     fusion.cache.k = rw::nhd_cache(keys.data(), pages, page_tokens, kv_heads, head_dim);
     fusion.cache.v = rw::nhd_cache(values.data(), pages, page_tokens, kv_heads, head_dim);
 
+    // The same call for the layers of a model: prepared once, then run at the addresses of each layer.
+    std::vector<float> layer(sequences * width), layer_keys(keys.size()), layer_values(values.size());
+    const auto token_of = [](rw::view<float> x) {
+        return rw::view<float>(static_cast<float*>(x.data), sequences, 1, x.heads, x.head_dim, x.stride_token,
+                               x.stride_token, x.stride_head);
+    };
+    const auto split = [&](std::vector<float>& packed) {
+        const auto [q, k, v] = rw::split_qkv(packed.data(), sequences, width, heads, kv_heads, head_dim);
+        return rw::qkv<float>{token_of(q), token_of(k), token_of(v)};
+    };
+    const rw::qkv<float> parts = split(layer);
+    auto prepared = rw::dispatch::prepare_fused<rw::half_split, float>(parts, {parts.q, {}, {}}, fusion, encoding);
+
     float largest = 0;
     for (int step = 0; step < 20; ++step) {
         std::vector<float> packed = project(step);
         // A batch of sequences with one token each. The length of a sequence is the position of its next token.
-        const auto [q, k, v] = rw::split_qkv(packed.data(), sequences, width, heads, kv_heads, head_dim);
-        const auto token_of = [](rw::view<float> x) {
-            return rw::view<float>(static_cast<float*>(x.data), sequences, 1, x.heads, x.head_dim, x.stride_token,
-                                   x.stride_token, x.stride_head);
-        };
+        const rw::qkv<float> heads_of_step = split(packed);
         const auto next = rw::ids(std::span<const std::int64_t>(lengths), sequences);
         fusion.slots = rw::by_page_table(page_table, sequences, next);
-        rw::dispatch::fused<rw::half_split, float>({token_of(q), token_of(k), token_of(v)}, {token_of(q), {}, {}},
-                                                   fusion, encoding, next);
+        rw::dispatch::fused<rw::half_split, float>(heads_of_step, {heads_of_step.q, {}, {}}, fusion, encoding, next);
+
+        std::ranges::copy(project(step), layer.begin());
+        std::vector<std::int64_t> slots;  // page * page_size + entry, one per sequence
+        for (std::size_t s = 0; s < sequences; ++s)
+            slots.push_back(page_table[s * max_pages + static_cast<std::size_t>(lengths[s] / page_tokens)] *
+                                page_tokens +
+                            lengths[s] % page_tokens);
+        const bool accepted =
+            prepared.run({.q = {.in = parts.q.data, .norm = norm_weights.data()},
+                          .k = {.in = parts.k.data, .cache = layer_keys.data(), .norm = norm_weights.data()},
+                          .v = {.in = parts.v.data, .cache = layer_values.data()}},
+                         lengths, slots);
+        if (!accepted || layer != packed || layer_keys != keys || layer_values != values) return EXIT_FAILURE;
 
         // The values of the first sequence are in its slot, unchanged.
-        const std::int64_t slot =
-            page_table[static_cast<std::size_t>(lengths[0] / page_tokens)] * page_tokens + lengths[0] % page_tokens;
         const std::vector<float> expected = project(step);
         for (int i = 0; i < kv_heads * head_dim; ++i)
             largest =
-                std::max(largest, std::abs(values[static_cast<std::size_t>(slot * kv_heads * head_dim + i)] -
+                std::max(largest, std::abs(values[static_cast<std::size_t>(slots[0] * kv_heads * head_dim + i)] -
                                            expected[static_cast<std::size_t>((heads + kv_heads) * head_dim + i)]));
         for (std::int64_t& length : lengths) ++length;
     }

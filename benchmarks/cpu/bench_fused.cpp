@@ -5,8 +5,13 @@
 //   append_f8    the same to a cache of f8e4m3, which the parts do not have: they store to a cache of the same type
 //   norm_rotate  q and k normed and rotated in place
 // `ratio_to_parts` is the time of the parts divided by that of the fused call, and `ratio_to_scale` the time of an
-// in-place float32 scale over the bytes that the call reads, divided by that of the call.
+// in-place float32 scale over the bytes that the call reads, divided by that of the call. `prepared_to_parts` is the
+// same as `ratio_to_parts` for a prepared fused call, and parts with a prepared rotation: both on one thread at one
+// position, as the layers of a model make them. `prepared_to_fused` is the time of the fused call divided by that of
+// the prepared one.
+#include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -47,6 +52,7 @@ public:
         if (kind == call::norm_rotate) {
             args.rotation.k_out = k_;
             args.with.q_norm = args.with.k_norm = rw::head_norm(weights_.data());
+            prepare();
             return;
         }
         args.v_in = k_;
@@ -56,25 +62,33 @@ public:
             slots_.push_back(2 * (pages_ - 1 - t / page_size) * page_size + t % page_size);
         args.with.slots = rw::by_mapping(std::span<const std::int64_t>(slots_));
         args.with.cache = {cache(1), cache(2)};
+        prepare();
     }
 
     void fused() const { rw::dispatch::fused(args_, size_.threads); }
+    void prepared() const {
+        if (!prepared_->run(addresses_, positions_, slots_)) std::abort();
+    }
 
     /// The same by rotate(), a loop for the norm, and copies to the slots.
     void parts() const {
-        if (kind_ == call::norm_rotate) {
-            norm(data_.q), norm(k_);
-        }
-        rw::cpu::options options;
-        options.threads = size_.threads;
-        rw::dispatch::rotate(size_.layout, data_.q, k_, data_.q, k_, encoding_, rw::offset{first_position}, options);
-        if (kind_ == call::norm_rotate) return;
-        copy(k_, 1), copy(args_.v_in, 2);
+        parts_with([&] {
+            rw::cpu::options options;
+            options.threads = size_.threads;
+            rw::dispatch::rotate(size_.layout, data_.q, k_, data_.q, k_, encoding_, rw::offset{first_position},
+                                 options);
+        });
+    }
+    void prepared_parts() const {
+        parts_with([&] {
+            if (!rotation_->run({data_.q.data, k_.data}, first_position)) std::abort();
+        });
     }
 
     /// Compares the fused call with its parts. Returns an error message or "".
     [[nodiscard]] std::string check() const {
         const std::vector<std::byte> by_parts = result_of([&] { parts(); }), by_fused = result_of([&] { fused(); });
+        if (result_of([&] { prepared(); }) != by_fused) return "the prepared call differs from the fused call";
         data_.fill();
         if (kind_ == call::append && by_parts != by_fused) return "the fused call differs from its parts";
         if (kind_ != call::norm_rotate) return {};
@@ -89,12 +103,34 @@ public:
     void add_candidates(comparison& times) const {
         times.add("fused", [this](int) { fused(); });
         times.add("parts", [this](int) { parts(); });
+        times.add("prepared", [this](int) { prepared(); });
+        times.add("prepared_parts", [this](int) { prepared_parts(); });
         bounds_.add_candidates(times);
     }
     [[nodiscard]] double scale_seconds(const comparison& times) const { return bounds_.scale_seconds(times); }
     [[nodiscard]] const workload& result() const { return data_; }
 
 private:
+    void prepare() {
+        prepared_.emplace(rw::dispatch::prepare_fused(args_));
+        rotation_.emplace(rw::dispatch::prepare(size_.layout, data_.q, k_, data_.q, k_, encoding_));
+        for (std::int64_t t = 0; t < size_.tokens; ++t) positions_.push_back(first_position + t);
+        const void* const norm = args_.with.q_norm.weight;
+        addresses_ = {.q = {.in = data_.q.data, .norm = norm},
+                      .k = {.in = k_.data, .cache = args_.with.cache.k.data, .norm = norm},
+                      .v = {.in = args_.v_in.data, .cache = args_.with.cache.v.data}};
+    }
+
+    template <class Rotate>
+    void parts_with(const Rotate& rotate) const {
+        if (kind_ == call::norm_rotate) {
+            norm(data_.q), norm(k_);
+        }
+        rotate();
+        if (kind_ == call::norm_rotate) return;
+        copy(k_, 1), copy(args_.v_in, 2);
+    }
+
     [[nodiscard]] rw::cache_tensor cache(int buffer) const {
         const std::int64_t elements = 2 * pages_ * page_size * kv_heads * head_dim;
         void* const data = memory(buffer, elements * element_);
@@ -154,8 +190,11 @@ private:
     std::int64_t pages_, element_;
     rw::Encoding encoding_ = rw::make_encoding(rw::Geometry{.head_dim = head_dim, .base = base}, "default");
     std::vector<float> weights_ = std::vector<float>(head_dim, 1.0F);
-    std::vector<std::int64_t> slots_;
+    std::vector<std::int64_t> slots_, positions_;
     rw::fused_args args_;
+    rw::cpu::prepared_fused::addresses addresses_;
+    mutable std::optional<rw::cpu::prepared_fused> prepared_;
+    mutable std::optional<rw::cpu::prepared_rotation> rotation_;
 };
 
 void measure(benchmark::State& state, call kind, const shape& size) {
@@ -166,6 +205,8 @@ void measure(benchmark::State& state, call kind, const shape& size) {
     state.counters[median_seconds] = fused;
     state.counters["ratio_to_parts"] = times.median("parts") / fused;
     state.counters["ratio_to_scale"] = row.scale_seconds(times) / fused;
+    state.counters["prepared_to_parts"] = times.median("prepared_parts") / times.median("prepared");
+    state.counters["prepared_to_fused"] = fused / times.median("prepared");
 }
 
 }  // namespace

@@ -161,6 +161,15 @@ cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, const tensor
     return {kernel, layout, q, k, q_out, k_out, encoding, options};
 }
 
+cpu::prepared_fused prepare_fused(const fused_args& args, const cpu::tuning_profile* tuning) {
+    const cpu::tuning_profile& profile = tuning != nullptr ? *tuning : cpu::machine_profile();
+    const layout_kind layout = args.rotation.layout;
+    const element_type type = args.rotation.any().type;
+    RW_EXPECTS(type != element_type::f64, "fused calls take f32, f16 and bf16, got f64: convert the tensors to f32");
+    const kernel_set& kernels = kernels_for(type, cpu::footprint::l2, profile);
+    return {kernels.rotate(type, layout), kernels.rotate(element_type::f32, layout), kernels.fused, args, profile};
+}
+
 std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions, std::int64_t batch,
                                            std::int64_t tokens) {
     RW_EXPECTS(encoding.draw_positions, "'{}' draws no positions", encoding.expression);

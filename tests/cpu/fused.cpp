@@ -1,5 +1,6 @@
 // Fused calls by the header path: append() and norm_rotate() against their parts.
 #include <ropewalk/cpu/fused.hpp>
+#include <ropewalk/cpu/prepared.hpp>
 
 #include <cmath>
 #include <vector>
@@ -50,6 +51,27 @@ TEMPLATE_TEST_CASE("append() stores rotated keys and unchanged values, in any la
         CHECK(floats_of(k_cache) == floats_of(k_parts));
     };
     check(rw::half_split{}), check(rw::interleaved{});
+}
+
+TEST_CASE("a prepared call of the headers gives the bits of fused()", "[fused]") {
+    const auto encoding = rw::make_encoding({.head_dim = dim}, rw::Default{});
+    std::vector<rw::bf16> q = values_of<rw::bf16>(0), k = values_of<rw::bf16>(1), v = values_of<rw::bf16>(2);
+    std::vector<rw::bf16> q_again = q, k_cache(k.size()), v_cache(k.size()), k_again(k.size()), v_again(k.size());
+    const auto view = [](auto& x) { return rw::thd(x, tokens, heads, dim); };
+    const auto cache = [](auto& x) { return rw::nhd_cache(x.data(), 1, tokens, heads, dim); };
+    rw::cpu::append<rw::interleaved>(view(q), view(k), view(v), {cache(k_cache), cache(v_cache)},
+                                     rw::by_sequence(rw::offset{0}), encoding, rw::offset{9});
+    const rw::fusion with{.cache = {cache(k_cache), cache(v_cache)}};
+    auto prepared = rw::cpu::prepare_fused<rw::interleaved, rw::bf16>({view(q_again), view(k), view(v)},
+                                                                      {view(q_again), {}, {}}, with, encoding);
+    const std::vector<std::int64_t> positions{9, 10, 11, 12, 13}, slots{0, 1, 2, 3, 4};
+    CHECK(prepared.run({.q = {.in = q_again.data()},
+                        .k = {.in = k.data(), .cache = k_again.data()},
+                        .v = {.in = v.data(), .cache = v_again.data()}},
+                       positions, slots));
+    CHECK(floats_of(q_again) == floats_of(q));
+    CHECK(floats_of(k_again) == floats_of(k_cache));
+    CHECK(floats_of(v_again) == floats_of(v_cache));
 }
 
 TEST_CASE("norm_rotate() norms, then rotates", "[fused]") {

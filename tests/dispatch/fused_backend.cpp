@@ -1,8 +1,10 @@
 // The compiled CPU kernels as the backend of the fused cases. Their results must also equal those of norm and rotation
-// one after the other to the bit, and must not depend on the number of threads.
+// one after the other to the bit, and must not depend on the number of threads or on preparation.
 #include <ropewalk/dispatch.hpp>
+#include <ropewalk/rotation/make_params.hpp>
 
 #include "cases/fused_case.hpp"
+#include "prepared_call.hpp"
 
 namespace rw = ropewalk;
 namespace dispatch = ropewalk::dispatch;
@@ -22,12 +24,36 @@ bool same_results(fused_call& a, fused_call& b) {
     return true;
 }
 
+/// Runs a call as a prepared one. Returns false where positions or destinations allow none. It is prepared for the
+/// memory of `other`.
+bool run_prepared(fused_call& call, fused_call& other) {
+    const rw::fused_args args = call.args();
+    const rw::tensor& heads = args.rotation.any();
+    const rw::position_reader reader = rw::read_positions(*args.rotation.target, args.rotation.target_positions,
+                                                          heads.batch, heads.tokens, rw::memory_space::host);
+    const auto two_scales = [&](std::size_t i) {
+        return call.quantised[i] && call.caches[i - 1] && call.quantised[i]->tensor().scales != nullptr &&
+               call.caches[i - 1]->tensor().scales != nullptr;
+    };
+    if (reader.kind == rw::positions::kind::fixed || reader.axes > 1 || two_scales(1) || two_scales(2)) return false;
+    std::vector<std::int64_t> positions, slots;
+    for (std::int64_t i = 0; i < heads.batch * heads.tokens; ++i)
+        positions.push_back(reader.index(i / heads.tokens, i % heads.tokens));
+    if (args.with.slots.source != rw::cache_slots::kind::none) {
+        const rw::cache_tensor& cache = args.with.cache.k.exists() ? args.with.cache.k : args.with.cache.v;
+        for (const auto& slot : call.slots.of_token)
+            slots.push_back(slot ? slot->page * cache.page_size + slot->token : -1);
+    }
+    rw::cpu::prepared_fused prepared = dispatch::prepare_fused(other.args());
+    return prepared.run(addresses_of(args), positions, slots);
+}
+
 }  // namespace
 
 fused_call run(const fused_case& c, random& numbers) {
     fused_case checked = c;
     checked.checked_slots = true;
-    fused_call call(checked, numbers), threaded = call;
+    fused_call call(checked, numbers), threaded = call, other = call, prepared = call;
     const auto alone = [&](std::size_t i) {
         return composed(
             call, i, [](const rw::fused_args& args) { dispatch::fused(args); },
@@ -43,6 +69,8 @@ fused_call run(const fused_case& c, random& numbers) {
     fused_call marked = call;
     call.problem = marked.compare(heads, true);
     if (call.problem.empty() && !same_results(call, threaded)) call.problem = "two threads give another result";
+    if (run_prepared(prepared, other) && call.problem.empty() && !same_results(call, prepared))
+        call.problem = "a prepared call gives another result";
     return call;
 }
 

@@ -31,12 +31,9 @@ RW_INLINE head_target target_at(const cache_tensor& c, std::int64_t page, std::i
 template <class A>
 class fused_range {
 public:
-    fused_range(const fused_params& params, float* scratch)
-        : params_(params),
-          pair_order_(scratch),
-          rows_(scratch + first_row(params.rotation)),
-          loops_(*params.typed, params.rotation) {
-        float* next = rows_ + params.rotation.row_floats();
+    fused_range(const fused_params& params, float* scratch) : params_(params), loops_(*params.typed, params.rotation) {
+        set_row(scratch);
+        float* next = scratch + prepared_row(params.rotation);
         for (int i = 0; i < 3; ++i) {
             const fused_side& side = params.sides[i];
             if (side.norm.weight == nullptr) continue;
@@ -45,12 +42,6 @@ public:
             next += weight_scratch(side);
         }
         held_ = next;
-        // A row is made in the block order of one kernel; meanwhile the scratch has it in the order of the pairs, which
-        // is that of the other kernel.
-        const bool typed = params.typed->arrange != nullptr, floats = params.floats->arrange != nullptr;
-        arranging_ = typed ? params.typed : params.floats;
-        typed_row_ = typed || !floats ? rows_ : pair_order_;
-        float_row_ = floats || !typed ? rows_ : pair_order_;
     }
 
     void run(std::int64_t begin, std::int64_t end) {
@@ -61,7 +52,11 @@ public:
             const cache_slot slot = params_.slots.source == cache_slots::kind::none
                                         ? cache_slot{}
                                         : slot_of_token(params_.slots, index.whole, index.rest, tokens);
-            if (rotates) make_rows<A>(*arranging_, params_.rotation, index.whole, index.rest, rows_, pair_order_);
+            if (params_.rows != nullptr) {
+                set_row(params_.rows + at * prepared_row(params_.rotation));
+            } else if (rotates) {
+                make_rows<A>(params_.arranging(), params_.rotation, index.whole, index.rest, rows_, pair_order_);
+            }
             for (int i = 0; i < 3; ++i) {
                 if (params_.sides[i].in.exists()) run_side(i, index.whole, index.rest, slot);
             }
@@ -70,6 +65,15 @@ public:
 
 private:
     using quotient = ropewalk::detail::quotient;
+
+    /// Uses the memory of one row. A row is made in the block order of one kernel; meanwhile the scratch has it in the
+    /// order of the pairs, which is that of the other kernel.
+    void set_row(float* memory) {
+        pair_order_ = memory, rows_ = memory + first_row(params_.rotation);
+        const bool typed = params_.typed->arrange != nullptr, floats = params_.floats->arrange != nullptr;
+        typed_row_ = typed || !floats ? rows_ : pair_order_;
+        float_row_ = floats || !typed ? rows_ : pair_order_;
+    }
 
     static void set_weights(const fused_side& side, float* weights) {
         with_element(side.norm.type, [&]<class W>(std::type_identity<W>) {
@@ -177,9 +181,8 @@ private:
     }
 
     const fused_params& params_;
-    float *pair_order_, *rows_, *held_ = nullptr;
+    float *pair_order_ = nullptr, *rows_ = nullptr, *held_ = nullptr;
     const float* weights_[3] = {};
-    const rotate_kernel* arranging_ = nullptr;
     const float *typed_row_ = nullptr, *float_row_ = nullptr;
     head_loop_choice loops_;
 };

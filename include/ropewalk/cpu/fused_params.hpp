@@ -23,8 +23,14 @@ struct fused_params {
     slot_reader slots{};
     const rotate_kernel* typed = nullptr;    ///< of the element type
     const rotate_kernel* floats = nullptr;   ///< of float and the same layout
+    float* rows = nullptr;                   ///< prepared_row() of every token; null: the kernel makes them
     std::int64_t batch = 0, row_tokens = 0;  ///< 0 where there are no elements
     std::int64_t bytes = 0;                  ///< that the call reads
+
+    /// The kernel whose block order a row has.
+    [[nodiscard]] RW_INLINE const rotate_kernel& arranging() const {
+        return typed->arrange != nullptr ? *typed : *floats;
+    }
 };
 
 namespace detail {
@@ -44,14 +50,17 @@ RW_INLINE std::int64_t weight_scratch(const fused_side& side) {
     return side.norm.weight == nullptr ? 0 : held_head(side.in.head_dim);
 }
 
-/// Scratch floats of a thread: cos_sin rows, the weights of both norms, then the held heads.
+/// Floats of a cos_sin row: in the order of the pairs, then in that of the blocks of a kernel.
+RW_INLINE std::int64_t prepared_row(const rotate_params& params) { return first_row(params) + params.row_floats(); }
+
+/// Scratch floats of a thread: a cos_sin row, the weights of both norms, then the held heads.
 RW_INLINE std::int64_t fused_scratch(const fused_params& params) {
     std::int64_t heads = 0, weights = 0;
     for (const fused_side& side : params.sides) {
         heads = head_scratch(side) > heads ? head_scratch(side) : heads;
         weights += weight_scratch(side);
     }
-    return first_row(params.rotation) + params.rotation.row_floats() + weights + heads;
+    return prepared_row(params.rotation) + weights + heads;
 }
 
 }  // namespace detail

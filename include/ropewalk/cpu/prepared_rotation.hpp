@@ -2,10 +2,10 @@
 #pragma once
 
 #include <span>
-#include <vector>
 
 #include "ropewalk/cpu/execute.hpp"
 #include "ropewalk/cpu/plan.hpp"
+#include "ropewalk/cpu/prepared_positions.hpp"
 #include "ropewalk/cpu/token_heads.hpp"
 
 namespace ropewalk::cpu {
@@ -35,60 +35,36 @@ public:
           params_(plan_of(layout, q, k, q_out, k_out, encoding, options)),
           q_(heads_of(params_.q_in, params_.q_out)),
           k_(heads_of(params_.k_in, params_.k_out)),
-          steps_(encoding.steps),
-          magnitude_rates_(encoding.magnitude_rates),
-          positions_(static_cast<std::size_t>(params_.batch() * params_.tokens())),
-          rows_(detail::make_aligned_floats(first_row(params_) + params_.row_stride() * token_count())) {
-        params_.target.steps = steps_.data();
-        if (encoding.has_magnitude()) params_.target.magnitude_rates = magnitude_rates_.data();
-        params_.target.positions = {
-            .kind = positions::kind::ids64, .data = positions_.data(), .stride_row = params_.tokens()};
-        const std::int64_t reach = encoding.reach(params_.any().type);
-        first_position_ = encoding.centre - reach, last_position_ = encoding.centre + reach;
-        if (options.table.exists()) first_position_ = 0, last_position_ = options.table.rows - 1;
+          positions_(encoding, params_, params_.batch(), params_.tokens()),
+          rows_(detail::make_aligned_floats(first_row(params_) + params_.row_stride() * positions_.count())) {
+        positions_.bind(params_);
     }
     prepared_rotation(prepared_rotation&&) noexcept = default;
     prepared_rotation& operator=(prepared_rotation&&) noexcept = default;
 
     /// The range of positions that run() accepts: that of the table, or the one whose magnitudes fit the element type.
-    [[nodiscard]] std::int64_t first_position() const { return first_position_; }
-    [[nodiscard]] std::int64_t last_position() const { return last_position_; }
+    [[nodiscard]] std::int64_t first_position() const { return positions_.first(); }
+    [[nodiscard]] std::int64_t last_position() const { return positions_.last(); }
 
     /// Rotates the tokens of each batch row at `position`, position + 1, … Returns false, with nothing written, where
     /// an address is missing, misaligned or given for an absent tensor, or where a position is not accepted. Inputs and
     /// outputs must be the same or apart.
     [[nodiscard]] RW_INLINE bool run(const addresses& at, std::int64_t position) noexcept {
-        const std::int64_t tokens = params_.tokens();
-        if (!accepts(at) || position < first_position_ || position > last_position_ - (tokens - 1)) return false;
-        std::int64_t* next = positions_.data();
-        for (std::int64_t row = params_.batch(); row > 0; --row)
-            for (std::int64_t token = 0; token < tokens; ++token) set_position(*next++, position + token);
-        rotate(at);
-        return true;
+        return run_at(at, position);
     }
 
     /// The same with one position per token, [batch, tokens]. Returns false for another number of positions, too.
     [[nodiscard]] RW_INLINE bool run(const addresses& at, std::span<const std::int64_t> positions) noexcept {
-        if (!accepts(at) || positions.size() != positions_.size()) return false;
-        for (const std::int64_t position : positions)
-            if (position < first_position_ || position > last_position_) return false;
-        for (std::size_t i = 0; i < positions.size(); ++i) set_position(positions_[i], positions[i]);
-        rotate(at);
-        return true;
+        return run_at(at, positions);
     }
 
 private:
     static RW_INLINE rotate_params plan_of(layout_kind layout, const tensor& q, const tensor& k, const tensor& q_out,
                                            const tensor& k_out, const Encoding& encoding, const options& options) {
-        RW_EXPECTS(!encoding.draw_positions, "'{}' draws its positions, which a prepared rotation does not support",
-                   encoding.expression);
-        RW_EXPECTS(!options.table.exists() || options.table.order == cos_sin_table::rows_are::by_index,
-                   "a prepared rotation needs a table with one row per index, not per token");
+        prepared_positions::check(encoding, options.table);
         detail::check_threads(options.threads);
         return make_plan(layout, q, k, q_out, k_out, encoding, offset{0}, options).params;
     }
-
-    [[nodiscard]] std::int64_t token_count() const { return static_cast<std::int64_t>(positions_.size()); }
 
     /// The loop over the heads of a token of one tensor. Strides are in bytes.
     struct token_loop {
@@ -125,23 +101,21 @@ private:
         return accepts(params_.q_in, at.q, at.q_out) && accepts(params_.k_in, at.k, at.k_out);
     }
 
-    RW_INLINE void set_position(std::int64_t& entry, std::int64_t position) {
-        rows_valid_ = rows_valid_ && entry == position;
-        entry = position;
-    }
-
-    RW_INLINE void rotate(const addresses& at) {
-        if (!rows_valid_) make_rows();
+    template <class Positions>
+    RW_INLINE bool run_at(const addresses& at, const Positions& positions) {
+        if (!accepts(at) || !positions_.accepts(positions)) return false;
+        if (positions_.set(positions) || !rows_valid_) make_rows();
         float* const rows = rows_.get() + first_row(params_);
         if (at.q != nullptr) rotate_tensor(q_, params_.q_in, params_.q_out, at.q, at.q_out, rows);
         if (at.k != nullptr)
             rotate_tensor(k_, params_.k_in, params_.k_out, at.k, at.k_out, rows + detail::key_row(params_));
+        return true;
     }
 
     RW_INLINE void make_rows() {
         float* const rows = rows_.get() + first_row(params_);
         const std::int64_t tokens = params_.tokens();
-        for (std::int64_t i = 0; i < token_count(); ++i)
+        for (std::int64_t i = 0; i < positions_.count(); ++i)
             kernel_->make_rows(*kernel_, params_, i / tokens, i % tokens, rows + i * params_.row_stride(), rows_.get());
         rows_valid_ = true;
     }
@@ -167,11 +141,9 @@ private:
     const rotate_kernel* kernel_;
     rotate_params params_;
     token_loop q_, k_;
-    std::vector<std::uint64_t> steps_, magnitude_rates_;
-    std::vector<std::int64_t> positions_;  ///< [batch, tokens], of the rows
-    detail::aligned_floats rows_;          ///< scratch, then the rows of every token
+    prepared_positions positions_;  ///< of the rows
+    detail::aligned_floats rows_;   ///< scratch, then the rows of every token
     bool rows_valid_ = false;
-    std::int64_t first_position_ = 0, last_position_ = 0;
 };
 
 /// A prepared_rotation with a static element type.

@@ -11,6 +11,7 @@
 #include <ropewalk/version.h>
 #include <ropewalk/cpu/options.hpp>
 #include <ropewalk/cpu/params.hpp>
+#include <ropewalk/cpu/prepared_fused.hpp>
 #include <ropewalk/cpu/prepared_rotation.hpp>
 #include <ropewalk/cpu/tuning.hpp>
 #include <ropewalk/encoding.hpp>
@@ -65,6 +66,10 @@ RW_PUBLIC cpu::prepared_rotation prepare(layout_kind layout, const tensor& q, co
                                          const tensor& k_out, const Encoding& encoding,
                                          const cpu::options& options = {});
 
+/// cpu::prepare_fused() for a layout and element types chosen at run time. Tensors whose data is null are absent.
+/// `tuning`: see cpu::options.
+RW_PUBLIC cpu::prepared_fused prepare_fused(const fused_args& args, const cpu::tuning_profile* tuning = nullptr);
+
 /// The positions [batch, tokens] that the encoding draws for token indices in host memory. Kernels of other devices
 /// take them by ids(span<const fixed_position>). Throws ropewalk::error where the encoding draws no positions.
 RW_PUBLIC std::vector<fixed_position> draw_positions(const Encoding& encoding, const positions& positions,
@@ -114,6 +119,16 @@ void fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, cons
     fused_args args = make_fused_args<T>(kind_of<L>, in, out, with, encoding, positions, options.table);
     args.rotation.direction = options.direction;
     dispatch::fused(args, options.threads, options.tuning);
+}
+
+/// Prepares fused calls on tensors and caches with these shapes, strides and types at any address, as
+/// cpu::prepare_fused() does.
+template <Layout L, class T>
+cpu::prepared_fused prepare_fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
+                                  const Encoding& encoding, const cpu::options& options = {}) {
+    fused_args args = make_fused_args<T>(kind_of<L>, in, out, with, encoding, offset{0}, options.table);
+    args.rotation.direction = options.direction;
+    return dispatch::prepare_fused(args, options.tuning);
 }
 
 /// Rotates queries in place, and writes rotated keys and unchanged values to the slots of a cache, as cpu::append()
