@@ -101,6 +101,8 @@ void execute(const cpu::rotate_plan& plan, layout_kind layout, const cpu::thread
 
 }  // namespace
 
+std::span<const kernel_set* const> compiled_kernels() { return compiled_sets; }
+
 std::vector<std::string_view> instruction_sets() {
     std::vector<std::string_view> names;
     for (const kernel_set* set : usable_sets()) names.emplace_back(set->name);

@@ -1,6 +1,8 @@
 // Kernels that the translation unit of one instruction set provides.
 #pragma once
 
+#include <span>
+
 #include <ropewalk/core/layout.hpp>
 #include <ropewalk/cpu/fused_params.hpp>
 #include <ropewalk/cpu/params.hpp>
@@ -18,6 +20,9 @@ struct kernel_set {
     cpu::fused_function fused;
     cpu::rerotate_cache_function rerotate_cache;
 };
+
+/// The kernels of this build, those of the widest instruction set first.
+RW_HIDDEN std::span<const kernel_set* const> compiled_kernels();
 
 RW_HIDDEN extern const kernel_set baseline_kernels;
 RW_HIDDEN extern const kernel_set avx2_kernels;
