@@ -1,6 +1,5 @@
 // Fused calls by the header path: append() and norm_rotate() against their parts.
 #include <ropewalk/cpu/fused.hpp>
-#include <ropewalk/cpu/prepared.hpp>
 
 #include <cmath>
 #include <vector>

@@ -4,6 +4,7 @@
 #include "ropewalk/cpu/fused_kernel.hpp"
 #include "ropewalk/cpu/fused_plan.hpp"
 #include "ropewalk/cpu/kernel.hpp"
+#include "ropewalk/cpu/prepared_fused.hpp"
 
 namespace ropewalk::cpu {
 
@@ -54,6 +55,17 @@ void norm_rotate(const view<T>& q, const view<T>& k, const head_norm& q_norm, co
                  const Encoding& encoding, const positions& positions, const options& options = {}) {
     static_assert(!std::is_const_v<T>, "rotating in place writes: const elements need an output of their own");
     fused<L, T, A>({q, k, {}}, {q, k, {}}, {.q_norm = q_norm, .k_norm = k_norm}, encoding, positions, options);
+}
+
+/// Prepares fused calls on tensors and caches with these shapes, strides and types, at any address. Validates like
+/// cpu::fused(), here and not in run().
+template <Layout L, class T, class A = native_arch>
+prepared_fused prepare_fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
+                             const Encoding& encoding, const options& options = {}) {
+    static_assert(Element<T>, "fused calls take float, f16 and bf16");
+    fused_args args = make_fused_args<T>(kind_of<L>, in, out, with, encoding, offset{0}, options.table);
+    args.rotation.direction = options.direction;
+    return {kernel_of<T, L, A>, kernel_of<float, L, A>, detail::run_fused<A>, args, tuning_of(options)};
 }
 
 }  // namespace ropewalk::cpu

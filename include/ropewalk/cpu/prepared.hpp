@@ -1,9 +1,7 @@
 // Preparation of rotations, for programs that include the headers.
 #pragma once
 
-#include "ropewalk/cpu/fused_kernel.hpp"
 #include "ropewalk/cpu/kernel.hpp"
-#include "ropewalk/cpu/prepared_fused.hpp"
 #include "ropewalk/cpu/prepared_rotation.hpp"
 
 namespace ropewalk::cpu {
@@ -28,17 +26,6 @@ template <Layout L, class In, class T, class A = native_arch>
 prepared<T> prepare(const view<In>& q, const view<In>& k, const view<T>& q_out, const view<T>& k_out,
                     const Encoding& encoding, const options& options = {}) {
     return prepared<T>(prepared_rotation(kernel_of<T, L, A>, kind_of<L>, q, k, q_out, k_out, encoding, options));
-}
-
-/// Prepares fused calls on tensors and caches with these shapes, strides and types, at any address. Validates like
-/// cpu::fused(), here and not in run().
-template <Layout L, class T, class A = native_arch>
-prepared_fused prepare_fused(const std::type_identity_t<qkv<const T>>& in, const qkv<T>& out, const fusion& with,
-                             const Encoding& encoding, const options& options = {}) {
-    static_assert(Element<T>, "fused calls take float, f16 and bf16");
-    fused_args args = make_fused_args<T>(kind_of<L>, in, out, with, encoding, offset{0}, options.table);
-    args.rotation.direction = options.direction;
-    return {kernel_of<T, L, A>, kernel_of<float, L, A>, detail::run_fused<A>, args, tuning_of(options)};
 }
 
 }  // namespace ropewalk::cpu

@@ -45,8 +45,9 @@ public:
         params_.typed = &typed, params_.floats = &floats, params_.rows = rows_.get();
         if (params_.slots.source != cache_slots::kind::none) params_.slots.mapping = slots_.data();
     }
-    prepared_fused(prepared_fused&&) noexcept = default;
-    prepared_fused& operator=(prepared_fused&&) noexcept = default;
+    RW_INLINE prepared_fused(prepared_fused&&) noexcept = default;
+    RW_INLINE prepared_fused& operator=(prepared_fused&&) noexcept = default;
+    RW_INLINE ~prepared_fused() = default;  // declared, so that it leaves no symbol
 
     /// The range of positions that run() accepts.
     [[nodiscard]] std::int64_t first_position() const { return positions_.first(); }

@@ -25,6 +25,10 @@ public:
         if (params.table.exists()) first_ = 0, last_ = params.table.rows - 1;
     }
 
+    RW_INLINE prepared_positions(prepared_positions&&) noexcept = default;
+    RW_INLINE prepared_positions& operator=(prepared_positions&&) noexcept = default;
+    RW_INLINE ~prepared_positions() = default;  // declared, so that it leaves no symbol
+
     /// Refuses, with an error, what one integer per token does not describe.
     static RW_INLINE void check(const Encoding& encoding, const cos_sin_table& table) {
         RW_EXPECTS(!encoding.draw_positions, "'{}' draws its positions, which a prepared call does not support",

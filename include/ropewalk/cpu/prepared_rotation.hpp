@@ -39,8 +39,9 @@ public:
           rows_(detail::make_aligned_floats(first_row(params_) + params_.row_stride() * positions_.count())) {
         positions_.bind(params_);
     }
-    prepared_rotation(prepared_rotation&&) noexcept = default;
-    prepared_rotation& operator=(prepared_rotation&&) noexcept = default;
+    RW_INLINE prepared_rotation(prepared_rotation&&) noexcept = default;
+    RW_INLINE prepared_rotation& operator=(prepared_rotation&&) noexcept = default;
+    RW_INLINE ~prepared_rotation() = default;  // declared, so that it leaves no symbol
 
     /// The range of positions that run() accepts: that of the table, or the one whose magnitudes fit the element type.
     [[nodiscard]] std::int64_t first_position() const { return positions_.first(); }
@@ -150,7 +151,10 @@ private:
 template <class T>
 class prepared {
 public:
-    explicit prepared(prepared_rotation rotation) : rotation_(std::move(rotation)) {}
+    RW_INLINE explicit prepared(prepared_rotation rotation) : rotation_(std::move(rotation)) {}
+    RW_INLINE prepared(prepared&&) noexcept = default;
+    RW_INLINE prepared& operator=(prepared&&) noexcept = default;
+    RW_INLINE ~prepared() = default;
 
     /// Rotates q and k in place at a position, or at one position per token. See prepared_rotation::run().
     [[nodiscard]] bool run(T* q, T* k, std::int64_t position) noexcept { return rotation_.run({q, k}, position); }

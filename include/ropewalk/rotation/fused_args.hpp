@@ -86,8 +86,8 @@ struct fused_args {
 
 /// Arguments of a fused call on views.
 template <class T>
-fused_args make_fused_args(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
-                           const Encoding& encoding, const positions& positions, const cos_sin_table& table) {
+RW_INLINE fused_args make_fused_args(layout_kind layout, const qkv<const T>& in, const qkv<T>& out, const fusion& with,
+                                     const Encoding& encoding, const positions& positions, const cos_sin_table& table) {
     // A named object: in a template, nvcc 13 cannot compile a braced argument with designators.
     const rotate_args rotation{.layout = layout,
                                .q_in = in.q,
