@@ -8,6 +8,21 @@
 
 namespace ropewalk::gpu {
 
+/// The positions of a token.
+struct token_positions {
+    token_position target, source;
+};
+
+template <class Rates>
+RW_HD RW_INLINE token_positions positions_of_token(const ropewalk::rotate_params& params, std::int64_t row,
+                                                   std::int64_t token) {
+    token_positions positions{.target = params.target.positions.at(row, token), .source = {}};
+    if constexpr (Rates::full) {
+        if (params.source.steps != nullptr) positions.source = params.source.positions.at(row, token);
+    }
+    return positions;
+}
+
 namespace detail {
 
 /// The phase of a pair, which follows one of `axes` positions.
@@ -23,11 +38,10 @@ RW_HD RW_INLINE std::uint64_t phase_of(const steps_by_value<Capacity>& steps, st
 /// The upper halves of the phases of a chunk. Almost all calls have one integer per token, which takes a third of the
 /// instructions.
 template <Layout L, int V, int Capacity>
-RW_HD RW_INLINE void upper_phases(const steps_by_value<Capacity>& steps, const rotation_term& term, std::int64_t row,
-                                  std::int64_t token, std::int64_t chunk, std::int64_t pairs,
+RW_HD RW_INLINE void upper_phases(const steps_by_value<Capacity>& steps, std::int64_t axes,
+                                  const token_position& position, std::int64_t chunk, std::int64_t pairs,
                                   std::uint32_t (&phases)[V]) {
-    const token_position position = term.positions.at(row, token);
-    if (term.positions.axes == 1 && position.fraction == 0) {
+    if (axes == 1 && position.fraction == 0) {
         RW_UNROLL
         for (int i = 0; i < V; ++i)
             phases[i] = upper_phase(position.whole[0], steps.step[chunks<L, V>::pair(chunk, i, pairs)]);
@@ -36,17 +50,18 @@ RW_HD RW_INLINE void upper_phases(const steps_by_value<Capacity>& steps, const r
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
         const std::int64_t pair = chunks<L, V>::pair(chunk, i, pairs);
-        phases[i] = static_cast<std::uint32_t>(phase_of(steps, term.positions.axes, position, pair) >> 32);
+        phases[i] = static_cast<std::uint32_t>(phase_of(steps, axes, position, pair) >> 32);
     }
 }
 
 /// Cosines and sines from a table. The table contains its factor already.
 template <Layout L, int V>
 RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_params& params, std::int64_t row,
-                                                    std::int64_t token, std::int64_t chunk) {
+                                                    std::int64_t token, const token_position& position,
+                                                    std::int64_t chunk) {
     const cos_sin_table& table = params.table;
     std::int64_t index =
-        table.order == cos_sin_table::rows_are::by_token ? token : params.target.positions.index(row, token);
+        table.order == cos_sin_table::rows_are::by_token ? token : static_cast<std::int64_t>(position.whole[0]);
     index = index < 0 ? 0 : index < table.rows ? index : table.rows - 1;
     const std::int64_t first = (table.batch == 1 ? 0 : row) * table.stride_batch + index * table.stride_row;
     const bool doubled = table.columns == 2 * params.pairs;
@@ -65,15 +80,11 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_table(const ropewalk::rotate_param
 /// Cosines and sines from phases.
 template <Layout L, int V, class Rates>
 RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const ropewalk::rotate_params& params, const Rates& rates,
-                                                    std::int64_t row, std::int64_t token, std::int64_t chunk,
-                                                    bool is_key) {
+                                                    token_positions at, std::int64_t chunk, bool is_key) {
+    auto& [target, source] = at;
     std::uint32_t phases[V];
-    if constexpr (!Rates::full) upper_phases<L>(rates.target, params.target, row, token, chunk, params.pairs, phases);
-    token_position target, source;
-    if constexpr (Rates::full) {
-        target = params.target.positions.at(row, token);
-        if (params.source.steps != nullptr) source = params.source.positions.at(row, token);
-    }
+    if constexpr (!Rates::full)
+        upper_phases<L>(rates.target, params.target.positions.axes, target, chunk, params.pairs, phases);
     cos_sin_values<V> result;
     RW_UNROLL
     for (int i = 0; i < V; ++i) {
@@ -114,11 +125,11 @@ RW_HD RW_INLINE cos_sin_values<V> values_from_steps(const ropewalk::rotate_param
 /// included.
 template <Layout L, int V, class Rates>
 RW_HD RW_INLINE cos_sin_values<V> values_of_chunk(const ropewalk::rotate_params& params, const Rates& rates,
-                                                  std::int64_t row, std::int64_t token, std::int64_t chunk,
-                                                  bool is_key) {
-    // A validated table has both.
-    if (params.table.cos != nullptr) return detail::values_from_table<L, V>(params, row, token, chunk);
-    return detail::values_from_steps<L, V>(params, rates, row, token, chunk, is_key);
+                                                  std::int64_t row, std::int64_t token,
+                                                  const token_positions& positions, std::int64_t chunk, bool is_key) {
+    if (params.table.cos != nullptr)  // a validated table has both
+        return detail::values_from_table<L, V>(params, row, token, positions.target, chunk);
+    return detail::values_from_steps<L, V>(params, rates, positions, chunk, is_key);
 }
 
 }  // namespace ropewalk::gpu

@@ -200,14 +200,20 @@ struct fused_body {
         if (s.heads <= 0) return;
         find_sinks(s);
         const fused_heads& side = *s.side;
+        if (side.rotating_chunks > 0) {
+            const token_positions positions = positions_of_token<Rates>(params.rotation, s.row, s.token);
+            RW_UNROLL
+            for (int i = 0; i < lane_chunks; ++i) {
+                if (s.vecs[i].rotates)
+                    s.cos_sin[i] =
+                        values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token, positions,
+                                              detail::rotating_chunk<L, V>(s.first_chunk + i, side.pairs), s.is_key);
+            }
+        }
+        if (!s.has_norm) return;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {
             const auto& vecs = s.vecs[i];
-            if (vecs.rotates)
-                s.cos_sin[i] =
-                    values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token,
-                                          detail::rotating_chunk<L, V>(s.first_chunk + i, side.pairs), s.is_key);
-            if (!s.has_norm) continue;
             detail::load_weights<Memory>(side.norm, vecs.has_first, vecs.first, s.weight[i][0]);
             detail::load_weights<Memory>(side.norm, vecs.has_second, vecs.second, s.weight[i][1]);
         }

@@ -61,6 +61,8 @@ inline rotate_params make_device_params(const rotate_args& args) {
     RW_EXPECTS(pairs <= max_pairs, "the encoding rotates {} elements per head, but GPU kernels support at most {}",
                2 * pairs, 2 * max_pairs);
     ropewalk::rotate_params params = make_params(args, target, source);
+    // Kernels read the positions of every call. Those of a table by token do not matter, nor need their memory.
+    if (args.table.exists() && args.table.order == cos_sin_table::rows_are::by_token) params.target.positions = {};
     ropewalk::detail::drop_unused_strides(params);
     return params;
 }

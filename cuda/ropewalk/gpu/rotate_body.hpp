@@ -100,7 +100,9 @@ RW_HD RW_INLINE void rotate_body(const rotate_kernel_params<Rates>& params, std:
     detail::wait_for_previous();
     // The loads overlap with the computation of cosines and sines.
     elements.load(heads);
-    const cos_sin_values<V> values = values_of_chunk<L, V>(params.rotation, params.rates, row, token, chunk, is_key);
+    const cos_sin_values<V> values =
+        values_of_chunk<L, V>(params.rotation, params.rates, row, token,
+                              positions_of_token<Rates>(params.rotation, row, token), chunk, is_key);
     RW_KEEP_LOOP
     for (;;) {
         elements.template rotate_and_store<L>(heads, values);
