@@ -50,6 +50,19 @@ RW_HD RW_INLINE chunk_vecs vecs_of(const fused_heads& side, std::int32_t chunk) 
             .has_second = offset + half < rest};
 }
 
+/// Makes the cosines and sines of the chunks of a lane, for all heads of its group.
+template <Layout L, class State, class Rates, int V, int Chunks>
+RW_HD RW_INLINE void fill_cos_sin(const State& s, const ropewalk::rotate_params& rotation, const Rates& rates,
+                                  std::int32_t pairs, bool is_key, cos_sin_values<V> (&values)[Chunks]) {
+    const token_positions positions = positions_of_token<Rates>(rotation, s.row, s.token);
+    RW_UNROLL
+    for (int i = 0; i < Chunks; ++i) {
+        if (s.vecs[i].rotates)
+            values[i] = values_of_chunk<L, V>(rotation, rates, s.row, s.token, positions,
+                                              rotating_chunk<L, V>(s.first_chunk + i, pairs), is_key);
+    }
+}
+
 /// Squares of the vecs of a chunk, added in pairs: the two elements of an interleaved pair, otherwise the elements at
 /// the same place of both vecs.
 template <Layout L, int V>
@@ -200,16 +213,8 @@ struct fused_body {
         if (s.heads <= 0) return;
         find_sinks(s);
         const fused_heads& side = *s.side;
-        if (side.rotating_chunks > 0) {
-            const token_positions positions = positions_of_token<Rates>(params.rotation, s.row, s.token);
-            RW_UNROLL
-            for (int i = 0; i < lane_chunks; ++i) {
-                if (s.vecs[i].rotates)
-                    s.cos_sin[i] =
-                        values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token, positions,
-                                              detail::rotating_chunk<L, V>(s.first_chunk + i, side.pairs), s.is_key);
-            }
-        }
+        if (side.rotating_chunks > 0)
+            detail::fill_cos_sin<L>(s, params.rotation, params.rates, side.pairs, s.is_key, s.cos_sin);
         if (!s.has_norm) return;
         RW_UNROLL
         for (int i = 0; i < lane_chunks; ++i) {

@@ -123,14 +123,7 @@ struct rerotate_cache_body {
     RW_HD RW_INLINE void prepare(state& s) const {
         if (s.heads <= 0) return;
         if constexpr (Size == 1) s.divisor = f8_divisor::of(params.cache);
-        const token_positions positions = positions_of_token<Rates>(params.rotation, s.row, s.token);
-        RW_UNROLL
-        for (int i = 0; i < lane_chunks; ++i) {
-            if (s.vecs[i].rotates)
-                s.cos_sin[i] =
-                    values_of_chunk<L, V>(params.rotation, params.rates, s.row, s.token, positions,
-                                          detail::rotating_chunk<L, V>(s.first_chunk + i, params.keys.pairs), true);
-        }
+        detail::fill_cos_sin<L>(s, params.rotation, params.rates, params.keys.pairs, true, s.cos_sin);
     }
 
     /// Makes loaded head `head` the head in work.
