@@ -44,8 +44,6 @@ struct fused_kernel_base {
     std::int32_t groups = 0;
     std::int32_t lanes = 1;  ///< per head; a power of two where lanes reduce values
     std::int32_t steps = 0;  ///< of Body::heads_in_flight heads each
-    bool sums = false;       ///< at least one side has a norm
-    bool measures = false;   ///< at least one side does
 };
 
 /// The optional parts of a fused kernel. A kernel without a part has no code for it.

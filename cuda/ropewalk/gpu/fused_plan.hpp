@@ -15,6 +15,8 @@ struct fused_plan {
     tensor v{}, v_out{};
     fusion with{};
     fused_kernel_base kernel{};
+    bool norms = false;     ///< queries or keys are normed
+    bool measures = false;  ///< a destination is int8
     bool converts = false;  ///< a destination has another type than the input
     launch_shape shape{};
 };
@@ -123,10 +125,10 @@ inline int capacity_of(const fused_plan& plan) {
 }
 
 /// Lanes per head: enough for the side with the most chunks, and a power of two where lanes reduce values.
-inline std::int32_t lanes_per_head(const fused_kernel_base& kernel, int lane_chunks) {
+inline std::int32_t lanes_per_head(const fused_plan& plan, int lane_chunks) {
     std::int64_t lanes = 1;
-    for (const fused_heads& side : kernel.side) lanes = std::max(lanes, divide_up(side.chunks, lane_chunks));
-    const bool reduces = kernel.sums || kernel.measures;
+    for (const fused_heads& side : plan.kernel.side) lanes = std::max(lanes, divide_up(side.chunks, lane_chunks));
+    const bool reduces = plan.norms || plan.measures;
     if (reduces) return static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint64_t>(lanes)));
     return static_cast<std::int32_t>(lanes);
 }
@@ -142,14 +144,14 @@ inline void set_sides(fused_plan& plan, std::int64_t v) {
     kernel.side[2] = make_side(plan.v, plan.v_out, with.quantised.v, with.cache.v, 0, 0, v);
     kernel.side[0].norm = make_norm(with.q_norm, params.any().head_dim);
     kernel.side[1].norm = make_norm(with.k_norm, params.any().head_dim);
-    kernel.sums = with.q_norm.weight != nullptr || with.k_norm.weight != nullptr;
+    plan.norms = with.q_norm.weight != nullptr || with.k_norm.weight != nullptr;
     for (fused_heads& side : kernel.side) {
         for (const cache_sink& sink : side.sinks) {
             if (sink.data == nullptr) continue;
             side.measures = side.measures || sink.type == cache_type::i8;
             plan.converts = plan.converts || sink.type != cache_type_of(params.any().type);
         }
-        kernel.measures = kernel.measures || side.measures;
+        plan.measures = plan.measures || side.measures;
     }
 }
 
@@ -162,7 +164,7 @@ inline void choose_fused_launch(fused_plan& plan, const device_shape& device) {
     check_width(params.any().head_dim, v), check_width(plan.v.exists() ? plan.v.head_dim : 0, v);
     kernel.tokens = params.tokens();
     set_sides(plan, v);
-    kernel.lanes = lanes_per_head(kernel, chunks_per_lane(v, capacity));
+    kernel.lanes = lanes_per_head(plan, chunks_per_lane(v, capacity));
     // Extents of tensors without elements may be any numbers.
     const bool empty = heads_of(params.q_in) == 0 && heads_of(params.k_in) == 0 && heads_of(plan.v) == 0;
     const std::int64_t tokens = empty ? 0 : params.batch() * params.tokens();
@@ -207,13 +209,13 @@ void with_fused_kernel(const fused_plan& plan, const F& f) {
         f(fused_kernel_kind<plain_rates<few_pairs>, 16, Norms, Converts>{});
     };
     if constexpr (Used.norms && Used.converts) {
-        if (plan.kernel.sums && plan.converts) return run.template operator()<true, true>();
+        if (plan.norms && plan.converts) return run.template operator()<true, true>();
     }
     if constexpr (Used.converts) {
         if (plan.converts) return run.template operator()<false, true>();
     }
     if constexpr (Used.norms) {
-        if (plan.kernel.sums) return run.template operator()<true, false>();
+        if (plan.norms) return run.template operator()<true, false>();
     }
     run.template operator()<false, false>();
 }
